@@ -1,0 +1,51 @@
+"""The Ray session of a process: one is shared by all the jobs that run in it."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+
+from lexray.config import RayConfig
+
+#: vLLM's stages and Ray Train's controller each hold a logical CPU; fewer than this and they wait for one another.
+MIN_LOGICAL_CPUS = 4
+
+
+@contextlib.contextmanager
+def session(config: RayConfig) -> Iterator[None]:
+    """Join the running session, the cluster of `config.address` or RAY_ADDRESS, or start a local one and end it after.
+
+    Raises
+    ------
+    ConnectionError
+        If the named cluster does not answer.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    quiet = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
+    # Workers get the driver's settings: without this a worker on another node would phone home or draw progress bars.
+    if address:
+        ray.init(address=address, **quiet)
+    else:
+        ray.init(
+            num_cpus=config.num_cpus or max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),
+            include_dashboard=False,
+            **quiet,
+        )
+    _quieten_ray_data()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quieten_ray_data() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,148 @@
+"""Configuration: one pydantic model a job, read from YAML, overridden by ``--set key=value``.
+
+Unknown keys are refused and the nearest valid one is named. YAML may use OmegaConf's interpolation,
+``${workdir}/events`` or ``${oc.env:HOME}``.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from lexray.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class TrackingConfig(Config):
+    """Where MLflow records runs."""
+
+    uri: str | None = Field(
+        None, description="MLflow tracking URI; by default MLFLOW_TRACKING_URI, else a local SQLite file, mlflow.db"
+    )
+    experiment: str = Field("lexray", description="MLflow experiment")
+
+
+class RayConfig(Config):
+    """How a job gets its Ray session."""
+
+    address: str | None = Field(None, description="Ray cluster to join; by default RAY_ADDRESS, else a local session")
+    num_cpus: int | None = Field(
+        None, ge=1, description="logical CPUs of a local session; by default the machine's, at least 4"
+    )
+
+
+class JobConfig(Config):
+    """Keys that every job takes."""
+
+    out: str = Field(description="where the result goes: a table's or a model's folder, local or an object store's URI")
+    force: bool = Field(False, description="run even where the result is up to date")
+    max_bad_fraction: float = Field(
+        0.5, ge=0, le=1, description="end with exit code 3 where a larger share of the inputs is refused"
+    )
+    tracking: TrackingConfig = TrackingConfig()
+    ray: RayConfig = RayConfig()
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def read_yaml(path: str | None, overrides: Sequence[str] = (), extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Read a YAML file and merge overrides into it; later ones win.
+
+    Parameters
+    ----------
+    path : str or None
+        YAML file; None starts from nothing.
+    overrides : sequence of str
+        ``key=value`` with dotted keys, values in YAML.
+    extra : mapping, optional
+        Values merged after the file and before the overrides.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or is not a YAML mapping, or an override is not ``key=value``.
+    """
+    for item in overrides:
+        if "=" not in item:
+            raise ConfigError(f"--set {item}: expected key=value")
+    try:
+        base = OmegaConf.create({}) if path is None else OmegaConf.load(path)
+        if not OmegaConf.is_dict(base):
+            raise ConfigError(f"{path}: expected a mapping of keys to values at the top")
+        merged = OmegaConf.merge(base, dict(extra or {}), OmegaConf.from_dotlist(list(overrides)))
+        return dict(OmegaConf.to_container(merged, resolve=True))  # type: ignore[arg-type]
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except ConfigError:
+        raise
+    except (OmegaConfBaseException, OSError, ValueError) as error:
+        raise ConfigError(f"{path or 'configuration'}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # PyYAML's errors share no base with OmegaConf's
+        raise ConfigError(f"{path or 'configuration'}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def parse(model: type[C], values: Mapping[str, Any], where: str = "configuration") -> C:
+    """Validate `values` against `model`.
+
+    Raises
+    ------
+    ConfigError
+        One line that names each wrong key, what it takes and, for an unknown key, the nearest valid one.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        problems = "; ".join(_explain(model, item) for item in error.errors())
+        raise ConfigError(f"{where}: {problems}") from None
+
+
+def _explain(model: type[BaseModel], error: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        description = _descend(model, error["loc"][:-1]).model_fields[str(error["loc"][-1])].description
+        return f"missing key '{key}'" + (f" ({description})" if description else "")
+    if error["type"] != "extra_forbidden":
+        return f"'{key}': {error['msg']}, got {error['input']!r}"
+    valid = list(_descend(model, error["loc"][:-1]).model_fields)
+    nearest = difflib.get_close_matches(str(error["loc"][-1]), valid, n=1, cutoff=0.0)
+    return f"unknown key '{key}'" + (f", did you mean '{nearest[0]}'?" if nearest else "")
+
+
+def _descend(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
+    """Model that holds the key at the end of `path`; the nearest parent where that is not a plain nested model."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            break
+        model = field.annotation
+    return model
+
+
+def describe(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
+    """Rows of (key, type, default, meaning) for help texts; nested models are flattened with dotted keys."""
+    rows = []
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            rows += [(f"{name}.{key}", *rest) for key, *rest in describe(annotation)]
+            continue
+        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+        rows.append((name, kind, default, field.description or ""))
+    return rows
+
+
+def resolve_path(path: str) -> str:
+    """Absolute form of a local path; URIs (``s3://…``) are returned unchanged."""
+    return path if "://" in path else str(Path(path).expanduser().resolve())

@@ -1,0 +1,42 @@
+"""Errors that a user meets: one line that says what was wrong, where, and what to do."""
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_TOO_MANY_REFUSED = 3
+
+
+class LexrayError(Exception):
+    """A failure with a message for a person; the command line prints it without a stack trace.
+
+    The attribute `exit_code` is what the process ends with.
+    """
+
+    exit_code = EXIT_FAILED
+
+
+class ConfigError(LexrayError):
+    """Wrong usage or configuration: the message names the key and what it takes."""
+
+    exit_code = EXIT_USAGE
+
+
+class RefusedInput(LexrayError):
+    """One input that cannot be used. Jobs put it into quarantine and go on.
+
+    Parameters
+    ----------
+    reason : str
+        A short code such as ``unknown_mission``, the same for every file refused for this cause.
+    detail : str
+        What was found, for a person.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        # Exceptions pickle by their args alone; ours travel between Ray workers with both fields.
+        return type(self), (self.reason, self.detail)

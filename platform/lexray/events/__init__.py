@@ -1,0 +1,1 @@
+"""X-ray event lists: reading missions' files, good-time intervals, simulation."""

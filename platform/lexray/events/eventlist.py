@@ -1,0 +1,288 @@
+"""Photons of one detection with the times in which they could have been seen."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
+
+from lexray.schemas import EVENTS
+
+Float64s = NDArray[np.float64]
+Float32s = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class GoodTimeIntervals:
+    """Sorted, disjoint, non-empty intervals in which the instrument observed.
+
+    Parameters
+    ----------
+    start, stop : array_like, f8[G]
+        In seconds. Empty and backward intervals are dropped, overlapping and touching ones merged.
+    """
+
+    start: Float64s
+    stop: Float64s
+
+    def __init__(self, start: ArrayLike, stop: ArrayLike) -> None:
+        begin = np.atleast_1d(np.asarray(start, dtype=np.float64))
+        end = np.atleast_1d(np.asarray(stop, dtype=np.float64))
+        if begin.shape != end.shape or begin.ndim != 1:
+            raise ValueError(f"start and stop must be equally long, got {begin.shape} and {end.shape}")
+        good = np.isfinite(begin) & np.isfinite(end) & (end > begin)
+        order = np.argsort(begin[good], kind="stable")
+        begin, end = begin[good][order], end[good][order]
+        if len(begin):
+            latest = np.maximum.accumulate(end)
+            first = np.concatenate([[True], begin[1:] > latest[:-1]])
+            begin, end = begin[first], latest[np.concatenate([first[1:], [True]])]
+        object.__setattr__(self, "start", begin)
+        object.__setattr__(self, "stop", end)
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def ontime(self) -> float:
+        """Sum of the intervals' lengths, in seconds."""
+        return float(np.sum(self.stop - self.start))
+
+    def contains(self, time: ArrayLike) -> NDArray[np.bool_]:
+        """Whether each time lies in an interval; both ends count."""
+        t = np.asarray(time, dtype=np.float64)
+        if not len(self):
+            return np.zeros(t.shape, dtype=bool)
+        i = np.searchsorted(self.start, t, side="right") - 1
+        return np.asarray((i >= 0) & (t <= self.stop[np.maximum(i, 0)]))
+
+    def good_time_before(self, time: ArrayLike) -> Float64s:
+        """Good time elapsed until each time, in seconds; the clock that stops in gaps."""
+        t = np.asarray(time, dtype=np.float64)
+        elapsed = np.concatenate([[0.0], np.cumsum(self.stop - self.start)])
+        i = np.searchsorted(self.start, t, side="right") - 1
+        inside = np.clip(t - self.start[np.maximum(i, 0)], 0.0, (self.stop - self.start)[np.maximum(i, 0)])
+        return np.where(i < 0, 0.0, elapsed[np.maximum(i, 0)] + inside)
+
+    def exposure(self, edges: ArrayLike) -> Float64s:
+        """Good time in each cell between consecutive `edges`, in seconds."""
+        return np.diff(self.good_time_before(edges))
+
+    def shift(self, offset: float) -> "GoodTimeIntervals":
+        """The intervals moved by `offset` seconds."""
+        return GoodTimeIntervals(self.start + offset, self.stop + offset)
+
+    def intersect(self, other: "GoodTimeIntervals") -> "GoodTimeIntervals":
+        """Times that are good in both."""
+        edges = np.unique(np.concatenate([self.start, self.stop, other.start, other.stop]))
+        middle = (edges[:-1] + edges[1:]) / 2
+        both = self.contains(middle) & other.contains(middle)
+        return GoodTimeIntervals(edges[:-1][both], edges[1:][both])
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Adjacent energy bands.
+
+    Parameters
+    ----------
+    edges : tuple of float
+        In keV, increasing, one more than there are bands. A band holds its lower edge, the last its upper one too.
+    """
+
+    edges: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.edges) < 2 or any(a >= b for a, b in zip(self.edges, self.edges[1:], strict=False)):
+            raise ValueError(f"band edges must increase and be two at least, got {self.edges}")
+
+    def __len__(self) -> int:
+        return len(self.edges) - 1
+
+    def index(self, energy: ArrayLike) -> NDArray[np.int8]:
+        """Band of each energy in keV, −1 outside all of them."""
+        e = np.asarray(energy, dtype=np.float64)
+        # Energies are kept in float32: an edge must compare equal to the float32 nearest to it.
+        edges = np.asarray(self.edges, dtype=np.float32).astype(np.float64)
+        band = np.searchsorted(edges, e, side="right") - 1
+        band = np.where(e == edges[-1], len(self) - 1, band)
+        return np.where((band < 0) | (band >= len(self)) | np.isnan(e), -1, band).astype(np.int8)
+
+    def names(self) -> list[str]:
+        """'0.5–1.2 keV' …"""
+        return [f"{low:g}–{high:g} keV" for low, high in zip(self.edges, self.edges[1:], strict=False)]
+
+
+@dataclass(frozen=True)
+class Background:
+    """Events of the detection's background region.
+
+    Attributes
+    ----------
+    time : f8[M]
+        Seconds since the detection's `t_ref`.
+    energy : f4[M]
+        keV.
+    scale : float
+        The region's area × exposure over the source's.
+    """
+
+    time: Float64s
+    energy: Float32s
+    scale: float
+
+
+@dataclass(frozen=True)
+class EventList:
+    """One detection: a source in one observation.
+
+    Attributes
+    ----------
+    time : f8[N]
+        Arrival times in seconds since `t_ref`, sorted.
+    energy : f4[N]
+        keV.
+    gti : GoodTimeIntervals
+        In seconds since `t_ref`, so that the first starts at 0.
+    bands : Bands
+        The mission's energy bands; every event lies in one.
+    exposure : float
+        ontime × live fraction, in seconds.
+    t_ref, t_ref_mjd : float
+        Start of the first good time, in the mission's own seconds and as MJD in `timesys`.
+    ra, dec : float
+        Degrees, ICRS; NaN if unknown.
+    frame_time : float
+        Seconds; NaN where events are not framed.
+    area : tuple of float or None
+        Effective area a band, cm².
+    flags : tuple of str
+        'whole_field', 'overflow', 'exposure_mismatch' …
+    """
+
+    detection_id: str
+    source_id: str
+    time: Float64s
+    energy: Float32s
+    gti: GoodTimeIntervals
+    bands: Bands
+    exposure: float
+    mission: str = ""
+    instrument: str = ""
+    obs_id: str = ""
+    object: str = ""
+    ra: float = np.nan
+    dec: float = np.nan
+    t_ref: float = 0.0
+    t_ref_mjd: float = np.nan
+    timesys: str = ""
+    timeref: str = ""
+    frame_time: float = np.nan
+    area: tuple[float, ...] | None = None
+    background: Background | None = None
+    flags: tuple[str, ...] = ()
+    file: str = ""
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if self.time.shape != self.energy.shape or self.time.ndim != 1:
+            raise ValueError(f"time and energy must be equally long, got {self.time.shape} and {self.energy.shape}")
+        if np.any(np.diff(self.time) < 0):
+            raise ValueError(f"{self.detection_id}: times are not sorted")
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    @property
+    def band(self) -> NDArray[np.int8]:
+        """Band of each event, i1[N]."""
+        return self.bands.index(self.energy)
+
+    @property
+    def duration(self) -> float:
+        """End of the last good time since `t_ref`, in seconds."""
+        return float(self.gti.stop[-1]) if len(self.gti) else 0.0
+
+    def hardness_ratio(self, soft: int, hard: int) -> float:
+        """(H − S)/(H + S) of the counts in two bands, each with half a count added so that it is always defined."""
+        s, h = np.count_nonzero(self.band == soft) + 0.5, np.count_nonzero(self.band == hard) + 0.5
+        return float((h - s) / (h + s))
+
+
+def to_table(events: list[EventList]) -> pa.Table:
+    """Rows of the `events` table."""
+    rows = [
+        {
+            "detection_id": e.detection_id,
+            "source_id": e.source_id,
+            "mission": e.mission,
+            "instrument": e.instrument,
+            "obs_id": e.obs_id,
+            "object": e.object,
+            "ra": _null(e.ra),
+            "dec": _null(e.dec),
+            "t_ref": e.t_ref,
+            "t_ref_mjd": _null(e.t_ref_mjd),
+            "timesys": e.timesys,
+            "timeref": e.timeref,
+            "ontime": e.gti.ontime,
+            "exposure": e.exposure,
+            "frame_time": _null(e.frame_time),
+            "area": e.area,
+            "bands": e.bands.edges,
+            "gti_start": e.gti.start,
+            "gti_stop": e.gti.stop,
+            "time": e.time,
+            "energy": e.energy,
+            "n_events": len(e),
+            "bkg_time": None if e.background is None else e.background.time,
+            "bkg_energy": None if e.background is None else e.background.energy,
+            "bkg_scale": None if e.background is None else e.background.scale,
+            "flags": e.flags,
+            "file": e.file,
+            "sha256": e.sha256,
+        }
+        for e in events
+    ]
+    return pa.Table.from_pylist(rows, schema=EVENTS)
+
+
+def from_table(rows: pa.Table) -> list[EventList]:
+    """Event lists of the rows of an `events` table that has all its columns."""
+    return [_from_row({name: rows[name][i] for name in EVENTS.names}) for i in range(rows.num_rows)]
+
+
+def _from_row(row: dict[str, pa.Scalar]) -> EventList:
+    def number(name: str) -> float:
+        value = row[name].as_py()
+        return float("nan") if value is None else float(value)
+
+    def array(name: str) -> NDArray[np.floating]:
+        values: NDArray[np.floating] = row[name].values.to_numpy(zero_copy_only=False)
+        return values
+
+    scalars = ("detection_id", "source_id", "mission", "instrument", "obs_id", "object", "timesys", "timeref", "file", "sha256")
+    area = row["area"].as_py()
+    background = None
+    if row["bkg_time"].is_valid:
+        background = Background(array("bkg_time"), array("bkg_energy"), number("bkg_scale"))
+    return EventList(
+        **{name: row[name].as_py() or "" for name in scalars},
+        time=array("time"),
+        energy=array("energy"),
+        gti=GoodTimeIntervals(array("gti_start"), array("gti_stop")),
+        bands=Bands(tuple(float(f"{edge:.6g}") for edge in row["bands"].as_py())),
+        exposure=number("exposure"),
+        ra=number("ra"),
+        dec=number("dec"),
+        t_ref=number("t_ref"),
+        t_ref_mjd=number("t_ref_mjd"),
+        frame_time=number("frame_time"),
+        area=None if area is None else tuple(area),
+        background=background,
+        flags=tuple(row["flags"].as_py() or ()),
+    )
+
+
+def _null(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

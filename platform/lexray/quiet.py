@@ -1,0 +1,24 @@
+"""Environment that our processes want, set before Ray, vLLM, MLflow or Transformers are imported.
+
+Telemetry of all of them is off by default; a user who set a variable keeps it.
+"""
+
+import os
+
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    # Ray's own progress bars and ours would share a terminal.
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def set_defaults() -> None:
+    """Set what the user has not set."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,175 @@
+"""Arrow schemas of every table, with units in the fields' metadata. What is written is checked against them.
+
+`part` is the hive partition column of every partitioned table: it stands in the path, not in the files' rows.
+"""
+
+import pyarrow as pa
+
+from lexray.errors import LexrayError
+
+#: Version of all schemas below. A table written by a newer one is refused.
+SCHEMA_VERSION = 1
+
+
+def _field(name: str, kind: pa.DataType, meaning: str = "", unit: str = "", *, required: bool = False) -> pa.Field:
+    metadata = {key: value for key, value in (("unit", unit), ("meaning", meaning)) if value}
+    return pa.field(name, kind, nullable=not required, metadata=metadata or None)
+
+
+_string, _i4, _f4, _f8 = pa.string(), pa.int32(), pa.float32(), pa.float64()
+_f4s, _f8s, _strings = pa.list_(pa.float32()), pa.list_(pa.float64()), pa.list_(pa.string())
+
+EVENTS = pa.schema(
+    [
+        _field("detection_id", _string, "mission, observation, instrument, source, segment", required=True),
+        _field("source_id", _string, required=True),
+        _field("mission", _string),
+        _field("instrument", _string),
+        _field("obs_id", _string),
+        _field("object", _string, "the header's OBJECT; of an imager, its pointing's target"),
+        _field("ra", _f8, "right ascension, ICRS; null if unknown", "deg"),
+        _field("dec", _f8, "declination, ICRS; null if unknown", "deg"),
+        _field("t_ref", _f8, "start of the first good time, in the mission's own seconds", "s"),
+        _field("t_ref_mjd", _f8, "the same instant as MJD in `timesys`", "d"),
+        _field("timesys", _string, "TT, TDB …"),
+        _field("timeref", _string, "'local' or 'barycentred'"),
+        _field("ontime", _f8, "sum of the good-time intervals", "s"),
+        _field("exposure", _f8, "ontime × live fraction", "s"),
+        _field("frame_time", _f4, "null where events are not framed", "s"),
+        _field("area", _f4s, "effective area a band; null if unknown", "cm2"),
+        _field("bands", _f4s, "edges of the energy bands, one more than there are bands", "keV"),
+        _field("gti_start", _f8s, "since t_ref", "s"),
+        _field("gti_stop", _f8s, "since t_ref", "s"),
+        _field("time", _f8s, "arrival times since t_ref, sorted", "s"),
+        _field("energy", _f4s, "", "keV"),
+        _field("n_events", _i4),
+        _field("bkg_time", _f8s, "background region's arrival times since t_ref; null if there is none", "s"),
+        _field("bkg_energy", _f4s, "", "keV"),
+        _field("bkg_scale", _f4, "background's area × exposure over the source's; null if there is none"),
+        _field("flags", _strings, "whole_field, pile_up, overflow, exposure_mismatch …"),
+        _field("file", _string),
+        _field("sha256", _string, "of the file"),
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        _field("file", _string, required=True),
+        _field("stage", _string, "job that refused it"),
+        _field("reason", _string, "a short code"),
+        _field("detail", _string),
+    ]
+)
+
+LITERATURE = pa.schema(
+    [
+        _field("source_id", _string, "the events table's where matched, else the paper's own", required=True),
+        _field("bibcode", _string),
+        _field("arxiv", _string),
+        _field("year", _i4),
+        _field("title", _string),
+        _field("abstract", _string),
+        _field("body", _string, "null if not had"),
+        _field("n_objects", _i4, "how many objects the paper treats; null if unknown"),
+        _field("n_citations", _i4),
+        _field("separation", _f8, "between the paper's position and the source's", "arcsec"),
+        _field("matched_by", _string, "'name', 'position', or null where no detection matches"),
+    ]
+)
+
+SUMMARIES = pa.schema(
+    [
+        _field("source_id", _string, required=True),
+        _field("summary", _string),
+        _field("facts", _string, "the structured answer as JSON"),
+        _field("bibcodes", _strings),
+        _field("grounded", _f4, "share of the summary's facts found in its papers"),
+        _field("n_papers", _i4),
+        _field("engine", _string),
+        _field("model", _string),
+        _field("prompt_sha256", _string),
+        _field("status", _string, "'ok' or 'failed'"),
+        _field("reason", _string, "why it failed"),
+    ]
+)
+
+RATES = pa.schema(
+    [
+        _field("detection_id", _string, required=True),
+        _field("band", pa.int8(), required=True),
+        _field("t", _f4s, "bin centres since t_ref", "s"),
+        _field("rate", _f4s, "", "ct/s"),
+        _field("lower", _f4s, "", "ct/s"),
+        _field("upper", _f4s, "", "ct/s"),
+    ]
+)
+
+
+def text_embeddings(dimension: int) -> pa.Schema:
+    """Schema of the `text_embeddings` table for vectors of `dimension` numbers."""
+    return pa.schema(
+        [_field("source_id", _string, required=True), _field("model", _string), _vector("embedding", dimension)]
+    )
+
+
+def latents(dimension: int) -> pa.Schema:
+    """Schema of the `latents` table for representations of `dimension` numbers."""
+    return pa.schema(
+        [
+            _field("detection_id", _string, required=True),
+            _field("source_id", _string, required=True),
+            _field("model", _string),
+            _vector("latent", dimension),
+            _field("log_rate", _f4s, "mean log count rate a band", "log(ct/s)"),
+            _field("latent_var", _f4s, "null where not estimated"),
+            _field("nll", _f4, "negative log-likelihood", "nat"),
+            _field("n_steps", _i4, "optimiser steps of the fit"),
+            _field("anomaly", _f4, "null where not estimated"),
+            _field("p_value", _f4, "null where not estimated"),
+        ]
+    )
+
+
+def embeddings(dimension: int) -> pa.Schema:
+    """Schema of the `embeddings` table: unit vectors of `dimension` numbers in the shared space."""
+    return pa.schema(
+        [
+            _field("id", _string, "detection_id or source_id", required=True),
+            _field("source_id", _string, required=True),
+            _field("modality", _string, "'xray' or 'text'", required=True),
+            _vector("embedding", dimension),
+        ]
+    )
+
+
+def _vector(name: str, dimension: int) -> pa.Field:
+    return _field(name, pa.list_(pa.float32(), dimension))
+
+
+def check(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    """`rows` with exactly the columns, order and types of `schema`; absent nullable columns become null.
+
+    Raises
+    ------
+    LexrayError
+        If a column is unknown, a required one is missing or null, or a type cannot be converted without loss.
+    """
+    unknown = [name for name in rows.column_names if name not in schema.names]
+    if unknown:
+        raise LexrayError(f"{where}: columns that the table does not have: {', '.join(unknown)}")
+    columns = []
+    for field in schema:
+        if field.name not in rows.column_names:
+            if not field.nullable:
+                raise LexrayError(f"{where}: the required column '{field.name}' is missing")
+            columns.append(pa.nulls(rows.num_rows, field.type))
+            continue
+        column = rows[field.name]
+        if not field.nullable and column.null_count:
+            raise LexrayError(f"{where}: the required column '{field.name}' has {column.null_count} nulls")
+        try:
+            columns.append(column.cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            message = str(error).splitlines()[0]
+            raise LexrayError(f"{where}: column '{field.name}' is {column.type}, not {field.type}: {message}") from None
+    return pa.Table.from_arrays(columns, schema=schema)

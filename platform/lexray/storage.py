@@ -1,0 +1,240 @@
+"""Tables on disk or in an object store: Parquet files partitioned by `part`, under Delta Lake's log.
+
+Workers write Parquet files and hand back what they wrote (`Fragment`); the driver adds them all in one commit, so that
+a table appears whole or not at all and readers of the previous version are not disturbed. Beside the log each output
+carries `_lexray.json`: which job wrote it, from what, and with which result.
+"""
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.fs
+import pyarrow.parquet
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import TableNotFoundError
+from deltalake.transaction import AddAction, create_table_with_add_actions
+
+from lexray.config import resolve_path
+from lexray.errors import LexrayError
+from lexray.schemas import SCHEMA_VERSION, check
+from lexray.sources import part_of
+
+PROVENANCE_FILE = "_lexray.json"
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A Parquet file that a worker wrote and that no commit has added yet."""
+
+    path: str  # below the table's root
+    part: int
+    size: int
+    n_rows: int
+
+
+def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """pyarrow file system and path of a local path or an object store's URI."""
+    system, path = pyarrow.fs.FileSystem.from_uri(resolve_path(uri))
+    return system, path
+
+
+def write_part(table: str, schema: pa.Schema, part: int, rows: pa.Table) -> Fragment:
+    """Write rows of one part as one Parquet file; visible only once `commit` adds it.
+
+    Raises
+    ------
+    LexrayError
+        If the rows do not fit the schema.
+    """
+    rows = check(rows, schema, table)
+    system, root = filesystem(table)
+    path = f"part={part}/{uuid.uuid4().hex}.parquet"
+    system.create_dir(f"{root}/part={part}", recursive=True)
+    pa.parquet.write_table(rows, f"{root}/{path}", filesystem=system, compression="zstd")
+    return Fragment(path, part, system.get_file_info(f"{root}/{path}").size, rows.num_rows)
+
+
+def write_by_source(table: str, schema: pa.Schema, n_parts: int, rows: pa.Table) -> list[Fragment]:
+    """Write rows to the parts that own their `source_id`: one file a part that occurs."""
+    parts = np.array([part_of(source, n_parts) for source in rows["source_id"].to_pylist()], dtype=np.int64)
+    return [
+        write_part(table, schema, int(part), rows.filter(pa.array(parts == part))) for part in np.unique(parts).tolist()
+    ]
+
+
+def commit(table: str, name: str, schema: pa.Schema, fragments: Iterable[Fragment]) -> int:
+    """Make `fragments` the table's content in one atomic commit; earlier versions stay in its log.
+
+    Parameters
+    ----------
+    table : str
+        Folder or URI.
+    name : str
+        What the table is: 'events', 'latents' …
+    schema : pyarrow.Schema
+        As for `write_part`.
+    fragments : iterable of Fragment
+        All files of the new version. None makes an empty table.
+
+    Returns
+    -------
+    int
+        The table's new version.
+    """
+    now = int(time.time() * 1000)
+    actions = [
+        AddAction(f.path, f.size, {"part": str(f.part)}, now, True, json.dumps({"numRecords": f.n_rows}))
+        for f in sorted(fragments, key=lambda f: f.path)
+    ]
+    create_table_with_add_actions(
+        _location(table),
+        Schema.from_arrow(schema.append(pa.field("part", pa.int32()))),
+        actions,
+        mode="overwrite",
+        partition_by=["part"],
+        name=name,
+        description=json.dumps({"schema_version": SCHEMA_VERSION}),
+    )
+    return int(_open(table).version())
+
+
+def write(table: str, name: str, schema: pa.Schema, rows: pa.Table, n_parts: int = 1) -> int:
+    """Write a small table from the driver; returns its version."""
+    return commit(table, name, schema, write_by_source(table, schema, n_parts, rows))
+
+
+def dataset(table: str) -> pyarrow.dataset.Dataset:
+    """Current version of a table, with the Arrow types it was written with and its `part` column.
+
+    Raises
+    ------
+    LexrayError
+        If there is no table there, or a newer Lexray wrote it.
+    """
+    delta = _open(table)
+    system, root = filesystem(table)
+    files = [f"{root}/{path}" for path in _paths(delta)]
+    part = pa.field("part", pa.int32())
+    if not files:
+        schema = pa.schema(delta.schema().to_arrow())
+        return pyarrow.dataset.dataset(pa.Table.from_batches([], schema=schema))
+    return pyarrow.dataset.dataset(
+        files,
+        format="parquet",
+        filesystem=system,
+        partitioning=pyarrow.dataset.partitioning(pa.schema([part]), flavor="hive"),
+    )
+
+
+def read(
+    table: str, columns: Sequence[str] | None = None, parts: Sequence[int] | None = None, order: str | None = None
+) -> pa.Table:
+    """Rows of a table in memory.
+
+    Parameters
+    ----------
+    table : str
+    columns : sequence of str, optional
+        All, with `part`, by default.
+    parts : sequence of int, optional
+        Only rows of these parts.
+    order : str, optional
+        Column to sort by.
+    """
+    where = None if parts is None else pyarrow.dataset.field("part").isin(list(parts))
+    rows = dataset(table).to_table(columns=None if columns is None else list(columns), filter=where)
+    return rows if order is None else rows.sort_by(order)
+
+
+def part_files(table: str) -> dict[int, list[str]]:
+    """Files of the current version by part, as paths or URIs that any worker can read."""
+    delta = _open(table)
+    root = resolve_path(table).rstrip("/")
+    files: dict[int, list[str]] = {}
+    for path in _paths(delta):
+        files.setdefault(int(path.split("/")[0].removeprefix("part=")), []).append(f"{root}/{path}")
+    return dict(sorted(files.items()))
+
+
+def is_table(path: str) -> bool:
+    """Whether a Delta table lies at `path`."""
+    return bool(DeltaTable.is_deltatable(resolve_path(path)))
+
+
+def version(path: str) -> str:
+    """What an input is at this moment, for fingerprints and for MLflow; 'absent' if nothing lies there.
+
+    A table gives its Delta version, another of our outputs the fingerprint it was made with, anything else a hash over
+    the names, sizes and modification times below it.
+    """
+    if is_table(path):
+        delta = DeltaTable(resolve_path(path))
+        return f"v{delta.version()}@{str(delta.metadata().id)[:8]}"
+    provenance = read_provenance(path)
+    if provenance is not None:
+        return str(provenance["fingerprint"])
+    system, root = filesystem(path)
+    info = system.get_file_info(root)
+    if info.type == pyarrow.fs.FileType.NotFound:
+        return "absent"
+    found = [info]
+    if info.type == pyarrow.fs.FileType.Directory:
+        found = system.get_file_info(pyarrow.fs.FileSelector(root, recursive=True))
+    digest = hashlib.sha256()
+    for file in sorted(found, key=lambda f: f.path):
+        if file.is_file:
+            digest.update(f"{file.path.removeprefix(root)}\0{file.size}\0{file.mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def read_provenance(out: str) -> dict[str, Any] | None:
+    """What the job that wrote `out` said of it, or None."""
+    system, root = filesystem(out)
+    path = f"{root}/{PROVENANCE_FILE}"
+    if not system.get_file_info(path).is_file:
+        return None
+    with system.open_input_stream(path) as stream:
+        return dict(json.loads(stream.readall()))
+
+
+def write_provenance(out: str, provenance: dict[str, Any]) -> None:
+    """Say of `out` how it was made; written last, so that its presence means the output is whole."""
+    system, root = filesystem(out)
+    system.create_dir(root, recursive=True)
+    temporary = f"{root}/{PROVENANCE_FILE}.{uuid.uuid4().hex}"
+    with system.open_output_stream(temporary) as stream:
+        stream.write(json.dumps(provenance, indent=1, default=str).encode())
+    system.move(temporary, f"{root}/{PROVENANCE_FILE}")
+
+
+def _location(table: str) -> str:
+    path = resolve_path(table)
+    if "://" not in path:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _open(table: str) -> DeltaTable:
+    try:
+        delta = DeltaTable(resolve_path(table))
+    except TableNotFoundError:
+        raise LexrayError(f"{table}: there is no table here; run the job that writes it first") from None
+    found = json.loads(delta.metadata().description or "{}").get("schema_version", 0)
+    if found > SCHEMA_VERSION:
+        raise LexrayError(
+            f"{table}: written with schema version {found}, this Lexray reads up to {SCHEMA_VERSION}; update Lexray"
+        )
+    return delta
+
+
+def _paths(delta: DeltaTable) -> list[str]:
+    return sorted(pa.table(delta.get_add_actions())["path"].to_pylist())

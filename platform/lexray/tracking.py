@@ -1,0 +1,119 @@
+"""MLflow: every job is a run that holds its configuration, the versions it read and wrote, metrics and artifacts."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric
+from mlflow.tracking import MlflowClient
+
+from lexray.config import TrackingConfig
+
+
+@dataclass(frozen=True)
+class Run:
+    """An MLflow run that is under way. Safe to use from any thread of the process that opened it."""
+
+    client: MlflowClient
+    run_id: str
+    uri: str
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics of one step; slashes in names group them in MLflow's pages."""
+        now = mlflow.utils.time.get_current_time_millis()
+        batch = [Metric(_key(name), float(value), now, step) for name, value in values.items()]
+        if batch:
+            self.client.log_batch(self.run_id, metrics=batch)
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Set tags."""
+        for name, value in values.items():
+            self.client.set_tag(self.run_id, name, value)
+
+    def artifact(self, path: str | Path) -> None:
+        """Store a local file, or a folder's content."""
+        path = Path(path)
+        (self.client.log_artifacts if path.is_dir() else self.client.log_artifact)(self.run_id, str(path))
+
+    def dictionary(self, values: Mapping[str, Any], name: str) -> None:
+        """Store a mapping as a JSON or YAML file, by the name's ending."""
+        self.client.log_dict(self.run_id, dict(values), name)
+
+
+@contextlib.contextmanager
+def run(config: TrackingConfig, name: str, parameters: Mapping[str, Any], parent: Run | None = None) -> Iterator[Run]:
+    """Open an MLflow run, nested under `parent`; it ends FINISHED, or FAILED where the block raises.
+
+    Parameters
+    ----------
+    config : TrackingConfig
+    name : str
+        The run's name, such as the job's.
+    parameters : mapping
+        Flattened with dotted keys into the run's parameters and stored whole as ``config.json``.
+    parent : Run, optional
+        The run that this one nests under.
+    """
+    client, uri = _client(config)
+    tags = {"mlflow.runName": name, "lexray.job": name}
+    if parent is not None:
+        tags["mlflow.parentRunId"] = parent.run_id
+    created = client.create_run(_experiment(client, config.experiment, uri), tags=tags)
+    this = Run(client, created.info.run_id, uri)
+    this.dictionary(parameters, "config.json")
+    for key, value in _flatten(parameters):
+        client.log_param(this.run_id, _key(key), str(value)[:6000])
+    try:
+        yield this
+    except BaseException:
+        client.set_terminated(this.run_id, "FAILED")
+        raise
+    client.set_terminated(this.run_id, "FINISHED")
+
+
+def reopen(uri: str, run_id: str) -> Run:
+    """Handle on a run from another process, such as a training worker."""
+    return Run(MlflowClient(uri), run_id, uri)
+
+
+def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
+    for name in ("mlflow", "alembic"):  # migrations of a new SQLite file are many lines of INFO
+        logging.getLogger(name).setLevel(logging.WARNING)
+    uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        # Workers run in other folders: the path must not depend on the current one.
+        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+    if uri.startswith("sqlite:////"):
+        Path("/" + uri.removeprefix("sqlite:////")).parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(uri), uri
+
+
+def _experiment(client: MlflowClient, name: str, uri: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None
+    if uri.startswith("sqlite:////"):  # beside the database, wherever the job was started
+        location = (Path("/" + uri.removeprefix("sqlite:////")).parent / "mlartifacts").as_uri()
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except mlflow.exceptions.MlflowException:  # another process made it between our look and our call
+        return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _key(name: str) -> str:
+    """MLflow takes letters, digits, and a few signs in names: '@1%' becomes 'at_1pct'."""
+    return name.replace("@", "_at_").replace("%", "pct").replace("↔", "-").replace("→", "-")
