@@ -17,6 +17,8 @@ _HOME = tempfile.TemporaryDirectory(prefix="lexray-home-")
 os.environ["HOME"] = _HOME.name
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Small models gain nothing from a second thread, and threads that spin for one another starve the workers beside them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.pop("RAY_ADDRESS", None)
 

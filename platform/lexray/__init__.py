@@ -1,7 +1,31 @@
 """Lexray aligns X-ray event lists with what the astronomical literature says of their sources."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from lexray import quiet
+
+if TYPE_CHECKING:
+    from lexray.events.fits import read_events as read_events
 
 quiet.set_defaults()
 
 __version__ = "0.1.0"
+
+#: Public names and the modules they live in, imported when first used: `import lexray` stays light, without torch.
+_EXPORTS = {
+    "read_events": "lexray.events.fits",
+    "load_autodecoder": "lexray.autodecoding",
+    "load_aligned": "lexray.aligned",
+    "Client": "lexray.client",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'lexray' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

@@ -12,8 +12,17 @@ from rich.table import Table
 
 from lexray import __version__
 from lexray.config import describe, parse, read_yaml
-from lexray.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ConfigError, LexrayError
+from lexray.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    ConfigError,
+    LexrayError,
+    meant_for_people,
+)
 from lexray.job import Job, Report, execute
+from lexray.options import split_options
 from lexray.progress import Progress
 
 app = typer.Typer(
@@ -52,7 +61,7 @@ def load_job(name: str) -> Job[Any]:
     return job
 
 
-Inputs = Annotated[list[str] | None, typer.Argument(help="Inputs; shorthand for configuration keys (see --keys).")]
+Inputs = Annotated[list[str] | None, typer.Argument(help="Inputs, and any key as --KEY VALUE (see --keys).")]
 ConfigFile = Annotated[str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML configuration.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key; repeatable.")]
 Out = Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Where the result goes.")]
@@ -73,7 +82,8 @@ def _command(name: str) -> Callable[..., None]:
         if keys:
             print_keys(job)
             return
-        values = read_yaml(config, sets or (), _from_arguments(job, inputs or [], out))
+        paths, options = split_options(job, inputs or [])
+        values = read_yaml(config, [*(sets or []), *options], _from_arguments(job, paths, out))
         parsed = parse(job.config, values, config or f"lexray {name}")
         report = execute(job, parsed, Progress())
         finish(report, as_json)
@@ -114,14 +124,167 @@ def finish(report: Report, as_json: bool) -> None:
             console.print(f"  {key:<36} {shown}", highlight=False, markup=False)
         console.print(f"  written to {report.out}", highlight=False, markup=False)
     if report.exit_code != EXIT_DONE:
-        refused = f"{report.refused_fraction:.0%} of the inputs were refused, more than max_bad_fraction"
-        Console(stderr=True).print(f"lexray {report.job}: {refused}; see {report.out}.quarantine", style="red")
+        _refused_too_much(report)
         raise typer.Exit(report.exit_code)
+
+
+def _refused_too_much(report: Report) -> None:
+    refused = f"{report.refused_fraction:.0%} of the inputs were refused, more than max_bad_fraction"
+    line = f"lexray {report.job}: {refused}; see {report.out}.quarantine"
+    Console(stderr=True, soft_wrap=True).print(line, style="red", highlight=False, markup=False)
 
 
 for _name in JOBS:
     _group, _, _word = _name.rpartition(" ")
-    (train if _group == "train" else app).command(_word, help=JOBS[_name][1])(_command(_name))
+    # What is no option of every job reaches `inputs`, where `split_options` finds the configuration's keys.
+    (train if _group == "train" else app).command(
+        _word, help=JOBS[_name][1], context_settings={"ignore_unknown_options": True}
+    )(_command(_name))
+
+
+@app.command()
+def run(
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="YAML with workdir and steps, such as configs/demo.yaml.")
+    ],
+    sets: Sets = None,
+    until: Annotated[str | None, typer.Option(metavar="STEP", help="End after this step.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="STEP", help="Run this step alone; repeatable.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a pipeline: the jobs of one configuration, in one Ray session; what is up to date is skipped."""
+    pipeline = importlib.import_module("lexray.jobs.pipeline")
+    parsed = parse(pipeline.PipelineConfig, read_yaml(config, sets or ()), config)
+    report = pipeline.run(parsed, pipeline.steps_of(parsed, until, only or ()), Progress())
+    Console(stderr=True).print(pipeline.table(report))
+    if as_json:
+        sys.stdout.write(json.dumps(report.as_dict(), default=str) + "\n")
+    if report.exit_code != EXIT_DONE:
+        refused = report.steps[report.failed_step]
+        _refused_too_much(refused)
+        raise typer.Exit(report.exit_code)
+
+
+Address = Annotated[
+    str, typer.Option("--address", envvar="RAY_API_SERVER_ADDRESS", metavar="URL", help="The cluster's job server.")
+]
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def submit(
+    context: typer.Context,
+    address: Address = "http://127.0.0.1:8265",
+    wheel: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Wheel of Lexray, where the cluster has none.")
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=VALUE]", help="Variable for the job, by default with its value here."),
+    ] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the log.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run JOB … or run CONFIG … on a cluster, follow its log and end with its exit code."""
+    submission = importlib.import_module("lexray.submission")
+    client = submission.connect(address)
+    arguments = [*context.args, *(["--json"] if as_json and not no_wait else [])]
+    submission_id = submission.submit(client, arguments, ["run", "doctor", *JOBS], wheel, env or ())
+    if no_wait:
+        Progress().say(f"submitted {submission_id} to {address}")
+        Progress().say(f"follow it with: lexray jobs {submission_id} --address {address}")
+        if as_json:
+            sys.stdout.write(json.dumps({"submission_id": submission_id, "address": address}) + "\n")
+        return
+    _follow(submission_id, address, as_json)
+
+
+@app.command()
+def jobs(
+    submission_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Follow this job's log.")] = None,
+    address: Address = "http://127.0.0.1:8265",
+    as_json: Json = False,
+) -> None:
+    """List the jobs submitted to a cluster, or follow one and end with its exit code."""
+    submission = importlib.import_module("lexray.submission")
+    if submission_id is not None:
+        _follow(submission_id, address, as_json)
+        return
+    found = submission.listed(submission.connect(address))
+    if as_json:
+        sys.stdout.write(json.dumps([submission.as_dict(job) for job in found]) + "\n")
+    else:
+        Console(stderr=True).print(submission.table(found))
+
+
+def _follow(submission_id: str, address: str, as_json: bool) -> None:
+    submission = importlib.import_module("lexray.submission")
+    again = f"lexray jobs {submission_id} --address {address}"
+    try:
+        Progress().say(f"following {submission_id} at {address}")
+        ended = submission.follow(submission.connect(address), submission_id, sys.stderr.write)
+    except KeyboardInterrupt:
+        Progress().say(f"no longer following; the job goes on. Look again with: {again}")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if as_json and ended.answer is not None:
+        sys.stdout.write(ended.answer + "\n")
+    Progress().say(f"{submission_id}: {ended.status.lower()}, exit code {ended.exit_code}")
+    if ended.advice:
+        Progress().warn(ended.advice)
+    if ended.exit_code != EXIT_DONE:
+        raise typer.Exit(ended.exit_code)
+
+
+@app.command()
+def doctor(
+    workdir: Annotated[str, typer.Option(metavar="DIR", help="Where results would go.")] = ".", as_json: Json = False
+) -> None:
+    """Say what this machine can and cannot run, and why."""
+    examination = importlib.import_module("lexray.doctor")
+    checks = examination.examine(workdir)
+    if as_json:
+        sys.stdout.write(json.dumps(examination.as_dict(checks)) + "\n")
+    else:
+        Console(stderr=True).print(examination.table(checks))
+    if code := examination.exit_code(checks):
+        raise typer.Exit(code)
+
+
+@app.command()
+def search(
+    release: Annotated[str, typer.Argument(metavar="RELEASE", help="A release's folder.")],
+    query: Annotated[str, typer.Argument(metavar="SENTENCE|FILE", help="Words, or an event file.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many sources.")] = 10,
+    modality: Annotated[
+        str | None, typer.Option(metavar="xray|text", help="Compare with vectors of this modality only.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the sources of a release that are nearest to a sentence or an event file."""
+    searching = importlib.import_module("lexray.searching")
+    found = searching.search(release, query, k, modality)
+    if as_json:
+        sys.stdout.write(json.dumps(searching.as_dict(found)) + "\n")
+    else:
+        Console().print(searching.table(found))
+
+
+@app.command()
+def serve(
+    release: Annotated[str | None, typer.Argument(metavar="RELEASE", help="A release's folder.")] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on, by default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port, by default 8000; 0 takes a free one.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Processes that hold the models.")] = None,
+    api_key_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="API keys, one a line; LEXRAY_API_KEYS adds to them.")
+    ] = None,
+) -> None:
+    """Serve a release over HTTP, with a page to ask it from, until Ctrl-C or SIGTERM."""
+    given = {"release": release, "host": host, "port": port, "replicas": replicas, "api_key_file": api_key_file}
+    values = read_yaml(config, sets or (), {key: value for key, value in given.items() if value is not None})
+    settings = importlib.import_module("lexray.serve.config").ServeConfig
+    importlib.import_module("lexray.serve.run").run(parse(settings, values, config or "lexray serve"), Progress())
 
 
 @app.command()
@@ -140,8 +303,10 @@ def main() -> None:
     except typer.Abort:
         _fail("interrupted", EXIT_FAILED)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail("interrupted", EXIT_INTERRUPTED)
     except Exception as error:
+        if (plain := meant_for_people(error)) is not None:
+            _fail(str(plain), plain.exit_code)
         message = getattr(error, "format_message", None)
         if message is None:
             raise

@@ -3,11 +3,14 @@
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Iterator
 
 import ray
+from ray.util.queue import Queue
 
 from lexray.config import RayConfig
+from lexray.progress import Task
 
 #: vLLM's stages and Ray Train's controller each hold a logical CPU; fewer than this and they wait for one another.
 MIN_LOGICAL_CPUS = 4
@@ -25,6 +28,8 @@ def session(config: RayConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Ray's note on its token, meant for who sets up a cluster, at every start of a local session.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     address = config.address or os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
     # Workers get the driver's settings: without this a worker on another node would phone home or draw progress bars.
@@ -32,6 +37,7 @@ def session(config: RayConfig) -> Iterator[None]:
         ray.init(address=address, **quiet)
     else:
         ray.init(
+            address="local",  # without it Ray would join whatever cluster was started on this machine last
             num_cpus=config.num_cpus or max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),
             include_dashboard=False,
             **quiet,
@@ -43,9 +49,29 @@ def session(config: RayConfig) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextlib.contextmanager
+def relay(task: Task) -> Iterator[Queue]:
+    """Queue that workers put ``(n, note)`` into, to advance a task that the driver shows."""
+    queue = Queue(actor_options={"num_cpus": 0})
+
+    def drain() -> None:
+        while (item := queue.get()) is not None:
+            task.advance(*item)
+
+    thread = threading.Thread(target=drain, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        queue.put(None)
+        thread.join()
+        queue.shutdown()
+
+
 def _quieten_ray_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off

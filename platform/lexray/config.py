@@ -56,7 +56,9 @@ class JobConfig(Config):
 C = TypeVar("C", bound=BaseModel)
 
 
-def read_yaml(path: str | None, overrides: Sequence[str] = (), extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def read_yaml(
+    path: str | None, overrides: Sequence[str] = (), extra: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Read a YAML file and merge overrides into it; later ones win.
 
     Parameters
@@ -81,7 +83,7 @@ def read_yaml(path: str | None, overrides: Sequence[str] = (), extra: Mapping[st
         if not OmegaConf.is_dict(base):
             raise ConfigError(f"{path}: expected a mapping of keys to values at the top")
         merged = OmegaConf.merge(base, dict(extra or {}), OmegaConf.from_dotlist(list(overrides)))
-        return dict(OmegaConf.to_container(merged, resolve=True))  # type: ignore[arg-type]
+        return dict(OmegaConf.to_container(merged, resolve=True))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except ConfigError:
@@ -131,11 +133,11 @@ def _descend(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseMode
 
 def describe(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
     """Rows of (key, type, default, meaning) for help texts; nested models are flattened with dotted keys."""
-    rows = []
+    rows: list[tuple[str, str, str, str]] = []
     for name, field in model.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            rows += [(f"{name}.{key}", *rest) for key, *rest in describe(annotation)]
+            rows += [(f"{name}.{key}", kind, default, said) for key, kind, default, said in describe(annotation)]
             continue
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
         default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))

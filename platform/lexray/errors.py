@@ -4,6 +4,8 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_TOO_MANY_REFUSED = 3
+#: As a shell reports a process that Ctrl-C ended.
+EXIT_INTERRUPTED = 130
 
 
 class LexrayError(Exception):
@@ -40,3 +42,24 @@ class RefusedInput(LexrayError):
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         # Exceptions pickle by their args alone; ours travel between Ray workers with both fields.
         return type(self), (self.reason, self.detail)
+
+
+def meant_for_people(error: BaseException) -> LexrayError | None:
+    """The `LexrayError` that an error carries, or None.
+
+    One raised in a Ray worker reaches the driver wrapped: by Ray Core (``cause``), Ray Data (``__cause__``), Ray Train
+    (``worker_failures``, ``_base_exc``), each with the worker's stack trace as its text.
+    """
+    pending: list[object] = [error]
+    seen: set[int] = set()
+    while pending:
+        found = pending.pop(0)
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        cause = vars(found).get("cause")
+        if isinstance(found, LexrayError) and cause is None:
+            return found
+        failures = vars(found).get("worker_failures") or {}
+        pending += [cause, vars(found).get("_base_exc"), *failures.values(), found.__cause__]
+    return None

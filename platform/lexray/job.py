@@ -4,16 +4,16 @@ A job is a `Job`: a name, a configuration model, and a function that reads input
 runs it. `lexray.cli` makes a command of each.
 """
 
-import hashlib
-import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lexray import __version__, storage, tracking
 from lexray.config import JobConfig, resolve_path
-from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED
+from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
 from lexray.progress import Progress
 
 C = TypeVar("C", bound=JobConfig)
@@ -105,15 +105,26 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
     """Run a job, or find its output up to date and say so.
 
     An output is up to date where the same job, with the same configuration, the same Lexray and the same versions of
-    its inputs, wrote it whole.
+    its inputs, wrote it whole, and nothing that it wrote has gone or changed since.
+
+    Raises
+    ------
+    ConfigError
+        If a path is relative and the job runs on a cluster.
     """
     start = time.monotonic()
-    inputs = {path: storage.version(path) for path in _input_paths(job, config)}
+    _refuse_relative_paths(job, config)
+    config = _with_absolute_paths(job, config)
+    inputs = _versions(job, config)
     fingerprint = _fingerprint(job, config, inputs)
-    before = None if config.force else storage.read_provenance(config.out)
-    if before is not None and before["fingerprint"] == fingerprint:
+    before = _earlier(config, fingerprint)
+    if before is not None:
         progress.say(f"{job.name}: up to date, nothing to do ({config.out})")
-        return Report(**{**before["report"], "skipped": True, "seconds": time.monotonic() - start})
+        code = _exit_code(config, before["refused_fraction"])
+        return Report(**{**before, "skipped": True, "seconds": time.monotonic() - start, "exit_code": code})
+    if not storage.is_table(config.out):
+        # A folder changes file by file: half of the new content must not pass for the whole of the old.
+        storage.remove_provenance(config.out)
 
     parameters = config.model_dump(mode="json")
     with tracking.run(config.tracking, job.name, parameters, parent) as run:
@@ -138,16 +149,64 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
             mlflow_run=run.run_id,
             seconds=round(time.monotonic() - start, 3),
             refused_fraction=fraction,
-            exit_code=EXIT_TOO_MANY_REFUSED if fraction > config.max_bad_fraction else EXIT_DONE,
+            exit_code=_exit_code(config, fraction),
         )
         run.tags({"output": config.out, "output.version": version})
         run.dictionary(report.as_dict(), "report.json")
         storage.write_provenance(
-            config.out, {"fingerprint": fingerprint, "lexray": __version__, "config": parameters, "report": report.as_dict()}
+            config.out,
+            {"fingerprint": fingerprint, "lexray": __version__, "config": parameters, "report": report.as_dict()},
         )
     if fraction and report.exit_code == EXIT_DONE:
         progress.warn(f"{job.name}: refused {outcome.refused} of {total} inputs; see {config.out}.quarantine")
     return report
+
+
+def is_up_to_date(job: Job[C], config: C) -> bool:
+    """Whether `execute` would find nothing to do."""
+    config = _with_absolute_paths(job, config)
+    return _earlier(config, _fingerprint(job, config, _versions(job, config))) is not None
+
+
+def _earlier(config: JobConfig, fingerprint: str) -> dict[str, Any] | None:
+    """Report of the run that wrote what lies at `config.out` now, if it is the one that `fingerprint` asks for."""
+    before = None if config.force else storage.read_provenance(config.out)
+    if before is None or before["fingerprint"] != fingerprint:
+        return None
+    report: dict[str, Any] = before["report"]
+    if storage.is_table(config.out) and storage.version(config.out) != report["version"]:
+        return None  # a later run committed another version and was killed before it could say so
+    return report if all(storage.version(path) != "absent" for path in report["outputs"]) else None
+
+
+def _exit_code(config: JobConfig, refused_fraction: float) -> int:
+    return EXIT_TOO_MANY_REFUSED if refused_fraction > config.max_bad_fraction else EXIT_DONE
+
+
+def _refuse_relative_paths(job: Job[C], config: C) -> None:
+    """Workers of a cluster stand in other folders than the driver: there a relative path is another place on each."""
+    if config.ray.address is None and not os.environ.get("RAY_ADDRESS"):
+        return
+    for path in (config.out, *_input_paths(job, config)):
+        if "://" not in path and not Path(path).expanduser().is_absolute():
+            raise ConfigError(
+                f"{job.name}: '{path}' is a relative path, which on a cluster is another folder on each machine; "
+                "give an absolute path that all of them mount, or an object store's URI"
+            )
+
+
+def _with_absolute_paths(job: Job[C], config: C) -> C:
+    """Ray's workers run in folders of their own, on this machine too."""
+    changed: dict[str, Any] = {"out": resolve_path(config.out)}
+    for key in job.inputs:
+        value = getattr(config, key)
+        if value is not None:
+            changed[key] = resolve_path(value) if isinstance(value, str) else [resolve_path(path) for path in value]
+    return config.model_copy(update=changed)
+
+
+def _versions(job: Job[C], config: C) -> dict[str, str]:
+    return {path: storage.version(path) for path in _input_paths(job, config)}
 
 
 def _input_paths(job: Job[C], config: C) -> list[str]:
@@ -160,8 +219,7 @@ def _input_paths(job: Job[C], config: C) -> list[str]:
 
 def _fingerprint(job: Job[C], config: C, inputs: dict[str, str]) -> str:
     said = config.model_dump(mode="json", exclude={"tracking", "ray", "force", "max_bad_fraction"})
-    content = {"job": job.name, "lexray": __version__, "config": said, "inputs": inputs, "out": resolve_path(config.out)}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return storage.digest({"job": job.name, "lexray": __version__, "config": said, "inputs": inputs})
 
 
 def find(jobs: Sequence[Job[Any]], name: str) -> Job[Any] | None:

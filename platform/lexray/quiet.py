@@ -8,6 +8,7 @@ import os
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -15,6 +16,8 @@ _DEFAULTS = {
     "RAY_TRAIN_V2_ENABLED": "1",
     # Ray's own progress bars and ours would share a terminal.
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # Trials are logged to MLflow; Tune's own CSV, JSON and TensorBoard files would repeat it.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 
 

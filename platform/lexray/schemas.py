@@ -169,7 +169,7 @@ def check(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
             raise LexrayError(f"{where}: the required column '{field.name}' has {column.null_count} nulls")
         try:
             columns.append(column.cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
             message = str(error).splitlines()[0]
             raise LexrayError(f"{where}: column '{field.name}' is {column.type}, not {field.type}: {message}") from None
     return pa.Table.from_arrays(columns, schema=schema)

@@ -25,10 +25,12 @@ def fold_name(name: str) -> str:
 
 def name_from_position(ra: float, dec: float) -> str:
     """IAU-style name from a position in degrees (ICRS): ``J123456.7-012345``, truncated and not rounded."""
-    coordinate = SkyCoord(ra, dec, unit="deg")
-    hms = coordinate.ra.to_string(unit=u.hourangle, sep="", precision=3, pad=True)[:8]
-    dms = coordinate.dec.to_string(unit=u.deg, sep="", precision=2, alwayssign=True, pad=True)[:7]
-    return f"J{hms}{dms}"
+    # Rounded far below a digit first: 10° must not become 39 min 59.9 s by the last bit of a float.
+    tenths = int(round(ra % 360 / 15 * 36_000, 6)) % 864_000
+    arcsec = int(round(abs(dec) * 3600, 6))
+    minutes, seconds = divmod(tenths / 10, 60)
+    hms = f"{int(minutes) // 60:02d}{int(minutes) % 60:02d}{seconds:04.1f}"
+    return f"J{hms}{'-' if dec < 0 else '+'}{arcsec // 3600:02d}{arcsec // 60 % 60:02d}{arcsec % 60:02d}"
 
 
 def stable_hash(text: str, salt: object = "") -> int:
@@ -47,7 +49,7 @@ def split(source: str, seed: int = 0) -> str:
     Parameters
     ----------
     source : str
-        `source_id`, or the key that `group_by_position` gives where positions are known.
+        `source_id`, or the key that `split_keys` gives where positions are known.
     seed : int
         Another seed is another split.
     """

@@ -5,6 +5,8 @@ a table appears whole or not at all and readers of the previous version are not 
 carries `_lexray.json`: which job wrote it, from what, and with which result.
 """
 
+import base64
+import glob
 import hashlib
 import json
 import time
@@ -102,7 +104,10 @@ def commit(table: str, name: str, schema: pa.Schema, fragments: Iterable[Fragmen
         mode="overwrite",
         partition_by=["part"],
         name=name,
-        description=json.dumps({"schema_version": SCHEMA_VERSION}),
+        # Delta knows neither units nor lists of a fixed size; the files do, and an empty table has none.
+        description=json.dumps(
+            {"schema_version": SCHEMA_VERSION, "arrow": base64.b64encode(schema.serialize()).decode()}
+        ),
     )
     return int(_open(table).version())
 
@@ -125,8 +130,7 @@ def dataset(table: str) -> pyarrow.dataset.Dataset:
     files = [f"{root}/{path}" for path in _paths(delta)]
     part = pa.field("part", pa.int32())
     if not files:
-        schema = pa.schema(delta.schema().to_arrow())
-        return pyarrow.dataset.dataset(pa.Table.from_batches([], schema=schema))
+        return pyarrow.dataset.dataset(_arrow_schema(delta).append(part).empty_table())
     return pyarrow.dataset.dataset(
         files,
         format="parquet",
@@ -167,6 +171,9 @@ def part_files(table: str) -> dict[int, list[str]]:
 
 def is_table(path: str) -> bool:
     """Whether a Delta table lies at `path`."""
+    system, root = filesystem(path)
+    if system.get_file_info(root).is_file:  # deltalake would look for a log below the file
+        return False
     return bool(DeltaTable.is_deltatable(resolve_path(path)))
 
 
@@ -184,16 +191,25 @@ def version(path: str) -> str:
         return str(provenance["fingerprint"])
     system, root = filesystem(path)
     info = system.get_file_info(root)
-    if info.type == pyarrow.fs.FileType.NotFound:
-        return "absent"
     found = [info]
-    if info.type == pyarrow.fs.FileType.Directory:
+    if info.type == pyarrow.fs.FileType.NotFound:
+        # An input may be a pattern; Path.glob would not take an absolute one.
+        matches = [] if "://" in path else glob.glob(root, recursive=True)  # noqa: PTH207
+        if not matches:
+            return "absent"
+        found = system.get_file_info(matches)
+    elif info.type == pyarrow.fs.FileType.Directory:
         found = system.get_file_info(pyarrow.fs.FileSelector(root, recursive=True))
     digest = hashlib.sha256()
     for file in sorted(found, key=lambda f: f.path):
         if file.is_file:
             digest.update(f"{file.path.removeprefix(root)}\0{file.size}\0{file.mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def digest(content: Any) -> str:
+    """Short hash of anything that JSON can say, for fingerprints and names."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def read_provenance(out: str) -> dict[str, Any] | None:
@@ -216,6 +232,14 @@ def write_provenance(out: str, provenance: dict[str, Any]) -> None:
     system.move(temporary, f"{root}/{PROVENANCE_FILE}")
 
 
+def remove_provenance(out: str) -> None:
+    """Take back what was said of `out`, before its content changes."""
+    system, root = filesystem(out)
+    path = f"{root}/{PROVENANCE_FILE}"
+    if system.get_file_info(path).is_file:
+        system.delete_file(path)
+
+
 def _location(table: str) -> str:
     path = resolve_path(table)
     if "://" not in path:
@@ -234,6 +258,11 @@ def _open(table: str) -> DeltaTable:
             f"{table}: written with schema version {found}, this Lexray reads up to {SCHEMA_VERSION}; update Lexray"
         )
     return delta
+
+
+def _arrow_schema(delta: DeltaTable) -> pa.Schema:
+    written = json.loads(delta.metadata().description)["arrow"]
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(written)))
 
 
 def _paths(delta: DeltaTable) -> list[str]:

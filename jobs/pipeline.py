@@ -1,0 +1,197 @@
+"""The chain: several jobs by one configuration, in one Ray session and under one MLflow run.
+
+The configuration's ``steps`` name the jobs in the order in which they run, each with that job's own keys. All of them
+are read before the first starts, so that a wrong key in the last one is said now and not hours later.
+"""
+
+import contextlib
+import difflib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+from rich.table import Table
+from rich.text import Text
+
+from lexray import cluster, tracking
+from lexray.cli import JOBS, load_job
+from lexray.config import Config, JobConfig, RayConfig, TrackingConfig, parse
+from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError, meant_for_people
+from lexray.job import Job, Report, execute, is_up_to_date
+from lexray.memory import PeakMemory
+from lexray.progress import Progress
+
+#: Steps' names of the jobs: a command's words joined by underscores.
+COMMANDS = {name.replace(" ", "_"): name for name in JOBS}
+
+#: Keys that a step must not set: the run and the session are the whole pipeline's.
+SHARED_KEYS = ("tracking", "ray")
+
+
+class PipelineConfig(Config):
+    """Configuration of ``lexray run``."""
+
+    workdir: str = Field(description="where the steps' results go; steps use it as ${workdir}")
+    name: str = Field("pipeline", description="name of the MLflow run that the steps' runs nest under")
+    force: bool = Field(False, description="run every step, up to date or not")
+    tracking: TrackingConfig = TrackingConfig()
+    ray: RayConfig = RayConfig()
+    steps: dict[str, dict[str, Any]] = Field(
+        description="the steps in their order: name → keys of its job; `job:` names the job where the name is not it"
+    )
+
+
+class StepFailed(LexrayError):
+    """A step's error with the step's name before it; it ends the process with the same exit code."""
+
+    def __init__(self, step: str, cause: LexrayError) -> None:
+        super().__init__(f"step '{step}' failed (exit code {cause.exit_code}): {cause}")
+        self.exit_code = cause.exit_code
+
+
+@dataclass(frozen=True)
+class Step:
+    """A job with its configuration, under the name it has in the pipeline."""
+
+    name: str
+    job: Job[Any]
+    config: JobConfig
+
+
+@dataclass(frozen=True)
+class PipelineReport:
+    """What `run` says of a pipeline, and ``lexray run --json`` prints."""
+
+    name: str
+    workdir: str
+    mlflow_run: str
+    seconds: float
+    peak_memory_gib: float | None
+    steps: dict[str, Report]
+    failed_step: str | None
+    exit_code: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "steps": {name: report.as_dict() for name, report in self.steps.items()}}
+
+
+def steps_of(config: PipelineConfig, until: str | None = None, only: Sequence[str] = ()) -> list[Step]:
+    """Every step with its job and its validated configuration.
+
+    Parameters
+    ----------
+    config : PipelineConfig
+        The whole pipeline's.
+    until : str, optional
+        Last step to keep.
+    only : sequence of str, optional
+        Steps to keep; they run in the configuration's order.
+
+    Raises
+    ------
+    ConfigError
+        If a job, a key or a step is unknown (the nearest is named) or a value is wrong. The message names the step.
+    """
+    steps = [_step(name, values, config) for name, values in config.steps.items()]
+    names = [step.name for step in steps]
+    if not names:
+        raise ConfigError("steps: the pipeline has none")
+    for name in (*only, *([] if until is None else [until])):
+        if name not in names:
+            raise ConfigError(f"the pipeline has no step '{name}', did you mean '{_nearest(name, names)}'?")
+    if until is not None:
+        steps = steps[: names.index(until) + 1]
+    return [step for step in steps if not only or step.name in only]
+
+
+def run(config: PipelineConfig, steps: Sequence[Step], progress: Progress) -> PipelineReport:
+    """Run steps one after the other; those that are up to date are skipped.
+
+    Ray starts before the first step that has something to do. A step that fails ends the run with its own error, which
+    names the step and keeps its exit code; so does a step that refused more of its inputs than it allows, since the
+    steps after it would build on what is left.
+
+    Raises
+    ------
+    StepFailed
+    """
+    start = time.monotonic()
+    reports: dict[str, Report] = {}
+    failed: str | None = None
+    with contextlib.ExitStack() as stack:
+        memory = stack.enter_context(PeakMemory())
+        parent = stack.enter_context(tracking.run(config.tracking, config.name, config.model_dump(mode="json")))
+        session = stack.enter_context(contextlib.ExitStack())
+        for number, step in enumerate(steps, 1):
+            progress.say(f"[{number}/{len(steps)}] {step.name}")
+            with _named(step.name):
+                if not is_up_to_date(step.job, step.config):
+                    session.enter_context(cluster.session(config.ray))
+                reports[step.name] = execute(step.job, step.config, progress, parent)
+            parent.metrics({f"seconds/{step.name}": reports[step.name].seconds})
+            if reports[step.name].exit_code != EXIT_DONE:
+                failed = step.name
+                break
+        session.close()
+        seconds = round(time.monotonic() - start, 3)
+        if memory.gib is not None:
+            parent.metrics({"peak_memory_gib": memory.gib})
+        report = PipelineReport(
+            name=config.name,
+            workdir=config.workdir,
+            mlflow_run=parent.run_id,
+            seconds=seconds,
+            peak_memory_gib=memory.gib,
+            steps=reports,
+            failed_step=failed,
+            exit_code=EXIT_DONE if failed is None else EXIT_TOO_MANY_REFUSED,
+        )
+        parent.dictionary(report.as_dict(), "report.json")
+    return report
+
+
+def table(report: PipelineReport) -> Table:
+    """What each step did, for people."""
+    shown = Table("step", "", "seconds", "counts", box=None, pad_edge=False, title=report.name, title_justify="left")
+    for name, step in report.steps.items():
+        state = "up to date" if step.skipped else "done" if step.exit_code == EXIT_DONE else "refused too much"
+        counts = ", ".join(f"{key} {value}" for key, value in step.counts.items() if isinstance(value, int | float))
+        shown.add_row(Text(name), state, f"{step.seconds:.1f}", Text(counts))
+    memory = "" if report.peak_memory_gib is None else f"peak memory {report.peak_memory_gib:.1f} GiB"
+    shown.add_row("all", "", f"{report.seconds:.1f}", memory, style="bold")
+    return shown
+
+
+@contextlib.contextmanager
+def _named(step: str) -> Iterator[None]:
+    """Errors for people start with the step's name; others keep their stack trace and get a note."""
+    try:
+        yield
+    except Exception as error:
+        plain = meant_for_people(error)
+        if plain is None:
+            error.add_note(f"lexray run: step '{step}' failed")
+            raise
+        raise StepFailed(step, plain) from error
+
+
+def _step(name: str, values: Mapping[str, Any], config: PipelineConfig) -> Step:
+    asked = str(values.get("job", name)).replace(" ", "_")
+    if asked not in COMMANDS:
+        nearest = _nearest(asked, list(COMMANDS))
+        raise ConfigError(f"steps.{name}: there is no job '{asked}', did you mean '{nearest}'?")
+    job = load_job(COMMANDS[asked])
+    shared = [key for key in SHARED_KEYS if key in values]
+    if shared:
+        raise ConfigError(f"steps.{name}.{shared[0]}: set '{shared[0]}' at the top, all steps share it")
+    own = {key: value for key, value in values.items() if key != "job"}
+    if config.force:
+        own["force"] = True
+    return Step(name, job, parse(job.config, {**own, "tracking": config.tracking, "ray": config.ray}, f"steps.{name}"))
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]

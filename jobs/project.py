@@ -1,0 +1,101 @@
+"""`lexray project`: latents and text vectors, of any data, into the shared space of a trained alignment."""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from lexray import cluster, schemas, storage
+from lexray.config import JobConfig
+from lexray.job import Context, Job, Outcome
+from lexray.models.towers import Towers
+from lexray.partwise import PartFunction, map_parts
+from lexray.projection import check_latents, check_texts, load_towers, project_latents, project_texts
+
+#: Turns rows of a table into rows of `embeddings`.
+ProjectRows = Callable[[Towers, str, pa.Table], pa.Table]
+
+
+class Config(JobConfig):
+    """What `lexray project` takes."""
+
+    alignment: str = Field(description="folder of a trained alignment")
+    latents: str | None = Field(None, description="latents table")
+    text_embeddings: str | None = Field(None, description="text_embeddings table")
+    workers: int = Field(2, ge=1, description="worker processes, each with one CPU")
+
+    @model_validator(mode="after")
+    def _something_to_project(self) -> "Config":
+        if self.latents is None and self.text_embeddings is None:
+            raise ValueError("at least one of 'latents' and 'text_embeddings' is needed")
+        return self
+
+
+def run(config: Config, context: Context) -> Outcome:
+    """Project part by part, and write one embeddings table."""
+    towers = load_towers(config.alignment)
+    todo: list[tuple[str, str, ProjectRows]] = []
+    if config.latents is not None:
+        check_latents(towers, config.alignment, config.latents)
+        todo.append((config.latents, "detection_id", project_latents))
+    if config.text_embeddings is not None:
+        check_texts(towers, config.alignment, config.text_embeddings)
+        todo.append((config.text_embeddings, "source_id", project_texts))
+
+    schema = schemas.embeddings(towers.sizes.dimension)
+    total = sum(storage.dataset(table).count_rows() for table, _, _ in todo)
+    fragments = []
+    with cluster.session(config.ray), context.progress.task("vectors", total=total) as task:
+        for table, _, project in todo:
+            make = partial(_projector, towers, table, project)
+            fragments += map_parts(table, config.out, schema, make, task, config.workers)
+    storage.commit(config.out, "embeddings", schema, fragments)
+
+    written = storage.read(config.out, ["id", "modality"]).to_pylist()
+    refused = [row for table, identity, _ in todo for row in _refused(table, identity, written)]
+    counts = Counter(row["modality"] for row in written)
+    return Outcome(
+        counts={"detections": counts["xray"], "texts": counts["text"], "refused": len(refused)},
+        outputs=_quarantine(config.out, refused),
+        refused=len(refused),
+        taken=len(written),
+    )
+
+
+def _projector(towers: Towers, table: str, project: ProjectRows) -> PartFunction:
+    return lambda _, rows: project(towers, table, rows)
+
+
+def _refused(table: str, identity: str, written: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows of a table that have no vector now."""
+    modality = "xray" if identity == "detection_id" else "text"
+    done = {row["id"] for row in written if row["modality"] == modality}
+    reason = {"file": table, "stage": "project", "reason": "not_finite"}
+    return [
+        {**reason, "detail": f"{identity} {name}: its vector is missing or holds numbers that are not finite"}
+        for name in storage.read(table, [identity], order=identity)[identity].to_pylist()
+        if name not in done
+    ]
+
+
+def _quarantine(out: str, refused: list[dict[str, str]]) -> list[str]:
+    table = f"{out}.quarantine"
+    if not refused and not storage.is_table(table):
+        return []
+    # Written also where nothing was refused this time, so that none of an earlier run's rows stays.
+    rows = pa.Table.from_pylist(refused, schema=schemas.QUARANTINE)
+    fragments = [storage.write_part(table, schemas.QUARANTINE, 0, rows)] if refused else []
+    storage.commit(table, "quarantine", schemas.QUARANTINE, fragments)
+    return [table]
+
+
+JOB = Job(
+    name="project",
+    config=Config,
+    run=run,
+    inputs=("alignment", "latents", "text_embeddings"),
+    positional=("alignment",),
+    summary="Put latents and text vectors into the shared space.",
+)

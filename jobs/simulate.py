@@ -1,0 +1,49 @@
+"""Write an archive that looks like the real thing, from nothing but a seed."""
+
+import time
+
+from pydantic import Field
+
+from lexray.config import JobConfig
+from lexray.events.archive import simulate_archive
+from lexray.job import Context, Job, Outcome
+
+
+class Config(JobConfig):
+    """What to simulate. `out` gets events/, literature.jsonl, labels.parquet and true_rates.parquet."""
+
+    sources: int = Field(600, ge=1, description="number of sources; each has 1 to 3 observations, one file each")
+    seed: int = Field(0, ge=0, description="the same seed gives the same bytes; source i is the same in any archive")
+
+
+def run(config: Config, context: Context) -> Outcome:
+    """Simulate, write, and log what came of it."""
+    start = time.monotonic()
+    with context.progress.task("sources", total=config.sources) as task:
+        archive = simulate_archive(config.out, config.sources, config.seed, task.advance)
+    context.run.dictionary(archive.classes, "classes.json")
+    return Outcome(
+        counts={
+            "sources": archive.sources,
+            "files": archive.files,
+            "events": archive.events,
+            "papers": archive.papers,
+            "sources with literature": archive.with_literature,
+            **{f"sources of class {name}": n for name, n in archive.classes.items()},
+        },
+        metrics={
+            "median_counts": archive.median_counts,
+            "files_per_second": archive.files / (time.monotonic() - start),
+        },
+        taken=archive.sources,
+    )
+
+
+JOB = Job(
+    name="simulate",
+    config=Config,
+    run=run,
+    inputs=(),
+    positional=("out",),
+    summary="Write an archive of event files, papers and labels that looks like the real thing.",
+)

@@ -1,0 +1,155 @@
+"""Both encoders of a release behind one noun: event lists and sentences into one space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lexray.errors import LexrayError
+from lexray.events.eventlist import EventList
+from lexray.release import Release
+from lexray.searchindex import Hit, SearchIndex
+
+if TYPE_CHECKING:
+    from lexray.autodecoding import Autodecoder, Encoded
+    from lexray.evaluation.heads import Heads
+    from lexray.models.towers import Towers
+    from lexray.summaries.encoder import TextEncoder
+
+Float32s = NDArray[np.float32]
+
+
+@dataclass
+class Aligned:
+    """The encoders, heads and index of a release. Each is loaded when it is first asked for.
+
+    Attributes
+    ----------
+    release : Release
+    """
+
+    release: Release
+
+    @property
+    def dimension(self) -> int:
+        """E, the numbers of a vector."""
+        return self.release.manifest.dimension
+
+    @cached_property
+    def autodecoder(self) -> Autodecoder:
+        """The model of event lists."""
+        from lexray.autodecoding import load_autodecoder
+
+        return load_autodecoder(str(self.release.autodecoder))
+
+    @cached_property
+    def towers(self) -> Towers:
+        """The two towers."""
+        from lexray.models.towers import Towers
+
+        return Towers.load(self.release.alignment)
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """The sentence model, checked to be the one that the text tower was trained on.
+
+        Raises
+        ------
+        LexrayError
+            If a model of that name has other weights here.
+        """
+        from lexray.summaries.encoder import TextEncoder
+
+        wanted = self.release.manifest.text_model
+        encoder = TextEncoder(wanted.name)
+        if encoder.sha256 != wanted.sha256:
+            raise LexrayError(
+                f"release {self.release.id}: its text model {wanted.name} has weights of sha256 {wanted.sha256[:12]}…, "
+                f"the one installed here {encoder.sha256[:12]}…; install the same, or build a release with this one"
+            )
+        return encoder
+
+    @cached_property
+    def heads(self) -> Heads | None:
+        """The heads for classes and properties; None where the release was built without labels."""
+        from lexray.evaluation.heads import Heads
+
+        return None if self.release.heads is None else Heads.load(self.release.heads)
+
+    @cached_property
+    def index(self) -> SearchIndex:
+        """The sources that can be found."""
+        return SearchIndex.open(self.release.index)
+
+    def encode(self, events: list[EventList]) -> tuple[Encoded, Float32s]:
+        """The autodecoder's fit of each event list, and its vector f4[N, E] in the shared space.
+
+        Raises
+        ------
+        LexrayError
+            If an event list has another number of bands than the autodecoder.
+        """
+        for item in events:
+            if len(item.bands) != self.autodecoder.n_bands:
+                raise LexrayError(
+                    f"{item.detection_id}: {len(item.bands)} energy bands, this release was trained on "
+                    f"{self.autodecoder.n_bands}"
+                )
+        fit = self.autodecoder.encode(events)
+        return fit, self.towers.embed_xray(fit.latent, fit.log_rate)
+
+    def embed_events(self, events: list[EventList]) -> Float32s:
+        """Unit vectors f4[N, E] of N event lists in the shared space.
+
+        Raises
+        ------
+        LexrayError
+            As `encode`.
+        """
+        return self.encode(events)[1] if events else self._nothing()
+
+    def embed_text(self, texts: list[str]) -> Float32s:
+        """Unit vectors f4[N, E] of N sentences in the shared space."""
+        return self.towers.embed_text(self.text_encoder.encode(texts)) if texts else self._nothing()
+
+    def search(self, query: str | EventList, k: int = 10, modality: str | None = None) -> list[Hit]:
+        """The k sources nearest to a sentence or to an observation; see `SearchIndex.search`.
+
+        Raises
+        ------
+        LexrayError
+            If the sentence is empty, or as `encode`.
+        """
+        if isinstance(query, str) and not query.strip():
+            raise LexrayError("the query is empty; give a sentence or an event file")
+        vector = self.embed_text([query]) if isinstance(query, str) else self.embed_events([query])
+        return self.index.search(vector[0], k, modality)
+
+    def predict(self, embedding: Float32s) -> dict[str, Any]:
+        """What the heads say of X-ray vectors f4[N, E]: see `Heads.predict`; empty where there are none."""
+        return {} if self.heads is None else self.heads.predict(embedding)
+
+    def _nothing(self) -> Float32s:
+        return np.zeros((0, self.dimension), dtype=np.float32)
+
+
+def load_aligned(path_or_release: str | Path | Release) -> Aligned:
+    """Encoders of a release, to embed event lists and sentences in one space.
+
+    Parameters
+    ----------
+    path_or_release : str, Path or Release
+        A release's folder, whose files are verified, or one that is open.
+
+    Raises
+    ------
+    LexrayError
+        As `Release.open`.
+    """
+    release = path_or_release if isinstance(path_or_release, Release) else Release.open(path_or_release)
+    return Aligned(release)

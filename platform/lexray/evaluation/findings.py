@@ -1,0 +1,325 @@
+"""From tables in memory to figures: what `metrics.json` holds and the report shows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lexray.evaluation import retrieval
+from lexray.evaluation.heldout import Score, gain, gain_interval
+from lexray.evaluation.regression import Neighbours, Probe, nearest_neighbours, probe
+
+#: Models of the held-out gain, as named in metrics and as said to a person.
+MODELS = {
+    "constant": "constant rate",
+    "bayesian_blocks": "Bayesian Blocks",
+    "autodecoder": "autodecoder",
+    "true_rate": "true rate (ceiling)",
+    "true_rate_with_level": "true rate, its level known too",
+}
+#: Figures that a job's end prints; all of them are in metrics.json.
+HEADLINES = (
+    "heldout_gain.autodecoder",
+    "heldout_gain.bayesian_blocks",
+    "heldout_gain.true_rate",
+    "heldout_gain.autodecoder_share_of_ceiling",
+    "retrieval.text_to_xray.recall_at_10",
+    "retrieval.xray_to_text.recall_at_10",
+    "retrieval.chance.recall_at_10",
+    "retrieval.n_sources",
+    "classification.aligned.accuracy",
+    "classification.latents.accuracy",
+    "classification.majority",
+    "regression.hr_hs.aligned.ridge.r2",
+    "regression.hr_hs.latents.ridge.r2",
+    "regression.rms.aligned.forest.r2",
+    "regression.rms.latents.forest.r2",
+)
+#: Labels that are probed, where the table has them, with the representation's method.
+PROPERTIES = {
+    "hr_ms": "hardness, medium–soft",
+    "hr_hs": "hardness, hard–soft",
+    "rms": "variability, fractional rms",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the report's table.
+
+    Attributes
+    ----------
+    what : str
+        What is measured.
+    value : float
+    low, high : float or None
+        95 % interval.
+    beside : float or None
+        What chance or the baseline gives.
+    beside_name : str
+    n : int
+        How many were judged.
+    unit : str
+        'bits', '%', 'R²' or 'rank'.
+    better : {'higher', 'lower'}
+    strong : bool
+        Whether it is one of the figures that this is about.
+    """
+
+    what: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    beside: float | None = None
+    beside_name: str = ""
+    n: int = 0
+    unit: str = ""
+    better: str = "higher"
+    strong: bool = False
+
+
+@dataclass
+class Findings:
+    """What was measured: `metrics` by dotted name, and the table's `sections` of rows."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    sections: dict[str, list[Row]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+    def add(self, section: str, row: Row) -> None:
+        """Append a row."""
+        self.sections.setdefault(section, []).append(row)
+
+
+GAIN, RETRIEVAL, PROBES, CLASSES = (
+    "Reconstruction: held-out gain",
+    "Retrieval between text and X-rays",
+    "Properties read off the representations",
+    "Classes by nearest neighbours",
+)
+
+
+def measure_gain(found: Findings, scores: Sequence[Score], seed: int) -> None:
+    """Held-out gain of every model over the detections that it has a rate for.
+
+    The share of the ceiling is taken over the detections with a known true rate alone, for both.
+    """
+    if not scores:
+        found.left_out.append("held-out gain: no detection of a test source has photons")
+        return
+    found.metrics |= {
+        "heldout_gain.n_detections": len(scores),
+        "heldout_gain.n_sources": len({s.source_id for s in scores}),
+        "heldout_gain.n_held_out_photons": sum(s.n_held for s in scores),
+        "heldout_gain.constant": 0.0,
+    }
+    for model, name in MODELS.items():
+        mine = [s for s in scores if model in s.log_likelihood]
+        if model == "constant" or not mine:
+            continue
+        value, low, high = _gain(mine, model, seed)
+        found.metrics |= {f"heldout_gain.{model}": value, f"heldout_gain.{model}_low": low}
+        found.metrics |= {f"heldout_gain.{model}_high": high}
+        row = Row(name, value, low, high, 0.0, "constant rate", len(mine), "bits", strong=model == "autodecoder")
+        found.add(GAIN, row)
+    known = [s for s in scores if {"true_rate", "autodecoder"} <= set(s.log_likelihood)]
+    if known and (ceiling := _gain(known, "true_rate", seed)[0]) > 0:
+        for model in ("autodecoder", "bayesian_blocks"):
+            found.metrics[f"heldout_gain.{model}_share_of_ceiling"] = _gain(known, model, seed)[0] / ceiling
+
+
+def gains_by_class(scores: Sequence[Score], class_of: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Held-out gain in bits per photon: class → the model's name for a person → gain."""
+    groups: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(class_of[s.source_id] for s in scores if s.source_id in class_of):
+        mine = [s for s in scores if class_of.get(s.source_id) == name]
+        groups[name] = {
+            said: _value(with_it, model)
+            for model, said in MODELS.items()
+            if model != "constant" and (with_it := [s for s in mine if model in s.log_likelihood])
+        }
+    return groups
+
+
+def _value(scores: Sequence[Score], model: str) -> float:
+    return gain(
+        [s.log_likelihood[model] for s in scores],
+        [s.log_likelihood["constant"] for s in scores],
+        [s.n_held for s in scores],
+    )
+
+
+def _gain(scores: Sequence[Score], model: str, seed: int) -> tuple[float, float, float]:
+    low, high = gain_interval(
+        [s.log_likelihood[model] for s in scores],
+        [s.log_likelihood["constant"] for s in scores],
+        [s.n_held for s in scores],
+        [s.source_id for s in scores],
+        seed,
+    )
+    return _value(scores, model), low, high
+
+
+def measure_retrieval(
+    found: Findings, xray: NDArray[Any], text: NDArray[Any], seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Retrieval both ways over paired rows; returns the ranks by direction, as said to a person."""
+    n = len(xray)
+    by_chance = retrieval.chance(n)
+    found.metrics |= {"retrieval.n_sources": n}
+    found.metrics |= {f"retrieval.chance.{name}": value for name, value in by_chance.items()}
+    said = {
+        "recall_at_10": f"Recall@10 of {n}",
+        "recall_at_1pct": f"Recall@1 % (best {retrieval.cutoff(n, 1)})",
+        "recall_at_5pct": f"Recall@5 % (best {retrieval.cutoff(n, 5)})",
+        "median_rank": "median rank",
+    }
+    ranks: dict[str, NDArray[np.int64]] = {}
+    directions = {"text_to_xray": ("text → X-ray", text, xray), "xray_to_text": ("X-ray → text", xray, text)}
+    for key, (arrow, queries, targets) in directions.items():
+        ranks[arrow] = retrieval.ranks(queries, targets)
+        figures = retrieval.summarise(ranks[arrow], seed).as_dict()
+        found.metrics |= {f"retrieval.{key}.{name}": value for name, value in figures.items()}
+        for name, words in said.items():
+            row = Row(
+                what=f"{arrow}: {words}",
+                value=figures[name],
+                low=figures[f"{name}_low"],
+                high=figures[f"{name}_high"],
+                beside=by_chance[name],
+                beside_name="chance",
+                n=n,
+                unit="rank" if name == "median_rank" else "%",
+                better="lower" if name == "median_rank" else "higher",
+                strong=name == "recall_at_10",
+            )
+            found.add(RETRIEVAL, row)
+    return ranks
+
+
+@dataclass(frozen=True)
+class Representation:
+    """A matrix of features, one row a source.
+
+    Attributes
+    ----------
+    key, name : str
+        In metrics, and for a person.
+    rows : f4[N, D]
+    splits : list of str, length N
+    source_ids : list of str, length N
+    standardise : bool
+        Whether features want scaling before distances between them mean anything.
+    """
+
+    key: str
+    name: str
+    rows: NDArray[np.float32]
+    splits: list[str]
+    source_ids: list[str]
+    standardise: bool
+
+
+def measure_properties(
+    found: Findings, representations: Sequence[Representation], labels: Mapping[str, Mapping[str, Any]], seed: int
+) -> dict[tuple[str, str], Probe]:
+    """R² of hardness and variability from each representation: ridge, and for variability a random forest too.
+
+    Parameters
+    ----------
+    found : Findings
+        Takes metrics and rows.
+    representations : sequence of Representation
+        What to read the properties off.
+    labels : mapping
+        Source → column → value.
+    seed : int
+        Of the forest and the bootstrap.
+
+    Returns
+    -------
+    dict
+        (property, representation's key) → the better probe of its methods.
+    """
+    best: dict[tuple[str, str], Probe] = {}
+    present = {name for values in labels.values() for name in values}
+    for column, said in PROPERTIES.items():
+        if column not in present:
+            found.left_out.append(f"R² of {said}: the labels have no column '{column}'")
+            continue
+        for item in representations:
+            y = np.array([_number(labels.get(source, {}).get(column)) for source in item.source_ids])
+            for method in ("ridge", "forest") if column == "rms" else ("ridge",):
+                result = probe(item.rows, y, item.splits, method, seed)
+                if result is None:
+                    continue
+                key = f"regression.{column}.{item.key}.{method}"
+                found.metrics |= {f"{key}.r2": result.r2, f"{key}.r2_low": result.low, f"{key}.r2_high": result.high}
+                words = {"ridge": "ridge", "forest": "random forest"}[method]
+                row = Row(
+                    what=f"{said}, from {item.name} ({words})",
+                    value=result.r2,
+                    low=result.low,
+                    high=result.high,
+                    beside=0.0,
+                    beside_name="the mean",
+                    n=len(result.truth),
+                    unit="R²",
+                    strong=item.key == "aligned" and method == "ridge",
+                )
+                found.add(PROBES, row)
+                if (column, item.key) not in best or result.r2 > best[column, item.key].r2:
+                    best[column, item.key] = result
+    return best
+
+
+def measure_classes(
+    found: Findings, representations: Sequence[Representation], class_of: Mapping[str, str], seed: int
+) -> dict[str, Neighbours]:
+    """k-nearest-neighbour accuracy from each representation beside the majority class; by representation's key."""
+    results: dict[str, Neighbours] = {}
+    for item in representations:
+        classes = [class_of.get(source) for source in item.source_ids]
+        result = nearest_neighbours(item.rows, classes, item.splits, seed, standardise=item.standardise)
+        if result is None:
+            continue
+        results[item.key] = result
+        key = f"classification.{item.key}"
+        found.metrics |= {
+            f"{key}.accuracy": result.accuracy,
+            f"{key}.accuracy_low": result.low,
+            f"{key}.accuracy_high": result.high,
+            f"{key}.balanced_accuracy": result.balanced_accuracy,
+            f"{key}.k": result.k,
+            "classification.majority": result.majority,
+            "classification.n_sources": len(result.truth),
+        }
+        n_classes = len(set(result.truth))
+        row = Row(
+            what=f"accuracy from {item.name} (k = {result.k})",
+            value=result.accuracy,
+            low=result.low,
+            high=result.high,
+            beside=result.majority,
+            beside_name="the commonest class",
+            n=len(result.truth),
+            unit="%",
+            strong=item.key == "aligned",
+        )
+        found.add(CLASSES, row)
+        balanced = Row(
+            what=f"balanced accuracy from {item.name}",
+            value=result.balanced_accuracy,
+            beside=1 / n_classes,
+            beside_name="chance",
+            n=len(result.truth),
+            unit="%",
+        )
+        found.add(CLASSES, balanced)
+    return results
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None or isinstance(value, str) else float(value)

@@ -1,0 +1,155 @@
+"""The tables that an evaluation reads, joined by source."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lexray import storage
+from lexray.errors import LexrayError
+from lexray.evaluation.findings import Representation
+from lexray.evaluation.heldout import PiecewiseRate
+from lexray.evaluation.population import source_means, vectors
+from lexray.events.eventlist import EventList, from_table
+from lexray.sources import fold_name
+
+Float32s = NDArray[np.float32]
+
+
+def read_rows(path: str, where: pc.Expression | None = None) -> pa.Table:
+    """Rows of a table of ours or of one Parquet file, such as a simulation's labels.
+
+    Raises
+    ------
+    LexrayError
+        If there is neither.
+    """
+    if storage.is_table(path):
+        return storage.dataset(path).to_table(filter=where)
+    system, root = storage.filesystem(path)
+    try:
+        return pq.read_table(root, filesystem=system, filters=where)
+    except FileNotFoundError:
+        raise LexrayError(f"{path}: there is neither a table nor a Parquet file here") from None
+    except pa.ArrowInvalid as error:
+        raise LexrayError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def read_labels(path: str | None, sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Label columns of each source of the events table, by its name there; names are compared folded.
+
+    Parameters
+    ----------
+    path : str or None
+        The `labels` table or Parquet file; None gives no labels.
+    sources : mapping
+        Keys are the events table's sources.
+    """
+    if path is None:
+        return {}
+    ours = {fold_name(source): source for source in sources}
+    return {
+        ours[fold_name(row["source_id"])]: {
+            key: value for key, value in row.items() if key not in ("source_id", "part")
+        }
+        for row in read_rows(path).to_pylist()
+        if fold_name(row["source_id"]) in ours
+    }
+
+
+def read_summaries(path: str | None) -> dict[str, str]:
+    """Summary of each source that has one."""
+    if path is None:
+        return {}
+    rows = storage.read(path, ["source_id", "summary"]).to_pylist()
+    return {row["source_id"]: row["summary"] for row in rows if row["summary"]}
+
+
+def latent_features(path: str, splits: Mapping[str, str]) -> Representation:
+    """Latent and log count rates of each source, means over its detections."""
+    rows = storage.read(path, ["source_id", "latent", "log_rate"], order="source_id")
+    features = np.concatenate([vectors(rows["latent"]), vectors(rows["log_rate"])], axis=1)
+    return _representation("latents", "latents and count rates", rows, features, splits, unit=False)
+
+
+def aligned_features(embeddings: pa.Table, splits: Mapping[str, str]) -> Representation:
+    """X-ray embedding of each source: the mean of its detections', of unit norm."""
+    rows = embeddings.filter(pc.field("modality") == "xray")
+    return _representation("aligned", "aligned X-ray embeddings", rows, vectors(rows["embedding"]), splits, unit=True)
+
+
+def aligned_text(embeddings: pa.Table, splits: Mapping[str, str]) -> Representation:
+    """Text embedding of each source in the shared space."""
+    rows = embeddings.filter(pc.field("modality") == "text")
+    return _representation("aligned_text", "aligned text", rows, vectors(rows["embedding"]), splits, unit=True)
+
+
+def text_features(path: str, splits: Mapping[str, str]) -> Representation:
+    """The sentence model's vector of each source's summary: what the words alone hold."""
+    rows = storage.read(path, ["source_id", "embedding"], order="source_id")
+    return _representation("text", "the text vectors alone", rows, vectors(rows["embedding"]), splits, unit=True)
+
+
+def _representation(
+    key: str, name: str, rows: pa.Table, features: Float32s, splits: Mapping[str, str], *, unit: bool
+) -> Representation:
+    ids = [str(source) for source in rows["source_id"].to_pylist()]
+    known = np.array([source in splits for source in ids], dtype=bool)
+    sources, means = source_means([s for s, k in zip(ids, known, strict=True) if k], features[known], unit=unit)
+    return Representation(key, name, means, [splits[source] for source in sources], sources, standardise=not unit)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Test sources with both embeddings, row by row.
+
+    Attributes
+    ----------
+    source_ids : list of str, length N
+    xray, text : f4[N, E]
+    """
+
+    source_ids: list[str]
+    xray: Float32s
+    text: Float32s
+
+
+def test_pairs(xray: Representation, text: Representation) -> Pairs:
+    """Test sources that have X-rays and words."""
+    place = {source: i for i, source in enumerate(text.source_ids)}
+    rows = [
+        (i, place[source]) for i, source in enumerate(xray.source_ids) if xray.splits[i] == "test" and source in place
+    ]
+    ours, theirs = [i for i, _ in rows], [j for _, j in rows]
+    return Pairs([xray.source_ids[i] for i in ours], xray.rows[ours], text.rows[theirs])
+
+
+def read_rates(path: str | None, events: list[EventList]) -> dict[str, PiecewiseRate]:
+    """Rates of `events` from a table or file of the `rates` schema; detections that it lacks are left out."""
+    if path is None or not events:
+        return {}
+    duration = {e.detection_id: e.duration for e in events}
+    rows = read_rows(path, pc.field("detection_id").isin(list(duration))).sort_by(
+        [("detection_id", "ascending"), ("band", "ascending")]
+    )
+    bands: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.select(["detection_id", "t", "rate"]).to_pylist():
+        bands.setdefault(row["detection_id"], []).append(row)
+    return {
+        name: PiecewiseRate.from_samples(found[0]["t"], [row["rate"] for row in found], duration[name])
+        for name, found in bands.items()
+    }
+
+
+def read_detections(events: str, detection_ids: list[str]) -> list[EventList]:
+    """Event lists of some detections, in the order asked for."""
+    if not detection_ids:
+        return []
+    found = from_table(storage.dataset(events).to_table(filter=pc.field("detection_id").isin(detection_ids)))
+    by_id = {e.detection_id: e for e in found}
+    return [by_id[name] for name in detection_ids if name in by_id]

@@ -1,0 +1,246 @@
+"""Which pictures the report has, what their captions say, and which examples stand in it."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lexray.evaluation import figures, space
+from lexray.evaluation.figures import Bar, LightCurve, Scatter
+from lexray.evaluation.findings import MODELS, PROPERTIES, Findings, gains_by_class
+from lexray.evaluation.heldout import Score, gain
+from lexray.evaluation.inputs import Pairs
+from lexray.evaluation.regression import Neighbours, Probe
+from lexray.evaluation.report import Example, Hit, Picture
+
+#: Photons that a detection needs to be shown as an example.
+_SHOWN_FROM = 100
+#: Classes with fewer detections than this have no line of their own in the gain's chart.
+_GROUP_FROM = 3
+
+
+def gain_pictures(
+    folder: Path, found: Findings, scores: Sequence[Score], class_of: Mapping[str, str]
+) -> dict[str, Picture]:
+    """The gain of every model, and by class where classes are known."""
+    kinds = {"autodecoder": "ours", "true_rate": "ceiling"}
+    m = found.metrics
+    bars = [Bar(MODELS["constant"], 0.0, 0.0, 0.0, "baseline")] + [
+        Bar(
+            said,
+            m[f"heldout_gain.{k}"],
+            m[f"heldout_gain.{k}_low"],
+            m[f"heldout_gain.{k}_high"],
+            kinds.get(k, "baseline"),
+        )
+        for k, said in MODELS.items()
+        if k not in ("constant", "true_rate_with_level") and f"heldout_gain.{k}" in m
+    ]
+    if len(bars) == 1:
+        return {}
+    made = {
+        "gain": Picture(
+            figures.draw(folder, "heldout_gain", partial(figures.gain_chart, bars=bars)),
+            "How well hidden photons are foretold",
+            "Longer is better; whiskers hold 95 % of bootstrap draws over the sources. The hatched bar is what the "
+            "true rate itself gains: no method does better than that but by luck."
+            if any(bar.kind == "ceiling" for bar in bars)
+            else "Longer is better; whiskers hold 95 % of bootstrap draws over the sources.",
+            "Bar chart of held-out gain: " + ", ".join(f"{bar.name} {bar.value:.3f}" for bar in bars),
+        )
+    }
+    sizes = {
+        name: sum(class_of.get(s.source_id) == name for s in scores)
+        for name in figures.class_order([*class_of.values()])
+    }
+    groups = gains_by_class([s for s in scores if sizes.get(class_of.get(s.source_id, ""), 0) >= _GROUP_FROM], class_of)
+    shown = {
+        f"{name} ({sizes[name]})": {k: v for k, v in groups[name].items() if k != MODELS["true_rate_with_level"]}
+        for name in sizes
+        if groups.get(name)
+    }
+    if len(shown) > 1:
+        made["gain_by_class"] = Picture(
+            figures.draw(
+                folder,
+                "heldout_gain_by_class",
+                partial(figures.gain_by_group, groups=shown, ours=MODELS["autodecoder"]),
+            ),
+            "The same, by class",
+            "One line a class, with its number of test detections. Where all marks crowd at zero there is no "
+            "variability to be found; left of zero a method sees structure in noise.",
+            "Dot plot of held-out gain by class",
+        )
+    return made
+
+
+def chosen_detections(scores: Sequence[Score]) -> dict[str, tuple[Score, float]]:
+    """Best, median and worst test detection with their gains in bits per photon, the autodecoder's if there is one."""
+    model = "autodecoder" if any("autodecoder" in s.log_likelihood for s in scores) else "bayesian_blocks"
+    scored = [s for s in scores if model in s.log_likelihood and s.n_held]
+    bright = [s for s in scored if s.n_events >= _SHOWN_FROM] or scored
+    ranked = sorted(
+        ((s, gain(s.log_likelihood[model], s.log_likelihood["constant"], s.n_held)) for s in bright),
+        key=lambda pair: (-pair[1], pair[0].detection_id),
+    )
+    if not ranked:
+        return {}
+    places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
+    return {name: ranked[i] for name, i in places.items() if i in range(len(ranked))}
+
+
+def light_curve_picture(
+    folder: Path, name: str, curve: LightCurve, why: str, kind: str, gained: float | None
+) -> Picture:
+    """A light curve with a caption that says what it is and how to read it."""
+    e = curve.events
+    parts = [f"{len(e):,} photons in {e.gti.ontime / 1000:.1f} ks of good time"]
+    if len(e.gti) > 1:
+        parts.append(f"{len(e.gti)} good-time intervals")
+    if gained is not None:
+        parts.append(f"gain {gained:+.3f} bits per photon")
+    lines = "Points: counts in bins, with √n bars."
+    if curve.rate is not None:
+        lines += " Line: the reconstructed rate, fitted to all photons."
+    if curve.truth is not None:
+        lines += " Dashed: the true rate."
+    if len(e.gti) > 1 and e.gti.ontime >= e.duration / 3:
+        lines += " Shaded: gaps, where nothing was observed."
+    return Picture(
+        figures.draw(folder, name, partial(figures.light_curve, curve=curve)),
+        f"{why}: {kind + ' ' if kind else ''}{e.object or e.source_id}",
+        f"{e.detection_id} · {', '.join(parts)}. {lines}",
+        f"Light curve of {e.detection_id} in {len(e.bands)} energy bands",
+    )
+
+
+def space_pictures(
+    folder: Path, pairs: Pairs, ranks: Mapping[str, NDArray[np.int64]], class_of: Mapping[str, str], seed: int
+) -> dict[str, Picture]:
+    """The map of the shared space and the retrieval curve."""
+    xray, text = space.layout(pairs.xray, pairs.text, seed)
+    classes = [class_of.get(source) for source in pairs.source_ids]
+    return {
+        "map": Picture(
+            figures.draw(folder, "shared_space", partial(space.space_map, xray=xray, text=text, classes=classes)),
+            "A map of the shared space",
+            "Test sources only, both embeddings of each, joined by a line: short lines mean that X-rays and words "
+            "agree. Laid out by t-SNE: who is whose neighbour can be trusted, distances between far groups cannot.",
+            f"Scatter plot of {len(classes)} test sources' X-ray and text embeddings, coloured by class",
+        ),
+        "retrieval": Picture(
+            figures.draw(folder, "retrieval", partial(figures.retrieval_curve, ranks=ranks)),
+            "How soon the partner is found",
+            "For each number of answers k, the share of questions whose own partner is among the best k. The dotted "
+            "curve is chance; the further above it, the better.",
+            "Recall against rank in both directions, beside chance",
+        ),
+    }
+
+
+def probe_pictures(
+    folder: Path, probes: Mapping[tuple[str, str], Probe], neighbours: Mapping[str, Neighbours]
+) -> dict[str, Picture]:
+    """Confusion of classes, and properties predicted against true, from the aligned embeddings where there are any."""
+    made: dict[str, Picture] = {}
+    key = next((k for k in ("aligned", "latents", "text") if k in neighbours), None)
+    if key is not None:
+        found = neighbours[key]
+        draw = partial(figures.confusion, truth=found.truth, predicted=found.predicted)
+        made["confusion"] = Picture(
+            figures.draw(folder, "confusion", draw),
+            "Classes named by the neighbours",
+            f"Rows are true classes, columns what the {found.k} nearest training sources vote for, numbers are test "
+            "sources. The darker the diagonal, the better."
+            if key == "aligned"
+            else f"Rows are true classes, columns the vote of the {found.k} nearest training sources in the {key}.",
+            f"Confusion matrix, accuracy {found.accuracy:.2f}",
+        )
+    panels = [
+        Scatter(said, probes[column, key].truth, probes[column, key].predicted, probes[column, key].r2)
+        for column, said in PROPERTIES.items()
+        for key in [next((k for k in ("aligned", "latents") if (column, k) in probes), "")]
+        if key
+    ]
+    if panels:
+        made["properties"] = Picture(
+            figures.draw(folder, "properties", partial(figures.property_scatter, panels=panels)),
+            "Properties read off the embeddings",
+            "Each point is a test source; on the dashed line the prediction is right. Predicted from the aligned X-ray "
+            "embeddings by the better of the table's methods.",
+            "Scatter plots of predicted against true " + ", ".join(panel.title for panel in panels),
+        )
+    return made
+
+
+def examples(
+    pairs: Pairs,
+    rank: NDArray[np.int64],
+    class_of: Mapping[str, str],
+    summaries: Mapping[str, str],
+    n: int = 4,
+    n_hits: int = 5,
+) -> list[Example]:
+    """Questions in words at even steps from the best rank to the worst, and the X-rays that they found."""
+    asked = [i for i in np.argsort(rank, kind="stable") if pairs.source_ids[i] in summaries]
+    if not asked:
+        return []
+    places = np.unique(np.linspace(0, 0.9 * (len(asked) - 1), min(n, len(asked))).round().astype(int))
+    found = []
+    for i in (asked[place] for place in places):
+        similarity = pairs.xray @ pairs.text[i]
+        hits = [
+            Hit(
+                source_id=(name := pairs.source_ids[j]),
+                kind=class_of.get(name, ""),
+                summary=summaries.get(name, ""),
+                similarity=float(similarity[j]),
+                own=bool(j == i),
+            )
+            for j in np.argsort(-similarity, kind="stable")[:n_hits]
+        ]
+        name = pairs.source_ids[i]
+        query = first_sentence(summaries[name])
+        found.append(Example(query, name, class_of.get(name, ""), int(rank[i]), len(rank), hits))
+    return found
+
+
+def first_sentence(text: str) -> str:
+    """Text up to its first full stop that ends a sentence: one followed by a blank and a capital."""
+    for i in range(40, len(text) - 2):
+        if text[i] in ".!?" and text[i + 1] == " " and text[i + 2].isupper():
+            return text[: i + 1]
+    return text
+
+
+def caveats(found: Findings, simulated: bool) -> list[str]:
+    """What a reader should hold against the figures."""
+    lines = [
+        "Sources within 1″ of one another, and all detections of a source, fall into the same split. Trainings saw the "
+        "training sources alone, and the number of neighbours was chosen on the validation sources.",
+        "Every model's level in a band is its fitted counts plus one half, so the held-out gain compares shapes. The "
+        "same photons are hidden from all models; which ones depends on the seed and the detection's name alone.",
+        "Ranges come from drawing the test sources anew. They do not hold what another training, another split or "
+        "another simulation would change.",
+    ]
+    if simulated:
+        lines.append(
+            "The true rates are a simulation's, kept in cells of finite width: the ceiling misses what varies within a "
+            "cell, such as fast pulsations. Simulated papers are written from the drawn parameters; real ones are less "
+            "orderly, so retrieval on real papers will be harder."
+        )
+    if found.metrics.get("heldout_gain.n_detections", 1000) < 1000:
+        lines.append(
+            f"The gain rests on {found.metrics['heldout_gain.n_detections']:.0f} detections. Between draws of a few "
+            "hundred sources the ceiling itself moves by a fifth: compare shares of it, not bits across data sets."
+        )
+    if found.metrics.get("retrieval.n_sources", 1000) < 1000:
+        lines.append(
+            "Retrieval grows harder with the number of candidates. Recall@1 % and @5 % compare across sizes; Recall@10 "
+            "does not."
+        )
+    if any(key.startswith("classification") for key in found.metrics):
+        lines.append("Classes are unevenly common: read the balanced accuracy beside the accuracy.")
+    return lines

@@ -1,0 +1,189 @@
+"""What can be read off the representations: properties by regression, classes by nearest neighbours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+Float64s = NDArray[np.float64]
+
+#: Numbers of neighbours that validation sources choose from.
+NEIGHBOURS = (1, 3, 5, 9, 15, 25, 41)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How well a property is predicted on sources that the probe has not seen.
+
+    Attributes
+    ----------
+    r2, low, high : float
+        1 − Σ(y − ŷ)² / Σ(y − ȳ)²; 0 is what the mean gives. With its 95 % bootstrap interval over the sources.
+    truth, predicted : f8[N]
+        Of the test sources.
+    n_train : int
+    """
+
+    r2: float
+    low: float
+    high: float
+    truth: Float64s
+    predicted: Float64s
+    n_train: int
+
+
+def r_squared(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """Coefficient of determination; 0 where the truth does not vary."""
+    y, p = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    spread = np.sum((y - y.mean()) ** 2)
+    return float(1 - np.sum((y - p) ** 2) / spread) if spread > 0 else 0.0
+
+
+def probe(
+    x: ArrayLike, y: ArrayLike, splits: Sequence[str], method: str = "ridge", seed: int = 0, draws: int = 500
+) -> Probe | None:
+    """Fit on the training sources, judge on the test sources.
+
+    Parameters
+    ----------
+    x : f4[N, D]
+        A representation.
+    y : f8[N]
+        NaN where unknown; such sources are left out.
+    splits : sequence of str, length N
+        'train', 'val' or 'test'.
+    method : {'ridge', 'forest'}
+        Ridge regression on standardised features, its penalty by cross-validation within the training sources; or a
+        random forest of 200 trees.
+    seed, draws : int
+        Of the forest and of the bootstrap.
+
+    Returns
+    -------
+    Probe or None
+        None where fewer than 10 training or 3 test sources are known.
+    """
+    features, values, part = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), np.asarray(splits)
+    known = np.isfinite(values)
+    train, test = known & (part == "train"), known & (part == "test")
+    if train.sum() < 10 or test.sum() < 3:
+        return None
+    if method == "ridge":
+        model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 19)))
+    elif method == "forest":
+        model = RandomForestRegressor(
+            n_estimators=200, min_samples_leaf=2, max_features=1 / 3, random_state=seed, n_jobs=1
+        )
+    else:
+        raise ValueError(f"method must be 'ridge' or 'forest', got {method!r}")
+    predicted = model.fit(features[train], values[train]).predict(features[test])
+    truth = values[test]
+    generator = np.random.default_rng(seed)
+    drawn = [r_squared(truth[i], predicted[i]) for i in generator.integers(0, len(truth), size=(draws, len(truth)))]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Probe(r_squared(truth, predicted), float(low), float(high), truth, predicted, int(train.sum()))
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Classes of the test sources by the vote of their nearest training sources.
+
+    Attributes
+    ----------
+    accuracy, low, high : float
+        Share of right classes with its 95 % bootstrap interval.
+    balanced_accuracy : float
+        Mean over the classes of the share found, so that a common class does not carry the figure.
+    majority : float
+        Accuracy of always naming the commonest training class.
+    k : int
+        Neighbours, chosen on the validation sources.
+    truth, predicted : list of str
+    n_train : int
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    balanced_accuracy: float
+    majority: float
+    k: int
+    truth: list[str]
+    predicted: list[str]
+    n_train: int
+
+
+def nearest_neighbours(
+    x: ArrayLike, classes: Sequence[str | None], splits: Sequence[str], seed: int = 0, *, standardise: bool = False
+) -> Neighbours | None:
+    """k-nearest-neighbour classes by cosine similarity.
+
+    Parameters
+    ----------
+    x : f4[N, D]
+        A representation.
+    classes : sequence of str or None, length N
+        None where unknown.
+    splits : sequence of str, length N
+        'train', 'val' or 'test'.
+    seed : int
+        Of the bootstrap.
+    standardise : bool
+        Bring each feature to mean 0 and variance 1 over the training sources first: needed where features are no
+        directions of a common space.
+
+    Returns
+    -------
+    Neighbours or None
+        None where there is nothing to vote with or to judge.
+    """
+    features, part = np.asarray(x, dtype=np.float64), np.asarray(splits)
+    label = np.array([c or "" for c in classes], dtype=str)
+    train, val, test = ((part == name) & (label != "") for name in ("train", "val", "test"))
+    if not train.any() or not test.any():
+        return None
+    if standardise:
+        features = (features - features[train].mean(axis=0)) / np.maximum(features[train].std(axis=0), 1e-9)
+    features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    usable = [k for k in NEIGHBOURS if k <= train.sum()]
+    chosen = usable[len(usable) // 2]
+    if val.any():
+        shares = [np.mean(_vote(features, label, train, val, k) == label[val]) for k in usable]
+        chosen = usable[int(np.argmax(shares))]
+    predicted, truth = _vote(features, label, train, test, chosen), label[test]
+    right = predicted == truth
+    drawn = right[np.random.default_rng(seed).integers(0, len(right), size=(1000, len(right)))].mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    names, counts = np.unique(label[train], return_counts=True)
+    return Neighbours(
+        accuracy=float(right.mean()),
+        low=float(low),
+        high=float(high),
+        balanced_accuracy=float(np.mean([right[truth == name].mean() for name in np.unique(truth)])),
+        majority=float(np.mean(truth == names[np.argmax(counts)])),
+        k=chosen,
+        truth=truth.tolist(),
+        predicted=predicted.tolist(),
+        n_train=int(train.sum()),
+    )
+
+
+def _vote(
+    features: Float64s, label: NDArray[np.str_], train: NDArray[np.bool_], query: NDArray[np.bool_], k: int
+) -> NDArray[np.str_]:
+    """Class with most votes among the k nearest training rows; of equal votes, the one whose voters are nearer."""
+    similarity = features[query] @ features[train].T
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    names, code = np.unique(label[train], return_inverse=True)
+    votes = np.zeros((len(nearest), len(names)))
+    # Earlier neighbours weigh a hair more, far less than one vote in all: that decides between equal counts.
+    weight = 1.0 + 1e-3 * (k - np.arange(k)) / k
+    for column in range(k):
+        np.add.at(votes, (np.arange(len(nearest)), code[nearest[:, column]]), weight[column])
+    chosen: NDArray[np.str_] = names[votes.argmax(axis=1)]
+    return chosen

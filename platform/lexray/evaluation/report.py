@@ -1,0 +1,222 @@
+"""The report: one self-contained page with its pictures inside, for a person to read."""
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup
+
+from lexray import __version__, storage
+from lexray.evaluation.figures import CLASSES, DARK, LIGHT
+from lexray.evaluation.findings import Findings, Row
+
+
+@dataclass(frozen=True)
+class Step:
+    """A job that led to what is judged, read from what it said of its output."""
+
+    job: str
+    out: str
+    version: str
+    counts: dict[str, Any]
+    seconds: float
+    mlflow_run: str
+    lexray: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page.
+
+    Attributes
+    ----------
+    name : str
+        ``NAME.png`` and ``NAME.dark.png`` lie in the report's folder.
+    title, caption, alt : str
+        The caption says how to read it; `alt` what a reader without the picture should know.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A source that a query found."""
+
+    source_id: str
+    kind: str
+    summary: str
+    similarity: float
+    own: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query in words and what it found, best first; `rank` is its own source's."""
+
+    query: str
+    source_id: str
+    kind: str
+    rank: int
+    n: int
+    hits: list[Hit]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline figure: a share of a bar filled, with a tick where the baseline stands."""
+
+    title: str
+    value: str
+    note: str
+    filled: float
+    tick: float
+    tick_name: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the page shows; pictures are taken from `folder`."""
+
+    folder: Path
+    findings: Findings
+    sources: Mapping[str, int]
+    steps: Sequence[Step]
+    config: Mapping[str, Any]
+    mlflow_run: str
+    pictures: Mapping[str, Picture]
+    light_curves: Sequence[Picture]
+    examples: Sequence[Example]
+    caveats: Sequence[str]
+
+
+def lineage(paths: Sequence[str]) -> list[Step]:
+    """The jobs behind `paths`, from the first to the last, found by following what each said it read."""
+    steps: dict[str, Step] = {}
+
+    def visit(path: str) -> None:
+        provenance = storage.read_provenance(path)
+        if path in steps or provenance is None:
+            return
+        said = provenance["report"]
+        for read in said["inputs"]:
+            visit(read)
+        steps[path] = Step(
+            job=said["job"],
+            out=path,
+            version=said["version"],
+            counts={key: value for key, value in said["counts"].items() if not isinstance(value, dict | list)},
+            seconds=said["seconds"],
+            mlflow_run=said["mlflow_run"] or "",
+            lexray=provenance["lexray"],
+        )
+
+    for path in paths:
+        visit(path)
+    return list(steps.values())
+
+
+def tiles(metrics: Mapping[str, float]) -> list[Tile]:
+    """The four headline figures, as far as they were measured."""
+    found: list[Tile] = []
+    ours = metrics.get("heldout_gain.autodecoder")
+    blocks = metrics.get("heldout_gain.bayesian_blocks", 0.0)
+    if ours is not None:
+        share = metrics.get("heldout_gain.autodecoder_share_of_ceiling")
+        top = ours / share if share and share > 0 else metrics.get("heldout_gain.true_rate") or max(ours, blocks) * 1.2
+        note = "bits per held-out photon" + (f", {share:.0%} of what the true rate gains" if share else "")
+        found.append(_tile("Reconstruction", f"{ours:.3f}", note, ours, top, blocks, f"Bayesian Blocks {blocks:.3f}"))
+    recall = metrics.get("retrieval.text_to_xray.recall_at_10")
+    if recall is not None:
+        chance = metrics["retrieval.chance.recall_at_10"]
+        note = f"of texts find their source among the best 10 of {metrics['retrieval.n_sources']:.0f}"
+        times = f"chance {chance:.1%}; this is {recall / chance:.1f} times that"
+        found.append(_tile("Text finds X-rays", f"{recall:.0%}", note, recall, 1.0, chance, times))
+    accuracy = metrics.get("classification.aligned.accuracy")
+    if accuracy is not None:
+        majority = metrics["classification.majority"]
+        note = "of test sources get their class from their neighbours"
+        name = f"the commonest class {majority:.0%}"
+        found.append(_tile("Class", f"{accuracy:.0%}", note, accuracy, 1.0, majority, name))
+    for column, words in (("hr_hs", "Hardness"), ("hr_ms", "Hardness")):
+        r2 = metrics.get(f"regression.{column}.aligned.ridge.r2")
+        if r2 is not None:
+            found.append(_tile(words, f"{r2:.2f}", "R² from the aligned embedding", r2, 1.0, 0.0, "the mean 0"))
+            break
+    return found
+
+
+def _tile(title: str, value: str, note: str, filled: float, top: float, tick: float, tick_name: str) -> Tile:
+    def share(x: float) -> float:
+        return min(1.0, max(0.0, x / top)) if top > 0 else 0.0
+
+    return Tile(title, value, note, share(filled), share(tick), tick_name)
+
+
+def shown(value: float | None, unit: str) -> str:
+    """A figure as the table prints it."""
+    if value is None:
+        return ""
+    if unit == "%":
+        return f"{100 * value:.1f} %"
+    if unit == "rank":
+        return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
+    return f"{value:.3f}" if unit == "bits" else f"{value:.2f}"
+
+
+def interval(row: Row) -> str:
+    """The 95 % interval of a row, or nothing."""
+    if row.low is None or row.high is None:
+        return ""
+    return f"{shown(row.low, row.unit).removesuffix(' %')} – {shown(row.high, row.unit)}"
+
+
+def render(page: Page) -> str:
+    """The page's HTML; nothing in it is fetched from anywhere."""
+    template = files("lexray.evaluation").joinpath("report.html").read_text()
+    environment = Environment(
+        loader=DictLoader({"report.html": template}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def picture(item: Picture) -> Markup:
+        light, dark = (_embed(page.folder / f"{item.name}{suffix}.png") for suffix in ("", ".dark"))
+        # Text is escaped by hand here and nowhere else: a picture's sources are megabytes of base64.
+        return Markup(
+            f'<picture><source srcset="{dark}" media="(prefers-color-scheme: dark)">'
+            f'<img src="{light}" alt="{html.escape(item.alt, quote=True)}" loading="lazy"></picture>'
+        )
+
+    environment.filters |= {"shown": shown, "interval": interval, "picture": picture, "seconds": _seconds}
+    colours = {name: (LIGHT.classes[i], DARK.classes[i]) for i, name in enumerate(CLASSES)}
+    return environment.get_template("report.html").render(
+        page=page,
+        metrics=page.findings.metrics,
+        tiles=tiles(page.findings.metrics),
+        total_seconds=sum(step.seconds for step in page.steps),
+        version=__version__,
+        made=datetime.now(UTC).strftime("%-d %B %Y, %H:%M UTC"),
+        class_colours=colours,
+        config_json=json.dumps(page.config, indent=1, ensure_ascii=False),
+    )
+
+
+def _embed(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {value % 60:.0f} s"

@@ -1,0 +1,102 @@
+"""Does a text find its source, and a source its text? Ranks, recall and what chance would give."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: Two similarities nearer than this are a tie: float64 dot products of equal rows may differ in the last digits.
+_TIE = 1e-9
+
+
+def ranks(queries: ArrayLike, targets: ArrayLike) -> NDArray[np.int64]:
+    """Rank of each query's own target among all of them, 1 the best.
+
+    Parameters
+    ----------
+    queries, targets : f4[N, E]
+        Unit norm; row i of one belongs to row i of the other.
+
+    Returns
+    -------
+    i8[N]
+        Ties count against: of targets that are equally near, one's own comes last. So a space that has collapsed to a
+        point ranks everything N and gains nothing.
+    """
+    q, t = np.asarray(queries, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    if q.shape != t.shape or q.ndim != 2:
+        raise ValueError(f"queries and targets must pair up row by row, got {q.shape} and {t.shape}")
+    similarity = q @ t.T
+    own = np.diagonal(similarity)[:, None]
+    # One's own is among those at least as near as itself, which makes the count a rank that starts at 1.
+    rank: NDArray[np.int64] = np.count_nonzero(similarity >= own - _TIE, axis=1).astype(np.int64)
+    return rank
+
+
+def cutoff(n: int, percent: float) -> int:
+    """How many of `n` targets make up `percent` of them; at least one."""
+    return max(1, int(np.ceil(n * percent / 100 - 1e-9)))
+
+
+def recall_at(rank: ArrayLike, k: int) -> float:
+    """Share of queries whose own target is among the best `k`."""
+    found = np.asarray(rank) <= k
+    return float(found.mean()) if found.size else 0.0
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Retrieval in one direction over N pairs; of each figure `…_low` and `…_high` bound 95 % of bootstrap draws."""
+
+    recall_at_1pct: float
+    recall_at_5pct: float
+    recall_at_10: float
+    median_rank: float
+    recall_at_1pct_low: float
+    recall_at_1pct_high: float
+    recall_at_5pct_low: float
+    recall_at_5pct_high: float
+    recall_at_10_low: float
+    recall_at_10_high: float
+    median_rank_low: float
+    median_rank_high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Figures by name."""
+        return asdict(self)
+
+
+def chance(n: int) -> dict[str, float]:
+    """What ranks drawn at random would give over `n` pairs."""
+    if n == 0:
+        return dict.fromkeys(("recall_at_1pct", "recall_at_5pct", "recall_at_10", "median_rank"), 0.0)
+    return {
+        "recall_at_1pct": cutoff(n, 1) / n,
+        "recall_at_5pct": cutoff(n, 5) / n,
+        "recall_at_10": min(10, n) / n,
+        "median_rank": (n + 1) / 2,
+    }
+
+
+def summarise(rank: ArrayLike, seed: int = 0, draws: int = 2000) -> Retrieval:
+    """Recall and median rank with bootstrap intervals over the queries.
+
+    Parameters
+    ----------
+    rank : i8[N]
+        As `ranks` gives them.
+    seed, draws : int
+        Of the bootstrap.
+    """
+    r = np.asarray(rank)
+    n = len(r)
+    if n == 0:
+        raise ValueError("no pairs to retrieve")
+    cut = {"recall_at_1pct": cutoff(n, 1), "recall_at_5pct": cutoff(n, 5), "recall_at_10": 10}
+    drawn = r[np.random.default_rng(seed).integers(0, n, size=(draws, n))]
+    values = {name: recall_at(r, k) for name, k in cut.items()} | {"median_rank": float(np.median(r))}
+    draws_of = {name: (drawn <= k).mean(axis=1) for name, k in cut.items()} | {"median_rank": np.median(drawn, axis=1)}
+    for name, sample in draws_of.items():
+        low, high = np.percentile(sample, [2.5, 97.5])
+        values |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    return Retrieval(**values)

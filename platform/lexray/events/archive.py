@@ -1,0 +1,208 @@
+"""A whole simulated archive on disk: event files, papers, labels and true rates.
+
+``OUT/events/*.fits`` one file a detection, ``OUT/literature.jsonl`` one paper a line, ``OUT/labels.parquet`` one row a
+source, ``OUT/true_rates.parquet`` the `rates` schema, ``OUT/archive.json`` what the archive was made from.
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lexray import __version__
+from lexray.errors import ConfigError
+from lexray.events.chandra_file import write_event_file
+from lexray.events.simulate import SimulatedSource, simulate_source
+from lexray.events.variability import CELLS
+from lexray.literature.simulate import papers_on
+from lexray.schemas import RATES
+
+MANIFEST = "archive.json"
+_CONTENT = ("events", "literature.jsonl", "labels.parquet", "true_rates.parquet", MANIFEST, "_lexray.json")
+#: Sources whose rates are held in memory and written together.
+_BATCH = 64
+
+
+def _label(name: str, kind: pa.DataType, meaning: str = "", unit: str = "") -> pa.Field:
+    metadata = {key: value for key, value in (("unit", unit), ("meaning", meaning)) if value}
+    return pa.field(name, kind, metadata=metadata or None)
+
+
+_f8 = pa.float64()
+
+#: Columns of `labels.parquet`; what does not apply to a source is null.
+LABELS = pa.schema(
+    [
+        _label("source_id", pa.string()),
+        _label("class", pa.string(), "AGN, YSO, LM-STAR, HM-STAR, NS, LMXB, CV or HMXB"),
+        _label("ra", _f8, "ICRS", "deg"),
+        _label("dec", _f8, "ICRS", "deg"),
+        _label("variability", pa.string(), "steady, flare, dip, eclipse, periodic or red_noise"),
+        _label("is_variable", pa.bool_(), "whether the true rate varies within an observation"),
+        _label("hr_ms", _f8, "(M − S)/(M + S) of the true mean rates, background included"),
+        _label("hr_hm", _f8, "(H − M)/(H + M)"),
+        _label("hr_hs", _f8, "(H − S)/(H + S)"),
+        _label("rms", _f8, "fractional rms of the true rate within observations, on the published cells"),
+        _label("rms_between", _f8, "standard deviation of the observations' log10 mean rates; null of one", "dex"),
+        _label("log_rate", _f8, "log10 of the true mean rate between 0.5 and 7 keV", "log10(ct/s)"),
+        _label("n_observations", pa.int32()),
+        _label("expected_counts", _f8, "between 0.5 and 7 keV in all observations"),
+        _label("nh", _f8, "column density", "1e22 cm-2"),
+        _label("gamma", _f8, "photon index"),
+        _label("kt", _f8, "temperature of the cooler plasma", "keV"),
+        _label("kt_hot", _f8, "temperature of the hotter plasma", "keV"),
+        _label("kt_bb", _f8, "temperature of the black body", "keV"),
+        _label("hot_share", _f8, "of the unabsorbed energy flux"),
+        _label("bb_share", _f8, "of the unabsorbed energy flux"),
+        _label("line_share", _f8, "of the unabsorbed energy flux, in the 6.4 keV line"),
+        _label("amplitude", _f8, "flare peak over level, dip depth, half amplitude, or rms of the log-rate"),
+        _label("period", _f8, "of the modulation, or between two dips", "s"),
+        _label("timescale", _f8, "a flare's decay or a dip's width", "s"),
+        _label("relative_timescale", _f8, "timescale, else period, over the shortest observation"),
+        _label("tilt", _f8, "soft over hard modulation"),
+        _label("distance", _f8, "", "kpc"),
+        _label("redshift", _f8),
+        _label("log_flux", _f8, "observed, 0.5–7 keV", "log10(erg cm-2 s-1)"),
+        _label("log_lx", _f8, "corrected for absorption, 0.5–7 keV", "log10(erg s-1)"),
+        _label("has_literature", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What was written.
+
+    Attributes
+    ----------
+    sources, files, events, papers : int
+        `events` are all that the files hold.
+    with_literature : int
+        Sources with at least one paper.
+    classes : dict
+        Number of sources by class.
+    median_counts : float
+        Usable events of the median detection.
+    """
+
+    sources: int
+    files: int
+    events: int
+    papers: int
+    with_literature: int
+    classes: dict[str, int]
+    median_counts: float
+
+
+def simulate_archive(out: str, sources: int, seed: int, advance: Callable[[int], None] = lambda n: None) -> Archive:
+    """Write an archive; the same seed and number of sources give the same bytes in every file.
+
+    Parameters
+    ----------
+    out : str
+        A local folder: new, empty, or an archive simulated before, which is replaced.
+    sources : int
+        How many, with 1 to 3 event files each.
+    seed : int
+        Not negative.
+    advance : callable, optional
+        Told how many sources were just done.
+
+    Raises
+    ------
+    ConfigError
+        If `out` is an object store's URI, a file, or a folder with anything else in it.
+    """
+    folder = _clear(out)
+    (folder / "events").mkdir()
+    # Written first: it marks the folder as ours, also where the run is cut off.
+    said = {"made_by": "lexray simulate", "lexray": __version__, "sources": sources, "seed": seed}
+    (folder / MANIFEST).write_text(json.dumps(said, indent=1) + "\n")
+
+    labels: list[dict[str, Any]] = []
+    counts: list[int] = []
+    events = papers = 0
+    with (
+        (folder / "literature.jsonl").open("w", encoding="utf-8") as literature,
+        pq.ParquetWriter(folder / "true_rates.parquet", RATES, compression="zstd") as rates,
+    ):
+        for batch in _batches(sources):
+            made = [simulate_source(seed, index) for index in batch]
+            for source in made:
+                written = papers_on(source, seed)
+                literature.writelines(json.dumps(paper, ensure_ascii=False) + "\n" for paper in written)
+                labels.append({**source.labels, "has_literature": bool(written)})
+                papers += len(written)
+                for o in source.observations:
+                    write_event_file(folder / "events" / f"acisf{o.obs_id}.fits", source, o)
+                    counts.append(int(np.count_nonzero(o.usable)))
+                    events += len(o.time)
+                advance(1)
+            rates.write_table(true_rates(made))
+    pq.write_table(_labels_table(labels), folder / "labels.parquet", compression="zstd")
+    return Archive(
+        sources=sources,
+        files=len(counts),
+        events=events,
+        papers=papers,
+        with_literature=sum(row["has_literature"] for row in labels),
+        classes=dict(sorted(Counter(row["class"] for row in labels).items())),
+        median_counts=float(np.median(counts)),
+    )
+
+
+def true_rates(sources: list[SimulatedSource]) -> pa.Table:
+    """Rows of the `rates` schema: three bands a detection, `lower` and `upper` equal to the rate."""
+    ids, values, times = [], [], []
+    for source in sources:
+        for o in source.observations:
+            ids += [source.detection_id(o)] * 3
+            values.append(o.true_rate.astype(np.float32))
+            times.append(np.tile((np.arange(CELLS) + 0.5) * (o.rate.duration / CELLS), 3).astype(np.float32))
+    offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * CELLS)
+    rate = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(values).ravel()))
+    columns = [
+        pa.array(ids),
+        pa.array(np.tile(np.arange(3, dtype=np.int8), len(values))),
+        pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(times))),
+        rate,
+        rate,
+        rate,
+    ]
+    return pa.Table.from_arrays([c.cast(f.type) for c, f in zip(columns, RATES, strict=True)], schema=RATES)
+
+
+def _labels_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_arrays(
+        [pa.array([row[f.name] for row in rows], type=f.type, from_pandas=True) for f in LABELS], schema=LABELS
+    )
+
+
+def _batches(n: int) -> Iterator[range]:
+    return (range(first, min(first + _BATCH, n)) for first in range(0, n, _BATCH))
+
+
+def _clear(out: str) -> Path:
+    if "://" in out:
+        raise ConfigError(f"out: {out}: event files are simulated into a local folder; copy them from there")
+    folder = Path(out).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"out: {out}: this is a file; give a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / MANIFEST).is_file():
+            raise ConfigError(f"out: {out}: not empty and not a simulated archive; give a new folder")
+        for name in _CONTENT:
+            path = folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

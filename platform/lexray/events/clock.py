@@ -1,0 +1,80 @@
+"""What the times of a FITS extension count from, and in what unit (FITS standard 4.0, section 9; OGIP 93-003)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lexray.errors import RefusedInput
+from lexray.events.eventlist import Float64s
+from lexray.events.headers import Header
+
+_SECONDS_PER_DAY = 86400.0
+_UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "d": _SECONDS_PER_DAY, "day": _SECONDS_PER_DAY}
+_TIMEREF = {"": "local", "LOCAL": "local", "SOLARSYSTEM": "barycentred"}
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A mission's clock.
+
+    Attributes
+    ----------
+    day, fraction : float
+        MJDREF in two parts, so that a nanosecond is not lost in an MJD's size; NaN if the header has none.
+    zero : float
+        TIMEZERO in seconds, to be added to every time.
+    unit : float
+        Seconds of one unit of time.
+    timesys : str
+        TT, TDB …; '' if the header does not say.
+    timeref : str
+        'local', 'barycentred', or the header's word in lower case.
+    """
+
+    day: float
+    fraction: float
+    zero: float
+    unit: float
+    timesys: str
+    timeref: str
+
+    @classmethod
+    def of(cls, header: Header) -> "Clock":
+        """Clock of an extension.
+
+        Raises
+        ------
+        RefusedInput
+            'bad_unit' where TIMEUNIT is neither seconds nor days.
+        """
+        word = header.text("TIMEUNIT")
+        if word.lower() not in _UNITS:
+            raise RefusedInput("bad_unit", f"TIMEUNIT is {word!r}, expected s or d")
+        unit = _UNITS[word.lower()]
+        day, fraction = header.number("MJDREFI"), header.number("MJDREFF")
+        if np.isnan(day):
+            whole = header.number("MJDREF")
+            day, fraction = np.floor(whole), whole - np.floor(whole)
+        zero, reference = header.number("TIMEZERO"), header.text("TIMEREF").upper()
+        return cls(
+            day=float(day),
+            fraction=0.0 if np.isnan(fraction) else float(fraction),
+            zero=zero * unit if np.isfinite(zero) else 0.0,
+            unit=unit,
+            timesys=header.text("TIMESYS").upper(),
+            timeref=_TIMEREF.get(reference, reference.lower()),
+        )
+
+    def seconds(self, time: ArrayLike) -> Float64s:
+        """Seconds since MJDREF of the times in a column, f8[N]."""
+        return np.asarray(time, dtype=np.float64) * self.unit + self.zero
+
+    def mjd(self, seconds: float) -> float:
+        """MJD, in `timesys`, of an instant given in seconds since MJDREF."""
+        return self.day + (self.fraction + seconds / _SECONDS_PER_DAY)
+
+    def ahead_of(self, other: "Clock") -> float:
+        """Seconds from the other's MJDREF to this one's; 0 where either is unknown."""
+        apart = ((self.day - other.day) + (self.fraction - other.fraction)) * _SECONDS_PER_DAY
+        return 0.0 if np.isnan(apart) else float(apart)

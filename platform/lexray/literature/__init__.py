@@ -1,0 +1,1 @@
+"""Where papers come from, and which sources they are about."""

@@ -1,0 +1,142 @@
+"""Photons of many detections as values and offsets: nothing is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Photons:
+    """Arrival times, bands and good-time intervals of N detections.
+
+    Attributes
+    ----------
+    time : f8[P]
+        Arrival times of all detections behind one another, in seconds since each one's start.
+    band : i8[P]
+        Band of each photon, 0 … B − 1.
+    offsets : i8[N + 1]
+        Photons ``offsets[i]:offsets[i + 1]`` belong to detection i.
+    gti_start, gti_stop : f8[G]
+        Good-time intervals of all detections, in seconds since each one's start; sorted and disjoint within one.
+    gti_offsets : i8[N + 1]
+        As `offsets`, for the intervals.
+    n_bands : int
+        B.
+    """
+
+    time: Tensor
+    band: Tensor
+    offsets: Tensor
+    gti_start: Tensor
+    gti_stop: Tensor
+    gti_offsets: Tensor
+    n_bands: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @staticmethod
+    def concatenate(several: Sequence[Photons]) -> Photons:
+        """All detections behind one another."""
+        return Photons(
+            torch.cat([p.time for p in several]),
+            torch.cat([p.band for p in several]),
+            _join([p.offsets for p in several]),
+            torch.cat([p.gti_start for p in several]),
+            torch.cat([p.gti_stop for p in several]),
+            _join([p.gti_offsets for p in several]),
+            several[0].n_bands,
+        )
+
+    @property
+    def owner(self) -> Tensor:
+        """Detection of each photon, i8[P]."""
+        return _owner(self.offsets)
+
+    @property
+    def gti_owner(self) -> Tensor:
+        """Detection of each good-time interval, i8[G]."""
+        return _owner(self.gti_offsets)
+
+    @property
+    def duration(self) -> Tensor:
+        """End of each detection's last good time, f8[N] in seconds; 1 where there is no good time."""
+        last = self.gti_offsets[1:] - 1
+        empty = self.gti_offsets[1:] == self.gti_offsets[:-1]
+        if len(self.gti_stop) == 0:
+            return torch.ones(len(self), dtype=torch.float64)
+        return torch.where(empty, 1.0, self.gti_stop[last.clamp(min=0)])
+
+    @property
+    def ontime(self) -> Tensor:
+        """Good time of each detection, f8[N] in seconds."""
+        total = torch.zeros(len(self), dtype=torch.float64)
+        return total.index_add(0, self.gti_owner, self.gti_stop - self.gti_start)
+
+    @property
+    def counts(self) -> Tensor:
+        """Photons a detection and band, f8[N, B]."""
+        cell = self.owner * self.n_bands + self.band
+        return torch.bincount(cell, minlength=len(self) * self.n_bands).reshape(len(self), self.n_bands).double()
+
+    def select(self, rows: Tensor) -> Photons:
+        """The detections `rows`, i8[M], in that order."""
+        photons, offsets = _gather(self.offsets, rows)
+        intervals, gti_offsets = _gather(self.gti_offsets, rows)
+        return Photons(
+            self.time[photons],
+            self.band[photons],
+            offsets,
+            self.gti_start[intervals],
+            self.gti_stop[intervals],
+            gti_offsets,
+            self.n_bands,
+        )
+
+    def keep(self, chosen: Tensor) -> Photons:
+        """The same detections with only the photons where `chosen`, bool[P], holds."""
+        kept = torch.bincount(self.owner[chosen], minlength=len(self))
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])
+        return Photons(
+            self.time[chosen],
+            self.band[chosen],
+            offsets,
+            self.gti_start,
+            self.gti_stop,
+            self.gti_offsets,
+            self.n_bands,
+        )
+
+    def thin(self, fraction: float, generator: torch.Generator) -> tuple[Photons, Photons]:
+        """Split the photons at random: both parts are independent Poisson processes of the same shape.
+
+        Parameters
+        ----------
+        fraction : float
+            Probability of each photon to be in the first part.
+        generator : torch.Generator
+        """
+        chosen = torch.rand(len(self.time), generator=generator) < fraction
+        return self.keep(chosen), self.keep(~chosen)
+
+
+def _owner(offsets: Tensor) -> Tensor:
+    return torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
+
+
+def _join(offsets: Sequence[Tensor]) -> Tensor:
+    lengths = torch.cat([o.diff() for o in offsets])
+    return torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+
+
+def _gather(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of the values that belong to `rows`, and the offsets they have then."""
+    length = offsets.diff()[rows]
+    new = torch.cat([torch.zeros(1, dtype=torch.int64), length.cumsum(0)])
+    first = torch.repeat_interleave(offsets[:-1][rows] - new[:-1], length)
+    return first + torch.arange(int(new[-1])), new

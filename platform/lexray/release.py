@@ -1,0 +1,216 @@
+"""A release: the immutable folder that goes into service.
+
+It holds the autodecoder, the towers, the heads and the search index, and a manifest with the hash of every file.
+Vectors of two releases never meet, so every answer of the service names the release that it came from.
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from lexray import __version__
+from lexray.config import Config
+from lexray.errors import LexrayError
+from lexray.storage import PROVENANCE_FILE
+
+MANIFEST_FILE = "manifest.json"
+#: Version of the folder's layout. A release of a newer one is refused.
+RELEASE_FORMAT = 1
+AUTODECODER, ALIGNMENT, HEADS, INDEX = "autodecoder", "alignment", "heads", "index"
+
+
+class SentenceModel(Config):
+    """The sentence model whose vectors the text tower was trained on; a service must load the very same."""
+
+    name: str
+    sha256: str = Field(description="of its weights")
+    dimension: int
+
+
+class Manifest(Config):
+    """What a release is made of."""
+
+    format: int = RELEASE_FORMAT
+    release: str = Field("", description="the release's id: the first 12 digits of the sha256 of the rest")
+    lexray: str = __version__
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    dimension: int = Field(description="numbers of a vector in the shared space")
+    n_bands: int = Field(description="energy bands of the autodecoder")
+    text_model: SentenceModel
+    counts: dict[str, int] = Field(default_factory=dict, description="sources, and vectors by modality")
+    inputs: dict[str, str] = Field(default_factory=dict, description="version of every input, by its configuration key")
+    split_seed: int = Field(0, description="seed of the split whose train and val sources the heads saw")
+    mlflow_runs: dict[str, str] = Field(default_factory=dict, description="run that made each input")
+    files: dict[str, str] = Field(default_factory=dict, description="sha256 of every file, by its path in the folder")
+
+    def identity(self) -> str:
+        """Id that follows from the content, so that a changed manifest no longer answers to its name."""
+        content = json.dumps(self.model_dump(mode="json", exclude={"release"}), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+class Release:
+    """A release that was opened, its files checked against the manifest.
+
+    Attributes
+    ----------
+    path : Path
+    manifest : Manifest
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def id(self) -> str:
+        """The release's name in `X-Lexray-Release`."""
+        return self.manifest.release
+
+    @property
+    def autodecoder(self) -> Path:
+        """Folder for `lexray.load_autodecoder`."""
+        return self.path / AUTODECODER
+
+    @property
+    def alignment(self) -> Path:
+        """Folder for `Towers.load`."""
+        return self.path / ALIGNMENT
+
+    @property
+    def heads(self) -> Path | None:
+        """Folder of the heads; None where the release was built without labels."""
+        folder = self.path / HEADS
+        return folder if folder.is_dir() else None
+
+    @property
+    def index(self) -> Path:
+        """Folder for `SearchIndex.open`."""
+        return self.path / INDEX
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Release":
+        """Open a release and verify the hash of every file.
+
+        Raises
+        ------
+        LexrayError
+            If there is no release, a newer Lexray wrote it, or a file is missing, changed or not in the manifest; the
+            message names the file.
+        """
+        folder = Path(path).expanduser().resolve()
+        manifest = _read_manifest(folder)
+        present = _files(folder)
+        for name, digest in manifest.files.items():
+            if name not in present:
+                raise LexrayError(f"{folder / name}: this file of release {manifest.release} is missing")
+            if sha256_of(present[name]) != digest:
+                raise LexrayError(
+                    f"{folder / name}: changed since release {manifest.release} was sealed; build the release again"
+                )
+        strangers = sorted(present.keys() - manifest.files.keys())
+        if strangers:
+            raise LexrayError(f"{folder / strangers[0]}: this file is not part of release {manifest.release}")
+        return cls(folder, manifest)
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = int(content.get("format", 0))
+        if found > RELEASE_FORMAT:
+            raise LexrayError(f"{path}: format {found}, this Lexray reads up to {RELEASE_FORMAT}; update Lexray")
+        manifest = Manifest.model_validate(content)
+    except (FileNotFoundError, NotADirectoryError):
+        raise LexrayError(
+            f"{folder}: no release here ({MANIFEST_FILE} is missing); 'lexray index' builds one"
+        ) from None
+    except (ValueError, AttributeError, TypeError, ValidationError) as error:
+        raise LexrayError(f"{path}: not a release's manifest: {str(error).splitlines()[0]}") from None
+    if manifest.identity() != manifest.release:
+        raise LexrayError(f"{path}: changed since release {manifest.release} was sealed; build the release again")
+    return manifest
+
+
+def draft(out: str | Path) -> Path:
+    """New empty folder beside `out` in which a release is put together."""
+    target = Path(out).expanduser().resolve()
+    folder = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """Hash every file of a draft, write its manifest, and give the release its id."""
+    files = {name: sha256_of(path) for name, path in _files(folder).items()}
+    whole = manifest.model_copy(update={"files": files})
+    whole = whole.model_copy(update={"release": whole.identity()})
+    (folder / MANIFEST_FILE).write_text(json.dumps(whole.model_dump(mode="json"), indent=1), encoding="utf-8")
+    return whole
+
+
+def refuse_overwrite(out: str | Path, force: bool) -> None:
+    """Keep a release that is already there.
+
+    Raises
+    ------
+    LexrayError
+        If `out` exists and holds anything, unless `force` is set and what it holds is a release.
+    """
+    target = Path(out).expanduser().resolve()
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    found = _read_manifest(target)  # whatever else lies there is not ours to delete, forced or not
+    if not force:
+        raise LexrayError(
+            f"{target}: holds release {found.release}, made of other inputs, and a release never changes; "
+            "choose another --out, or replace it with --set force=true"
+        )
+
+
+def publish(folder: Path, out: str | Path, force: bool = False) -> Release:
+    """Move a sealed draft to its place by renaming, so that a reader sees a whole release or none.
+
+    Raises
+    ------
+    LexrayError
+        As `refuse_overwrite`.
+    """
+    target = Path(out).expanduser().resolve()
+    refuse_overwrite(target, force)
+    if target.exists():
+        aside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+        target.rename(aside)
+        folder.rename(target)
+        shutil.rmtree(aside)
+    else:
+        folder.rename(target)
+    return Release(target, _read_manifest(target))
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Files below a folder, by their path in it, without the manifest and the job's note of how it was made."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST_FILE and not name.startswith(PROVENANCE_FILE):
+            found[name] = path
+    return found
+
+
+def summary(release: Release) -> dict[str, Any]:
+    """What people and clients are told of a release: the manifest without the list of files."""
+    return release.manifest.model_dump(mode="json", exclude={"files", "inputs"})

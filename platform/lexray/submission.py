@@ -1,0 +1,303 @@
+"""Jobs on a cluster, through Ray's job server: send one, follow its log, end with its exit code.
+
+A submitted job is the same command line, run on the cluster's head. Sent along are the YAML files that its arguments
+name and, with a wheel, Lexray itself; data are not: paths must be ones that the cluster's machines read.
+"""
+
+import asyncio
+import contextlib
+import difflib
+import json
+import logging
+import os
+import shlex
+import tempfile
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import aiohttp
+import httpx
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from rich.table import Column, Table
+from rich.text import Text
+
+from lexray.errors import EXIT_FAILED, ConfigError, LexrayError
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+#: Ray reads these before the address that it is given.
+_ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_CONNECT_TIMEOUT = 10.0
+#: Seconds between two looks at a job whose log has ended or whose connection broke.
+_LOOK_AGAIN = 0.5
+_YAML = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a submitted job ended.
+
+    Attributes
+    ----------
+    status : str
+        'SUCCEEDED', 'FAILED' or 'STOPPED'.
+    exit_code : int
+        Of the job's own process; 128 + the signal's number where one killed it, 1 where it has none.
+    log : str
+        All that it printed, stdout and stderr as they came.
+    """
+
+    status: str
+    exit_code: int
+    log: str
+
+    @property
+    def answer(self) -> str | None:
+        """The JSON object that a job called with ``--json`` printed; the log holds it among the lines of stderr."""
+        lines = (line for line in reversed(self.log.splitlines()) if line.startswith("{") and line.endswith("}"))
+        return next((line for line in lines if _is_json(line)), None)
+
+    @property
+    def advice(self) -> str:
+        """What a person can do about it; empty where there is nothing to say."""
+        if "No module named lexray" in self.log or "No module named 'lexray'" in self.log:
+            return "Lexray is not installed on the cluster: use an image that has it, or send it along with --wheel"
+        return ""
+
+
+def connect(address: str = DEFAULT_ADDRESS) -> JobSubmissionClient:
+    """Client of the job server at `address`, such as ``http://head:8265``.
+
+    Raises
+    ------
+    ConfigError
+        If the address is not one of HTTP.
+    LexrayError
+        If no job server answers there, or it wants a token.
+    """
+    address = address if "://" in address else f"http://{address}"
+    if not address.startswith(("http://", "https://")):
+        raise ConfigError(f"--address {address}: expected the job server's HTTP address, such as http://head:8265")
+    for module in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
+    try:
+        httpx.get(f"{address}/api/version", timeout=_CONNECT_TIMEOUT)
+        with _without(_ADDRESS_VARIABLES):
+            return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise LexrayError(f"{address}: the cluster wants a token, set RAY_AUTH_TOKEN: {_first_line(error)}") from None
+    except (httpx.HTTPError, httpx.InvalidURL, ConnectionError, RuntimeError) as error:
+        raise LexrayError(
+            f"{address}: no Ray job server answers ({_first_line(error)}); "
+            "start a cluster with `ray start --head`, or forward port 8265 of its head to this machine"
+        ) from None
+
+
+def submit(
+    client: JobSubmissionClient,
+    arguments: Sequence[str],
+    commands: Sequence[str],
+    wheel: str | None = None,
+    environment: Sequence[str] = (),
+) -> str:
+    """Submit ``lexray ARGUMENTS``; returns the submission's id.
+
+    Parameters
+    ----------
+    client : JobSubmissionClient
+        From `connect`.
+    arguments : sequence of str
+        As for `lexray` itself. YAML files among them are sent along.
+    commands : sequence of str
+        Commands that may be submitted.
+    wheel : str, optional
+        Wheel of Lexray to run, for a cluster where it is not installed or is another version. Its own dependencies must
+        be there: installing them for each job would bring several GB of torch.
+    environment : sequence of str
+        ``NAME=VALUE``, or ``NAME`` to pass on the value it has here.
+
+    Raises
+    ------
+    ConfigError
+        If the command is unknown, or a file or a variable does not exist.
+    """
+    command = next((c for c in commands if list(arguments[: len(c.split())]) == c.split()), None)
+    if command is None:
+        asked = " ".join(arguments[:2]) or "nothing"
+        nearest = difflib.get_close_matches(asked, commands, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"lexray submit: cannot submit '{asked}', did you mean '{nearest}'?")
+    with tempfile.TemporaryDirectory(prefix="lexray-submit-") as folder:
+        sent = _with_files(arguments, Path(folder))
+        if wheel is not None:
+            _unpack(wheel, Path(folder))
+        try:
+            return str(
+                client.submit_job(
+                    entrypoint=shlex.join(["python", "-m", "lexray.cli", *sent]),
+                    runtime_env={"working_dir": folder, "env_vars": dict(_variable(item) for item in environment)},
+                    submission_id=f"lexray-{command.replace(' ', '-')}-{uuid.uuid4().hex[:8]}",
+                    metadata={"lexray": command},
+                )
+            )
+        except RuntimeError as error:
+            raise LexrayError(f"the job server refused the job: {_first_line(error)}") from None
+
+
+def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str], None]) -> Ended:
+    """Hand a job's log to `write` as it grows, from its beginning, until the job ends.
+
+    A broken connection is made again. Interrupting it (Ctrl-C) stops following, not the job.
+
+    Raises
+    ------
+    LexrayError
+        If there is no such job.
+    """
+    shown: list[str] = []
+    while True:
+        with contextlib.suppress(RuntimeError, aiohttp.ClientError):
+            asyncio.run(_tail(client, submission_id, shown, write))
+        details = details_of(client, submission_id)
+        if details.status.is_terminal():
+            break
+        time.sleep(_LOOK_AGAIN)
+    with contextlib.suppress(RuntimeError):  # the log is gone where its machine is; the exit code is not
+        missed = client.get_job_logs(submission_id)[sum(map(len, shown)) :]
+        if missed:
+            shown.append(missed)
+            write(missed)
+    return Ended(details.status.value, _exit_code(details), "".join(shown))
+
+
+def details_of(client: JobSubmissionClient, submission_id: str) -> JobDetails:
+    """What the job server knows of a job.
+
+    Raises
+    ------
+    LexrayError
+        If there is no such job.
+    """
+    try:
+        return client.get_job_info(submission_id)
+    except RuntimeError as error:
+        raise LexrayError(f"{submission_id}: {_first_line(error)}; `lexray jobs` lists the jobs") from None
+    except OSError as error:  # what requests raises
+        raise LexrayError(f"{submission_id}: lost the job server, the job may go on: {_first_line(error)}") from None
+
+
+def listed(client: JobSubmissionClient) -> list[JobDetails]:
+    """Submitted jobs, the newest last."""
+    jobs = [job for job in client.list_jobs() if job.submission_id is not None]
+    return sorted(jobs, key=lambda job: job.start_time or 0)
+
+
+async def _tail(
+    client: JobSubmissionClient, submission_id: str, shown: list[str], write: Callable[[str], None]
+) -> None:
+    behind = sum(map(len, shown))  # every connection sends the log from its beginning
+    async for chunk in client.tail_job_logs(submission_id):
+        new = chunk[behind:]
+        behind = max(0, behind - len(chunk))
+        if new:
+            shown.append(new)
+            write(new)
+
+
+def as_dict(job: JobDetails) -> dict[str, str | int | None]:
+    """What ``lexray jobs --json`` prints of a job; its environment is left out, since it may hold secrets."""
+    return {
+        "submission_id": job.submission_id,
+        "status": job.status.value,
+        "exit_code": job.driver_exit_code,
+        "command": job.entrypoint.removeprefix("python -m lexray.cli "),
+        "start_time_ms": job.start_time,
+        "end_time_ms": job.end_time,
+    }
+
+
+def table(jobs: Sequence[JobDetails]) -> Table:
+    """For people."""
+    shown = Table(
+        Column("id", no_wrap=True), "status", "exit code", "started", "took", "command", box=None, pad_edge=False
+    )
+    for job in jobs:
+        start = None if job.start_time is None else datetime.fromtimestamp(job.start_time / 1000)
+        end = None if job.end_time is None else datetime.fromtimestamp(job.end_time / 1000)
+        shown.add_row(
+            Text(job.submission_id or ""),
+            job.status.value.lower(),
+            "" if job.driver_exit_code is None else str(job.driver_exit_code),
+            "" if start is None else f"{start:%Y-%m-%d %H:%M:%S}",
+            "" if start is None or end is None else f"{(end - start).total_seconds():.0f} s",
+            Text(job.entrypoint.removeprefix("python -m lexray.cli ")),
+        )
+    return shown
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _exit_code(details: JobDetails) -> int:
+    if details.status == JobStatus.SUCCEEDED:
+        return 0
+    code = details.driver_exit_code
+    if not code:
+        return EXIT_FAILED
+    return code if code > 0 else 128 - code
+
+
+def _with_files(arguments: Sequence[str], folder: Path) -> list[str]:
+    """`arguments` with local YAML files copied into `folder` and named relative to it."""
+    sent = []
+    for number, argument in enumerate(arguments):
+        option, equals, path = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
+        if not path.endswith(_YAML) or "://" in path:
+            sent.append(argument)
+        elif Path(path).is_file():
+            name = f"configs/{number}-{Path(path).name}"
+            (folder / "configs").mkdir(exist_ok=True)
+            (folder / name).write_bytes(Path(path).read_bytes())
+            sent.append(f"{option}{equals}{name}")
+        elif Path(path).is_absolute():
+            sent.append(argument)  # one that the cluster has, such as its image's
+        else:
+            raise ConfigError(f"{path}: no such configuration file")
+    return sent
+
+
+def _unpack(wheel: str, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"--wheel {wheel}: not a wheel that can be read: {error}") from None
+
+
+def _variable(item: str) -> tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if not equals and name not in os.environ:
+        raise ConfigError(f"--env {name}: it is not set here; give it as {name}=VALUE")
+    return name, value if equals else os.environ[name]
+
+
+@contextlib.contextmanager
+def _without(names: Sequence[str]) -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

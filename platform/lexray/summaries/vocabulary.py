@@ -1,0 +1,83 @@
+"""Words and quantities in which papers speak of an X-ray source's physics."""
+
+import re
+
+#: Stems (see `terms`) that say what a source is, how its spectrum looks, how it varies and what surrounds it.
+PHYSICAL = frozenset(
+    """
+    aperiodic coherent cold constant cool curve gas light loop non-variable sinusoidal stable strong unchanged weak
+    absorb absorbed absorption accreting accretion accretor active afterglow agn amplitude bh binaries binary black
+    blackbody body bow bremsstrahlung bright burst bursting cataclysmic cepheid circumstellar classical cluster column
+    compact companion component compton comptonisation comptonization comptonized continuum cooling corona coronal
+    count cutoff cv cyclotron decay decline density detached dim dip dipping disc disk donor dust dwarf eclipse
+    eclipsing eddington emission envelope episodic erg excess exponential extended extinction faint field flare
+    flaring flicker flickering flux frequency galactic galaxy giant hard hardening hardness heating helium high hmxb
+    hole hot hydrogen inclination index intermediate intrinsic ionised ionized iron isolated jet kev late-type limb
+    line lmxb low luminosity luminous magnetar magnetic magnetically main-sequence mass massive merger metallicity
+    microquasar millisecond modulation nebula neutron noise nova nuclear nucleus ob obscured orbit orbital oscillation
+    outburst outflow period periodic periodicity persistent photoelectric photoionised photon plasma polar power
+    power-law pre-main-sequence protostar pulsar pulsation pulse pulsed qpo quasar quasi-periodic quiescence quiescent
+    radius rapid reconnection recurrent red redshift reflection remnant rotating rotation seyfert shock shocked slope
+    soft softening spectra spectral spectrum spin spin-up star starburst state steady steep stellar stochastic
+    sub-eddington super-eddington supergiant supernova supersoft t-tauri tauri temperature thermal thermonuclear
+    transient transition ultraluminous ulx unabsorbed unobscured variability variable variation vary wd white wind
+    x-ray young yso
+    """.split()  # noqa: SIM905 -- a list of one word a line would bury the code
+)
+
+#: Phrases by which a sentence speaks of the paper, not of the source.
+ABOUT_THE_PAPER = re.compile(
+    r"\b(?:we (?:discuss|present|report|describe|review|summari[sz]e|compare our)|in this (?:paper|work|letter|study)"
+    r"|(?:future|further|additional|follow-?up|deeper|more) (?:\w+ ){0,2}(?:observation|work|stud|monitoring)\w*"
+    r"|data (?:reduction|were reduced|were processed)|standard (?:\w+ )?(?:pipeline|procedures?|screening|tools)"
+    r"|(?:is|are) discussed|implications|we (?:thank|acknowledge)|(?:errors|uncertainties) are|confidence level"
+    r"|(?:was|were) extracted|part of an? (?:\w+ )?(?:survey|programme?))\b",
+    re.IGNORECASE,
+)
+
+_STOPWORDS = frozenset(
+    """
+    a about above after again all also although am an and any are as at be been before being below between both but by
+    can could did do does during each either few find first for found from further had has have here how however if in
+    into is it its itself may might more most no nor not of on once one only or other our out over own per same should
+    since so some such than that the their them then there these they this those through thus to too two under until
+    up upon using very via was we well were what when where whether which while who with within without would yet
+    """.split()  # noqa: SIM905 -- a list of one word a line would bury the code
+)
+_WORD = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*")
+_UNIT = re.compile(
+    r"(?<![A-Za-z])(?:[kMGT]?eV|erg|[mkMG]?Hz|[munkM]?s|ks|sec(?:onds?)?|min(?:utes?)?|h|hr|hours?|d|days?|weeks?|months?"
+    r"|yr|years?|[MG]yr|[kMG]?pc|AU|au|[ck]?m|[kM]?K|[MG]?G|M_|M\$_|R_|solar|Msun|M⊙|Jy|mJy|mCrab|per\s?cent|ct|counts?"
+    r"|photons?|cm|sigma|times|arcsec|mag)(?![A-Za-z])|%"
+)
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+#: Signs that may stand between a number and its unit: '$62.0 \\pm 2.5$ days', '4.7 x 10^{39} erg'.
+_BETWEEN = " \t${}()^~\\,+-–−"
+
+
+def terms(sentence: str) -> list[str]:
+    """Words of a sentence that carry meaning, lower-case, plurals made singular.
+
+    >>> terms("The spectra show two X-ray flares")
+    ['spectra', 'show', 'x-ray', 'flare']
+    """
+    words = (_singular(word.lower()) for word in _WORD.findall(sentence))
+    return [word for word in words if len(word) > 1 and word not in _STOPWORDS]
+
+
+def count_quantities(sentence: str) -> tuple[int, int]:
+    """How many numbers with a unit a sentence holds, and how many without.
+
+    >>> count_quantities("A photon index of 1.9 and $62.0 \\\\pm 2.5$ days")
+    (1, 2)
+    """
+    with_unit = sum(sentence[: unit.start()][-24:].rstrip(_BETWEEN)[-1:].isdigit() for unit in _UNIT.finditer(sentence))
+    return with_unit, max(0, len(_NUMBER.findall(sentence)) - with_unit)
+
+
+def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word

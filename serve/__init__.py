@@ -1,0 +1,1 @@
+"""The service: a release behind HTTP, on Ray Serve."""

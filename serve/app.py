@@ -1,0 +1,214 @@
+"""The routes: HTTP in, the engine's answers out."""
+
+import asyncio
+import base64
+import html
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import HTMLResponse
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+
+from lexray import __version__
+from lexray.answers import (
+    Embedding,
+    EmbeddingsAnswer,
+    EventsAnswer,
+    Health,
+    ReleaseAnswer,
+    SearchAnswer,
+    Usage,
+)
+from lexray.answers import Problem as ProblemDocument
+from lexray.errors import RefusedInput
+from lexray.events.eventlist import EventList
+from lexray.serve import observations, problems
+from lexray.serve.config import Limits
+from lexray.serve.engine import Engine, TextVector
+from lexray.serve.limits import Gate, KeyRing, TokenBucket
+from lexray.serve.observations import Observation
+from lexray.serve.problems import Problem
+from lexray.serve.schemas import EmbeddingsIn, EventsIn, SearchIn
+
+Float32s = NDArray[np.float32]
+_MODEL_ALIAS = "lexray"
+#: The page holds its own style and script and loads nothing from anywhere.
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Batches(Protocol):
+    """The two computations that are worth doing for several callers at once."""
+
+    embed_text: Callable[[str], Awaitable[TextVector]]
+    embed_events: Callable[[EventList], Awaitable[Float32s]]
+
+
+def create_app(
+    engine: Engine, batches: Batches, limits: Limits, keys: tuple[str, ...] = (), requests_per_minute: float = 0
+) -> FastAPI:
+    """The service's application.
+
+    Parameters
+    ----------
+    engine : Engine
+        The release.
+    batches : Batches
+        Called once a text and once an event list; they gather what comes at the same time.
+    limits : Limits
+        What a request may ask for.
+    keys : tuple of str
+        API keys; none asks for no key.
+    requests_per_minute : float
+        Of one caller in this process; 0 is no limit.
+    """
+    errors: dict[int | str, dict[str, Any]] = {
+        "4XX": {"description": "What is wrong with the request", "model": ProblemDocument, "content": _PROBLEM_CONTENT}
+    }
+    app = FastAPI(
+        title="Lexray",
+        version=__version__,
+        description=_DESCRIPTION,
+        responses=errors,
+        separate_input_output_schemas=False,
+        docs_url=None,  # those pages load their scripts from elsewhere
+        redoc_url=None,
+    )
+    problems.install(app)
+    max_body = int(limits.max_body_mib * 2**20)
+    app.add_middleware(
+        Gate,
+        release=engine.release,
+        keys=KeyRing(keys),
+        bucket=TokenBucket(requests_per_minute) if requests_per_minute else None,
+        max_body=max_body,
+    )
+    page = resources.files("lexray.serve").joinpath("page.html").read_text(encoding="utf-8")
+    page = page.replace("{{release}}", html.escape(engine.release))
+
+    def check_k(k: int) -> int:
+        if not 1 <= k <= limits.max_k:
+            raise Problem(422, f"k: {k} is out of range; expected 1 to {limits.max_k}")
+        return k
+
+    def check_text(text: str, field: str) -> str:
+        if not text.strip():
+            raise Problem(422, f"{field}: the text is empty")
+        if len(text) > limits.max_text_length:
+            raise Problem(422, f"{field}: {len(text)} characters; this service takes up to {limits.max_text_length}")
+        return text
+
+    async def place(observation: Observation, k: int) -> EventsAnswer:
+        vector = await batches.embed_events(observation.events)
+        return await asyncio.to_thread(engine.observation, observation, vector, k)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def index() -> HTMLResponse:
+        return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY, "Cache-Control": "no-cache"})
+
+    @app.get("/healthz", summary="Whether the service is up")
+    async def healthz() -> Health:
+        return Health(release=engine.release)
+
+    @app.get("/v1/release", summary="The release in service")
+    async def release() -> ReleaseAnswer:
+        return engine.describe()
+
+    @app.post("/v1/embeddings", summary="Vectors of texts: OpenAI's request and response")
+    async def embeddings(sent: EmbeddingsIn) -> EmbeddingsAnswer:
+        if sent.model not in (_MODEL_ALIAS, engine.model):
+            raise Problem(
+                404,
+                f"model {sent.model!r} is not served here; expected '{_MODEL_ALIAS}' or '{engine.model}'",
+                "unknown_model",
+            )
+        if sent.dimensions not in (None, engine.aligned.dimension):
+            raise Problem(
+                422, f"dimensions: {sent.dimensions} is not available; vectors have {engine.aligned.dimension} numbers"
+            )
+        texts = [sent.input] if isinstance(sent.input, str) else sent.input
+        if not 1 <= len(texts) <= limits.max_texts:
+            raise Problem(422, f"input: {len(texts)} texts; expected 1 to {limits.max_texts}")
+        checked = [check_text(text, "input") for text in texts]
+        found = await asyncio.gather(*(batches.embed_text(text) for text in checked))
+        tokens = sum(item.tokens for item in found)
+        in_base64 = sent.encoding_format == "base64"
+        data = [Embedding(index=i, embedding=_encode(item.vector, in_base64)) for i, item in enumerate(found)]
+        return EmbeddingsAnswer(data=data, model=engine.model, usage=Usage(prompt_tokens=tokens, total_tokens=tokens))
+
+    @app.post("/v1/events/embeddings", summary="Place an observation in the space", openapi_extra=_EVENTS_BODY)
+    async def events_embeddings(
+        request: Request, k: Annotated[int, Query(description="how many nearest sources")] = 5
+    ) -> EventsAnswer:
+        check_k(k)
+        if request.headers["content-type"].startswith("multipart/"):
+            observation = await _uploaded(request, max_body, limits.max_events)
+        else:
+            try:
+                sent = EventsIn.model_validate_json(await request.body())
+            except ValidationError as error:
+                raise problems.of_pydantic(error) from None
+            observation = await asyncio.to_thread(observations.from_json, sent, limits.max_events)
+        return await place(observation, k)
+
+    @app.post("/v1/search", summary="Sources near a sentence, an observation or a vector")
+    async def search(sent: SearchIn) -> SearchAnswer:
+        check_k(sent.k)
+        vector: Float32s
+        if sent.text is not None:
+            vector = (await batches.embed_text(check_text(sent.text, "text"))).vector
+        elif sent.events is not None:
+            observation = await asyncio.to_thread(observations.from_json, sent.events, limits.max_events)
+            vector = await batches.embed_events(observation.events)
+        else:
+            vector = np.array(sent.vector, dtype=np.float32)
+        try:
+            found = await asyncio.to_thread(engine.search, vector, sent.k, sent.modality)
+        except ValueError as error:
+            raise Problem(422, f"vector: {error}") from None
+        return SearchAnswer(release=engine.release, sources=found)
+
+    return app
+
+
+async def _uploaded(request: Request, max_body: int, max_events: int) -> Observation:
+    async with request.form(max_files=1, max_fields=8) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise RefusedInput("no_file", "the form has no file; send the event file in the field 'file'")
+        return await asyncio.to_thread(observations.from_fits, file.file, file.filename or "", max_body, max_events)
+
+
+def _encode(vector: Float32s, in_base64: bool) -> list[float] | str:
+    if in_base64:
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return [float(x) for x in vector]
+
+
+_DESCRIPTION = """X-ray event lists and sentences in one space.
+
+Every answer names the release that made it in `X-Lexray-Release`; vectors of two releases never meet.
+Errors are problem documents (RFC 9457)."""
+_PROBLEM_CONTENT = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_EVENTS_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary", "description": "a FITS event file"}},
+                }
+            },
+            "application/json": {"schema": EventsIn.model_json_schema()},
+        },
+    }
+}

@@ -1,0 +1,165 @@
+"""What the service does with a request, without HTTP and without Ray: lists of inputs in, answers out.
+
+All methods block and use torch: the service calls them in threads, a batch at a time.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lexray.aligned import Aligned
+from lexray.answers import (
+    BandCounts,
+    EventsAnswer,
+    LightCurve,
+    Modality,
+    PropertyEstimate,
+    ReleaseAnswer,
+    Source,
+)
+from lexray.events.eventlist import EventList
+from lexray.release import summary
+from lexray.searchindex import Hit
+from lexray.serve.observations import Observation
+from lexray.summaries.encoder import Tokens
+
+Float32s = NDArray[np.float32]
+_LIGHT_CURVE_BINS = 128
+
+
+@dataclass(frozen=True)
+class TextVector:
+    """A text in the shared space.
+
+    Attributes
+    ----------
+    vector : f4[E]
+    tokens : int
+        That the sentence model read.
+    """
+
+    vector: Float32s
+    tokens: int
+
+
+class Engine:
+    """A release, ready to answer.
+
+    Parameters
+    ----------
+    aligned : Aligned
+    """
+
+    def __init__(self, aligned: Aligned) -> None:
+        self.aligned = aligned
+        text = aligned.text_encoder
+        self._tokens = Tokens(text.name, text.model.max_length)
+
+    @property
+    def release(self) -> str:
+        """Id of the release."""
+        return self.aligned.release.id
+
+    @property
+    def model(self) -> str:
+        """Name of the release's text side, for OpenAI's `model`."""
+        return f"lexray-{self.release}"
+
+    def warm(self) -> None:
+        """Load everything now, so that the first caller does not wait for it."""
+        self.embed_texts(["an X-ray source"])
+        _ = (self.aligned.autodecoder, self.aligned.heads, self.aligned.index)
+
+    def describe(self) -> ReleaseAnswer:
+        """The release, for callers."""
+        heads = self.aligned.heads
+        classes = [] if heads is None else list(heads.classes)
+        return ReleaseAnswer.model_validate({**summary(self.aligned.release), "model": self.model, "classes": classes})
+
+    def embed_texts(self, texts: list[str]) -> list[TextVector]:
+        """Vectors of texts."""
+        vectors = self.aligned.embed_text(texts)
+        tokens, _ = self._tokens(texts)
+        return [TextVector(vector, len(ids)) for vector, ids in zip(vectors, tokens, strict=True)]
+
+    def embed_events(self, events: list[EventList]) -> list[Float32s]:
+        """Vectors f4[E] of event lists."""
+        return list(self.aligned.embed_events(events))
+
+    def search(self, vector: ArrayLike, k: int, modality: Modality | None) -> list[Source]:
+        """Sources near a vector.
+
+        Raises
+        ------
+        ValueError
+            As `SearchIndex.search`.
+        """
+        return [_source(hit) for hit in self.aligned.index.search(vector, k, modality)]
+
+    def observation(self, observation: Observation, vector: Float32s, k: int) -> EventsAnswer:
+        """All that is said of an observation whose vector f4[E] is known."""
+        events = observation.events
+        said = self.aligned.predict(vector[None])
+        return EventsAnswer(
+            release=self.release,
+            detection_id=events.detection_id,
+            source_id=events.source_id,
+            mission=events.mission,
+            n_events=len(events),
+            n_dropped=observation.n_dropped,
+            ontime=events.gti.ontime,
+            exposure=events.exposure,
+            flags=list(events.flags),
+            counts=_counts(events),
+            embedding=[float(x) for x in vector],
+            classes=_classes(said.get("class_probabilities", {})),
+            properties=self._properties(said.get("properties", {})),
+            nearest=self.search(vector, k, None),
+            light_curve=self._light_curve(events),
+        )
+
+    def _properties(self, values: dict[str, Float32s]) -> dict[str, PropertyEstimate]:
+        heads = self.aligned.heads
+        if heads is None:
+            return {}
+        return {
+            item.name: PropertyEstimate(
+                value=float(values[item.name][0]), sigma=_finite(item.sigma), log10=item.log10, r2=_finite(item.r2)
+            )
+            for item in heads.properties
+            if np.isfinite(values[item.name][0])
+        }
+
+    def _light_curve(self, events: EventList) -> LightCurve:
+        t, rate = self.aligned.autodecoder.rate(events, bins=_LIGHT_CURVE_BINS)
+        edges = np.linspace(0.0, events.duration, len(t) + 1)
+        live = events.gti.exposure(edges) * (events.exposure / events.gti.ontime)
+        counts = [np.histogram(events.time[events.band == b], edges)[0] for b in range(len(events.bands))]
+        observed = [[float(n / s) if s > 0 else None for n, s in zip(row, live, strict=True)] for row in counts]
+        return LightCurve(
+            t=[float(x) for x in t], observed=observed, reconstructed=[[float(x) for x in r] for r in rate]
+        )
+
+
+def _source(hit: Hit) -> Source:
+    known = {key: value for key, value in hit.known.items() if value is not None}
+    return Source.model_validate({"source_id": hit.source_id, "score": hit.score, "scores": hit.scores, **known})
+
+
+def _classes(probabilities: dict[str, Float32s]) -> dict[str, float]:
+    """Most probable first."""
+    return dict(sorted(((name, float(p[0])) for name, p in probabilities.items()), key=lambda item: -item[1]))
+
+
+def _counts(events: EventList) -> list[BandCounts]:
+    number = np.bincount(events.band, minlength=len(events.bands))
+    edges = events.bands.edges
+    return [
+        BandCounts(band=name, low=low, high=high, counts=int(n), rate=float(n) / events.exposure)
+        for name, low, high, n in zip(events.bands.names(), edges[:-1], edges[1:], number, strict=True)
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,149 @@
+"""Observations that callers hand in: FITS uploads and JSON, to event lists."""
+
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from lexray.errors import RefusedInput
+from lexray.events.eventlist import EventList, GoodTimeIntervals
+from lexray.events.fits import read
+from lexray.events.missions import MISSIONS
+from lexray.serve.problems import Problem
+from lexray.serve.schemas import EventsIn
+
+_FITS, _GZIP = b"SIMPLE  =", b"\x1f\x8b"
+#: A gzipped file may grow to this many times the largest body; event files shrink to about a third.
+_INFLATE = 4
+_CHUNK = 1 << 20
+#: Seconds of good time beyond which a request is a mistake, and the least share of it that an instrument was ready.
+_SHORTEST, _LONGEST, _LEAST_LIVE = 1e-3, 1e9, 1e-4
+
+
+@dataclass(frozen=True)
+class Observation:
+    """An event list that was handed in, and how many of its events could not be used."""
+
+    events: EventList
+    n_dropped: int
+
+
+def from_json(sent: EventsIn, max_events: int) -> Observation:
+    """Event list of a JSON request.
+
+    Raises
+    ------
+    RefusedInput
+        'unknown_mission', 'bad_gti', 'bad_exposure', 'too_many_events', or 'no_events' where none lies in the good times
+        and the bands.
+    """
+    mission = MISSIONS.get(sent.mission.lower())
+    if mission is None:
+        raise RefusedInput("unknown_mission", f"mission is {sent.mission!r}; known are {', '.join(MISSIONS)}")
+    time, energy = np.array(sent.time), np.array(sent.energy, dtype=np.float32)
+    gti = GoodTimeIntervals([start for start, _ in sent.gti], [stop for _, stop in sent.gti])
+    exposure = gti.ontime if sent.exposure is None else sent.exposure
+    if not _SHORTEST <= gti.ontime <= _LONGEST:
+        raise RefusedInput(
+            "bad_gti", f"the good times add up to {gti.ontime:g} s; expected {_SHORTEST:g} to {_LONGEST:g} s"
+        )
+    if not _LEAST_LIVE * gti.ontime <= exposure <= gti.ontime:
+        raise RefusedInput(
+            "bad_exposure", f"exposure is {exposure:g} s in good times of {gti.ontime:g} s; it is a share of them"
+        )
+    kept = gti.contains(time) & (mission.bands.index(energy) >= 0)
+    if not kept.any():
+        low, high = mission.bands.edges[0], mission.bands.edges[-1]
+        raise RefusedInput(
+            "no_events", f"none of the {len(time)} events lies in the good times and in {low:g}–{high:g} keV"
+        )
+    t_ref = float(gti.start[0])
+    name = sent.source_id or "upload"
+    events = EventList(
+        detection_id=f"{mission.name}:upload:{name}",
+        source_id=name,
+        time=time[kept] - t_ref,
+        energy=energy[kept],
+        gti=gti.shift(-t_ref),
+        bands=mission.bands,
+        exposure=exposure,
+        mission=mission.name,
+        t_ref=t_ref,
+    )
+    return _checked(Observation(events, int(len(time) - kept.sum())), max_events)
+
+
+def from_fits(content: BinaryIO, filename: str, max_bytes: int, max_events: int) -> Observation:
+    """Event list of an uploaded FITS file, plain or gzipped.
+
+    Parameters
+    ----------
+    content : binary file
+        From its beginning.
+    filename : str
+        The caller's name of it: a source without a name in the header is called after it.
+    max_bytes : int
+        Largest body; what a gzipped one may hold is bounded by a multiple of it.
+    max_events : int
+        Most photons.
+
+    Raises
+    ------
+    RefusedInput
+        'empty', 'not_fits', 'truncated', 'unknown_mission' … as `lexray.read_events`.
+    Problem
+        413 where a gzipped file holds too much.
+    """
+    start = content.read(len(_FITS))
+    content.seek(0)
+    if not start:
+        raise RefusedInput("empty", "the uploaded file is empty")
+    if not start.startswith((_FITS, _GZIP)):
+        raise RefusedInput("not_fits", "the file does not begin as a FITS file, with 'SIMPLE  =', nor as a gzipped one")
+    with tempfile.TemporaryDirectory(prefix="lexray-upload-") as folder:
+        path = Path(folder) / _safe_name(filename)
+        with path.open("wb") as copy:
+            if start.startswith(_GZIP):
+                for piece in _inflate(content, _INFLATE * max_bytes):
+                    copy.write(piece)
+            else:
+                shutil.copyfileobj(content, copy, _CHUNK)
+        reading = read(path)
+    return _checked(Observation(reading.events, reading.n_in - len(reading.events)), max_events)
+
+
+def _safe_name(filename: str) -> str:
+    """File name without folders and without signs that cfitsio would read as instructions."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(filename.replace("\\", "/")).name.split(".")[0])[:100].strip("_")
+    return f"{stem or 'upload'}.fits"
+
+
+def _inflate(content: BinaryIO, most: int) -> Iterator[bytes]:
+    """Content of a gzipped file in pieces; refused once it exceeds `most` bytes, before it fills the disk."""
+    engine = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    total = 0
+    while not engine.eof:
+        piece = engine.unconsumed_tail or content.read(_CHUNK)
+        if not piece:
+            raise RefusedInput("truncated", "the gzipped file ends before its content does")
+        try:
+            out = engine.decompress(piece, _CHUNK)
+        except zlib.error as error:
+            raise RefusedInput("not_fits", f"the gzipped file is damaged: {error}") from None
+        total += len(out)
+        if total > most:
+            raise Problem(413, f"the gzipped file holds more than {most / 2**20:g} MiB")
+        yield out
+
+
+def _checked(observation: Observation, max_events: int) -> Observation:
+    n = len(observation.events)
+    if n > max_events:
+        raise RefusedInput("too_many_events", f"{n} events, this service takes up to {max_events} in one observation")
+    return observation

@@ -1,0 +1,146 @@
+"""Errors as RFC 9457 problem documents: what is wrong with the request, for a person and for a program."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from lexray.answers import Problem as ProblemDocument
+from lexray.errors import RefusedInput
+
+MEDIA_TYPE = "application/problem+json"
+logger = logging.getLogger("ray.serve")
+
+_REASONS = {
+    400: "bad_request",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid_input",
+    429: "rate_limited",
+    500: "internal_error",
+    503: "unavailable",
+}
+_TITLES = {
+    "malformed_json": "Malformed JSON",
+    "not_fits": "Not a FITS file",
+    "no_gti": "No good time",
+    "bad_gti": "Bad good times",
+}
+
+
+class Problem(HTTPException):
+    """A request that the service refuses.
+
+    It is Starlette's own exception, so that one raised while FastAPI reads a body arrives as it is.
+
+    Parameters
+    ----------
+    status : int
+        HTTP status.
+    detail : str
+        What is wrong and what to do, for a person.
+    reason : str, optional
+        A short code; by default the status's.
+    headers : mapping, optional
+        Headers of the answer, such as ``Retry-After``.
+    errors : list of dict, optional
+        One entry a wrong field: `field` and `message`.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        reason: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        errors: list[dict[str, str]] | None = None,
+    ) -> None:
+        super().__init__(status, detail, dict(headers or {}))
+        self.reason = reason
+        self.errors = errors
+
+    def response(self) -> JSONResponse:
+        """The answer."""
+        extra = {} if self.errors is None else {"errors": self.errors}
+        return document(self.status_code, str(self.detail), self.reason, self.headers, **extra)
+
+
+def document(
+    status: int, detail: str, reason: str | None = None, headers: Mapping[str, str] | None = None, **extra: Any
+) -> JSONResponse:
+    """A problem document as an answer; `extra` are members beside RFC 9457's."""
+    code = reason or _REASONS.get(status, "error")
+    body = ProblemDocument(
+        type=f"urn:lexray:problem:{code}",
+        title=_TITLES.get(code, code.replace("_", " ").capitalize()),
+        status=status,
+        detail=detail,
+        reason=code,
+        **extra,
+    )
+    return JSONResponse(body.model_dump(mode="json"), status, dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application with a problem document."""
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(RefusedInput, _of_refusal)
+
+
+async def _of_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if isinstance(error, Problem):
+        return error.response()
+    detail = {
+        404: f"there is nothing at {request.url.path}; /openapi.json lists what there is",
+        405: f"{request.url.path} does not take {request.method}",
+    }.get(error.status_code, str(error.detail))
+    return document(error.status_code, detail, headers=error.headers)
+
+
+async def _of_validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return of_validation(error.errors()).response()
+
+
+async def _of_refusal(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RefusedInput)
+    return document(422, error.detail, error.reason)
+
+
+def of_unforeseen(error: Exception) -> JSONResponse:
+    """The answer to an error of ours: it says nothing of its inside, the log says all."""
+    logger.error("request failed", exc_info=error)
+    return document(500, "the service failed at this request; its log says why")
+
+
+def of_validation(errors: Any) -> Problem:
+    """The problem that pydantic's errors amount to. What was sent is not sent back: it may be large, or a secret."""
+    listed = [
+        {
+            "field": ".".join(str(part) for part in item["loc"] if part != "body"),
+            "message": str(item["msg"]).removeprefix("Value error, "),
+        }
+        for item in errors
+    ]
+    if any(item["type"] == "json_invalid" for item in errors):
+        return Problem(400, "the body is not valid JSON", "malformed_json", errors=listed)
+    shown = "; ".join(
+        f"{item['field']}: {item['message']}" if item["field"] else item["message"] for item in listed[:5]
+    )
+    more = f"; and {len(listed) - 5} more" if len(listed) > 5 else ""
+    return Problem(422, shown + more, errors=listed[:20])
+
+
+def of_pydantic(error: ValidationError) -> Problem:
+    """The problem of a body that was validated by hand."""
+    return of_validation(error.errors(include_url=False, include_input=False, include_context=False))

@@ -1,0 +1,112 @@
+"""`lexray serve`: start a release's service, wait until it is told to stop, and leave nothing behind."""
+
+import contextlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+import httpx
+
+from lexray.errors import LexrayError
+from lexray.progress import Progress
+from lexray.release import Release
+from lexray.serve.config import ServeConfig, api_keys
+from lexray.serve.haproxy import free_ports
+from lexray.serve.session import ray_session
+
+_READY_S = 120.0
+
+
+def run(config: ServeConfig, progress: Progress) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    LexrayError
+        If the release does not open, the port is taken, or the service does not come up.
+    """
+    release = Release.open(config.release)
+    keys = api_keys(config)
+    port = _checked_port(config.host, config.port)
+    config = config.model_copy(update={"release": str(release.path), "port": port})
+    if not keys and not config.is_loopback:
+        progress.warn(
+            f"listening on {config.host} without API keys: whoever reaches it may use it (see --api-key-file)"
+        )
+    progress.say(f"▸ serve release {release.id}")
+    with _stop_signal() as stop, ray_session(config, progress) as is_own_cluster:
+        # Ray takes SIGTERM for itself when it starts.
+        stop.listen()
+        from lexray.serve.service import deployed  # Serve must not be imported before its settings are made
+
+        if stop.is_set():
+            return
+        with deployed(config, keys, is_own_cluster):
+            url = f"http://{'127.0.0.1' if config.host == '0.0.0.0' else config.host}:{port}"
+            if _wait_until_ready(url, release.id, stop):
+                _announce(url, release, bool(keys), progress)
+            stop.wait()
+            progress.say("  serve: stopping")
+    progress.say("  serve: stopped")
+
+
+class _Stop(threading.Event):
+    """Set by SIGTERM and SIGINT."""
+
+    def listen(self) -> None:
+        """Take both signals, whoever had them."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._set)
+
+    def _set(self, number: int, frame: FrameType | None) -> None:
+        self.set()
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[_Stop]:
+    stop = _Stop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop.listen()
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _checked_port(host: str, port: int) -> int:
+    if port == 0:
+        return free_ports(1, host)[0]
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise LexrayError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
+    return port
+
+
+def _wait_until_ready(url: str, release: str, stop: threading.Event) -> bool:
+    """Whether the service answers, asked until it does or we are told to stop."""
+    deadline = time.monotonic() + _READY_S
+    while not stop.is_set():
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/healthz", timeout=5).headers.get("X-Lexray-Release") == release:
+                return True
+        if time.monotonic() > deadline:
+            raise LexrayError(f"{url} did not answer within {_READY_S:g} s")
+        stop.wait(0.1)
+    return False
+
+
+def _announce(url: str, release: Release, locked: bool, progress: Progress) -> None:
+    counts = release.manifest.counts
+    progress.say(
+        f"  release {release.id}: {counts.get('sources', 0)} sources; {'API key' if locked else 'no API key'} needed"
+    )
+    progress.say(f"  page          {url}/")
+    progress.say(f"  API           {url}/openapi.json")
+    progress.say("  Ctrl-C, or SIGTERM, stops it")

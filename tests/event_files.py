@@ -1,0 +1,82 @@
+"""Event files as missions write them, made by cfitsio, for the tests of the reader and of ingest."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import fitsio
+import numpy as np
+
+#: What a good file of each mission says in its EVENTS header.
+HEADERS: dict[str, dict[str, Any]] = {
+    "chandra": {
+        "TELESCOP": "CHANDRA",
+        "INSTRUME": "ACIS",
+        "OBS_ID": "10027",
+        "OBJECT": "M82",
+        "MJDREF": 50814.0,
+        "TIMESYS": "TT",
+        "TIMEREF": "LOCAL",
+        "TIMEDEL": 3.2,
+        "DTCOR": 0.9,
+        "RA_TARG": 148.9,
+        "DEC_TARG": 69.6,
+    },
+    "nicer": {
+        "TELESCOP": "NICER",
+        "INSTRUME": "XTI",
+        "OBS_ID": "1034200101",
+        "OBJECT": "NGC_300_ULX1",
+        "MJDREFI": 56658,
+        "MJDREFF": 0.000777592592592593,
+        "TIMESYS": "TDB",
+        "TIMEREF": "SOLARSYSTEM",
+        "TIMEDEL": 4e-8,
+        "RA_OBJ": 13.77,
+        "DEC_OBJ": -37.69,
+    },
+    "nustar": {
+        "TELESCOP": "NuSTAR",
+        "INSTRUME": "FPMA",
+        "OBS_ID": "00000000001",
+        "OBJECT": "Fake X-1",
+        "MJDREFI": 55197,
+        "MJDREFF": 0.00076601852,
+        "TIMESYS": "TDB",
+        "TIMEREF": "SOLARSYSTEM",
+    },
+}
+#: A channel in the middle of each mission's bands.
+GOOD_PI = {"chandra": 100, "nicer": 150, "nustar": 100}
+Intervals = Sequence[tuple[float, float]]
+
+
+def write_event_file(
+    path: Path,
+    mission: str = "chandra",
+    columns: Mapping[str, Any] | None = None,
+    gti: Mapping[str, Intervals] | None = None,
+    header: Mapping[str, Any] | None = None,
+    units: Mapping[str, str] | None = None,
+    extension: str = "EVENTS",
+) -> Path:
+    """Write an event file; what is not given is as in a good file of the mission.
+
+    A value None in `header` leaves a keyword out; an empty `gti` leaves the extension out.
+    """
+    if columns is None:
+        columns = {"time": 1000.0 + np.arange(10.0), "pi": np.full(10, GOOD_PI[mission])}
+    said = {**HEADERS[mission], **(header or {})}
+    with fitsio.FITS(str(path), "rw", clobber=True) as file:
+        file.write(None)
+        file.write_table(
+            [np.asarray(values) for values in columns.values()],
+            names=list(columns),
+            units=[(units or {}).get(name, "") for name in columns],
+            extname=extension,
+            header={key: value for key, value in said.items() if value is not None},
+        )
+        for name, intervals in ({"GTI": [(1000.0, 1100.0)]} if gti is None else gti).items():
+            bounds = np.asarray(intervals, dtype=np.float64).reshape(-1, 2)
+            file.write_table([bounds[:, 0], bounds[:, 1]], names=["START", "STOP"], extname=name)
+    return path

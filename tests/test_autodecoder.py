@@ -1,0 +1,205 @@
+"""The grid autodecoder: what its decoder can draw, its training on any number of workers, and its public face."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lexray.autodecoding import Autodecoder, load_autodecoder, photons_of
+from lexray.errors import LexrayError
+from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
+from lexray.models.autodecoder import LatentTable, Penalties, fit_latents, losses
+from lexray.models.grid import GridDecoder, multiscale_hats, total_variation
+from lexray.models.likelihood import cells
+from lexray.models.trainer import Settings, Trainer
+
+BANDS = Bands((0.5, 1.2, 2.0, 7.0))
+
+
+def flaring_source(seed: int, n: int = 300, duration: float = 20_000.0) -> EventList:
+    """A source ten times brighter within one quarter of the observation, seen with a gap in a third of the cases."""
+    random = np.random.default_rng(seed)
+    quarter = random.integers(4)
+    bright = random.uniform(quarter / 4, (quarter + 1) / 4, random.poisson(10 / 13 * n))
+    steady = random.uniform(0, 1, random.poisson(3 / 13 * n))
+    time = np.sort(np.concatenate([bright, steady])) * duration
+    gti = GoodTimeIntervals([0.0], [duration])
+    if seed % 3 == 0:
+        gti = GoodTimeIntervals([0.0, 0.45 * duration], [0.3 * duration, duration])
+    time = time[gti.contains(time)]
+    energy = random.choice(np.array([0.8, 1.5, 4.0], dtype=np.float32), len(time))
+    return EventList(f"d{seed:03d}", f"s{seed:03d}", time, energy, gti, BANDS, gti.ontime)
+
+
+SMALL = Settings(latent_dim=8, n_knots=64, width=32, epochs=60, batch=32, fit_steps=60)
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Trainer, float, float]:
+    """A trainer after its last epoch, with its loss after the first and the last."""
+    trainer = Trainer(SMALL, {0: photons_of([flaring_source(i) for i in range(96)], 3)})
+    history = [trainer.run_epoch() for _ in range(SMALL.epochs)]
+    return trainer, history[0], history[-1]
+
+
+@pytest.fixture(scope="module")
+def model(trained: tuple[Trainer, float, float]) -> Autodecoder:
+    return Autodecoder(trained[0].decoder, trained[0].mean_latent(), SMALL)
+
+
+def test_the_basis_holds_straight_lines_and_single_knots() -> None:
+    basis = multiscale_hats(16).double().numpy()
+    for target in (np.linspace(-1, 2, 16), np.eye(16)[5]):
+        coefficients = np.linalg.lstsq(basis.T, target)[0]  # the hats of all levels are more than they need to be
+        np.testing.assert_allclose(basis.T @ coefficients, target, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_knots", [0, 2, 3, 12, 100])
+def test_knots_must_be_a_power_of_two(n_knots: int) -> None:
+    with pytest.raises(ValueError, match="power of two"):
+        multiscale_hats(n_knots)
+
+
+def test_deviations_of_the_bands_have_no_common_part() -> None:
+    mean, deviation = GridDecoder(4, 3, 16, 8)(torch.randn(5, 4))
+    assert mean.shape == (5, 16)
+    assert deviation.shape == (5, 3, 16)
+    assert torch.allclose(deviation.mean(1), torch.zeros(5, 16), atol=1e-6)
+
+
+def test_total_variation_of_a_step_is_its_height() -> None:
+    assert total_variation(torch.tensor([[0.0, 0.0, 2.0, 2.0, -1.0]])).tolist() == [5.0]
+
+
+def test_a_sources_loss_does_not_depend_on_its_company() -> None:
+    data = cells(photons_of([flaring_source(i) for i in range(4)], 3), 16)
+    decoder, latent = GridDecoder(4, 3, 16, 8), torch.randn(4, 4)
+    together = losses(decoder, latent, data, Penalties())
+    alone = [losses(decoder, latent[i : i + 1], data.select(torch.tensor([i])), Penalties()) for i in range(4)]
+    assert torch.allclose(together, torch.cat(alone), rtol=1e-4)
+
+
+def test_only_the_rows_of_a_batch_move_and_as_adam_moves_them() -> None:
+    table, reference = LatentTable(3, 2), torch.zeros(2, requires_grad=True)
+    adam = torch.optim.Adam([reference], lr=0.1, betas=table.betas)
+    for gradient in ([1.0, -2.0], [0.5, 4.0], [-3.0, 0.1]):
+        reference.grad = torch.tensor(gradient)
+        adam.step()
+        table.step(torch.tensor([1]), torch.tensor([gradient]), 0.1)
+    assert torch.allclose(table.value[1], reference, atol=1e-6)
+    assert table.value[[0, 2]].eq(0).all()
+
+
+def test_training_lowers_the_loss_and_beats_a_constant_rate_on_new_sources(
+    trained: tuple[Trainer, float, float],
+) -> None:
+    trainer, first, last = trained
+    assert last < first
+    unseen = photons_of([flaring_source(1000 + i) for i in range(60)], 3)
+    # The true rate's gain is at most log2(10/3.25) ≈ 1.6 bits for bright photons; 0.3 needs the flare found.
+    assert trainer.held_out_gain(unseen) > 0.3
+    steady = [
+        EventList(f"c{i}", f"c{i}", np.sort(np.random.default_rng(i).uniform(0, 1e4, 200)), np.full(200, 1.0, np.float32),
+                  GoodTimeIntervals([0.0], [1e4]), BANDS, 1e4)
+        for i in range(40)
+    ]  # fmt: skip
+    assert abs(trainer.held_out_gain(photons_of(steady, 3))) < 0.1
+
+
+def test_the_rate_is_high_where_the_flare_is_and_integrates_to_the_counts(model: Autodecoder) -> None:
+    for seed in (1000, 1001, 1002):  # the first and the last are seen through a gap
+        source = flaring_source(seed)
+        ((edges, rate),) = model.rates([source], bins=256)
+        counts = np.bincount(source.band, minlength=3)
+        expected = (rate * source.gti.exposure(edges)).sum(1)
+        assert expected == pytest.approx(counts + 0.5, rel=0.02)
+        total = rate.sum(0)
+        assert total.max() > 3 * np.median(total)
+        assert np.quantile(source.time, 0.05) < edges[total.argmax()] < np.quantile(source.time, 0.95)
+
+
+def test_encoding_does_not_depend_on_company_or_order(model: Autodecoder) -> None:
+    sources = [flaring_source(2000 + i) for i in range(5)]
+    together = model.encode(sources)
+    assert together.latent.shape == (5, 8)
+    assert together.log_rate.shape == (5, 3)
+    reversed_order = model.encode(sources[::-1])
+    np.testing.assert_allclose(together.latent, reversed_order.latent[::-1], atol=2e-3)
+    alone = model.encode(sources[2:3])
+    np.testing.assert_allclose(together.latent[2], alone.latent[0], atol=2e-3)
+
+
+def test_log_rates_and_likelihood_are_in_physical_units(model: Autodecoder) -> None:
+    source = flaring_source(2000)
+    encoded = model.encode([source])
+    counts = np.bincount(source.band, minlength=3)
+    assert np.exp(encoded.log_rate[0]) == pytest.approx((counts + 0.5) / source.gti.ontime, rel=1e-4)
+    ((edges, rate),) = model.rates([source], bins=2048)
+    cell = np.minimum(np.searchsorted(edges, source.time, side="right") - 1, 2047)
+    by_hand = (rate * source.gti.exposure(edges)).sum() - np.log(rate[source.band, cell]).sum()
+    assert encoded.nll[0] == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_a_band_or_a_source_without_photons_is_encoded(model: Autodecoder) -> None:
+    gti = GoodTimeIntervals([0.0], [1000.0])
+    empty = EventList("e", "e", np.zeros(0), np.zeros(0, np.float32), gti, BANDS, 1000.0)
+    one = EventList("o", "o", np.array([500.0]), np.array([1.0], np.float32), gti, BANDS, 1000.0)
+    encoded = model.encode([empty, one])
+    assert np.isfinite(encoded.latent).all()
+    assert np.isfinite(encoded.nll).all()
+    assert np.isfinite(model.rate(empty)[1]).all()
+    assert model.encode([]).latent.shape == (0, 8)
+
+
+def test_what_cannot_be_encoded_is_refused_by_name(model: Autodecoder) -> None:
+    gti = GoodTimeIntervals([0.0], [1000.0])
+    none = np.zeros(0), np.zeros(0, np.float32)
+    with pytest.raises(LexrayError, match="two-bands: has 2 energy bands, expected 3"):
+        model.encode([EventList("two-bands", "s", *none, gti, Bands((0.5, 2.0, 7.0)), 1000.0)])
+    with pytest.raises(LexrayError, match="dark: has no good time"):
+        model.encode([EventList("dark", "s", *none, GoodTimeIntervals([], []), BANDS, 0.0)])
+
+
+def test_saved_and_loaded_it_answers_the_same(model: Autodecoder, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    again = load_autodecoder(tmp_path)
+    sources = [flaring_source(3000 + i) for i in range(3)]
+    np.testing.assert_array_equal(model.encode(sources).latent, again.encode(sources).latent)
+    assert again.name == model.name
+    with pytest.raises(LexrayError, match="no autodecoder here"):
+        load_autodecoder(tmp_path / "absent")
+
+
+def test_fitting_lowers_the_loss_of_every_source(model: Autodecoder) -> None:
+    data = cells(photons_of([flaring_source(4000 + i) for i in range(8)], 3), SMALL.n_knots)
+    start = model.start.expand(8, -1)
+    fitted = fit_latents(model.decoder, data, SMALL.penalties, start=start, steps=60, learning_rate=0.1)
+    before, after = (losses(model.decoder, z, data, SMALL.penalties) for z in (start, fitted))
+    assert (after < before).all()
+
+
+def test_batches_depend_on_parts_and_not_on_who_owns_them() -> None:
+    """Both halves of the parts, taken by two workers in turn, give the gradients that one worker sums."""
+    parts = {p: photons_of([flaring_source(10 * p + i) for i in range(6)], 3) for p in range(4)}
+    settings = Settings(latent_dim=4, n_knots=16, width=8, epochs=2, batch=8)
+
+    def decoder_gradient(owned: list[int]) -> torch.Tensor:
+        trainer = Trainer(settings, {p: parts[p] for p in owned})
+        trainer.steps_per_epoch = 3  # of the whole set, which a lone worker of two would not see
+        rows = {n: trainer._order(n, part)[(0 + n) % 3] for n, part in trainer.parts.items()}
+        trainer._accumulate(rows, 0.0)
+        return torch.cat([p.grad.flatten() for p in trainer.decoder.parameters()])
+
+    whole = decoder_gradient([0, 1, 2, 3])
+    halves = decoder_gradient([0, 2]) + decoder_gradient([1, 3])
+    assert torch.allclose(whole, halves, rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted() -> None:
+    trainer = Trainer(SMALL, {0: photons_of([flaring_source(i) for i in range(4)], 3)})
+    before = trainer.decoder.coefficients.weight.clone()
+    trainer.parts[0].latents.value[:] = float("nan")
+    trainer.run_epoch()
+    assert trainer.skipped_steps == 1
+    assert torch.equal(trainer.decoder.coefficients.weight, before)

@@ -1,0 +1,218 @@
+"""`lexray ingest`: whole archives with broken files among them, on Ray."""
+
+import gzip
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset
+import pytest
+from conftest import Cli
+from event_files import GOOD_PI, write_event_file
+
+from lexray import storage
+from lexray.config import parse
+from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
+from lexray.events.discovery import find_event_files
+from lexray.events.eventlist import from_table
+from lexray.events.fits import CAUSES, read_events
+from lexray.job import Report, execute
+from lexray.jobs.ingest import JOB, Config
+from lexray.progress import Progress
+
+pytestmark = pytest.mark.ray
+
+
+def ingest(*inputs: Path | str, out: Path, **keys: Any) -> Report:
+    config = parse(Config, {"inputs": [str(path) for path in inputs], "out": str(out), **keys})
+    return execute(JOB, config, Progress())
+
+
+def make_archive(folder: Path, n: int = 30) -> Path:
+    """Good files of all missions; every second one a new source, each observed twice."""
+    folder.mkdir(parents=True)
+    for i in range(n):
+        mission = list(GOOD_PI)[i % 3]
+        generator = np.random.default_rng(i)
+        columns = {"TIME": generator.uniform(990, 1110, 100 + i), "PI": generator.integers(0, 1025, 100 + i)}
+        header = {"OBS_ID": str(1000 + i), "SRCNAME": f"SRC {i // 2}"}
+        write_event_file(folder / f"{i:03d}.fits", mission, columns, header=header)
+    return folder
+
+
+def break_some(folder: Path) -> dict[str, str]:
+    """Add files that cannot be read, and say for which reason each."""
+    good = (folder / "000.fits").read_bytes()
+    (folder / "empty.fits").write_bytes(b"")
+    (folder / "text.evt").write_text("this is no FITS file\n" * 200)
+    (folder / "cut.fits").write_bytes(good[: len(good) // 2])
+    (folder / "cut.fits.gz").write_bytes(gzip.compress(good)[:-100])
+    write_event_file(folder / "babasone.evt", header={"TELESCOP": "babasone"})
+    write_event_file(folder / "dark.fits", columns={"time": np.zeros(0), "pi": np.zeros(0, int)})
+    return {
+        "empty.fits": "empty_file",
+        "text.evt": "not_fits",
+        "cut.fits": "truncated",
+        "cut.fits.gz": "truncated",
+        "babasone.evt": "unknown_mission",
+        "dark.fits": "no_events",
+    }
+
+
+def test_broken_files_stop_nothing_and_everything_is_accounted_for(ray_session: None, tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "archive")
+    broken = break_some(archive)
+    report = ingest(archive, out=tmp_path / "events")
+    counts = report.counts
+
+    quarantined = storage.read(report.outputs[0]).to_pylist()
+    assert {Path(row["file"]).name: row["reason"] for row in quarantined} == broken
+    assert all(row["stage"] == "ingest" and row["detail"] for row in quarantined)
+    assert (counts["files"], counts["detections"], counts["sources"]) == (36, 30, 15)
+    assert counts["refused_truncated"] == 2
+    assert report.refused_fraction == pytest.approx(6 / 36)
+    assert report.exit_code == EXIT_DONE
+
+    rows = storage.read(str(tmp_path / "events"))
+    assert counts["events_in"] == sum(100 + i for i in range(30))
+    assert counts["events_in"] == counts["events_kept"] + sum(counts[f"dropped_{cause}"] for cause in CAUSES)
+    assert counts["events_kept"] == sum(rows["n_events"].to_pylist())
+    for name, part in zip(rows["source_id"].to_pylist(), rows["part"].to_pylist(), strict=True):
+        assert part == storage.part_of(name, 16)
+
+
+def test_rows_are_what_the_reader_says_and_plain_parquet_reads_them(ray_session: None, tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "archive", n=6)
+    ingest(archive, out=tmp_path / "events")
+    written = {e.file: e for e in from_table(storage.read(str(tmp_path / "events")))}
+    for file in archive.iterdir():
+        expected, found = read_events(file), written[str(file)]
+        np.testing.assert_array_equal(found.time, expected.time)
+        np.testing.assert_array_equal(found.energy, expected.energy)
+        np.testing.assert_array_equal(found.gti.start, expected.gti.start)
+        assert (found.detection_id, found.exposure, found.bands, found.flags, found.sha256) == (
+            expected.detection_id,
+            expected.exposure,
+            expected.bands,
+            expected.flags,
+            expected.sha256,
+        )
+    plain = pyarrow.dataset.dataset(tmp_path / "events", format="parquet", exclude_invalid_files=True)
+    assert plain.count_rows() == 6
+
+
+def test_same_rows_however_the_work_is_cut(ray_session: None, tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "archive", n=12)
+    for copy in ("000", "007"):  # another content, the same identifier
+        content = (archive / f"{copy}.fits").read_bytes()
+        (archive / f"{copy}b.fits").write_bytes(content + b"\0" * 2880)
+    files = sorted(archive.iterdir())
+    ingest(archive, out=tmp_path / "a")
+    ingest(*reversed(files), out=tmp_path / "b", files_per_task=1)
+    a, b = (storage.read(str(tmp_path / out), order="detection_id") for out in ("a", "b"))
+    assert a.equals(b)
+
+
+def test_colliding_identifiers_get_their_hash_and_copies_count_once(ray_session: None, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    first = write_event_file(archive / "b.fits")
+    second = write_event_file(archive / "c.fits", columns={"time": [1001.0], "pi": [100]})
+    other = write_event_file(archive / "d.fits", header={"OBS_ID": "2"})
+    for copy in ("a.fits", "z.fits"):
+        shutil.copy(first, archive / copy)
+    shutil.copy(other, archive / "y.fits")
+    report = ingest(archive, out=tmp_path / "events", files_per_task=2)
+    rows = {row["file"]: row for row in storage.read(str(tmp_path / "events")).to_pylist()}
+
+    assert sorted(rows) == [str(archive / name) for name in ("a.fits", "c.fits", "d.fits")]
+    for file in (archive / "a.fits", second):
+        assert rows[str(file)]["detection_id"] == f"chandra:10027:acis:M82:{rows[str(file)]['sha256'][:8]}"
+    assert rows[str(other)]["detection_id"] == "chandra:2:acis:M82"
+    assert report.counts["ids_told_apart"] == 2
+    assert report.counts["refused_duplicate"] == 3
+    assert report.counts["events_in"] == 21
+    details = {Path(row["file"]).name: row["detail"] for row in storage.read(report.outputs[0]).to_pylist()}
+    assert details["z.fits"] == f"the same bytes as {archive / 'a.fits'}"
+    assert set(details) == {"b.fits", "y.fits", "z.fits"}
+
+
+def test_too_many_refused_is_exit_code_3_and_an_empty_quarantine_exists(ray_session: None, tmp_path: Path) -> None:
+    good = write_event_file(tmp_path / "good.fits")
+    bad = tmp_path / "bad.fits"
+    bad.write_bytes(b"")
+    assert ingest(bad, out=tmp_path / "none").exit_code == EXIT_TOO_MANY_REFUSED
+    assert storage.read(str(tmp_path / "none")).num_rows == 0
+    assert ingest(good, bad, out=tmp_path / "half", max_bad_fraction=0.4).exit_code == EXIT_TOO_MANY_REFUSED
+    report = ingest(good, out=tmp_path / "all")
+    assert report.exit_code == EXIT_DONE
+    assert storage.read(report.outputs[0]).num_rows == 0
+
+
+def test_a_new_file_behind_a_pattern_is_noticed(ray_session: None, tmp_path: Path) -> None:
+    write_event_file(tmp_path / "a.fits")
+    pattern, out = str(tmp_path / "*.fits"), tmp_path / "events"
+    assert not ingest(pattern, out=out).skipped
+    assert ingest(pattern, out=out).skipped
+    write_event_file(tmp_path / "b.fits", header={"OBS_ID": "2"})
+    report = ingest(pattern, out=out)
+    assert not report.skipped
+    assert storage.read(str(out)).num_rows == 2
+
+
+def test_bands_by_configuration(ray_session: None, tmp_path: Path) -> None:
+    file = write_event_file(tmp_path / "a.fits")
+    ingest(file, out=tmp_path / "events", bands={"chandra": [0.5, 2, 8]})
+    assert storage.read(str(tmp_path / "events"))["bands"].to_pylist() == [[0.5, 2.0, 8.0]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"inputs": ["nowhere/*.fits"]}, "nowhere/\\*.fits"),
+        ({"inputs": ["s3://bucket/a.fits"]}, "only local"),
+        ({"inputs": []}, "'inputs'"),
+        ({"bands": {"rosat": [0.1, 2]}}, "no mission 'rosat'"),
+        ({"bands": {"nustar": [0.5, 2]}}, "measures from 3 to 79 keV"),
+        ({"bands": {"chandra": [2, 1]}}, "must increase"),
+        ({"n_part": 4}, "did you mean 'n_parts'"),
+    ],
+)
+def test_wrong_configuration_is_named(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        execute(JOB, parse(Config, {"inputs": [str(tmp_path)], "out": str(tmp_path / "out"), **keys}), Progress())
+
+
+def test_folders_are_searched_and_files_taken_as_given(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name in ("a.fits", "deep/b.EVT", "deep/er/c.fits.gz", "deep/er/d.fit", "notes.txt", "deep/table.parquet"):
+        (tmp_path / name).touch()
+    found = find_event_files([str(tmp_path), str(tmp_path / "notes.txt"), str(tmp_path / "d*" / "b.*")])
+    names = [str(Path(file).relative_to(tmp_path)) for file in found]
+    assert names == sorted(["a.fits", "deep/b.EVT", "deep/er/c.fits.gz", "deep/er/d.fit", "notes.txt"])
+
+
+def test_a_folder_without_event_files_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ConfigError, match=f"{tmp_path}: no .fits"):
+        find_event_files([str(tmp_path)])
+
+
+def test_real_archive_from_the_command_line(cli: Cli, real_events: Path, tmp_path: Path) -> None:
+    report = cli.json("ingest", real_events, "--out", tmp_path / "events")
+    assert report["counts"]["detections"] == 5
+    assert report["counts"]["refused_unknown_mission"] == 1
+    (refused,) = storage.read(report["outputs"][0]).to_pylist()
+    assert (Path(refused["file"]).name, refused["reason"]) == ("nomission.evt", "unknown_mission")
+    rows = storage.read(str(tmp_path / "events"), order="detection_id").to_pylist()
+    names = ["M82", "M82", "NGC_300_ULX1", "PSR_J0218+4232", "Fake X-1"]
+    assert [row["source_id"] for row in rows] == names
+    assert [row["exposure"] for row in rows[:2]] == pytest.approx([857.37, 857.37], abs=0.01)
+
+
+def test_command_line_says_which_input_names_nothing(cli: Cli, tmp_path: Path) -> None:
+    done = cli("ingest", tmp_path / "nowhere", "--out", tmp_path / "events")
+    assert done.returncode == 2
+    assert str(tmp_path / "nowhere") in done.stderr
+    assert "Traceback" not in done.stderr
