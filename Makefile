@@ -13,7 +13,7 @@ REAL := --set 'steps.ingest.inputs=["$${workdir}/archive/events","$(DATA)/real-e
         --set 'steps.literature.inputs=["$${workdir}/archive/literature.jsonl","$(DATA)/real-literature.jsonl"]'
 endif
 
-.PHONY: demo install test lint format bench clean
+.PHONY: demo install test lint types format bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -55,9 +55,14 @@ programs:
 test: .venv/installed-dev programs
 	$(BIN)/python -m pytest
 
-lint: .venv/installed-dev
+lint: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# mypy sees the three folders as the one package that they are installed as.
+types: .venv/installed-dev
+	@mkdir -p build/typed/lexray
+	@ln -sfn $(CURDIR)/platform/lexray/* $(CURDIR)/jobs $(CURDIR)/serve build/typed/lexray/
 	$(BIN)/python -m mypy
 
 format: .venv/installed-dev

@@ -4,7 +4,8 @@
 
 - ``heldout_gain.MODEL`` bits per held-out photon over a constant rate, for ``bayesian_blocks``, ``autodecoder``,
   ``true_rate`` (the true shape at a fitted level, as all models have) and ``true_rate_with_level``; ``…_low`` and
-  ``…_high`` bound 95 % of bootstrap draws, here and below; ``heldout_gain.MODEL_share_of_ceiling``;
+  ``…_high`` bound 95 % of bootstrap draws, here and below; ``autodecoder_over_bayesian_blocks``, their difference;
+  ``MODEL_share_of_ceiling``, of the true rate's gain on the detections whose true rate is known;
 - ``retrieval.DIRECTION.recall_at_10``, ``.recall_at_1pct``, ``.recall_at_5pct``, ``.median_rank`` for ``text_to_xray``
   and ``xray_to_text``, and the same of ``retrieval.chance``;
 - ``regression.LABEL.REPRESENTATION.METHOD.r2`` for the labels of `findings.PROPERTIES`, the representations
@@ -19,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pyarrow.compute as pc
 import pyarrow.fs
 import ray
@@ -28,18 +28,18 @@ from pydantic import Field
 from lexray import cluster, storage
 from lexray.autodecoding import load_autodecoder
 from lexray.config import JobConfig
-from lexray.evaluation import figures, findings, inputs, pictures, space
+from lexray.evaluation import findings, inputs
 from lexray.evaluation.baselines import bayesian_blocks, constant
-from lexray.evaluation.figures import LightCurve
 from lexray.evaluation.findings import Findings
 from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, score_models
-from lexray.evaluation.report import Page, Picture, Step, lineage, render
+from lexray.evaluation.inputs import Known
+from lexray.evaluation.pictures import caveats, gain_pictures
+from lexray.evaluation.report import Page, lineage, render
+from lexray.evaluation.sections import light_section, space_section, training_section
 from lexray.events.eventlist import EventList, from_table
 from lexray.job import Context, Job, Outcome
+from lexray.sources import SPLITS
 from lexray.splits import read_splits, sources_of
-
-#: Most light curves of real files in the report.
-_MAX_REAL = 6
 
 
 class Config(JobConfig):
@@ -61,30 +61,33 @@ class Config(JobConfig):
 def run(config: Config, context: Context) -> Outcome:
     """Score the test sources, draw, and write the report."""
     splits = read_splits(config.events, config.split_seed)
-    labels = inputs.read_labels(config.labels, splits)
-    class_of = {source: row["class"] for source, row in labels.items() if isinstance(row.get("class"), str)}
-    summaries = inputs.read_summaries(config.summaries)
+    known = Known(splits, inputs.read_labels(config.labels, splits), inputs.read_summaries(config.summaries))
+    with cluster.session(config.ray):
+        scores = _score(config, context, sources_of(splits, {"test"}))
     found = Findings()
+    findings.measure_gain(found, scores, config.seed)
+    steps = lineage([path for key in JOB.inputs if (path := getattr(config, key)) is not None])
+    reconstruct = None if config.autodecoder is None else partial(_reconstruct, config.autodecoder)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        with cluster.session(config.ray):
-            scores = _score(config, context, sources_of(splits, {"test"}))
-        findings.measure_gain(found, scores, config.seed)
-        drawn = pictures.gain_pictures(folder, found, scores, class_of)
-        examples = _measure_space(config, found, splits, labels, class_of, summaries, folder, drawn)
-        steps = lineage([path for key in JOB.inputs if (path := getattr(config, key)) is not None])
-        drawn |= _training_curves(folder, steps, context)
+        drawn, examples = space_section(
+            found, folder, known, config.embeddings, config.latents, config.text_embeddings, config.seed
+        )
+        drawn |= gain_pictures(folder, found, scores, known.class_of)
+        drawn |= training_section(folder, steps, context.run.client)
         page = Page(
             folder=folder,
             findings=found,
-            sources={name: list(splits.values()).count(name) for name in ("train", "val", "test")},
+            sources={name: list(splits.values()).count(name) for name in SPLITS},
             steps=steps,
             config=config.model_dump(mode="json", exclude={"tracking", "ray", "force"}),
             mlflow_run=context.run.run_id,
             pictures=drawn,
-            light_curves=_light_curves(config, context, scores, splits, class_of, folder),
+            light_curves=light_section(
+                folder, known, scores, config.events, config.rates, config.true_rates, reconstruct, context.progress
+            ),
             examples=examples,
-            caveats=pictures.caveats(found, config.true_rates is not None),
+            caveats=caveats(found, config.true_rates is not None),
         )
         (folder / "metrics.json").write_text(json.dumps(found.metrics, indent=1, sort_keys=True) + "\n")
         (folder / "report.html").write_text(render(page), encoding="utf-8")
@@ -92,7 +95,7 @@ def run(config: Config, context: Context) -> Outcome:
         context.run.artifact(folder)
         system, root = storage.filesystem(config.out)
         system.create_dir(root, recursive=True)
-        pyarrow.fs.copy_files(str(folder), root, pyarrow.fs.LocalFileSystem(), system)
+        pyarrow.fs.copy_files(temporary, root, pyarrow.fs.LocalFileSystem(), system)
     for line in found.left_out:
         context.progress.say(f"    left out: {line}")
     counts = {f"{name}_sources": n for name, n in page.sources.items()}
@@ -138,104 +141,6 @@ def _score_part(values: dict[str, Any], part: int, test: set[str]) -> list[Score
 
 def _reconstruct(folder: str, events: Sequence[EventList]) -> list[PiecewiseRate]:
     return [PiecewiseRate(edges, rate) for edges, rate in load_autodecoder(folder).rates(events)]
-
-
-def _measure_space(
-    config: Config,
-    found: Findings,
-    splits: dict[str, str],
-    labels: dict[str, dict[str, Any]],
-    class_of: dict[str, str],
-    summaries: dict[str, str],
-    folder: Path,
-    drawn: dict[str, Picture],
-) -> list[Any]:
-    """Retrieval, probes and classes, with their pictures; returns the report's examples."""
-    examples = []
-    representations = [] if config.latents is None else [inputs.latent_features(config.latents, splits)]
-    if config.embeddings is None:
-        found.left_out.append("retrieval and the map: no embeddings table was given")
-    else:
-        table = storage.read(config.embeddings)
-        xray, text = inputs.aligned_features(table, splits), inputs.aligned_text(table, splits)
-        representations.append(xray)
-        pairs = inputs.test_pairs(xray, text)
-        if pairs.source_ids:
-            ranks = findings.measure_retrieval(found, pairs.xray, pairs.text, config.seed)
-            drawn |= pictures.space_pictures(folder, pairs, ranks, class_of, config.seed)
-            examples = pictures.examples(pairs, ranks["text → X-ray"], class_of, summaries)
-        else:
-            found.left_out.append("retrieval and the map: no test source has both X-rays and words")
-    if config.text_embeddings is not None:
-        representations.append(inputs.text_features(config.text_embeddings, splits))
-    if not labels:
-        found.left_out.append("properties and classes: no labels were given, or none for these sources")
-        return examples
-    probes = findings.measure_properties(found, representations, labels, config.seed)
-    neighbours = findings.measure_classes(found, representations, class_of, config.seed)
-    drawn |= pictures.probe_pictures(folder, probes, neighbours)
-    return examples
-
-
-def _light_curves(
-    config: Config,
-    context: Context,
-    scores: list[Score],
-    splits: dict[str, str],
-    class_of: dict[str, str],
-    folder: Path,
-) -> list[Picture]:
-    """Best, median and worst of the test, and real files wherever they fall."""
-    chosen = pictures.chosen_detections(scores)
-    names: dict[str, tuple[str, float | None]] = {
-        score.detection_id: (f"{name.capitalize()} of the test", gained) for name, (score, gained) in chosen.items()
-    }
-    table = storage.read(config.events, ["detection_id", "source_id", "mission", "flags"], order="detection_id")
-    real = [row for row in table.to_pylist() if row["mission"] != "chandra" or "whole_field" in (row["flags"] or [])]
-    for row in real[:_MAX_REAL]:
-        names.setdefault(row["detection_id"], (f"A real file ({splits[row['source_id']]})", None))
-    events = inputs.read_detections(config.events, list(names))
-    truth = inputs.read_rates(config.true_rates, events)
-    rates = inputs.read_rates(config.rates, events)
-    left = [e for e in events if e.detection_id not in rates]
-    if config.autodecoder is not None and left:
-        found = _reconstruct(config.autodecoder, left)
-        rates |= {e.detection_id: rate for e, rate in zip(left, found, strict=True)}
-    made = []
-    with context.progress.task("light curves", total=len(events)) as task:
-        for i, e in enumerate(events):
-            why, gained = names[e.detection_id]
-            curve = LightCurve(e, rates.get(e.detection_id), truth.get(e.detection_id))
-            kind = class_of.get(e.source_id, "")
-            made.append(pictures.light_curve_picture(folder, f"lightcurve-{i + 1}", curve, why, kind, gained))
-            task.advance()
-    return made
-
-
-def _training_curves(folder: Path, steps: list[Step], context: Context) -> dict[str, Picture]:
-    """How the trainings behind these tables went, where this tracking server knows their runs."""
-    histories: dict[str, list[tuple[int, float]]] = {}
-    for step in steps:
-        if not step.job.startswith("train") or not step.mlflow_run:
-            continue
-        try:
-            for name in sorted(context.run.client.get_run(step.mlflow_run).data.metrics):
-                points = [(m.step, m.value) for m in context.run.client.get_metric_history(step.mlflow_run, name)]
-                if len({step for step, _ in points}) >= 3:
-                    histories[f"{step.job.removeprefix('train ')}: {name}"] = points
-        except mlflow.exceptions.MlflowException:  # tracked elsewhere
-            continue
-    if not histories:
-        return {}
-    first = dict(list(histories.items())[:9])
-    return {
-        "training": Picture(
-            figures.draw(folder, "training", partial(space.training_curves, histories=first)),
-            "How the trainings went",
-            "Metrics as MLflow recorded them, against the trainings' own steps.",
-            "Line charts of " + ", ".join(first),
-        )
-    }
 
 
 JOB = Job(

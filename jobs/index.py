@@ -34,6 +34,9 @@ class Config(JobConfig):
     labels: str | None = Field(None, description="labels table, to fit heads for classes and properties to")
     events: str | None = Field(None, description="events table, for counts and positions of what is found")
     text_model: str = Field("all-MiniLM-L6-v2", description="sentence model that the alignment was trained with")
+    replace: bool = Field(
+        False, description="put the new release in the place of another that lies at `out`; `force` does so too"
+    )
     split_seed: int = Field(0, description="the split whose train and val sources the heads are fitted to")
 
 
@@ -44,11 +47,12 @@ def run(config: Config, context: Context) -> Outcome:
     if kept is not None:
         context.progress.say(f"  release {kept.id} is made of these inputs; kept as it is")
         return _outcome(kept.manifest)
-    release.refuse_overwrite(config.out, config.force)
+    replace = config.replace or config.force
+    release.refuse_overwrite(config.out, replace)
     folder = release.draft(config.out)
     try:
         manifest = release.seal(folder, _fill(folder, config, inputs, context))
-        made = release.publish(folder, config.out, config.force)
+        made = release.publish(folder, config.out, replace)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

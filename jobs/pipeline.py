@@ -26,6 +26,9 @@ from lexray.progress import Progress
 #: Steps' names of the jobs: a command's words joined by underscores.
 COMMANDS = {name.replace(" ", "_"): name for name in JOBS}
 
+#: Counts of each step that the table at the end has room for; ``--json`` has all.
+_COUNTS_SHOWN = 4
+
 #: Keys that a step must not set: the run and the session are the whole pipeline's.
 SHARED_KEYS = ("tracking", "ray")
 
@@ -158,7 +161,8 @@ def table(report: PipelineReport) -> Table:
     shown = Table("step", "", "seconds", "counts", box=None, pad_edge=False, title=report.name, title_justify="left")
     for name, step in report.steps.items():
         state = "up to date" if step.skipped else "done" if step.exit_code == EXIT_DONE else "refused too much"
-        counts = ", ".join(f"{key} {value}" for key, value in step.counts.items() if isinstance(value, int | float))
+        found = [f"{key} {value}" for key, value in step.counts.items() if isinstance(value, int | float) and value]
+        counts = ", ".join(found[:_COUNTS_SHOWN])
         shown.add_row(Text(name), state, f"{step.seconds:.1f}", Text(counts))
     memory = "" if report.peak_memory_gib is None else f"peak memory {report.peak_memory_gib:.1f} GiB"
     shown.add_row("all", "", f"{report.seconds:.1f}", memory, style="bold")

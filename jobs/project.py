@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
+import ray
 from pydantic import Field, model_validator
 
 from lexray import cluster, schemas, storage
 from lexray.config import JobConfig
 from lexray.job import Context, Job, Outcome
 from lexray.models.towers import Towers
-from lexray.partwise import PartFunction, map_parts
 from lexray.projection import check_latents, check_texts, load_towers, project_latents, project_texts
 
 #: Turns rows of a table into rows of `embeddings`.
@@ -46,11 +48,16 @@ def run(config: Config, context: Context) -> Outcome:
 
     schema = schemas.embeddings(towers.sizes.dimension)
     total = sum(storage.dataset(table).count_rows() for table, _, _ in todo)
+    parts = [{"todo": i, "part": part} for i, (table, _, _) in enumerate(todo) for part in storage.part_files(table)]
     fragments = []
     with cluster.session(config.ray), context.progress.task("vectors", total=total) as task:
-        for table, _, project in todo:
-            make = partial(_projector, towers, table, project)
-            fragments += map_parts(table, config.out, schema, make, task, config.workers)
+        mapped = ray.data.from_items(parts, override_num_blocks=max(1, min(len(parts), 2 * config.workers))).map(
+            partial(_project_part, towers, [(table, project) for table, _, project in todo], config.out, schema),
+            compute=ray.data.TaskPoolStrategy(size=config.workers),
+        )
+        for row in mapped.iter_rows():
+            fragments.append(storage.Fragment(**row))
+            task.advance(row["n_rows"])
     storage.commit(config.out, "embeddings", schema, fragments)
 
     written = storage.read(config.out, ["id", "modality"]).to_pylist()
@@ -64,8 +71,13 @@ def run(config: Config, context: Context) -> Outcome:
     )
 
 
-def _projector(towers: Towers, table: str, project: ProjectRows) -> PartFunction:
-    return lambda _, rows: project(towers, table, rows)
+def _project_part(
+    towers: Towers, todo: list[tuple[str, ProjectRows]], out: str, schema: pa.Schema, row: dict[str, Any]
+) -> dict[str, Any]:
+    table, project = todo[row["todo"]]
+    part = int(row["part"])
+    rows = project(towers, table, storage.read(table, parts=[part]))
+    return asdict(storage.write_part(out, schema, part, rows))
 
 
 def _refused(table: str, identity: str, written: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -162,6 +162,7 @@ def _train(loop: dict[str, Any]) -> None:
     if checkpoint is not None:
         _restore(trainer, checkpoint)
     reported = trainer.epoch
+    logged = run.last_step("val/loss") if trainer.rank == 0 else 0
     while not trainer.finished:
         metrics = trainer.run_epoch()
         if trainer.rank == 0 and loop["on_epoch"] is not None:
@@ -169,7 +170,8 @@ def _train(loop: dict[str, Any]) -> None:
         if trainer.epoch % config.checkpoint_every and not trainer.finished:
             continue
         if trainer.rank == 0:
-            run.series(trainer.history[reported:], reported + 1)
+            run.series(trainer.history[logged:], logged + 1)
+            logged = max(logged, trainer.epoch)
             loop["progress"].put((trainer.epoch - reported, f"val/loss {metrics['val/loss']:.3f}"))
         reported = trainer.epoch
         _report(trainer, metrics)

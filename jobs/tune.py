@@ -1,6 +1,8 @@
 """`lexray tune`: search the parameters of a training with Ray Tune; a nested MLflow run for each trial."""
 
-from dataclasses import fields
+import logging
+from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -18,7 +20,7 @@ from lexray.config import JobConfig, parse, resolve_path
 from lexray.errors import LexrayError
 from lexray.job import Context, Job, Outcome
 from lexray.jobs import train_alignment
-from lexray.models.alignment import METRICS, Settings, Trainer
+from lexray.models.alignment import METRICS, Pairs, Settings, Trainer
 from lexray.pairing import PairedTables, read_pairs
 from lexray.searchspace import Domain, parse_space
 from lexray.trials import Trial, TrialLog
@@ -89,13 +91,14 @@ def _search(
         stop_last_trials=False,
     )
     tuner = tune.Tuner(
-        tune.with_parameters(_trial, base={**config.base, "out": config.out}, pairs=pairs),
+        tune.with_parameters(_trial(training.settings, pairs.n_bands), train=pairs.train, val=pairs.val),
         param_space={key: _ray_domain(domain) for key, domain in space.items()},
         tune_config=tune.TuneConfig(
             metric=config.metric,
             mode=METRICS[config.metric],
             num_samples=config.samples,
             scheduler=asha,
+            reuse_actors=True,  # a new process imports torch for longer than a trial trains
             search_alg=BasicVariantGenerator(max_concurrent=config.max_concurrent, random_state=config.seed),
         ),
         run_config=tune.RunConfig(
@@ -106,19 +109,25 @@ def _search(
             verbose=0,
         ),
     )
+    # A failed trial is told in our own words, in the table and in MLflow; Tune would print its stack trace.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         tuner.fit()
     finally:
         system.delete_dir(scratch)
 
 
-def _trial(values: dict[str, Any], base: dict[str, Any], pairs: PairedTables) -> None:
-    """One training, in the trial's own process; Tune ends it at a report where others do better."""
-    config = parse(train_alignment.Config, {**base, **values})
-    trainer = Trainer(config.settings, pairs.train, pairs.val, pairs.n_bands)
-    while not trainer.finished:
-        metrics = trainer.run_epoch()
-        tune.report({**metrics, "finished": trainer.finished})
+def _trial(base: Settings, n_bands: int) -> Callable[..., None]:
+    """The function that trains one draw, in the trial's own process."""
+
+    # Nested, so that it travels by value: a trial's process then imports torch and this model, not MLflow and all jobs.
+    def trial(values: dict[str, Any], train: Pairs, val: Pairs) -> None:
+        trainer = Trainer(replace(base, **values), train, val, n_bands)
+        while not trainer.finished:
+            metrics = trainer.run_epoch()
+            tune.report({**metrics, "finished": trainer.finished})  # Tune ends the trial here if others do better
+
+    return trial
 
 
 def _ray_domain(domain: Domain) -> Any:
@@ -135,8 +144,10 @@ def _write(config: Config, log: TrialLog) -> Outcome:
     failed = [trial for trial in trials if trial.status == "failed"]
     system, root = storage.filesystem(config.out)
     system.create_dir(root, recursive=True)
-    rows = pa.Table.from_pylist([_row(trial, log) for trial in trials])
-    pa.parquet.write_table(rows, f"{root}/trials.parquet", filesystem=system)
+    rows = [_row(trial, log) for trial in trials]
+    names = dict.fromkeys(name for row in rows for name in row)  # a trial that failed at once has no metrics
+    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    pa.parquet.write_table(table, f"{root}/trials.parquet", filesystem=system)
     best = log.best()
     if best is None:
         raise LexrayError(f"lexray tune: all {len(trials)} trials failed, the first with: {failed[0].error}")

@@ -47,8 +47,13 @@ _PAGE_POLICY = (
 class Batches(Protocol):
     """The two computations that are worth doing for several callers at once."""
 
-    embed_text: Callable[[str], Awaitable[TextVector]]
-    embed_events: Callable[[EventList], Awaitable[Float32s]]
+    @property
+    def embed_text(self) -> Callable[[str], Awaitable[TextVector]]:
+        """Vector of a text."""
+
+    @property
+    def embed_events(self) -> Callable[[EventList], Awaitable[Float32s]]:
+        """Vector f4[E] of an event list."""
 
 
 def create_app(

@@ -40,8 +40,8 @@ def from_json(sent: EventsIn, max_events: int) -> Observation:
     Raises
     ------
     RefusedInput
-        'unknown_mission', 'bad_gti', 'bad_exposure', 'too_many_events', or 'no_events' where none lies in the good times
-        and the bands.
+        'unknown_mission', 'bad_gti', 'bad_exposure', 'too_many_events', or 'no_events' where none lies in the good
+        times and the bands.
     """
     mission = MISSIONS.get(sent.mission.lower())
     if mission is None:

@@ -24,9 +24,10 @@ from lexray.serve.engine import Engine, TextVector
 
 Float32s = NDArray[np.float32]
 APPLICATION = "lexray"
+#: Requests that a replica works on at a time; more wait in HAProxy.
+_MAX_ONGOING = 256
 
 
-@serve.deployment(name="service", max_ongoing_requests=256, graceful_shutdown_wait_loop_s=0.2)
 @serve.ingress()
 class Service:
     """A replica.
@@ -50,12 +51,12 @@ class Service:
         rate = self._config.requests_per_minute / self._config.replicas
         return create_app(self._engine, self, self._config.limits, self._keys, rate)
 
-    @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.004)
+    @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.004)  # type: ignore[untyped-decorator]
     async def embed_text(self, texts: list[str]) -> list[TextVector]:
         """Vectors of the texts that came at the same time."""
         return await asyncio.to_thread(self._engine.embed_texts, texts)
 
-    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
+    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)  # type: ignore[untyped-decorator]
     async def embed_events(self, events: list[EventList]) -> list[Float32s]:
         """Vectors of the event lists that came at the same time."""
         return await asyncio.to_thread(self._engine.embed_events, events)
@@ -63,7 +64,13 @@ class Service:
 
 def application(config: ServeConfig, keys: tuple[str, ...]) -> serve.Application:
     """The application for `serve.run`."""
-    return Service.options(num_replicas=config.replicas).bind(config, keys)
+    deployment = serve.deployment(
+        name="service",
+        num_replicas=config.replicas,
+        max_ongoing_requests=_MAX_ONGOING,
+        graceful_shutdown_wait_loop_s=0.2,
+    )
+    return deployment(Service).bind(config, keys)
 
 
 @contextlib.contextmanager

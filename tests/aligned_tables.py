@@ -24,7 +24,7 @@ class Tables:
 
 
 def write_tables(folder: Path, n_sources: int, seed: int = 0) -> Tables:
-    """1–3 detections a source; the last source has a detection whose latent is not finite, the one before it has no text."""
+    """1–3 detections a source; one of the last source is not finite, and the source before it has no text."""
     rng = np.random.default_rng(seed)
     factors = rng.normal(size=(n_sources, 6))
     owner = np.repeat(np.arange(n_sources), rng.integers(1, 4, n_sources))

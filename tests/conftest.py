@@ -22,6 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.pop("RAY_ADDRESS", None)
 
+from serving import release, release_inputs, service  # noqa: F401  # fixtures of all test modules
+
 from lexray import cluster
 from lexray.config import RayConfig
 

@@ -111,18 +111,6 @@ def test_towers_come_back_from_their_folder(tmp_path: Path) -> None:
         back.embed_text(text[:, :5])
 
 
-class KillOnce:
-    """Ends the first worker's process at an epoch, the first time that it comes there."""
-
-    def __init__(self, epoch: int, marker: Path) -> None:
-        self.epoch, self.marker = epoch, marker
-
-    def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
-        if epoch == self.epoch and not self.marker.exists():
-            self.marker.touch()
-            os._exit(1)
-
-
 @pytest.mark.ray
 def test_two_workers_of_which_one_is_killed_end_as_one_does(
     tmp_path: Path, pairs: PairedTables, ray_session: None
@@ -133,11 +121,17 @@ def test_two_workers_of_which_one_is_killed_end_as_one_does(
     offsets = pairs.train.offsets[: n + 1]
     pairs = replace(pairs, train=Pairs(pairs.train.xray[: offsets[-1]], offsets, pairs.train.text[:n]))
     values = {"out": str(tmp_path / "model"), "latents": "-", "text_embeddings": "-", "events": "-"}
-    values |= {"epochs": 9, "dropout": 0.0, "input_dropout": 0.0, "noise": 0.0, "checkpoint_every": 3, "batch": 150}
+    values |= {"epochs": 9, "dropout": 0.0, "input_dropout": 0.0, "noise": 0.0, "checkpoint_every": 3}
     config = parse(train_alignment.Config, {**values, "workers": 2, "max_failures": 1})
     marker = tmp_path / "killed"
+
+    def kill_once(epoch: int, metrics: dict[str, float]) -> None:
+        if epoch == 8 and not marker.exists():
+            marker.touch()
+            os._exit(1)
+
     with tracking.run(TrackingConfig(), "test", {}) as run:
-        ended = train_alignment.fit(config, pairs, Context(run, Progress()), KillOnce(8, marker))
+        ended = train_alignment.fit(config, pairs, Context(run, Progress()), kill_once)
     alone = trained(pairs, config.settings)
     assert marker.exists()
     assert ended.epoch == 9

@@ -99,11 +99,11 @@ def test_training_lowers_the_loss_and_beats_a_constant_rate_on_new_sources(
     unseen = photons_of([flaring_source(1000 + i) for i in range(60)], 3)
     # The true rate's gain is at most log2(10/3.25) ≈ 1.6 bits for bright photons; 0.3 needs the flare found.
     assert trainer.held_out_gain(unseen) > 0.3
+    gti, energy = GoodTimeIntervals([0.0], [1e4]), np.full(200, 1.0, np.float32)
     steady = [
-        EventList(f"c{i}", f"c{i}", np.sort(np.random.default_rng(i).uniform(0, 1e4, 200)), np.full(200, 1.0, np.float32),
-                  GoodTimeIntervals([0.0], [1e4]), BANDS, 1e4)
+        EventList(f"c{i}", f"c{i}", np.sort(np.random.default_rng(i).uniform(0, 1e4, 200)), energy, gti, BANDS, 1e4)
         for i in range(40)
-    ]  # fmt: skip
+    ]
     assert abs(trainer.held_out_gain(photons_of(steady, 3))) < 0.1
 
 
@@ -122,7 +122,7 @@ def test_the_rate_is_high_where_the_flare_is_and_integrates_to_the_counts(model:
 def test_encoding_does_not_depend_on_company_or_order(model: Autodecoder) -> None:
     sources = [flaring_source(2000 + i) for i in range(5)]
     together = model.encode(sources)
-    assert together.latent.shape == (5, 8)
+    assert together.latent.shape == (5, model.latent_dim)
     assert together.log_rate.shape == (5, 3)
     reversed_order = model.encode(sources[::-1])
     np.testing.assert_allclose(together.latent, reversed_order.latent[::-1], atol=2e-3)
@@ -149,7 +149,7 @@ def test_a_band_or_a_source_without_photons_is_encoded(model: Autodecoder) -> No
     assert np.isfinite(encoded.latent).all()
     assert np.isfinite(encoded.nll).all()
     assert np.isfinite(model.rate(empty)[1]).all()
-    assert model.encode([]).latent.shape == (0, 8)
+    assert model.encode([]).latent.shape == (0, model.latent_dim)
 
 
 def test_what_cannot_be_encoded_is_refused_by_name(model: Autodecoder) -> None:

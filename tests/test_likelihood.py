@@ -20,6 +20,8 @@ def photons(time: list[float], band: list[int], gti: list[tuple[float, float]], 
         torch.tensor([a for a, _ in gti], dtype=torch.float64),
         torch.tensor([b for _, b in gti], dtype=torch.float64),
         torch.tensor([0, len(gti)]),
+        torch.ones(len(time)),
+        torch.tensor([[0.5, 7.0]]),
         n_bands,
     )
 

@@ -161,6 +161,15 @@ def test_a_table_that_is_not_there_says_so(tmp_path: Path) -> None:
         storage.read(str(tmp_path / "absent"))
 
 
+def test_a_parquet_file_is_read_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "labels.parquet"
+    pa.parquet.write_table(pa.table({"source_id": ["a"], "class": ["AGN"]}), file)
+    assert storage.read(str(file)).to_pylist() == [{"source_id": "a", "class": "AGN"}]
+    (tmp_path / "labels.csv").write_text("source_id,class\n")
+    with pytest.raises(LexrayError, match=r"labels.csv: neither a table nor a Parquet file"):
+        storage.read(str(tmp_path / "labels.csv"))
+
+
 def test_versions_of_inputs_change_with_their_content(tmp_path: Path) -> None:
     folder = tmp_path / "events"
     assert storage.version(str(folder)) == "absent"

@@ -23,22 +23,22 @@ BASE = {"latents": "l", "text_embeddings": "t", "events": "e", "out": "o"}
 @pytest.mark.ray
 def test_search_finds_reports_and_survives_a_failed_trial(tmp_path: Path, ray_session: None) -> None:
     tables = write_tables(tmp_path, 200)
-    # 48 dimensions do not divide by 5 members, nor do 50 by 4: some draws cannot be trained.
+    # 50 dimensions do not divide by 4 members: such a draw cannot be trained.
     space = {
         "learning_rate": {"loguniform": [1e-5, 1e-2]},
         "dimension": {"choice": [48, 50]},
-        "members": {"choice": [2, 4, 5]},
+        "members": {"choice": [2, 4]},
     }
-    values = {"base": {**tables.keys(), "epochs": 12}, "space": space, "samples": 8, "out": str(tmp_path / "tuned")}
+    values = {"base": {**tables.keys(), "epochs": 12}, "space": space, "samples": 6, "out": str(tmp_path / "tuned")}
     config = parse(tune.Config, {**values, "asha": {"grace_period": 2, "reduction_factor": 2}, "seed": 1})
     report = execute(tune.JOB, config, Progress())
 
     rows = pyarrow.parquet.read_table(f"{config.out}/trials.parquet").to_pylist()
-    assert len(rows) == 8
+    assert len(rows) == 6
     for row in rows:
         fits = row["dimension"] % row["members"] == 0
         assert (row["status"] == "failed") == (not fits)
-        assert ("must be a multiple of" in row["error"]) == (not fits)
+        assert ("no multiple of" in row["error"]) == (not fits)
     failed = [row for row in rows if row["status"] == "failed"]
     good = [row for row in rows if row["status"] != "failed"]
     assert failed

@@ -72,11 +72,11 @@ def make_inputs(folder: Path) -> Inputs:
     torch.manual_seed(0)
     autodecoder = Autodecoder(settings.decoder(), torch.zeros(4), settings)
     autodecoder.save(folder / "autodecoder")
-    sizes = Sizes(latent_dim=4, n_bands=3, text_dim=384, text_components=32, hidden=32, dimension=16, members=2)
-    towers = Towers(sizes, 0.1, torch.Generator().manual_seed(0))
-
     events = [source(i) for i in range(N_SOURCES)]
     fit = autodecoder.encode(events)
+    n_latent, n_bands = fit.latent.shape[1], fit.log_rate.shape[1]
+    sizes = Sizes(n_latent, n_bands, text_dim=384, text_components=32, hidden=32, dimension=16, members=2)
+    towers = Towers(sizes, 0.1, torch.Generator().manual_seed(0))
     towers.xray.standardise.fit_scale(torch.from_numpy(np.concatenate([fit.latent, fit.log_rate], axis=1)))
     described = [i for i in range(N_SOURCES) if i % 5]
     texts = [f"{CLASSES[class_of(i)]}, number {i}." for i in described]

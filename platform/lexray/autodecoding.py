@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from lexray.models.autodecoder import Penalties, fit_latents
 from lexray.models.grid import GridDecoder
 from lexray.models.likelihood import Cells, cells, level, log_likelihood
 from lexray.models.photons import Photons
+from lexray.models.representation import dimension, represent
 from lexray.models.trainer import Settings
 
 WEIGHTS, DESCRIPTION = "autodecoder.safetensors", "autodecoder.json"
@@ -34,6 +35,7 @@ class Encoded:
     Attributes
     ----------
     latent : f4[N, D]
+        The representation: see `lexray.models.representation`.
     log_rate : f4[N, B]
         Log of the mean count rate a band during good time, in log(ct/s), with half a count added.
     nll : f4[N]
@@ -59,12 +61,12 @@ class Autodecoder:
     @property
     def name(self) -> str:
         """Kind and sizes, as the `latents` table names it."""
-        return f"grid-{self.latent_dim}d-{self.decoder.n_knots}k"
+        return f"grid-{self.decoder.latent_dim}d-{self.decoder.n_knots}k"
 
     @property
     def latent_dim(self) -> int:
-        """D."""
-        return self.decoder.latent_dim
+        """D, numbers in a representation."""
+        return dimension(self.n_bands, self.decoder.n_knots)
 
     @property
     def n_bands(self) -> int:
@@ -89,10 +91,11 @@ class Autodecoder:
     def encode_photons(self, photons: Photons) -> Encoded:
         """As `encode`, for N ragged detections."""
         latents, nll = [], []
-        for rows in torch.split(torch.arange(len(photons)), _BATCH):
-            latent, log_rate, data = self._fit(photons.select(rows))
-            latents.append(latent)
-            nll.append(-log_likelihood(log_rate, data) + data.counts.sum(1) * photons.duration[rows].log())
+        for rows in _batches(len(photons)):
+            batch = photons.select(rows)
+            log_rate, data = self._fit(batch)
+            latents.append(represent(log_rate, batch))
+            nll.append(-log_likelihood(log_rate, data) + data.counts.sum(1) * batch.duration.log())
         mean_rate = (photons.counts + 0.5).log() - photons.ontime.log()[:, None]
         return Encoded(
             torch.cat([torch.zeros(0, self.latent_dim), *latents]).float().numpy(),
@@ -119,9 +122,9 @@ class Autodecoder:
         """
         photons = photons_of(events, self.n_bands)
         out = []
-        for rows in torch.split(torch.arange(len(photons)), _BATCH):
+        for rows in _batches(len(photons)):
             batch = photons.select(rows)
-            _, log_rate, _ = self._fit(batch)
+            log_rate, _ = self._fit(batch)
             at_centres = _interpolate(log_rate.double(), (torch.arange(bins, dtype=torch.float64) + 0.5) / bins)
             rate = (at_centres - batch.duration.log()[:, None, None]).exp()
             out += [
@@ -135,8 +138,8 @@ class Autodecoder:
         ((edges, rate),) = self.rates([events], bins)
         return (edges[:-1] + edges[1:]) / 2, rate
 
-    def _fit(self, photons: Photons) -> tuple[Tensor, Tensor, Cells]:
-        """Latents f4[N, D], log-rates f4[N, B, K] per unit of scaled time, and the data they were fitted to."""
+    def _fit(self, photons: Photons) -> tuple[Tensor, Cells]:
+        """Log-rates f4[N, B, K] per unit of scaled time, and the data they were fitted to."""
         s = self.settings
         data = cells(photons, s.n_knots)
         latent = fit_latents(
@@ -144,7 +147,7 @@ class Autodecoder:
         )
         mean, deviation = self.decoder(latent)
         shape = mean[:, None] + deviation
-        return latent, shape + level(shape, data)[..., None], data
+        return shape + level(shape, data)[..., None], data
 
     def save(self, folder: str | Path) -> None:
         """Write `autodecoder.safetensors` and `autodecoder.json`."""
@@ -202,6 +205,8 @@ def photons_of(events: Sequence[EventList], n_bands: int) -> Photons:
         _values([e.gti.start for e in events], torch.float64),
         _values([e.gti.stop for e in events], torch.float64),
         _offsets([len(e.gti) for e in events]),
+        _values([e.energy for e in events], torch.float32),
+        torch.tensor([[e.bands.edges[0], e.bands.edges[-1]] for e in events]).reshape(-1, 2),
         n_bands,
     )
 
@@ -231,6 +236,8 @@ def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
         torch.from_numpy(np.array(start)),
         torch.from_numpy(np.array(stop)),
         torch.from_numpy(gti_offsets),
+        torch.from_numpy(np.array(energy)),
+        torch.from_numpy(edges.reshape(-1, n_bands + 1)[:, [0, -1]].copy()),
         n_bands,
     )
 
@@ -240,6 +247,11 @@ def _ragged(column: pa.ChunkedArray) -> tuple[NDArray[np.floating], NDArray[np.i
     offsets = array.offsets.to_numpy().astype(np.int64)
     values = array.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
     return values, offsets - offsets[0]
+
+
+def _batches(n: int) -> Iterator[Tensor]:
+    for first in range(0, n, _BATCH):
+        yield torch.arange(first, min(first + _BATCH, n))
 
 
 def _values(arrays: Sequence[NDArray[np.generic]], kind: torch.dtype) -> Tensor:

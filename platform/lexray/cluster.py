@@ -32,7 +32,6 @@ def session(config: RayConfig) -> Iterator[None]:
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     address = config.address or os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
-    # Workers get the driver's settings: without this a worker on another node would phone home or draw progress bars.
     if address:
         ray.init(address=address, **quiet)
     else:

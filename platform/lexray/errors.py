@@ -1,5 +1,7 @@
 """Errors that a user meets: one line that says what was wrong, where, and what to do."""
 
+import re
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -47,8 +49,8 @@ class RefusedInput(LexrayError):
 def meant_for_people(error: BaseException) -> LexrayError | None:
     """The `LexrayError` that an error carries, or None.
 
-    One raised in a Ray worker reaches the driver wrapped: by Ray Core (``cause``), Ray Data (``__cause__``), Ray Train
-    (``worker_failures``, ``_base_exc``), each with the worker's stack trace as its text.
+    One raised in a Ray worker reaches the driver wrapped: by Ray Core (``cause``), by Ray Train (``worker_failures``,
+    ``_base_exc``), each with the worker's stack trace as its text. Ray Data keeps that text alone.
     """
     pending: list[object] = [error]
     seen: set[int] = set()
@@ -62,4 +64,8 @@ def meant_for_people(error: BaseException) -> LexrayError | None:
             return found
         failures = vars(found).get("worker_failures") or {}
         pending += [cause, vars(found).get("_base_exc"), *failures.values(), found.__cause__]
-    return None
+    traced = _IN_A_TRACE.search(str(error))
+    return None if traced is None else (ConfigError if traced[1] == "ConfigError" else LexrayError)(traced[2])
+
+
+_IN_A_TRACE = re.compile(rf"^{re.escape(__name__)}\.(\w+): (.+)$", flags=re.MULTILINE)

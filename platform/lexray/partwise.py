@@ -37,7 +37,7 @@ def map_parts(
     if not parts:
         return []
 
-    class Mapper:  # made here, as Ray warns at arguments of a constructor when it may restart the actor
+    class Mapper:
         def __init__(self) -> None:
             self._function = make()
 

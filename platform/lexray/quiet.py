@@ -16,8 +16,12 @@ _DEFAULTS = {
     "RAY_TRAIN_V2_ENABLED": "1",
     # Ray's own progress bars and ours would share a terminal.
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # Ray's C++ side warns on the driver's stderr of what Ray Data does to each of its own actors.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     # Trials are logged to MLflow; Tune's own CSV, JSON and TensorBoard files would repeat it.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Tune's newer output writes to stdout however silent it is asked to be.
+    "RAY_AIR_NEW_OUTPUT": "0",
 }
 
 

@@ -156,26 +156,26 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     return whole
 
 
-def refuse_overwrite(out: str | Path, force: bool) -> None:
+def refuse_overwrite(out: str | Path, replace: bool) -> None:
     """Keep a release that is already there.
 
     Raises
     ------
     LexrayError
-        If `out` exists and holds anything, unless `force` is set and what it holds is a release.
+        If `out` exists and holds anything, unless `replace` is set and what it holds is a release.
     """
     target = Path(out).expanduser().resolve()
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    found = _read_manifest(target)  # whatever else lies there is not ours to delete, forced or not
-    if not force:
+    found = _read_manifest(target)  # whatever else lies there is not ours to delete, whatever was asked for
+    if not replace:
         raise LexrayError(
             f"{target}: holds release {found.release}, made of other inputs, and a release never changes; "
-            "choose another --out, or replace it with --set force=true"
+            "choose another --out, or replace it with --set replace=true"
         )
 
 
-def publish(folder: Path, out: str | Path, force: bool = False) -> Release:
+def publish(folder: Path, out: str | Path, replace: bool = False) -> Release:
     """Move a sealed draft to its place by renaming, so that a reader sees a whole release or none.
 
     Raises
@@ -184,7 +184,7 @@ def publish(folder: Path, out: str | Path, force: bool = False) -> Release:
         As `refuse_overwrite`.
     """
     target = Path(out).expanduser().resolve()
-    refuse_overwrite(target, force)
+    refuse_overwrite(target, replace)
     if target.exists():
         aside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
         target.rename(aside)

@@ -120,13 +120,17 @@ def write(table: str, name: str, schema: pa.Schema, rows: pa.Table, n_parts: int
 def dataset(table: str) -> pyarrow.dataset.Dataset:
     """Current version of a table, with the Arrow types it was written with and its `part` column.
 
+    A single Parquet file, which somebody else may have written, is read as it is.
+
     Raises
     ------
     LexrayError
         If there is no table there, or a newer Lexray wrote it.
     """
-    delta = _open(table)
     system, root = filesystem(table)
+    if system.get_file_info(root).is_file:
+        return _parquet_file(table)
+    delta = _open(table)
     files = [f"{root}/{path}" for path in _paths(delta)]
     part = pa.field("part", pa.int32())
     if not files:
@@ -258,6 +262,14 @@ def _open(table: str) -> DeltaTable:
             f"{table}: written with schema version {found}, this Lexray reads up to {SCHEMA_VERSION}; update Lexray"
         )
     return delta
+
+
+def _parquet_file(path: str) -> pyarrow.dataset.Dataset:
+    system, root = filesystem(path)
+    try:
+        return pyarrow.dataset.dataset(root, format="parquet", filesystem=system)
+    except pa.ArrowInvalid as error:
+        raise LexrayError(f"{path}: neither a table nor a Parquet file: {str(error).splitlines()[0]}") from None
 
 
 def _arrow_schema(delta: DeltaTable) -> pa.Schema:

@@ -250,7 +250,7 @@ def _is_json(line: str) -> bool:
 def _exit_code(details: JobDetails) -> int:
     if details.status == JobStatus.SUCCEEDED:
         return 0
-    code = details.driver_exit_code
+    code: int | None = details.driver_exit_code
     if not code:
         return EXIT_FAILED
     return code if code > 0 else 128 - code

@@ -49,6 +49,10 @@ class Run:
         for start in range(0, len(batch), _MAX_METRICS):
             self.client.log_batch(self.run_id, metrics=batch[start : start + _MAX_METRICS])
 
+    def last_step(self, name: str) -> int:
+        """Last step at which a metric was logged, 0 where it never was: what a resumed training must not repeat."""
+        return max((metric.step for metric in self.client.get_metric_history(self.run_id, _key(name))), default=0)
+
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags."""
         for name, value in values.items():

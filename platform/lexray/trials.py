@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -10,7 +11,6 @@ from ray.tune.experiment import Trial as RayTrial
 
 from lexray import tracking
 from lexray.config import TrackingConfig
-from lexray.errors import meant_for_people
 from lexray.progress import Task
 
 #: Epochs between two calls to MLflow of one trial.
@@ -72,6 +72,10 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         self.metric, self.mode = metric, mode
         self.trials: dict[str, Trial] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune writes its callbacks down to restore a search elsewhere; open runs cannot go there, and we start again.
+        return {}
+
     def best(self) -> Trial | None:
         """The trial with the best value of the metric in any epoch, of those that did not fail."""
         sign = 1 if self.mode == "min" else -1
@@ -109,9 +113,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """Close its run as failed; the search goes on."""
         this = self.trials[trial.trial_id]
-        error = trial.get_pickled_error() or trial.get_error()
-        told = error and (meant_for_people(error) or str(error).strip().splitlines()[-1])
-        this.status, this.error = "failed", str(told or "its process died")
+        this.status, this.error = "failed", _last_line(trial.error_file) or "its process died"
         this.run.tags({"error": this.error})
         self._end(this)
 
@@ -126,3 +128,11 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
     def _log(self, trial: Trial) -> None:
         trial.run.series(trial.history[trial.logged :], trial.logged + 1)
         trial.logged = len(trial.history)
+
+
+def _last_line(error_file: str | None) -> str:
+    """What a stack trace ends with: the error itself."""
+    if error_file is None or not Path(error_file).is_file():
+        return ""
+    lines = [line.strip() for line in Path(error_file).read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -167,7 +167,7 @@ def light_curve(theme: Theme, curve: LightCurve) -> Figure:
     good = np.where(seen, good, np.nan)
     clock = axis(events.time) * 1000
 
-    figure = Figure(figsize=(7.2, 1.25 + 1.05 * bands))
+    figure = Figure(figsize=(6.2, 1.1 + 0.95 * bands))
     rows = np.atleast_1d(figure.subplots(bands, 1, sharex=True))
     for b, ax in enumerate(rows):
         counts = np.histogram(clock[events.band == b], edges)[0]
@@ -175,7 +175,7 @@ def light_curve(theme: Theme, curve: LightCurve) -> Figure:
         ax.errorbar(
             (edges[:-1] + edges[1:])[seen] / 2000,
             level[seen],
-            yerr=(np.sqrt(np.maximum(counts, 1)) / good)[seen],
+            yerr=(np.sqrt(counts) / good)[seen],
             fmt="o",
             ms=2.6,
             lw=0.8,
@@ -184,13 +184,22 @@ def light_curve(theme: Theme, curve: LightCurve) -> Figure:
             zorder=2,
         )
         if curve.truth is not None and b < len(curve.truth.rate):
-            ax.stairs(curve.truth.rate[b], axis(curve.truth.edges), color=theme.ink, lw=1.1, ls=(0, (4, 2)), zorder=3)
+            ax.stairs(
+                curve.truth.rate[b],
+                axis(curve.truth.edges),
+                color=theme.ink,
+                lw=1.1,
+                ls=(0, (4, 2)),
+                baseline=None,
+                zorder=3,
+            )
         if curve.rate is not None and b < len(curve.rate.rate):
             shown = axis(curve.rate.edges)
-            ax.stairs(curve.rate.rate[b], shown, color=theme.band(b), lw=1.9, zorder=4)
+            ax.stairs(curve.rate.rate[b], shown, color=theme.band(b), lw=1.9, baseline=None, zorder=4)
             ax.stairs(curve.rate.rate[b], shown, color=theme.band(b), alpha=0.13, fill=True, lw=0, zorder=1)
         _mark_gaps(theme, ax, events, cut)
-        highest = np.nanmax(level[seen], initial=0.0)
+        drawn = [r.rate[b].max() for r in (curve.rate, curve.truth) if r is not None and b < len(r.rate)]
+        highest = max(np.max(level[seen], initial=0.0), 0.0 if np.any(counts) else max(drawn, default=0.0))
         ax.set_ylim(0, 1.15 * highest if highest > 0 else 1)
         ax.set_xlim(0, span / 1000)
         ax.locator_params(axis="y", nbins=3)
@@ -224,7 +233,7 @@ class Bar:
 
 def gain_chart(theme: Theme, bars: Sequence[Bar]) -> Figure:
     """Held-out gain of each model in bits per photon."""
-    figure = Figure(figsize=(7.2, 0.75 + 0.52 * len(bars)))
+    figure = Figure(figsize=(5.9, 0.75 + 0.5 * len(bars)))
     ax = figure.subplots()
     colours = {"ours": theme.accent, "baseline": theme.muted, "ceiling": "none"}
     for y, bar in enumerate(bars):
@@ -251,6 +260,7 @@ def gain_chart(theme: Theme, bars: Sequence[Bar]) -> Figure:
     ax.invert_yaxis()
     ax.axvline(0, color=theme.ink, lw=1)
     ax.margins(x=0.12)
+    ax.locator_params(axis="x", nbins=6)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("held-out gain over a constant rate (bits per photon)")
     return figure
@@ -274,7 +284,7 @@ def gain_by_group(theme: Theme, groups: Mapping[str, Mapping[str, float]], ours:
         zip([m for m in models if m != ours], (("s", theme.muted), ("|", theme.ink), ("x", theme.second)), strict=False)
     )
     styles[ours] = ("o", theme.accent)
-    figure = Figure(figsize=(7.2, 0.95 + 0.34 * len(names)))
+    figure = Figure(figsize=(5.9, 0.95 + 0.3 * len(names)))
     ax = figure.subplots()
     for y, name in enumerate(names):
         values = list(groups[name].values())
@@ -298,7 +308,7 @@ def retrieval_curve(theme: Theme, ranks: Mapping[str, NDArray[np.int64]]) -> Fig
     """Share of queries whose own partner is among the best k, for every k, beside chance."""
     n = len(next(iter(ranks.values())))
     k = np.arange(1, n + 1)
-    figure = Figure(figsize=(7.2, 4.0))
+    figure = Figure(figsize=(9.6, 3.7))
     ax = figure.subplots()
     for (name, rank), colour, style in zip(ranks.items(), (theme.accent, theme.second), ("-", "--"), strict=False):
         recall = np.searchsorted(np.sort(rank), k, side="right") / n

@@ -23,6 +23,7 @@ MODELS = {
 HEADLINES = (
     "heldout_gain.autodecoder",
     "heldout_gain.bayesian_blocks",
+    "heldout_gain.autodecoder_over_bayesian_blocks",
     "heldout_gain.true_rate",
     "heldout_gain.autodecoder_share_of_ceiling",
     "retrieval.text_to_xray.recall_at_10",
@@ -124,6 +125,13 @@ def measure_gain(found: Findings, scores: Sequence[Score], seed: int) -> None:
         found.metrics |= {f"heldout_gain.{model}_high": high}
         row = Row(name, value, low, high, 0.0, "constant rate", len(mine), "bits", strong=model == "autodecoder")
         found.add(GAIN, row)
+    both = [s for s in scores if {"bayesian_blocks", "autodecoder"} <= set(s.log_likelihood)]
+    if both:
+        value, low, high = _gain(both, "autodecoder", seed, "bayesian_blocks")
+        name = "heldout_gain.autodecoder_over_bayesian_blocks"
+        found.metrics |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        words = "autodecoder less Bayesian Blocks, source by source"
+        found.add(GAIN, Row(words, value, low, high, 0.0, "no difference", len(both), "bits"))
     known = [s for s in scores if {"true_rate", "autodecoder"} <= set(s.log_likelihood)]
     if known and (ceiling := _gain(known, "true_rate", seed)[0]) > 0:
         for model in ("autodecoder", "bayesian_blocks"):
@@ -143,23 +151,23 @@ def gains_by_class(scores: Sequence[Score], class_of: Mapping[str, str]) -> dict
     return groups
 
 
-def _value(scores: Sequence[Score], model: str) -> float:
+def _value(scores: Sequence[Score], model: str, against: str = "constant") -> float:
     return gain(
         [s.log_likelihood[model] for s in scores],
-        [s.log_likelihood["constant"] for s in scores],
+        [s.log_likelihood[against] for s in scores],
         [s.n_held for s in scores],
     )
 
 
-def _gain(scores: Sequence[Score], model: str, seed: int) -> tuple[float, float, float]:
+def _gain(scores: Sequence[Score], model: str, seed: int, against: str = "constant") -> tuple[float, float, float]:
     low, high = gain_interval(
         [s.log_likelihood[model] for s in scores],
-        [s.log_likelihood["constant"] for s in scores],
+        [s.log_likelihood[against] for s in scores],
         [s.n_held for s in scores],
         [s.source_id for s in scores],
         seed,
     )
-    return _value(scores, model), low, high
+    return _value(scores, model, against), low, high
 
 
 def measure_retrieval(

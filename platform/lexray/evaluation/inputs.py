@@ -105,6 +105,30 @@ def _representation(
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is known of the events table's sources.
+
+    Attributes
+    ----------
+    splits : dict
+        Source → 'train', 'val' or 'test'.
+    labels : dict
+        Source → column → value; empty without labels.
+    summaries : dict
+        Source → summary.
+    """
+
+    splits: dict[str, str]
+    labels: dict[str, dict[str, Any]]
+    summaries: dict[str, str]
+
+    @property
+    def class_of(self) -> dict[str, str]:
+        """Source → class, where it has one."""
+        return {source: row["class"] for source, row in self.labels.items() if isinstance(row.get("class"), str)}
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Test sources with both embeddings, row by row.
 

@@ -100,7 +100,7 @@ def light_curve_picture(
     if len(e.gti) > 1:
         parts.append(f"{len(e.gti)} good-time intervals")
     if gained is not None:
-        parts.append(f"gain {gained:+.3f} bits per photon")
+        parts.append(f"gain {gained:+.3f} bits per photon".replace("-", "−"))
     lines = "Points: counts in bins, with √n bars."
     if curve.rate is not None:
         lines += " Line: the reconstructed rate, fitted to all photons."
@@ -111,7 +111,7 @@ def light_curve_picture(
     return Picture(
         figures.draw(folder, name, partial(figures.light_curve, curve=curve)),
         f"{why}: {kind + ' ' if kind else ''}{e.object or e.source_id}",
-        f"{e.detection_id} · {', '.join(parts)}. {lines}",
+        f"{e.detection_id} · {', '.join(parts)}. {lines}" + (f" File: {Path(e.file).name}." if e.file else ""),
         f"Light curve of {e.detection_id} in {len(e.bands)} energy bands",
     )
 
@@ -127,7 +127,8 @@ def space_pictures(
             figures.draw(folder, "shared_space", partial(space.space_map, xray=xray, text=text, classes=classes)),
             "A map of the shared space",
             "Test sources only, both embeddings of each, joined by a line: short lines mean that X-rays and words "
-            "agree. Laid out by t-SNE: who is whose neighbour can be trusted, distances between far groups cannot.",
+            "agree. The constant offset between the two is taken off. Laid out by t-SNE: who is whose neighbour can be "
+            "trusted, distances between far groups cannot.",
             f"Scatter plot of {len(classes)} test sources' X-ray and text embeddings, coloured by class",
         ),
         "retrieval": Picture(

@@ -59,7 +59,7 @@ def probe(
         'train', 'val' or 'test'.
     method : {'ridge', 'forest'}
         Ridge regression on standardised features, its penalty by cross-validation within the training sources; or a
-        random forest of 200 trees.
+        random forest of 100 trees.
     seed, draws : int
         Of the forest and of the bootstrap.
 
@@ -77,7 +77,7 @@ def probe(
         model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 19)))
     elif method == "forest":
         model = RandomForestRegressor(
-            n_estimators=200, min_samples_leaf=2, max_features=1 / 3, random_state=seed, n_jobs=1
+            n_estimators=100, min_samples_leaf=2, max_features=1 / 3, random_state=seed, n_jobs=1
         )
     else:
         raise ValueError(f"method must be 'ridge' or 'forest', got {method!r}")

@@ -106,6 +106,9 @@ def lineage(paths: Sequence[str]) -> list[Step]:
 
     def visit(path: str) -> None:
         provenance = storage.read_provenance(path)
+        if provenance is None:  # a file within an output, such as a simulation's labels
+            path = path.rpartition("/")[0]
+            provenance = storage.read_provenance(path) if path else None
         if path in steps or provenance is None:
             return
         said = provenance["report"]
@@ -115,7 +118,7 @@ def lineage(paths: Sequence[str]) -> list[Step]:
             job=said["job"],
             out=path,
             version=said["version"],
-            counts={key: value for key, value in said["counts"].items() if not isinstance(value, dict | list)},
+            counts={key: value for key, value in said["counts"].items() if isinstance(value, int | float) and value},
             seconds=said["seconds"],
             mlflow_run=said["mlflow_run"] or "",
             lexray=provenance["lexray"],
@@ -134,20 +137,20 @@ def tiles(metrics: Mapping[str, float]) -> list[Tile]:
     if ours is not None:
         share = metrics.get("heldout_gain.autodecoder_share_of_ceiling")
         top = ours / share if share and share > 0 else metrics.get("heldout_gain.true_rate") or max(ours, blocks) * 1.2
-        note = "bits per held-out photon" + (f", {share:.0%} of what the true rate gains" if share else "")
+        note = "bits per held-out photon" + (f", {100 * share:.0f} % of what the true rate gains" if share else "")
         found.append(_tile("Reconstruction", f"{ours:.3f}", note, ours, top, blocks, f"Bayesian Blocks {blocks:.3f}"))
     recall = metrics.get("retrieval.text_to_xray.recall_at_10")
     if recall is not None:
         chance = metrics["retrieval.chance.recall_at_10"]
         note = f"of texts find their source among the best 10 of {metrics['retrieval.n_sources']:.0f}"
-        times = f"chance {chance:.1%}; this is {recall / chance:.1f} times that"
-        found.append(_tile("Text finds X-rays", f"{recall:.0%}", note, recall, 1.0, chance, times))
+        times = f"chance {100 * chance:.1f} %; this is {recall / chance:.1f} times that"
+        found.append(_tile("Text finds X-rays", f"{100 * recall:.0f} %", note, recall, 1.0, chance, times))
     accuracy = metrics.get("classification.aligned.accuracy")
     if accuracy is not None:
         majority = metrics["classification.majority"]
         note = "of test sources get their class from their neighbours"
-        name = f"the commonest class {majority:.0%}"
-        found.append(_tile("Class", f"{accuracy:.0%}", note, accuracy, 1.0, majority, name))
+        name = f"the commonest class {100 * majority:.0f} %"
+        found.append(_tile("Class", f"{100 * accuracy:.0f} %", note, accuracy, 1.0, majority, name))
     for column, words in (("hr_hs", "Hardness"), ("hr_ms", "Hardness")):
         r2 = metrics.get(f"regression.{column}.aligned.ridge.r2")
         if r2 is not None:
@@ -164,14 +167,16 @@ def _tile(title: str, value: str, note: str, filled: float, top: float, tick: fl
 
 
 def shown(value: float | None, unit: str) -> str:
-    """A figure as the table prints it."""
+    """A figure as the table prints it, with a true minus sign."""
     if value is None:
         return ""
     if unit == "%":
-        return f"{100 * value:.1f} %"
-    if unit == "rank":
-        return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
-    return f"{value:.3f}" if unit == "bits" else f"{value:.2f}"
+        text = f"{100 * value:.1f} %"
+    elif unit == "rank":
+        text = f"{value:.0f}" if value == round(value) else f"{value:.1f}"
+    else:
+        text = f"{value:.3f}" if unit == "bits" else f"{value:.2f}"
+    return text.replace("-", "−")
 
 
 def interval(row: Row) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
@@ -14,6 +15,10 @@ from lexray.evaluation.figures import CLASSES, MARKERS, Theme, class_colour, cla
 
 def layout(xray: ArrayLike, text: ArrayLike, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Place pairs of embeddings on a plane, near where they are near in the space.
+
+    Contrastive training leaves a constant offset between the modalities (Liang et al. 2022, arXiv:2203.02053), which
+    moves no source past another but would put X-rays on one side of the page and words on the other. Each modality's
+    mean is therefore taken off first.
 
     Parameters
     ----------
@@ -28,7 +33,7 @@ def layout(xray: ArrayLike, text: ArrayLike, seed: int = 0) -> tuple[NDArray[np.
         By t-SNE over both together (cosine distances); by principal components where there are fewer than 20 points.
     """
     x, y = np.asarray(xray, dtype=np.float64), np.asarray(text, dtype=np.float64)
-    both = np.concatenate([x, y])
+    both = np.concatenate([x - x.mean(axis=0), y - y.mean(axis=0)])
     if len(both) < 20:
         placed = PCA(n_components=2, random_state=seed).fit_transform(both)
     else:
@@ -45,10 +50,12 @@ def space_map(
 ) -> Figure:
     """X-ray points filled, text points hollow, a line between the two of one source; colour and marker by class."""
     order = class_order(classes)
-    figure = Figure(figsize=(9.0, 6.6))
+    figure = Figure(figsize=(9.6, 6.2))
     ax = figure.subplots()
-    for a, b, name in zip(xray, text, classes, strict=True):
-        ax.plot([a[0], b[0]], [a[1], b[1]], color=class_colour(theme, name, order), lw=0.5, alpha=0.25, zorder=1)
+    colours = [class_colour(theme, name, order) for name in classes]
+    ax.add_collection(
+        LineCollection(list(np.stack([xray, text], axis=1)), colors=colours, lw=0.5, alpha=0.25, zorder=1)
+    )
     for name in [*order, None]:
         mine = np.array([(c or None) == name for c in classes])
         if not mine.any():
@@ -81,14 +88,14 @@ def training_curves(theme: Theme, histories: Mapping[str, Sequence[tuple[int, fl
     histories : mapping
         Metric → (step, value) pairs.
     """
-    columns = min(len(histories), 3)
+    columns = min(len(histories), 4)
     lines = -(-len(histories) // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.5 * lines))
+    figure = Figure(figsize=(2.6 * columns, 2.1 * lines))
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     for ax, (name, points) in zip(grid, histories.items(), strict=False):
         steps, values = zip(*sorted(points), strict=True)
         ax.plot(steps, values, color=theme.accent, lw=1.8)
-        ax.set_title(name, fontsize=9)
+        ax.set_title(name, fontsize=8)
         ax.set_xlabel("step")
     for ax in grid[len(histories) :]:
         ax.set_visible(False)

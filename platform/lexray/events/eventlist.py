@@ -60,6 +60,8 @@ class GoodTimeIntervals:
     def good_time_before(self, time: ArrayLike) -> Float64s:
         """Good time elapsed until each time, in seconds; the clock that stops in gaps."""
         t = np.asarray(time, dtype=np.float64)
+        if not len(self):
+            return np.zeros(t.shape)
         elapsed = np.concatenate([[0.0], np.cumsum(self.stop - self.start)])
         i = np.searchsorted(self.start, t, side="right") - 1
         inside = np.clip(t - self.start[np.maximum(i, 0)], 0.0, (self.stop - self.start)[np.maximum(i, 0)])

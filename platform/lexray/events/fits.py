@@ -164,8 +164,7 @@ def _good_times(file: fitsio.FITS, hdus: list[Hdu], events: Header, clock: Clock
     for hdu in hdus:
         if not _is_gti(hdu):
             continue
-        columns = hdu.header.columns()
-        start, stop = (_require(columns, name, f"extension {hdu.name}") for name in ("start", "stop"))
+        start, stop = (_require(hdu.header, name, f"extension {hdu.name}") for name in ("start", "stop"))
         own = Clock.of(hdu.header.over(events))  # what the extension does not repeat is as for the events
         ahead = own.ahead_of(clock)
         rows = file[hdu.index].read(columns=[start.name, stop.name]) if hdu.rows else None
@@ -191,10 +190,9 @@ def _is_gti(hdu: Hdu) -> bool:
 @_SILENT
 def _read_columns(file: fitsio.FITS, table: Hdu, mission: Mission) -> tuple[Float64s, Float64s, NDArray[np.bool_]]:
     """Times as in the column, energies in keV (NaN where there is none), and which events are overflow."""
-    columns = table.header.columns()
-    time = _require(columns, "time", "the events table")
-    energy = columns.get(mission.energy_column) if mission.energy_column else None
-    pi = columns.get("pi")
+    time = _require(table.header, "time", "the events table")
+    energy = _find(table.header, mission.energy_column) if mission.energy_column else None
+    pi = _find(table.header, "pi")
     rows = file[table.index].read(columns=[column.name for column in (time, energy, pi) if column is not None])
     channel = None if pi is None else _numbers(rows[pi.name], pi)
     if energy is not None:
@@ -205,7 +203,7 @@ def _read_columns(file: fitsio.FITS, table: Hdu, mission: Mission) -> tuple[Floa
         kev = mission.pi_to_kev(channel)
     else:
         wanted = f"'{mission.energy_column}' or 'pi'" if mission.energy_column else "'pi'"
-        raise RefusedInput("missing_column", f"the events table has no column {wanted}; it has {_names(columns)}")
+        raise RefusedInput("missing_column", f"the events table has no column {wanted}; it has {_names(table.header)}")
     overflow = np.zeros(len(rows), dtype=bool)
     if channel is not None and mission.overflow_pi is not None:
         overflow = channel == mission.overflow_pi
@@ -222,14 +220,20 @@ def _numbers(values: NDArray[np.generic], column: Column) -> Float64s:
     return numbers
 
 
-def _require(columns: dict[str, Column], name: str, where: str) -> Column:
-    if name not in columns:
-        raise RefusedInput("missing_column", f"{where} has no column '{name}'; it has {_names(columns)}")
-    return columns[name]
+def _find(header: Header, name: str) -> Column | None:
+    number = header.columns.get(name)
+    return None if number is None else header.column(number)
 
 
-def _names(columns: dict[str, Column]) -> str:
-    return ", ".join(column.name for column in columns.values()) or "none"
+def _require(header: Header, name: str, where: str) -> Column:
+    column = _find(header, name)
+    if column is None:
+        raise RefusedInput("missing_column", f"{where} has no column '{name}'; it has {_names(header)}")
+    return column
+
+
+def _names(header: Header) -> str:
+    return ", ".join(header.column(number).name for number in header.columns.values()) or "none"
 
 
 @_SILENT

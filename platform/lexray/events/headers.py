@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,10 +54,11 @@ class Header:
         card = self._cards.get(key)
         if card is None or card[8:10] != "= ":
             return ""
-        quoted = _STRING.match(card, 10)
-        if quoted:
-            return quoted[1].replace("''", "'").strip()
-        return card[10:].split("/", 1)[0].strip()
+        if "'" in card:  # most values are plain numbers: only where there is a quote it may be a string
+            quoted = _STRING.match(card, 10)
+            if quoted:
+                return quoted[1].replace("''", "'").strip()
+        return card[10:].partition("/")[0].strip()
 
     def number(self, key: str) -> float:
         """Value as a number; NaN where the keyword is absent or holds none."""
@@ -80,14 +82,18 @@ class Header:
             raise RefusedInput("bad_structure", f"the header's {key} is {text!r}, not a whole number")
         return int(text)
 
-    def columns(self) -> dict[str, Column]:
-        """Columns of a binary table by lower-case name; of two with one name the first."""
-        found: dict[str, Column] = {}
-        for i in range(1, self.integer("TFIELDS", 0) + 1):
-            name = self.text(f"TTYPE{i}")
-            null = self.integer(f"TNULL{i}") if self.text(f"TNULL{i}") else None
-            found.setdefault(name.lower(), Column(name, self.text(f"TUNIT{i}"), null))
+    @cached_property
+    def columns(self) -> dict[str, int]:
+        """Numbers, from 1, of a binary table's columns by lower-case name; of two with one name the first."""
+        found: dict[str, int] = {}
+        for number in range(1, self.integer("TFIELDS", 0) + 1):
+            found.setdefault(self.text(f"TTYPE{number}").lower(), number)
         return found
+
+    def column(self, number: int) -> Column:
+        """One of `columns`."""
+        null = self.integer(f"TNULL{number}") if self.text(f"TNULL{number}") else None
+        return Column(self.text(f"TTYPE{number}"), self.text(f"TUNIT{number}"), null)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Simulated sources: what they are, and what Chandra's ACIS would have recorded of them.
 
 Each source has a generator of its own, made from the archive's seed and the source's index: source 17 is the same in an
-archive of 20 sources and of 20,000. What is left out: pile-up, the energy dependence of the point spread function, and
-frames. Arrival times are continuous, as after CIAO's randomisation within a frame; `TIMEDEL` still says 3.2 s.
+archive of 20 sources and of 20,000.
 """
 
 from dataclasses import dataclass
@@ -10,83 +9,18 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
-from lexray.events.pointing import Pointing, draw_pointing
-from lexray.events.sourceclasses import SourceClass, class_at, log_normal
-from lexray.events.spectra import ENERGY_EDGES, ZONE_EDGES, Array, Spectrum, draw_energies, zone_shares
-from lexray.events.variability import CELLS, TrueRate
+from lexray.events.eventlist import EventList, GoodTimeIntervals
+from lexray.events.observation import BAND_ZONES, BANDS, FRAME_TIME, MJDREF, Observation, draw_windows, observe
+from lexray.events.sourceclasses import SourceClass, class_at
+from lexray.events.spectra import ENERGY_EDGES, ZONE_EDGES, Array, Spectrum, zone_shares
+from lexray.events.variability import TrueRate
 from lexray.events.variation import Variation, draw_variation
 from lexray.sources import name_from_position
-
-#: Chandra's default bands, keV.
-BANDS = Bands(ZONE_EDGES[1:5])
-#: Zones of `TrueRate` that are the bands.
-BAND_ZONES = slice(1, 4)
-#: MJD of Chandra's time zero.
-MJDREF = 50814.0
-FRAME_TIME = 3.2
-#: Width of a PI channel in eV, and the channel of everything above the last.
-PI_WIDTH, PI_OVERFLOW = 14.6, 1024
 
 # Irrational steps of the two low-discrepancy sequences that spread classes and positions: every class occurs in any 25
 # consecutive sources, and no two right ascensions meet. √2 − 1 and the golden ratio are independent over the integers.
 _CLASS_STEP, _POSITION_STEP = 2**0.5 - 1, (5**0.5 - 1) / 2
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One source in one observation, as the event file holds it.
-
-    Attributes
-    ----------
-    obs_id : str
-        Unique in the archive.
-    t_start, t_stop : float
-        The observation's ends in Chandra's seconds; good time begins later and ends earlier.
-    gti : GoodTimeIntervals
-        Chandra's seconds.
-    dtcor : float
-        Live fraction: exposure = ontime × dtcor.
-    rate : TrueRate
-        Against seconds since the first good time.
-    pointing : Pointing
-    time : f8[N]
-        Chandra's seconds, sorted; some lie outside the good time.
-    energy : f4[N]
-        eV; some lie outside the bands.
-    pi : i4[N]
-        1024 is overflow.
-    x, y : f4[N]
-        Sky pixels.
-    grade : i2[N]
-    """
-
-    obs_id: str
-    t_start: float
-    t_stop: float
-    gti: GoodTimeIntervals
-    dtcor: float
-    rate: TrueRate
-    pointing: Pointing
-    time: Array
-    energy: NDArray[np.float32]
-    pi: NDArray[np.int32]
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
-    grade: NDArray[np.int16]
-
-    @cached_property
-    def true_rate(self) -> Array:
-        """Mean rate of each band in `CELLS` equal cells since the first good time, f8[3, CELLS] ct/s of ontime."""
-        return self.rate.cells(CELLS)[BAND_ZONES]
-
-    @cached_property
-    def usable(self) -> NDArray[np.bool_]:
-        """Which events lie in good time and in a band, bool[N]."""
-        in_band = BANDS.index(self.energy / np.float32(1000)) >= 0
-        return np.asarray(in_band & (self.pi < PI_OVERFLOW) & self.gti.contains(self.time))
 
 
 @dataclass(frozen=True)
@@ -230,7 +164,7 @@ def simulate_source(seed: int, index: int) -> SimulatedSource:
     spectrum = source_class.spectrum(generator)
     counts, absorbed, unabsorbed = spectrum.counts()
     shares = zone_shares(counts)
-    windows = _draw_windows(generator, int(generator.choice([1, 2, 3], p=[0.4, 0.35, 0.25])))
+    windows = draw_windows(generator, int(generator.choice([1, 2, 3], p=[0.4, 0.35, 0.25])))
     variation = draw_variation(source_class, min(gti.stop[-1] for _, gti in windows), generator)
     shapes = variation.shapes([start for start, _ in windows], [gti for _, gti in windows], generator)
     between = 10 ** generator.normal(0.0, source_class.between_dex, len(windows))
@@ -253,7 +187,7 @@ def simulate_source(seed: int, index: int) -> SimulatedSource:
         # Within a zone all events share one spectrum, the mean one of source and background.
         mixture = base * factor * counts + background * flat
         obs_id = str(900_000 + 4 * index + number)
-        observations.append(_observe(obs_id, t_ref, rate, mixture, (ra, dec), generator))
+        observations.append(observe(obs_id, t_ref, rate, mixture, (ra, dec), generator))
 
     mean_rate = counts_wanted / sum(o.gti.ontime * o.dtcor for o in observations)
     distance, redshift = source_class.draw_distance(generator)
@@ -277,74 +211,3 @@ def _good_mean(shape: Array, gti: GoodTimeIntervals) -> Array:
     """Mean over the good time of each zone's shape, f8[Z]."""
     good = gti.exposure(np.linspace(0.0, gti.stop[-1], shape.shape[1] + 1))
     return np.asarray(shape @ good / good.sum())
-
-
-def _draw_windows(generator: np.random.Generator, n: int) -> list[tuple[float, GoodTimeIntervals]]:
-    """Start (Chandra's seconds) and good time (since the start) of `n` observations, in order of time."""
-    starts = generator.uniform(0.8e8, 6.0e8) + np.cumsum(
-        [0.0] + [log_normal(generator, 8e6, 0.6) for _ in range(n - 1)]
-    )
-    windows = []
-    for start in starts:
-        span = float(np.exp(generator.uniform(np.log(8e3), np.log(60e3))))
-        if generator.random() < 1 / 3:
-            lost, n_gaps = generator.uniform(0.05, 0.40) * span, int(generator.integers(1, 4))
-            good = generator.dirichlet(np.full(n_gaps + 1, 3.0)) * (span - lost)
-            gaps = np.append(generator.dirichlet(np.full(n_gaps, 3.0)) * lost, 0.0)
-            stops = np.cumsum(good + gaps) - gaps
-            windows.append((float(start), GoodTimeIntervals(stops - good, stops)))
-        else:
-            windows.append((float(start), GoodTimeIntervals(0.0, span)))
-    return windows
-
-
-def _observe(
-    obs_id: str,
-    t_ref: float,
-    rate: TrueRate,
-    mixture: Array,
-    position: tuple[float, float],
-    generator: np.random.Generator,
-) -> Observation:
-    """Draw an observation's events: the source's, and a few that a reader has to drop."""
-    time, zone = rate.draw(generator)
-    energy = draw_energies(mixture, zone, generator)
-    margin = generator.uniform(5.0, 60.0, 2)
-
-    # Charged particles beyond the last channel, in good time; and events of every kind outside of it.
-    n_overflow = generator.poisson(3e-5 * rate.gti.ontime)
-    edges = np.concatenate([[-margin[0]], np.sort(np.concatenate([rate.gti.start, rate.gti.stop]))])
-    edges = np.append(edges, rate.duration + margin[1])
-    bad = GoodTimeIntervals(edges[0::2], edges[1::2])
-    n_bad = generator.poisson(2.0 + 0.01 * len(time))
-    extra_time = np.concatenate([_uniform_in(rate.gti, n_overflow, generator), _uniform_in(bad, n_bad, generator)])
-    extra_energy = np.concatenate([generator.uniform(15e3, 40e3, n_overflow), generator.uniform(300, 9000, n_bad)])
-
-    time = np.concatenate([time, extra_time])
-    energy = np.concatenate([energy, extra_energy.astype(np.float32)])
-    order = np.argsort(time, kind="stable")
-    time, energy = time[order], energy[order]
-    pointing = draw_pointing(*position, generator)
-    x, y = pointing.scatter(len(time), generator)
-    return Observation(
-        obs_id=obs_id,
-        t_start=t_ref - float(margin[0]),
-        t_stop=t_ref + rate.duration + float(margin[1]),
-        gti=rate.gti.shift(t_ref),
-        dtcor=float(generator.uniform(0.97, 0.99)),
-        rate=rate,
-        pointing=pointing,
-        time=time + t_ref,
-        energy=energy,
-        pi=np.minimum(np.floor(energy.astype(np.float64) / PI_WIDTH) + 1, PI_OVERFLOW).astype(np.int32),
-        x=x,
-        y=y,
-        grade=generator.choice(np.array([0, 2, 3, 4, 6], dtype=np.int16), len(time), p=[0.5, 0.2, 0.1, 0.1, 0.1]),
-    )
-
-
-def _uniform_in(gti: GoodTimeIntervals, n: int, generator: np.random.Generator) -> Array:
-    """`n` times uniform in the intervals, never on their ends."""
-    length = gti.stop - gti.start
-    which = generator.choice(len(length), n, p=length / length.sum())
-    return np.asarray(gti.start[which] + length[which] * generator.uniform(0.001, 0.999, n))

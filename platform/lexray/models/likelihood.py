@@ -6,8 +6,8 @@ A detection observed during its good time :math:`G` with photons :math:`(t_j, b_
 
 With :math:`\log\lambda_b(t) = \sum_k u_{bk} h_k(t)` over hat functions :math:`h_k` at K equidistant knots, the first
 sum is :math:`\sum_{bk} W_{bk} u_{bk}` with :math:`W_{bk} = \sum_{j: b_j = b} h_k(t_j)`, exactly: the photons of a
-detection enter only through `hat_counts`, once. The integral is closed in each cell between two knots. Time is scaled by each
-detection's duration, so that the knots lie at 0, 1/(K − 1) … 1.
+detection enter only through `hat_counts`, once. The integral is closed in each cell between two knots. Time is scaled
+by each detection's duration, so that the knots lie at 0, 1/(K − 1) … 1.
 """
 
 from __future__ import annotations

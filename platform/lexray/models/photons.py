@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Photons:
-    """Arrival times, bands and good-time intervals of N detections.
+    """Arrival times, energies and good-time intervals of N detections.
 
     Attributes
     ----------
@@ -25,6 +25,10 @@ class Photons:
         Good-time intervals of all detections, in seconds since each one's start; sorted and disjoint within one.
     gti_offsets : i8[N + 1]
         As `offsets`, for the intervals.
+    energy : f4[P]
+        Of each photon, in keV.
+    energy_range : f4[N, 2]
+        Lowest and highest edge of each detection's bands, in keV.
     n_bands : int
         B.
     """
@@ -35,6 +39,8 @@ class Photons:
     gti_start: Tensor
     gti_stop: Tensor
     gti_offsets: Tensor
+    energy: Tensor
+    energy_range: Tensor
     n_bands: int
 
     def __len__(self) -> int:
@@ -50,6 +56,8 @@ class Photons:
             torch.cat([p.gti_start for p in several]),
             torch.cat([p.gti_stop for p in several]),
             _join([p.gti_offsets for p in several]),
+            torch.cat([p.energy for p in several]),
+            torch.cat([p.energy_range for p in several]),
             several[0].n_bands,
         )
 
@@ -95,6 +103,8 @@ class Photons:
             self.gti_start[intervals],
             self.gti_stop[intervals],
             gti_offsets,
+            self.energy[photons],
+            self.energy_range[rows],
             self.n_bands,
         )
 
@@ -102,14 +112,8 @@ class Photons:
         """The same detections with only the photons where `chosen`, bool[P], holds."""
         kept = torch.bincount(self.owner[chosen], minlength=len(self))
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])
-        return Photons(
-            self.time[chosen],
-            self.band[chosen],
-            offsets,
-            self.gti_start,
-            self.gti_stop,
-            self.gti_offsets,
-            self.n_bands,
+        return replace(
+            self, time=self.time[chosen], band=self.band[chosen], offsets=offsets, energy=self.energy[chosen]
         )
 
     def thin(self, fraction: float, generator: torch.Generator) -> tuple[Photons, Photons]:

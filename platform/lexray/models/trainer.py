@@ -140,7 +140,7 @@ class Trainer:
         gradients = torch.split(_gradient(latent), [len(r) for _, r in chosen])
         for (part, r), gradient in zip(chosen, gradients, strict=True):
             part.latents.step(r, gradient, latent_rate)
-        return float(loss)
+        return float(loss.detach())
 
     def _step_decoder(self, learning_rate: float) -> None:
         parameters = list(self.decoder.parameters())

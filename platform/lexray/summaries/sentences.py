@@ -63,7 +63,7 @@ def _ends_sentence(text: str, start: int, boundary: re.Match[str]) -> bool:
     if len(word) == 1 and word.isupper():
         # '10^6 K. The' ends one, 'J. Smith' does not; between the two the next word decides.
         leading = before[: found.start()].rstrip()
-        return leading[-1:].isdigit() or leading[-1:] in "})$" or _begins_sentence(text, boundary.end())
+        return leading[-1:].isdigit() or leading.endswith(("}", ")", "$")) or _begins_sentence(text, boundary.end())
     if word.lower() == "al":
         return _begins_sentence(text, boundary.end())
     if word.lower() in _MONTHS:

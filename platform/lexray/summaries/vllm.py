@@ -5,15 +5,17 @@ vLLM pools as the model's own folder says (`modules.json`), the same place that 
 
 import functools
 import importlib.util
+import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import ray.data
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from lexray import storage
 from lexray.errors import LexrayError
@@ -22,6 +24,11 @@ from lexray.summaries.vectors import Written, read_texts, write_vectors
 
 #: Room for attention's keys and values on a CPU, in GiB: a sentence model keeps none between texts.
 _KV_CACHE_GIB = "1"
+#: How often an engine that died is started anew. Ray's default is without end, also where it dies of its first text.
+_RESTARTS = 2
+#: vLLM's attention on a CPU dies of smaller heads.
+_CPU_HEAD_SIZE = 32
+_OURS = f"{LexrayError.__module__}.{LexrayError.__qualname__}: "
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ def embed(summaries: str, model: TextModel, settings: EngineSettings, out: str) 
     Yields
     ------
     Written
-        As the workers write; all replicas have to start before the first.
+        As the workers write. Before the first, an engine has to start.
 
     Raises
     ------
@@ -87,6 +94,8 @@ def embed(summaries: str, model: TextModel, settings: EngineSettings, out: str) 
         If vLLM is absent, or the engine does not start or ends in the middle of the work.
     """
     require_vllm()
+    if not settings.gpu:
+        _require_head_size(model)
     parts = list(storage.part_files(summaries))
     texts = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=max(len(parts), 1)).flat_map(
         lambda row: _texts(summaries, row)
@@ -94,14 +103,30 @@ def embed(summaries: str, model: TextModel, settings: EngineSettings, out: str) 
     written = _processor(model, settings)(texts).map_batches(
         functools.partial(_write, out=out, model=model), batch_format="numpy", batch_size=None
     )
+    data = logging.getLogger("ray.data")
+    level = data.level
+    data.setLevel(logging.CRITICAL)  # what goes wrong is said once, by our error
     try:
         for row in written.iter_rows():
             truncated = row.pop("truncated")
             yield Written(storage.Fragment(**row), truncated)
     except RayError as error:
         raise LexrayError(
-            f"engine vllm with {model.name}: {_cause(error)}; Ray's worker logs have the rest, engine=hf does without it"
+            f"engine vllm with {model.name}: {_cause(error)}; Ray's worker logs say more, engine=hf does without vLLM"
         ) from None
+    finally:
+        data.setLevel(level)
+
+
+def _require_head_size(model: TextModel) -> None:
+    config = json.loads((Path(model.path) / "config.json").read_text())
+    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+    size = config.get("head_dim") or (width // heads if heads and width else _CPU_HEAD_SIZE)
+    if size < _CPU_HEAD_SIZE:
+        raise LexrayError(
+            f"engine vllm with {model.name}: its attention heads have size {size}, and vLLM on a CPU takes "
+            f"{_CPU_HEAD_SIZE} and more; set engine=hf"
+        )
 
 
 def _processor(model: TextModel, settings: EngineSettings) -> Any:
@@ -131,8 +156,13 @@ def _processor(model: TextModel, settings: EngineSettings) -> Any:
         runtime_env={"env_vars": _environment(model)},
     )
     processor = build_processor(config, preprocess=functools.partial(_tokenize, model=model), postprocess=_vector)
-    stage = processor.get_stage_by_name("vLLMEngineStage")
-    stage.fn = _speaking(stage.fn)
+    name = "vLLMEngineStage"
+    stage = processor.get_stage_by_name(name)
+    # A copy: assigning to the stage's field would work out its resources anew, and ask for a GPU.
+    restarts = {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
+    processor.stages[name] = stage.model_copy(
+        update={"fn": _speaking(stage.fn), "map_batches_kwargs": stage.map_batches_kwargs | restarts}
+    )
     return processor
 
 
@@ -163,10 +193,8 @@ def _quieten() -> None:
     # Building a processor calls ray.init again, which is harmless and would say so.
     logging.getLogger("ray._private.worker").setLevel(logging.WARNING)
     # ray.llm's modules give themselves handlers that print, unless their parent has one when they are imported.
-    # What goes wrong is said once, by our error.
-    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)
     parent = logging.getLogger("ray.llm")
-    parent.setLevel(logging.WARNING)
+    parent.setLevel(logging.ERROR)
     if not parent.handlers:
         parent.addHandler(logging.NullHandler())
 
@@ -215,6 +243,10 @@ def _write(batch: dict[str, Any], out: str, model: TextModel) -> dict[str, Any]:
 
 
 def _cause(error: RayError) -> str:
-    """The last line of a worker's stack trace, which is the error's own."""
+    """Why an engine did not go on, for a person."""
+    if isinstance(error, RayActorError):
+        return f"it died {_RESTARTS + 1} times"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("lexray.errors.LexrayError: ") if lines else type(error).__name__
+    # A worker's stack trace holds the error's own line, and Ray may add advice behind it.
+    ours = [line.partition(_OURS)[2] for line in lines if _OURS in line]
+    return (ours or lines[-1:] or [type(error).__name__])[-1]

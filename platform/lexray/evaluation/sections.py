@@ -1,0 +1,137 @@
+"""Sections of the report, each from its tables to figures and pictures."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import mlflow
+from mlflow.tracking import MlflowClient
+
+from lexray import storage
+from lexray.evaluation import figures, findings, inputs, pictures, space
+from lexray.evaluation.figures import LightCurve
+from lexray.evaluation.findings import Findings
+from lexray.evaluation.heldout import PiecewiseRate, Score
+from lexray.evaluation.inputs import Known
+from lexray.evaluation.report import Example, Picture, Step
+from lexray.events.eventlist import EventList
+from lexray.progress import Progress
+
+#: Most light curves of real files in the report.
+_MAX_REAL = 6
+#: Most panels of training curves.
+_MAX_CURVES = 12
+
+
+def space_section(
+    found: Findings,
+    folder: Path,
+    known: Known,
+    embeddings: str | None,
+    latents: str | None,
+    text_embeddings: str | None,
+    seed: int,
+) -> tuple[dict[str, Picture], list[Example]]:
+    """Retrieval, properties and classes, with their pictures and examples; what lacks its table is left out by name."""
+    drawn: dict[str, Picture] = {}
+    examples: list[Example] = []
+    representations = [] if latents is None else [inputs.latent_features(latents, known.splits)]
+    if embeddings is None:
+        found.left_out.append("retrieval and the map: no embeddings table was given")
+    else:
+        table = storage.read(embeddings)
+        xray, text = inputs.aligned_features(table, known.splits), inputs.aligned_text(table, known.splits)
+        representations.append(xray)
+        pairs = inputs.test_pairs(xray, text)
+        if pairs.source_ids:
+            ranks = findings.measure_retrieval(found, pairs.xray, pairs.text, seed)
+            drawn |= pictures.space_pictures(folder, pairs, ranks, known.class_of, seed)
+            examples = pictures.examples(pairs, ranks["text → X-ray"], known.class_of, known.summaries)
+        else:
+            found.left_out.append("retrieval and the map: no test source has both X-rays and words")
+    if text_embeddings is not None:
+        representations.append(inputs.text_features(text_embeddings, known.splits))
+    if known.labels:
+        probes = findings.measure_properties(found, representations, known.labels, seed)
+        neighbours = findings.measure_classes(found, representations, known.class_of, seed)
+        drawn |= pictures.probe_pictures(folder, probes, neighbours)
+    else:
+        found.left_out.append("properties and classes: no labels were given, or none for these sources")
+    return drawn, examples
+
+
+def light_section(
+    folder: Path,
+    known: Known,
+    scores: Sequence[Score],
+    events: str,
+    rates: str | None,
+    true_rates: str | None,
+    reconstruct: Callable[[Sequence[EventList]], Sequence[PiecewiseRate]] | None,
+    progress: Progress,
+) -> list[Picture]:
+    """Light curves of the best, the median and the worst of the test, and of real files wherever they fall.
+
+    Parameters
+    ----------
+    folder : Path
+        Where pictures go.
+    known : Known
+        Splits and classes.
+    scores : sequence of Score
+        Of the test detections.
+    events, rates, true_rates : str or None
+        Tables.
+    reconstruct : callable, optional
+        Gives the rates that `rates` lacks.
+    progress : Progress
+        Counts the light curves.
+    """
+    chosen = pictures.chosen_detections(scores)
+    names: dict[str, tuple[str, float | None]] = {
+        score.detection_id: (f"{name.capitalize()} of the test", gained) for name, (score, gained) in chosen.items()
+    }
+    table = storage.read(events, ["detection_id", "source_id", "mission", "flags"], order="detection_id")
+    real = [row for row in table.to_pylist() if row["mission"] != "chandra" or "whole_field" in (row["flags"] or [])]
+    for row in real[:_MAX_REAL]:
+        names.setdefault(row["detection_id"], (f"A real file ({known.splits[row['source_id']]})", None))
+    shown = inputs.read_detections(events, list(names))
+    truth, found = inputs.read_rates(true_rates, shown), inputs.read_rates(rates, shown)
+    left = [e for e in shown if e.detection_id not in found]
+    if reconstruct is not None and left:
+        found |= {e.detection_id: rate for e, rate in zip(left, reconstruct(left), strict=True)}
+    made = []
+    with progress.task("light curves", total=len(shown)) as task:
+        for i, e in enumerate(shown):
+            why, gained = names[e.detection_id]
+            curve = LightCurve(e, found.get(e.detection_id), truth.get(e.detection_id))
+            kind = known.class_of.get(e.source_id, "")
+            made.append(pictures.light_curve_picture(folder, f"lightcurve-{i + 1}", curve, why, kind, gained))
+            task.advance()
+    return made
+
+
+def training_section(folder: Path, steps: Sequence[Step], client: MlflowClient) -> dict[str, Picture]:
+    """How the trainings behind the tables went, where the tracking server knows their runs."""
+    histories: dict[str, list[tuple[int, float]]] = {}
+    for step in steps:
+        if not step.job.startswith("train") or not step.mlflow_run:
+            continue
+        try:
+            for name in sorted(client.get_run(step.mlflow_run).data.metrics):
+                points = [(m.step, m.value) for m in client.get_metric_history(step.mlflow_run, name)]
+                if len({step for step, _ in points}) >= 3:
+                    histories[f"{step.job.removeprefix('train ')}: {name}"] = points
+        except mlflow.exceptions.MlflowException:  # tracked elsewhere
+            continue
+    if not histories:
+        return {}
+    first = dict(list(histories.items())[:_MAX_CURVES])
+    return {
+        "training": Picture(
+            figures.draw(folder, "training", partial(space.training_curves, histories=first)),
+            "How the trainings went",
+            "Metrics as MLflow recorded them, against the trainings' own steps.",
+            "Line charts of " + ", ".join(first),
+        )
+    }

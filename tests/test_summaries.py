@@ -1,0 +1,201 @@
+"""Summaries by the extractive engine, and `lexray summarize` on Ray."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lexray import storage
+from lexray.job import execute
+from lexray.jobs.summarize import JOB, Config
+from lexray.literature.files import Paper, read_papers
+from lexray.literature.matching import SourceCatalogue, to_table
+from lexray.progress import Progress
+from lexray.schemas import LITERATURE
+from lexray.summaries.extractive import Corpus, Extractive, grounded, in_order
+from lexray.summaries.masking import mask_names
+from lexray.summaries.sentences import normalise, split_sentences
+from lexray.summaries.vocabulary import count_quantities, terms
+
+BOILERPLATE = "The observations were carried out with good seeing over several nights."
+
+
+def paper(abstract: str | None, **keys: Any) -> dict[str, Any]:
+    empty = dict.fromkeys(LITERATURE.names)
+    return empty | {"source_id": "S 1", "abstract": abstract, **keys}
+
+
+def summarize(papers: Sequence[dict[str, Any]], source_id: str = "S 1", **keys: Any) -> dict[str, Any]:
+    return Extractive(Corpus.of([papers]), **keys).summarize(source_id, papers)
+
+
+def said(row: dict[str, Any]) -> list[str]:
+    return [fact["text"] for fact in json.loads(row["facts"])["sentences"]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("It was found by Smith et al. 2018 near Cen A.", "It is variable."),
+        ("Pulsations (e.g. at 31.6 s) were seen in Dec. 2016.", "The period decreased from 31.71 s to 31.54 s."),
+        ("The luminosity is 4.7 x 10^{39} erg s^{-1}.", "It varies."),
+        ("The plasma has 10^6 K.", "The spectrum is soft."),
+        ("J. Doe et al. find $L_X = 3. \\times 10^{38}$ erg/s in Fig. 2 of Ref. 7.", "2XMM J1 is its name."),
+        ("Is it a ULX?", "Yes!"),
+        ("(It flares.)", "“Quoted,” they say."),
+        ("This agrees with Smith et al.", "We conclude nothing"),
+    ],
+)
+def test_sentences_end_where_they_end(first: str, second: str) -> None:
+    assert split_sentences(f"{first}  \n {second}") == [first, second]
+
+
+@given(st.text(st.sampled_from("aBc. J$!?()1\n é"), max_size=200))
+def test_sentences_joined_are_the_text(text: str) -> None:
+    assert " ".join(split_sentences(text)) == normalise(text)
+
+
+@pytest.mark.parametrize(
+    ("source_id", "text", "masked"),
+    [
+        ("NGC_300_ULX1", "NGC300 ULX-1 is a pulsar.", "The source is a pulsar."),
+        ("NGC 300 ULX1", "Spin of NGC 300 ULX1 in NGC 300", "Spin of the source in its host"),
+        ("M82", "In m 82, M82 X-1 and M82's disk", "In the source, the source X-1 and the source's disk"),
+        ("M82", "M821 and AM82 are others", "M821 and AM82 are others"),
+        ("Cyg X-1", "It flares. The Cyg X-1 system", "It flares. The source system"),
+        ("J0218+4232", "PSR J0218+4232 pulses", "PSR the source pulses"),
+        ("X", "X-ray source X", "X-ray source X"),
+    ],
+)
+def test_names_are_masked_however_they_are_spelled(source_id: str, text: str, masked: str) -> None:
+    assert mask_names(text, source_id) == masked
+
+
+def test_quantities_are_numbers_with_their_units() -> None:
+    assert count_quantities(r"at $62.0 \pm 2.5$ days and 4.7 x 10^{39} erg s^{-1}")[0] == 2
+    assert count_quantities("a photon index of 1.9") == (0, 1)
+    assert count_quantities("two keV sources") == (0, 0)
+    assert terms("The spectra of X-ray binaries") == ["spectra", "x-ray", "binary"]
+
+
+def test_the_most_informative_sentences_of_real_abstracts(real_literature: Path) -> None:
+    papers = [item for item in read_papers(str(real_literature)) if isinstance(item, Paper)]
+    rows = to_table(papers, SourceCatalogue.empty().match(papers, 1.0)).to_pylist()
+    ulx = [row for row in rows if row["source_id"] == "NGC 300 ULX1"]
+    engine = Extractive(Corpus.of([ulx, [row for row in rows if row["source_id"] == "M82"]]))
+    row = engine.summarize("NGC_300_ULX1", ulx)
+    assert row["status"] == "ok"
+    assert len(row["summary"].split()) <= 150
+    assert "4.7 x 10^{39} erg s^{-1}" in row["summary"]
+    assert "31.71 s" in row["summary"]
+    assert "NGC" not in row["summary"]
+    assert any("NGC 300 ULX1" in sentence for sentence in said(row)), "what people read keeps the name"
+    assert "Following its discovery we have been monitoring" not in row["summary"]
+    assert row["grounded"] == 1.0
+    for fact in json.loads(row["facts"])["sentences"]:
+        (origin,) = [p for p in ulx if p["title"] == fact["title"]]
+        assert fact["text"] in normalise(f"{origin['title']}\n{origin['abstract']}")
+    assert row["bibcodes"] == ["2019MNRAS.488.5225V"], "the other paper has none"
+
+
+def test_what_recurs_in_many_sources_papers_is_left_out() -> None:
+    distinct = "The odd morphology suggests a bipolar cavity around it."
+    others = [[paper(f"{BOILERPLATE} Object number {i}.")] for i in range(20)]
+    papers = [paper(f"{BOILERPLATE} {distinct}")]
+    row = Extractive(Corpus.of([papers, *others]), max_words=12).summarize("S 1", papers)
+    assert said(row) == [distinct]
+
+
+def test_what_is_said_twice_is_summarized_once() -> None:
+    papers = [
+        paper("The X-ray spectrum is a power law with photon index 1.9.", year=2001),
+        paper("The X-ray spectrum is a power law with a photon index of 1.9. The period is 62 days.", year=2002),
+    ]
+    sentences = said(summarize(papers))
+    assert len(sentences) == 2
+    assert sentences[-1] == "The period is 62 days."
+
+
+def test_sentences_stand_in_the_order_of_the_papers_and_facts_are_traceable() -> None:
+    papers = [
+        paper("Strong X-ray flares were seen in 2019.", year=2020, bibcode="2020B"),
+        paper("It is an accreting neutron star. A disk eclipse recurs every 5.2 hours.", year=2010, bibcode="2010A"),
+        paper("The column density is 3e21 cm^-2.", year=None, bibcode="undated"),
+    ]
+    row = summarize(papers)
+    facts = json.loads(row["facts"])["sentences"]
+    assert [fact["bibcode"] for fact in facts] == ["2010A", "2010A", "2020B", "undated"]
+    assert row["bibcodes"] == ["2010A", "2020B", "undated"]
+    assert row["n_papers"] == 3
+
+
+def test_names_stay_where_masking_is_switched_off() -> None:
+    papers = [paper("NGC 300 ULX1 is an accreting pulsar.")]
+    assert summarize(papers, "NGC_300_ULX1", mask_names=False)["summary"] == "NGC 300 ULX1 is an accreting pulsar."
+    assert summarize(papers, "NGC_300_ULX1")["summary"] == "The source is an accreting pulsar."
+
+
+def test_sources_that_cannot_be_summarized_say_why() -> None:
+    assert summarize([paper("1234. 5678.")])["reason"] == "no_sentences"
+    row = summarize([paper("flare " * 40)], max_words=30)
+    assert (row["status"], row["reason"], row.get("summary")) == ("failed", "too_long", None)
+
+
+def test_grounding_is_looked_up_and_not_assumed() -> None:
+    papers = [paper("It pulses at 31.6 s.", bibcode="a"), paper("It is in a spiral galaxy.", bibcode="b")]
+    true = {"text": "It pulses at 31.6 s.", "bibcode": "a", "arxiv": None, "title": None}
+    assert grounded([true], papers) == 1.0
+    assert grounded([true, true | {"bibcode": "b"}], papers) == 0.5, "in another paper than the one it names"
+    assert grounded([true | {"text": "It pulses at 31.7 s."}], papers) == 0.0
+
+
+_PIECES = (
+    "The spectrum is a power law", "with photon index 1.9.", "It flares.", "NGC 300", "62 days", "et al.",
+    "(e.g. here)", "$L_X$", "4.7 x 10^{39} erg s^{-1}.", "We discuss", "future work.", "It pulses.", "No", "42.",
+)  # fmt: skip
+_prose = st.lists(st.sampled_from(_PIECES), min_size=1, max_size=30).map(" ".join)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(_prose, st.none() | st.integers(1990, 2030)), min_size=1, max_size=4), st.randoms())
+def test_summaries_are_short_verbatim_and_the_same_in_any_order(
+    texts: list[tuple[str, int | None]], chance: random.Random
+) -> None:
+    papers = [paper(text, year=year, bibcode=str(i)) for i, (text, year) in enumerate(texts)]
+    row = summarize(papers, max_words=40)
+    shuffled = chance.sample(papers, len(papers))
+    assert summarize(shuffled, max_words=40) == row
+    if row["status"] == "ok":
+        assert sum(len(text.split()) for text in said(row)) <= 40
+        assert row["grounded"] == 1.0
+        origins = {p["bibcode"]: normalise(p["abstract"]) for p in papers}
+        assert all(fact["text"] in origins[fact["bibcode"]] for fact in json.loads(row["facts"])["sentences"])
+    assert [p["year"] for p in in_order(shuffled)] == [p["year"] for p in in_order(papers)]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_the_job_summarizes_every_source_where_its_papers_are(tmp_path: Path) -> None:
+    rows = [
+        paper(f"{BOILERPLATE} It is a binary with a period of {i + 2} hours.", source_id=f"S {i // 2}", bibcode=str(i))
+        for i in range(40)
+    ] + [paper("1234.", source_id="S 99")]
+    literature = str(tmp_path / "literature")
+    storage.write(literature, "literature", LITERATURE, pa.Table.from_pylist(rows, schema=LITERATURE), n_parts=8)
+    report = execute(JOB, Config(literature=literature, out=str(tmp_path / "summaries"), max_words=30), Progress())
+    found = storage.read(report.out, order="source_id").to_pylist()
+    assert len(found) == len({row["source_id"] for row in rows}) == 21
+    parts = {row["source_id"]: row["part"] for row in storage.read(literature).to_pylist()}
+    assert all(row["part"] == parts[row["source_id"]] for row in found)
+    assert {row["n_papers"] for row in found if row["status"] == "ok"} == {2}
+    assert report.counts["summaries"] == 20
+    assert report.counts["failed_by_reason"] == {"no_sentences": 1}
+    assert report.metrics["mean_grounded"] == 1.0
+    # The boilerplate is in every source's papers: only a corpus that spans the parts can know it.
+    assert all("hours" in said(row)[0] for row in found if row["status"] == "ok")
