@@ -15,28 +15,23 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import pyarrow.compute as pc
 import pyarrow.fs
 import ray
 from pydantic import Field
 
 from lexray import cluster, storage
-from lexray.autodecoding import load_autodecoder
-from lexray.config import JobConfig
+from lexray.config import JobConfig, resolve_path
 from lexray.evaluation import findings, inputs
-from lexray.evaluation.baselines import bayesian_blocks, constant
 from lexray.evaluation.findings import Findings
-from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, score_models
+from lexray.evaluation.heldout import Score
 from lexray.evaluation.inputs import Known
 from lexray.evaluation.pictures import caveats, gain_pictures
 from lexray.evaluation.report import Page, lineage, render
+from lexray.evaluation.scoring import reconstruct, score_part
 from lexray.evaluation.sections import light_section, space_section, training_section
-from lexray.events.eventlist import EventList, from_table
 from lexray.job import Context, Job, Outcome
 from lexray.sources import SPLITS
 from lexray.splits import read_splits, sources_of
@@ -67,7 +62,7 @@ def run(config: Config, context: Context) -> Outcome:
     found = Findings()
     findings.measure_gain(found, scores, config.seed)
     steps = lineage([path for key in JOB.inputs if (path := getattr(config, key)) is not None])
-    reconstruct = None if config.autodecoder is None else partial(_reconstruct, config.autodecoder)
+    rebuild = None if config.autodecoder is None else partial(reconstruct, config.autodecoder)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         drawn, examples = space_section(
@@ -84,7 +79,7 @@ def run(config: Config, context: Context) -> Outcome:
             mlflow_run=context.run.run_id,
             pictures=drawn,
             light_curves=light_section(
-                folder, known, scores, config.events, config.rates, config.true_rates, reconstruct, context.progress
+                folder, known, scores, config.events, config.rates, config.true_rates, rebuild, context.progress
             ),
             examples=examples,
             caveats=caveats(found, config.true_rates is not None),
@@ -108,8 +103,12 @@ def _score(config: Config, context: Context, test: set[str]) -> list[Score]:
     parts = list(storage.part_files(config.events))
     sources = storage.read(config.events, ["source_id"])["source_id"].to_pylist()
     wanted = ray.put(test)
-    task_of = ray.remote(_score_part)
-    waiting = [task_of.remote(config.model_dump(), part, wanted) for part in parts]
+    score = ray.remote(score_part)
+    # Workers run in folders of their own.
+    events, autodecoder, truth = (
+        None if path is None else resolve_path(path) for path in (config.events, config.autodecoder, config.true_rates)
+    )
+    waiting = [score.remote(events, part, wanted, autodecoder, truth, config.seed) for part in parts]
     scores: list[Score] = []
     with context.progress.task("detections scored", total=sum(source in test for source in sources)) as task:
         while waiting:
@@ -118,29 +117,6 @@ def _score(config: Config, context: Context, test: set[str]) -> list[Score]:
                 scores += part
                 task.advance(len(part))
     return sorted(scores, key=lambda score: score.detection_id)
-
-
-def _score_part(values: dict[str, Any], part: int, test: set[str]) -> list[Score]:
-    config = Config(**values)
-    rows = storage.dataset(config.events).to_table(
-        filter=(pc.field("part") == part) & pc.field("source_id").isin(list(test))
-    )
-    events = [e for e in from_table(rows) if len(e)]
-    if not events:
-        return []
-    truth = inputs.read_rates(config.true_rates, events)
-    models: dict[str, RateModel] = {
-        "constant": lambda fits: [constant(fit) for fit in fits],
-        "bayesian_blocks": lambda fits: [bayesian_blocks(fit) for fit in fits],
-        "true_rate": lambda fits: [truth.get(fit.detection_id) for fit in fits],
-    }
-    if config.autodecoder is not None:
-        models["autodecoder"] = partial(_reconstruct, config.autodecoder)
-    return score_models(events, models, {"true_rate_with_level": models["true_rate"]}, config.seed)
-
-
-def _reconstruct(folder: str, events: Sequence[EventList]) -> list[PiecewiseRate]:
-    return [PiecewiseRate(edges, rate) for edges, rate in load_autodecoder(folder).rates(events)]
 
 
 JOB = Job(

@@ -153,7 +153,7 @@ def create_app(
         request: Request, k: Annotated[int, Query(description="how many nearest sources")] = 5
     ) -> EventsAnswer:
         check_k(k)
-        if request.headers["content-type"].startswith("multipart/"):
+        if request.headers["content-type"].lower().startswith("multipart/"):
             observation = await _uploaded(request, max_body, limits.max_events)
         else:
             try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from lexray.progress import Progress
+from lexray.quiet import stderr_aside
 from lexray.serve import haproxy
 from lexray.serve.config import ServeConfig
 
@@ -47,16 +48,21 @@ def _own(config: ServeConfig, progress: Progress) -> Iterator[None]:
     import ray  # only now: Serve reads its settings when it is imported
 
     try:
-        ray.init(
-            address="local",
-            num_cpus=config.ray.num_cpus or max(os.cpu_count() or 1, config.replicas + 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            # HAProxy reaches the replicas at the node's address, and they listen on the host's alone.
-            _node_ip_address="127.0.0.1" if config.is_loopback else None if config.host == "0.0.0.0" else config.host,
-        )
+        with stderr_aside():
+            ray.init(
+                address="local",
+                num_cpus=config.ray.num_cpus or max(os.cpu_count() or 1, config.replicas + 1),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                # HAProxy reaches the replicas at the node's address, and they listen on the host's alone.
+                _node_ip_address="127.0.0.1"
+                if config.is_loopback
+                else None
+                if config.host == "0.0.0.0"
+                else config.host,
+            )
         try:
             yield
         finally:

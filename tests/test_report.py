@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexray import storage
+from lexray import storage, tracking
+from lexray.config import TrackingConfig
 from lexray.evaluation import figures, space
 from lexray.evaluation.figures import Bar, LightCurve
 from lexray.evaluation.findings import Findings, measure_gain, measure_retrieval
 from lexray.evaluation.heldout import PiecewiseRate, Score
 from lexray.evaluation.inputs import Pairs
 from lexray.evaluation.pictures import caveats, chosen_detections, examples, first_sentence
-from lexray.evaluation.report import Page, Picture, interval, lineage, render, shown
+from lexray.evaluation.report import Page, Picture, Step, interval, lineage, render, shown
+from lexray.evaluation.sections import training_section
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "source"}
@@ -186,6 +188,19 @@ def test_map_keeps_neighbours_together() -> None:
     both, groups = np.concatenate([placed_x, placed_y]), np.concatenate([group, group])
     distance = np.linalg.norm(both[:, None] - both[None], axis=2) + 1e9 * np.eye(len(both))
     assert np.mean(groups[distance.argmin(axis=1)] == groups) > 0.98
+
+
+def test_training_curves_leave_out_the_closing_figure_and_what_never_changes(tmp_path: Path) -> None:
+    config = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    with tracking.run(config, "train alignment", {}) as run:
+        for step in (1, 2, 3):
+            run.metrics({"loss": 5.0 - step, "skipped": 0.0}, step)
+        run.metrics({"loss": 2.0})
+    step = Step("train alignment", "out", "v1", {}, 1.0, run.run_id, "0")
+    lost = Step("train autodecoder", "out", "v1", {}, 1.0, "0" * 32, "0")
+    made = training_section(tmp_path, [step, lost], run.client)
+    assert made["training"].alt == "Line charts of alignment: loss"
+    assert training_section(tmp_path, [lost], run.client) == {}
 
 
 def test_lineage_follows_what_each_output_says_it_read(tmp_path: Path) -> None:

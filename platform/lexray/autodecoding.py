@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -141,11 +142,12 @@ class Autodecoder:
     def _fit(self, photons: Photons) -> tuple[Tensor, Cells]:
         """Log-rates f4[N, B, K] per unit of scaled time, and the data they were fitted to."""
         s = self.settings
-        data = cells(photons, s.n_knots)
-        latent = fit_latents(
-            self.decoder, data, s.penalties, start=self.start, steps=s.fit_steps, learning_rate=s.fit_learning_rate
-        )
-        mean, deviation = self.decoder(latent)
+        with _one_thread():
+            data = cells(photons, s.n_knots)
+            latent = fit_latents(
+                self.decoder, data, s.penalties, start=self.start, steps=s.fit_steps, learning_rate=s.fit_learning_rate
+            )
+            mean, deviation = self.decoder(latent)
         shape = mean[:, None] + deviation
         return shape + level(shape, data)[..., None], data
 
@@ -247,6 +249,17 @@ def _ragged(column: pa.ChunkedArray) -> tuple[NDArray[np.floating], NDArray[np.i
     offsets = array.offsets.to_numpy().astype(np.int64)
     values = array.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
     return values, offsets - offsets[0]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """A fit is a hundred steps on small matrices: waiting for a second thread costs many times what it does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _batches(n: int) -> Iterator[Tensor]:

@@ -11,6 +11,7 @@ from ray.util.queue import Queue
 
 from lexray.config import RayConfig
 from lexray.progress import Task
+from lexray.quiet import stderr_aside
 
 #: vLLM's stages and Ray Train's controller each hold a logical CPU; fewer than this and they wait for one another.
 MIN_LOGICAL_CPUS = 4
@@ -35,12 +36,13 @@ def session(config: RayConfig) -> Iterator[None]:
     if address:
         ray.init(address=address, **quiet)
     else:
-        ray.init(
-            address="local",  # without it Ray would join whatever cluster was started on this machine last
-            num_cpus=config.num_cpus or max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),
-            include_dashboard=False,
-            **quiet,
-        )
+        with stderr_aside():
+            ray.init(
+                address="local",  # without it Ray would join whatever cluster was started on this machine last
+                num_cpus=config.num_cpus or max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),
+                include_dashboard=False,
+                **quiet,
+            )
     _quieten_ray_data()
     try:
         yield

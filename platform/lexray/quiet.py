@@ -3,7 +3,11 @@
 Telemetry of all of them is off by default; a user who set a variable keeps it.
 """
 
+import contextlib
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -29,3 +33,24 @@ def set_defaults() -> None:
     """Set what the user has not set."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def stderr_aside() -> Iterator[None]:
+    """Keep back what native code writes to stderr while the block runs, and show it only if the block fails.
+
+    Ray's C++ side announces there, at every start, that it was told its log level.
+    """
+    sys.stderr.flush()
+    kept_open = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            aside.seek(0)
+            os.write(kept_open, aside.read())
+            raise
+        finally:
+            os.dup2(kept_open, 2)
+            os.close(kept_open)

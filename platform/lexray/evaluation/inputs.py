@@ -7,37 +7,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lexray import storage
-from lexray.errors import LexrayError
 from lexray.evaluation.findings import Representation
-from lexray.evaluation.heldout import PiecewiseRate
 from lexray.evaluation.population import source_means, vectors
-from lexray.events.eventlist import EventList, from_table
+from lexray.evaluation.tables import read_rows
 from lexray.sources import fold_name
 
 Float32s = NDArray[np.float32]
-
-
-def read_rows(path: str, where: pc.Expression | None = None) -> pa.Table:
-    """Rows of a table of ours or of one Parquet file, such as a simulation's labels.
-
-    Raises
-    ------
-    LexrayError
-        If there is neither.
-    """
-    if storage.is_table(path):
-        return storage.dataset(path).to_table(filter=where)
-    system, root = storage.filesystem(path)
-    try:
-        return pq.read_table(root, filesystem=system, filters=where)
-    except FileNotFoundError:
-        raise LexrayError(f"{path}: there is neither a table nor a Parquet file here") from None
-    except pa.ArrowInvalid as error:
-        raise LexrayError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
 
 
 def read_labels(path: str | None, sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -151,29 +129,3 @@ def test_pairs(xray: Representation, text: Representation) -> Pairs:
     ]
     ours, theirs = [i for i, _ in rows], [j for _, j in rows]
     return Pairs([xray.source_ids[i] for i in ours], xray.rows[ours], text.rows[theirs])
-
-
-def read_rates(path: str | None, events: list[EventList]) -> dict[str, PiecewiseRate]:
-    """Rates of `events` from a table or file of the `rates` schema; detections that it lacks are left out."""
-    if path is None or not events:
-        return {}
-    duration = {e.detection_id: e.duration for e in events}
-    rows = read_rows(path, pc.field("detection_id").isin(list(duration))).sort_by(
-        [("detection_id", "ascending"), ("band", "ascending")]
-    )
-    bands: dict[str, list[dict[str, Any]]] = {}
-    for row in rows.select(["detection_id", "t", "rate"]).to_pylist():
-        bands.setdefault(row["detection_id"], []).append(row)
-    return {
-        name: PiecewiseRate.from_samples(found[0]["t"], [row["rate"] for row in found], duration[name])
-        for name, found in bands.items()
-    }
-
-
-def read_detections(events: str, detection_ids: list[str]) -> list[EventList]:
-    """Event lists of some detections, in the order asked for."""
-    if not detection_ids:
-        return []
-    found = from_table(storage.dataset(events).to_table(filter=pc.field("detection_id").isin(detection_ids)))
-    by_id = {e.detection_id: e for e in found}
-    return [by_id[name] for name in detection_ids if name in by_id]

@@ -14,6 +14,7 @@ from lexray.evaluation.findings import Findings
 from lexray.evaluation.heldout import PiecewiseRate, Score
 from lexray.evaluation.inputs import Known
 from lexray.evaluation.report import Example, Picture, Step
+from lexray.evaluation.tables import read_detections, read_rates
 from lexray.events.eventlist import EventList
 from lexray.progress import Progress
 
@@ -95,8 +96,8 @@ def light_section(
     real = [row for row in table.to_pylist() if row["mission"] != "chandra" or "whole_field" in (row["flags"] or [])]
     for row in real[:_MAX_REAL]:
         names.setdefault(row["detection_id"], (f"A real file ({known.splits[row['source_id']]})", None))
-    shown = inputs.read_detections(events, list(names))
-    truth, found = inputs.read_rates(true_rates, shown), inputs.read_rates(rates, shown)
+    shown = read_detections(events, list(names))
+    truth, found = read_rates(true_rates, shown), read_rates(rates, shown)
     left = [e for e in shown if e.detection_id not in found]
     if reconstruct is not None and left:
         found |= {e.detection_id: rate for e, rate in zip(left, reconstruct(left), strict=True)}
@@ -119,8 +120,10 @@ def training_section(folder: Path, steps: Sequence[Step], client: MlflowClient) 
             continue
         try:
             for name in sorted(client.get_run(step.mlflow_run).data.metrics):
-                points = [(m.step, m.value) for m in client.get_metric_history(step.mlflow_run, name)]
-                if len({step for step, _ in points}) >= 3:
+                history = sorted(client.get_metric_history(step.mlflow_run, name), key=lambda m: m.timestamp)
+                # A job's closing figures are logged last and at step 0: no part of the curve.
+                points = [(m.step, m.value) for i, m in enumerate(history) if m.step > 0 or i == 0]
+                if len(points) >= 3 and len({value for _, value in points}) > 1:
                     histories[f"{step.job.removeprefix('train ')}: {name}"] = points
         except mlflow.exceptions.MlflowException:  # tracked elsewhere
             continue

@@ -132,7 +132,8 @@ class SimulatedSource:
             mean = np.average(rate, weights=good)
             squares += float(np.sum(good * (rate / mean - 1) ** 2))
             weight += float(np.sum(good))
-        return float(np.sqrt(squares / weight))
+        # A steady source's is the rounding error of its mean, which as a number to learn spans many decades.
+        return round(float(np.sqrt(squares / weight)), 6)
 
 
 def generator_for(seed: int, index: int, purpose: int) -> np.random.Generator:

@@ -46,7 +46,7 @@ class Settings:
     n_bands: int = 3
     n_knots: int = 256
     width: int = 128
-    epochs: int = 200
+    epochs: int = 120
     batch: int = 128
     learning_rate: float = 3e-3
     latent_learning_rate: float = 5e-2

@@ -1,0 +1,57 @@
+"""Detections and their rates, from tables of ours or from a simulator's Parquet files."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lexray import storage
+from lexray.errors import LexrayError
+from lexray.evaluation.heldout import PiecewiseRate
+from lexray.events.eventlist import EventList, from_table
+
+
+def read_rows(path: str, where: pc.Expression | None = None) -> pa.Table:
+    """Rows of a table of ours or of one Parquet file, such as a simulation's labels.
+
+    Raises
+    ------
+    LexrayError
+        If there is neither.
+    """
+    if storage.is_table(path):
+        return storage.dataset(path).to_table(filter=where)
+    system, root = storage.filesystem(path)
+    try:
+        return pq.read_table(root, filesystem=system, filters=where)
+    except FileNotFoundError:
+        raise LexrayError(f"{path}: there is neither a table nor a Parquet file here") from None
+    except pa.ArrowInvalid as error:
+        raise LexrayError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def read_rates(path: str | None, events: list[EventList]) -> dict[str, PiecewiseRate]:
+    """Rates of `events` from a table or file of the `rates` schema; detections that it lacks are left out."""
+    if path is None or not events:
+        return {}
+    duration = {e.detection_id: e.duration for e in events}
+    rows = read_rows(path, pc.field("detection_id").isin(list(duration))).sort_by(
+        [("detection_id", "ascending"), ("band", "ascending")]
+    )
+    bands: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.select(["detection_id", "t", "rate"]).to_pylist():
+        bands.setdefault(row["detection_id"], []).append(row)
+    return {
+        name: PiecewiseRate.from_samples(found[0]["t"], [row["rate"] for row in found], duration[name])
+        for name, found in bands.items()
+    }
+
+
+def read_detections(events: str, detection_ids: list[str]) -> list[EventList]:
+    """Event lists of some detections, in the order asked for."""
+    if not detection_ids:
+        return []
+    found = from_table(storage.dataset(events).to_table(filter=pc.field("detection_id").isin(detection_ids)))
+    by_id = {e.detection_id: e for e in found}
+    return [by_id[name] for name in detection_ids if name in by_id]
