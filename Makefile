@@ -2,15 +2,20 @@
 PYTHON ?= python3
 # `LLM=llm` takes vLLM's GPU build.
 LLM    ?= llm-cpu
+# Where pip finds torch, if not where it finds the rest: an index of CPU builds, say.
+TORCH_INDEX_URL ?=
 BIN    := .venv/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 WORK   := build/demo
 
 # Real event files and papers beside the project join the demo's simulated ones where they are.
-DATA := $(wildcard ../shared/data)
-ifneq ($(DATA),)
-REAL := --set 'steps.ingest.inputs=["$${workdir}/archive/events","$(DATA)/real-events"]' \
-        --set 'steps.literature.inputs=["$${workdir}/archive/literature.jsonl","$(DATA)/real-literature.jsonl"]'
+EVENTS := $(wildcard ../shared/data/real-events)
+PAPERS := $(wildcard ../shared/data/real-literature.jsonl)
+ifneq ($(EVENTS),)
+REAL += --set 'steps.ingest.inputs=["$${workdir}/archive/events","$(EVENTS)"]'
+endif
+ifneq ($(PAPERS),)
+REAL += --set 'steps.literature.inputs=["$${workdir}/archive/literature.jsonl","$(PAPERS)"]'
 endif
 
 .PHONY: demo install test lint types format bench clean
@@ -31,15 +36,15 @@ install: .venv/installed
 # which vLLM's CPU package drags in, they keep vLLM from being imported.
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing Lexray into .venv (some minutes)"
-	$(PIP) torch
+	$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch
 	$(PIP) --editable '.[$(LLM)]'
-	$(if $(filter llm-cpu,$(LLM)),$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
+	$(if $(filter llm-cpu,$(LLM)),$(BIN)/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec)
 	@touch $@
 
 .venv/installed-dev: .venv/installed
 	@echo "installing what the tests need"
 	$(PIP) --editable '.[$(LLM),dev]'
-	$(if $(filter llm-cpu,$(LLM)),$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
+	$(if $(filter llm-cpu,$(LLM)),$(BIN)/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec)
 	@touch $@
 
 # A browser for the page and kubectl for the manifests, where Debian's packages can be installed; tests that need one
@@ -69,7 +74,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed-dev programs
+bench: .venv/installed-dev programs demo
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
 
 clean:

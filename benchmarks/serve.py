@@ -100,7 +100,7 @@ def measure(url: str, dimension: int, seconds: int) -> dict[str, dict[str, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("release")
+    parser.add_argument("release", nargs="?", default="build/demo/release", help="by default what `make demo` made")
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "serve.json")
     arguments = parser.parse_args()

@@ -108,6 +108,10 @@ def show_how_to(release: Path, path: Path) -> None:
     """How to come back and ask more."""
     console.print(Text("\nHow to go on", style="bold"))
     lines = f"""
+      the report: {release.parent / "evaluation" / "report.html"}
+      MLflow:     mlflow ui --backend-store-uri sqlite:///{release.parent / "mlflow.db"}
+
+      source .venv/bin/activate
       lexray serve {release}     then open its page: http://127.0.0.1:8000/
 
       curl -s http://127.0.0.1:8000/v1/search -H 'Content-Type: application/json' \\

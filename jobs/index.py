@@ -2,14 +2,14 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from lexray import release, storage
 from lexray.autodecoding import load_autodecoder
-from lexray.config import JobConfig
+from lexray.config import JobConfig, local_path
 from lexray.errors import LexrayError
 from lexray.evaluation.heads import fit_heads_to_tables
 from lexray.job import Context, Job, Outcome
@@ -27,6 +27,7 @@ _READ = ("autodecoder", "alignment", "embeddings", "summaries", "labels", "event
 class Config(JobConfig):
     """Configuration of `index`."""
 
+    out: Annotated[str, AfterValidator(local_path)] = Field(description="folder of the release, on a local disk")
     autodecoder: str = Field(description="folder that `train autodecoder` wrote")
     alignment: str = Field(description="folder that `train alignment` wrote")
     embeddings: str = Field(description="embeddings table: the vectors that can be found")

@@ -8,21 +8,21 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute
 import ray
 import ray.train
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from lexray import cluster, splits, storage, tracking
 from lexray.autodecoding import Autodecoder, photons_of_table
 from lexray.config import Config as BaseConfig
-from lexray.config import JobConfig
+from lexray.config import JobConfig, local_path
 from lexray.errors import LexrayError
 from lexray.job import Context, Job, Outcome
 from lexray.models.autodecoder import Penalties
@@ -45,18 +45,19 @@ class PenaltyConfig(BaseConfig):
 class Config(JobConfig):
     """Configuration of `train autodecoder`."""
 
+    out: Annotated[str, AfterValidator(local_path)] = Field(description="folder of the autodecoder, on a local disk")
     events: str = Field(description="events table")
     workers: int = Field(2, ge=1, description="training workers, each with one CPU")
-    latent_dim: int = Field(32, ge=1, description="numbers in a latent")
+    latent_dim: int = Field(64, ge=1, description="numbers in a latent")
     n_bands: int = Field(3, ge=1, description="energy bands of every detection")
     n_knots: int = Field(256, ge=4, description="knots of the rate in time; a power of two")
-    width: int = Field(128, ge=1, description="hidden units of the decoder")
+    width: int = Field(256, ge=1, description="hidden units of the decoder")
     epochs: int = Field(120, ge=1, description="passes over the training's detections")
     batch: int = Field(128, ge=1, description="detections a step, over all workers")
     learning_rate: float = Field(3e-3, gt=0, description="decoder's highest learning rate")
     latent_learning_rate: float = Field(5e-2, gt=0, description="latents' highest learning rate")
     penalties: PenaltyConfig = PenaltyConfig()
-    fit_steps: int = Field(100, ge=1, description="optimiser steps for the latent of a new detection")
+    fit_steps: int = Field(200, ge=1, description="optimiser steps for the latent of a new detection")
     checkpoint_every: int = Field(20, ge=1, description="epochs between two checkpoints, each with a validation")
     max_failures: int = Field(2, ge=0, description="restarts after a worker died, from the last checkpoint")
     seed: int = Field(0, ge=0, description="seed of weights, latents and batches")
@@ -70,6 +71,8 @@ class Config(JobConfig):
 
 def run(config: Config, context: Context) -> Outcome:
     """Train, and write the autodecoder."""
+    if config.force:  # a forced training begins anew, also after one that was killed
+        shutil.rmtree(_checkpoints(config), ignore_errors=True)
     with cluster.session(config.ray):
         assignment = splits.read_splits(config.events, config.split_seed)
         if "train" not in assignment.values():

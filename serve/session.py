@@ -56,12 +56,7 @@ def _own(config: ServeConfig, progress: Progress) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=_OBJECT_STORE_BYTES,
-                # HAProxy reaches the replicas at the node's address, and they listen on the host's alone.
-                _node_ip_address="127.0.0.1"
-                if config.is_loopback
-                else None
-                if config.host == "0.0.0.0"
-                else config.host,
+                _node_ip_address=_node_address(config),
             )
         try:
             yield
@@ -71,6 +66,13 @@ def _own(config: ServeConfig, progress: Progress) -> Iterator[None]:
             _end(started)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _node_address(config: ServeConfig) -> str | None:
+    """HAProxy reaches the replicas at the node's address, and they listen on the host's alone."""
+    if config.is_loopback:
+        return "127.0.0.1"
+    return None if config.host == "0.0.0.0" else config.host
 
 
 def _end(processes: list[psutil.Process]) -> None:

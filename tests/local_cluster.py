@@ -9,9 +9,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where a cluster is reached: its job server over HTTP, and the cluster itself by Ray's drivers."""
+
+    job_server: str
+    address: str
 
 
 def free_ports(n: int) -> list[int]:
@@ -23,8 +32,8 @@ def free_ports(n: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def local_cluster(num_cpus: int = 4) -> Iterator[str]:
-    """Address of the job server of a cluster that ends with the block."""
+def local_cluster(num_cpus: int = 4) -> Iterator[Cluster]:
+    """A cluster that ends with the block."""
     # Short, since Ray makes sockets below it; its own, so that no other process takes this cluster for the machine's.
     folder = tempfile.mkdtemp(prefix="lr-", dir="/tmp")
     gcs, dashboard, agent, agent_grpc, client, metrics = free_ports(6)
@@ -57,7 +66,7 @@ def local_cluster(num_cpus: int = 4) -> Iterator[str]:
     address = f"http://127.0.0.1:{dashboard}"
     try:
         _wait(process, f"{address}/api/version", log)
-        yield address
+        yield Cluster(address, f"127.0.0.1:{gcs}")
     finally:
         # A session of its own holds the head and all that it started, jobs' drivers included.
         process.send_signal(signal.SIGTERM)

@@ -20,6 +20,7 @@ class Service:
 
     process: subprocess.Popen[str]
     url: str
+    said: str  # until it was up
 
     def members(self) -> list[psutil.Process]:
         """Processes of the service that are alive: they share its session, whoever their parent is."""
@@ -56,7 +57,7 @@ def serving(release: Path, *options: str, env: Mapping[str, str] | None = None) 
             break
     else:
         raise AssertionError(f"the service did not start: {''.join(said)}")
-    service = Service(process, line.split()[1].rstrip("/"))
+    service = Service(process, line.split()[1].rstrip("/"), "".join(said))
     try:
         yield service
     finally:

@@ -19,14 +19,15 @@ from lexray.errors import ConfigError, LexrayError
 
 pytestmark = pytest.mark.cluster
 
+DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
 COMMANDS = ["run", "doctor", *JOBS]
 PAPER = {"source_id": "NGC 300 ULX1", "bibcode": "2019MNRAS.488.5225V", "title": "Spin", "abstract": "It spins up."}
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with local_cluster() as address:
-        yield address
+    with local_cluster() as cluster:
+        yield cluster.job_server
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,24 @@ def test_a_submitted_pipeline_runs_on_the_cluster_and_its_answer_comes_back(
     assert report["steps"]["literature"]["counts"]["papers"] == 1
     assert storage.read(str(tmp_path / "literature"))["source_id"].to_pylist() == [PAPER["source_id"]]
     assert "▸ literature" in done.stderr  # the job's own log was shown
+
+
+def test_the_demos_pipeline_reads_and_trains_on_a_cluster(cli: Cli, address: str, tmp_path: Path) -> None:
+    """Ray Data and Ray Train as a submitted job, on a smaller archive and up to the autodecoder."""
+    smaller = {
+        "workdir": tmp_path,
+        "steps.simulate.sources": 40,
+        "steps.embed.engine": "hf",
+        "steps.train_autodecoder.epochs": 2,
+        "steps.train_autodecoder.workers": 1,
+    }
+    sets = [argument for key, value in smaller.items() for argument in ("--set", f"{key}={value}")]
+    done = cli("submit", "run", DEMO, *sets, "--until", "train_autodecoder", "--address", address, "--json")
+
+    assert done.returncode == 0, done.stderr
+    steps = json.loads(done.stdout)["steps"]
+    assert steps["ingest"]["counts"]["detections"] == steps["simulate"]["counts"]["files"]
+    assert (tmp_path / "autodecoder" / "autodecoder.safetensors").is_file()
 
 
 def test_a_wrong_key_ends_with_the_jobs_exit_code(client: submission.JobSubmissionClient, papers: Path) -> None:
@@ -132,7 +151,9 @@ def test_jobs_lists_what_was_submitted(
     submitted = cli.json("submit", "literature", "--no-wait", "--address", address)["submission_id"]
     submission.follow(client, submitted, lambda _: None)
 
-    listed = {job["submission_id"]: job for job in json.loads(cli("jobs", "--address", address, "--json").stdout)}
+    listed = {
+        job["submission_id"]: job for job in json.loads(cli("jobs", "--address", address, "--json").stdout)["jobs"]
+    }
 
     assert listed[submitted]["status"] == "FAILED"  # it has neither inputs nor out
     assert listed[submitted]["exit_code"] == 2

@@ -9,7 +9,7 @@ import torch
 from lexray import storage
 from lexray.autodecoding import load_autodecoder
 from lexray.config import parse
-from lexray.errors import LexrayError
+from lexray.errors import ConfigError, LexrayError
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, from_table, to_table
 from lexray.job import Report, execute
 from lexray.jobs import encode, rates, train_autodecoder
@@ -67,14 +67,13 @@ def test_the_decoder_does_not_depend_on_the_number_of_workers(trained: Report, e
     assert alone.metrics["final_loss"] == pytest.approx(trained.metrics["final_loss"], abs=1e-3)
 
 
-def test_a_killed_worker_costs_no_more_than_since_the_last_checkpoint(
-    trained: Report, events: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One worker dies in its fourth epoch; training resumes at the second's end and ends as if nothing had happened."""
-    marker = tmp_path / "died"
+@pytest.fixture
+def dies_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The first worker dies in its fourth epoch, once; the folder holds 'died' and 'epochs', those it began."""
 
     def dying_worker(loop: dict[str, object]) -> None:
         import os
+        import time
 
         import ray.train
 
@@ -84,8 +83,11 @@ def test_a_killed_worker_costs_no_more_than_since_the_last_checkpoint(
 
         def die_once(self: Trainer) -> float:
             first = ray.train.get_context().get_world_rank() == 0
-            if first and self.epoch == 3 and not marker.exists():
-                marker.touch()
+            if first and self.epoch == 3 and not (tmp_path / "died").exists():
+                # Ray Train takes note of a checkpoint some time after it was handed in.
+                while not list(tmp_path.glob("*.checkpoints/*/checkpoint_manager_snapshot.json")):
+                    time.sleep(0.05)
+                (tmp_path / "died").touch()
                 os._exit(1)
             if first:
                 with (tmp_path / "epochs").open("a") as file:
@@ -96,12 +98,33 @@ def test_a_killed_worker_costs_no_more_than_since_the_last_checkpoint(
         train_autodecoder.train_worker(loop)
 
     monkeypatch.setattr(train_autodecoder, "worker", dying_worker)
-    report = train(events, tmp_path / "autodecoder", workers=2)
-    assert marker.exists()
-    assert (tmp_path / "epochs").read_text().split() == ["0", "1", "2", "2", "3", "4", "5"]
-    resumed, whole = (load_autodecoder(r.out).decoder.state_dict() for r in (report, trained))
-    for name, weights in whole.items():
-        assert torch.allclose(weights, resumed[name], atol=1e-5), name
+    return tmp_path
+
+
+def same_weights(one: Report, other: Report) -> bool:
+    first, second = (load_autodecoder(report.out).decoder.state_dict() for report in (one, other))
+    return all(torch.allclose(weights, second[name], atol=1e-5) for name, weights in first.items())
+
+
+def test_a_killed_worker_costs_no_more_than_since_the_last_checkpoint(
+    trained: Report, events: str, dies_once: Path
+) -> None:
+    """Training resumes at the second epoch's end, and ends as if nothing had happened."""
+    report = train(events, dies_once / "autodecoder", workers=2)
+    assert (dies_once / "epochs").read_text().split() == ["0", "1", "2", "2", "3", "4", "5"]
+    assert same_weights(report, trained)
+
+
+def test_a_training_that_failed_goes_on_from_its_checkpoint_when_run_again(
+    trained: Report, events: str, dies_once: Path
+) -> None:
+    out = dies_once / "autodecoder"
+    with pytest.raises(LexrayError, match="train autodecoder"):
+        train(events, out, workers=2, max_failures=0)
+    assert not out.exists()
+    report = train(events, out, workers=2, max_failures=0)
+    assert (dies_once / "epochs").read_text().split() == ["0", "1", "2", "2", "3", "4", "5"]
+    assert same_weights(report, trained)
 
 
 def test_encode_and_rates_write_every_detection(trained: Report, events: str, tmp_path: Path) -> None:
@@ -133,3 +156,8 @@ def test_a_table_without_training_sources_is_refused(ray_session: None, tmp_path
     storage.commit(empty, "events", EVENTS, [])
     with pytest.raises(LexrayError, match="no detection falls into the training split"):
         train(empty, tmp_path / "autodecoder")
+
+
+def test_a_uri_is_refused_where_models_are_written(events: str) -> None:
+    with pytest.raises(ConfigError, match=r"'out'.*it takes a local folder"):
+        parse(train_autodecoder.Config, {"events": events, "out": "s3://bucket/autodecoder"})

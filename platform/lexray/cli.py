@@ -130,7 +130,7 @@ def finish(report: Report, as_json: bool) -> None:
 
 def _refused_too_much(report: Report) -> None:
     refused = f"{report.refused_fraction:.0%} of the inputs were refused, more than max_bad_fraction"
-    line = f"lexray {report.job}: {refused}; see {report.out}.quarantine"
+    line = f"lexray {report.job}: {refused}; see {report.refusals}"
     Console(stderr=True, soft_wrap=True).print(line, style="red", highlight=False, markup=False)
 
 
@@ -211,7 +211,7 @@ def jobs(
         return
     found = submission.listed(submission.connect(address))
     if as_json:
-        sys.stdout.write(json.dumps([submission.as_dict(job) for job in found]) + "\n")
+        sys.stdout.write(json.dumps({"jobs": [submission.as_dict(job) for job in found]}) + "\n")
     else:
         Console(stderr=True).print(submission.table(found))
 

@@ -13,7 +13,7 @@ from lexray.config import RayConfig
 from lexray.progress import Task
 from lexray.quiet import stderr_aside
 
-#: vLLM's stages and Ray Train's controller each hold a logical CPU; fewer than this and they wait for one another.
+#: vLLM's engine, the stages beside it and training workers each hold a logical CPU; with fewer they wait for others.
 MIN_LOGICAL_CPUS = 4
 
 

@@ -145,6 +145,19 @@ def describe(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def local_path(path: str) -> str:
+    """Validator of keys that name a local folder.
+
+    Raises
+    ------
+    ValueError
+        If `path` is a URI.
+    """
+    if "://" in path:
+        raise ValueError("it takes a local folder, which all nodes of a cluster mount; object stores hold tables only")
+    return path
+
+
 def resolve_path(path: str) -> str:
     """Absolute form of a local path; URIs (``s3://…``) are returned unchanged."""
     return path if "://" in path else str(Path(path).expanduser().resolve())

@@ -59,6 +59,11 @@ class Report:
     refused_fraction: float
     exit_code: int
 
+    @property
+    def refusals(self) -> str:
+        """Where it says what was refused: the quarantine, or the table's own rows where the job has none."""
+        return next((path for path in self.outputs if path.endswith(".quarantine")), self.out)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
@@ -158,7 +163,7 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
             {"fingerprint": fingerprint, "lexray": __version__, "config": parameters, "report": report.as_dict()},
         )
     if fraction and report.exit_code == EXIT_DONE:
-        progress.warn(f"{job.name}: refused {outcome.refused} of {total} inputs; see {config.out}.quarantine")
+        progress.warn(f"{job.name}: refused {outcome.refused} of {total} inputs; see {report.refusals}")
     return report
 
 

@@ -42,10 +42,10 @@ class Settings:
     seed : int
     """
 
-    latent_dim: int = 32
+    latent_dim: int = 64
     n_bands: int = 3
     n_knots: int = 256
-    width: int = 128
+    width: int = 256
     epochs: int = 120
     batch: int = 128
     learning_rate: float = 3e-3
@@ -53,7 +53,7 @@ class Settings:
     weight_decay: float = 1e-4
     clip: float = 1.0
     penalties: Penalties = field(default_factory=Penalties)
-    fit_steps: int = 100
+    fit_steps: int = 200
     fit_learning_rate: float = 0.1
     seed: int = 0
 
