@@ -6,7 +6,7 @@ runs it. `lexray.cli` makes a command of each.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -225,8 +225,3 @@ def _input_paths(job: Job[C], config: C) -> list[str]:
 def _fingerprint(job: Job[C], config: C, inputs: dict[str, str]) -> str:
     said = config.model_dump(mode="json", exclude={"tracking", "ray", "force", "max_bad_fraction"})
     return storage.digest({"job": job.name, "lexray": __version__, "config": said, "inputs": inputs})
-
-
-def find(jobs: Sequence[Job[Any]], name: str) -> Job[Any] | None:
-    """The job of that name, or None."""
-    return next((job for job in jobs if job.name == name), None)
