@@ -30,7 +30,10 @@ def test_search_finds_reports_and_survives_a_failed_trial(tmp_path: Path, ray_se
         "members": {"choice": [2, 4]},
     }
     values = {"base": {**tables.keys(), "epochs": 12}, "space": space, "samples": 6, "out": str(tmp_path / "tuned")}
-    config = parse(tune.Config, {**values, "asha": {"grace_period": 2, "reduction_factor": 2}, "seed": 1})
+    # One at a time: successive halving judges a trial by those that came to its rung before it, so that with two at a
+    # time the scheduler's timing decides which one is stopped, and whether any is.
+    scheduling = {"asha": {"grace_period": 2, "reduction_factor": 2}, "max_concurrent": 1, "seed": 1}
+    config = parse(tune.Config, {**values, **scheduling})
     report = execute(tune.JOB, config, Progress())
 
     rows = pyarrow.parquet.read_table(f"{config.out}/trials.parquet").to_pylist()
