@@ -47,11 +47,11 @@ install: .venv/installed
 	$(if $(filter llm-cpu,$(LLM)),$(BIN)/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec)
 	@touch $@
 
-# A browser for the page and kubectl for the manifests, where Debian's packages can be installed; tests that need one
-# and find none say so.
+# A browser for the page, kubectl for the manifests and fpack for packed files, where Debian's packages can be
+# installed; tests that need one and find none say so.
 .PHONY: programs
 programs:
-	@for program in chromium:chromium kubectl:kubernetes-client wrk:wrk; do \
+	@for program in chromium:chromium kubectl:kubernetes-client wrk:wrk fpack:libcfitsio-bin; do \
 	  command -v $${program%%:*} >/dev/null || missing="$$missing $${program##*:}"; done; \
 	if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  echo "installing$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive \

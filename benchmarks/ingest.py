@@ -30,8 +30,9 @@ from lexray.progress import Progress
 
 #: Columns of a Chandra event file beside time, energy and PI, so that rows are as wide as real ones.
 _OTHER_COLUMNS = {"ccd_id": "i2", "node_id": "i2", "expno": "i4", "chipx": "i2", "chipy": "i2", "tdetx": "i2",
-                  "tdety": "i2", "detx": "f4", "dety": "f4", "x": "f4", "y": "f4", "pha": "i4", "fltgrade": "i2",
-                  "grade": "i2"}  # fmt: skip
+                  "tdety": "i2", "detx": "f4", "dety": "f4", "x": "f4", "y": "f4", "pha": "i4",
+                  "fltgrade": "i2"}  # fmt: skip
+_GOOD_GRADES = (0, 2, 3, 4, 6)
 
 
 def make_archive(folder: Path, n_files: int, n_events: int, generator: np.random.Generator) -> list[Path]:
@@ -45,6 +46,7 @@ def make_archive(folder: Path, n_files: int, n_events: int, generator: np.random
             "energy": energy,
             "pi": np.minimum(energy / 14.6 + 1, 1024).astype("i4"),
             **{name: generator.integers(0, 1000, n).astype(kind) for name, kind in _OTHER_COLUMNS.items()},
+            "grade": generator.choice(_GOOD_GRADES, n).astype("i2"),
         }
         header = {"TELESCOP": "CHANDRA", "INSTRUME": "ACIS", "OBS_ID": str(i), "SRCNAME": f"SRC {i}", "MJDREF": 50814.0,
                   "TIMESYS": "TT", "TIMEDEL": 3.14, "DTCOR": 0.987, "RA_TARG": 10.0, "DEC_TARG": 41.0}  # fmt: skip

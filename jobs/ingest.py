@@ -1,21 +1,26 @@
 """`lexray ingest`: event files into the `events` table, a detection a row; what cannot be read into its quarantine."""
 
+import hashlib
 import math
 import time
+from typing import Literal
 
 import pyarrow as pa
 import ray
 from pydantic import Field, field_validator
 
-from lexray import cluster, storage
+from lexray import __version__, cluster, storage
 from lexray.config import JobConfig, resolve_path
-from lexray.events import ledger
+from lexray.events import ledger, planning
+from lexray.events.catalogue import read_sources
 from lexray.events.discovery import find_event_files
-from lexray.events.eventlist import Bands
-from lexray.events.missions import bands_by_mission
+from lexray.events.fits import Wanted
+from lexray.events.missions import MISSIONS, bands_by_mission
+from lexray.events.segments import Segmentation
 from lexray.job import Context, Job, Outcome
+from lexray.locations import Location, contents
 from lexray.progress import Task
-from lexray.schemas import EVENTS, QUARANTINE
+from lexray.schemas import FILES, QUARANTINE, SCHEMA_VERSION
 
 #: Smaller tasks would cost more to schedule than to run.
 _MIN_FILES_PER_TASK = 16
@@ -26,20 +31,28 @@ _TASKS_PER_CPU = 4
 class Config(JobConfig):
     """Keys of `lexray ingest`."""
 
-    inputs: list[str] = Field(min_length=1, description="event files, folders that are searched for them, or patterns")
+    inputs: list[str] = Field(
+        min_length=1,
+        description="event files, folders that are searched for them, patterns, URIs (s3://, gs://, https://), "
+        "or @FILE with a list of these",
+    )
+    sources: str | None = Field(
+        None, description="table of sources to look for in fields (CSV, FITS, VOTable, ECSV, Parquet)"
+    )
     n_parts: int = Field(16, ge=1, description="parts of the table; a source's detections share one")
     files_per_task: int = Field(512, ge=1, description="most files that a worker reads before it hands back")
     bands: dict[str, list[float]] = Field(
-        {}, description="edges of the energy bands in keV by mission, where the mission's own are not wanted"
+        {},
+        description="edges of the energy bands in keV by 'mission' or 'mission/instrument', where the mission's own "
+        "are not wanted",
     )
-
-    @field_validator("inputs")
-    @classmethod
-    def _inputs_are_local(cls, inputs: list[str]) -> list[str]:
-        remote = [path for path in inputs if "://" in path]
-        if remote:
-            raise ValueError(f"only local files are read, not {remote[0]}; mount the store or copy the files")
-        return inputs
+    unscreened: list[str] = Field([], description="missions whose standard event screening is not applied")
+    segment_length: float | None = Field(None, gt=0, description="cut detections into segments of so many seconds")
+    segment_clock: Literal["wall", "good"] = Field("wall", description="whether gaps count into a segment's length")
+    min_events: int = Field(1, ge=1, description="detections, or segments, with fewer events are left out")
+    verify: Literal["stamp", "sha256"] = Field(
+        "stamp", description="a file has changed by its size and time (or ETag), or by its content, which is read"
+    )
 
     @field_validator("bands")
     @classmethod
@@ -47,74 +60,143 @@ class Config(JobConfig):
         bands_by_mission(edges)
         return edges
 
+    @field_validator("unscreened")
+    @classmethod
+    def _missions_are_known(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in MISSIONS:
+                raise ValueError(f"no mission '{name}'; known are {', '.join(MISSIONS)}")
+        return names
+
+    @property
+    def settings(self) -> str:
+        """Hash of all that decides what is made of a file's bytes."""
+        keys = {"sources", "n_parts", "bands", "unscreened", "segment_length", "segment_clock", "min_events"}
+        sources = None if self.sources is None else storage.version(self.sources)
+        return storage.digest([self.model_dump(include=keys), sources, SCHEMA_VERSION, __version__])
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is wanted of event files."""
+        return Wanted(
+            bands=bands_by_mission(self.bands),
+            unscreened=frozenset(self.unscreened),
+            sources=None if self.sources is None else read_sources(self.sources),
+            segments=None if self.segment_length is None else Segmentation(self.segment_length, self.segment_clock),
+            min_events=self.min_events,
+        )
+
 
 def run(config: Config, context: Context) -> Outcome:
-    """Read every file on Ray's workers, commit what they wrote at once, and account for all of it."""
-    files = find_event_files(config.inputs)
-    table, bands = resolve_path(config.out), bands_by_mission(config.bands)
+    """Read files that are new or have changed on Ray's workers, commit at once, and account for all of them."""
+    table, wanted = resolve_path(config.out), config.wanted
+    before = planning.read_account(table)
+    known = FILES.empty_table() if config.force else before.rows
+    plan = planning.plan(find_event_files(config.inputs), known, config.settings)
     with cluster.session(config.ray):
         start = time.monotonic()
-        with context.progress.task("files", total=len(files)) as task:
-            account = _ingest(files, table, config, bands, task)
-        found = ledger.collisions(account)
-        fragments = _settle(account, table, found)
+        if config.verify == "sha256":
+            plan = planning.reread(plan, _other_content(plan.kept, config.files_per_task))
+        with context.progress.task("files", total=len(plan.to_read)) as task:
+            read = _ingest(plan.to_read, table, config, wanted, task)
+        account, n_renamed = _settle(pa.concat_tables([plan.kept, read]), table, before.rows)
         seconds = time.monotonic() - start
-    account = ledger.refuse_duplicates(account, found.duplicates)
-    storage.commit(table, "events", EVENTS, fragments)
+    planning.commit(table, account, before)
 
     quarantine, refused = f"{table}.quarantine", ledger.quarantine(account, JOB.name)
     storage.commit(quarantine, "quarantine", QUARANTINE, [storage.write_part(quarantine, QUARANTINE, 0, refused)])
-    counts = ledger.counts(account)
+    outputs = [quarantine, planning.account_of(table)]
+    for path in (table, *outputs):
+        storage.vacuum(path)
+    changes = {"new": plan.new, "changed": plan.changed, "unchanged": plan.unchanged, "gone": plan.gone}
     return Outcome(
-        counts={**counts, "ids_told_apart": len(found.renamed)},
-        metrics={"files_per_s": len(files) / seconds, "events_per_s": counts["events_in"] / seconds},
-        outputs=[quarantine],
+        counts={
+            **{f"files_{name}": n for name, n in changes.items()},
+            **ledger.counts(account),
+            "ids_told_apart": n_renamed,
+        },
+        metrics={
+            "files_per_s": read.num_rows / seconds,
+            "events_per_s": ledger.counts(read)["events_in"] / seconds,
+        },
+        outputs=outputs,
         refused=refused.num_rows,
-        taken=counts["detections"],
+        taken=account.num_rows - refused.num_rows,
     )
 
 
-def _ingest(files: list[str], table: str, config: Config, bands: dict[str, Bands], task: Task) -> pa.Table:
-    """Ledger of all files, read and written on the workers."""
+def _ingest(files: list[Location], table: str, config: Config, wanted: Wanted, task: Task) -> pa.Table:
+    """Account of files that are read, and written, on the workers."""
+    if not files:
+        return FILES.empty_table()
     n_tasks = _TASKS_PER_CPU * ray.cluster_resources()["CPU"]
     per_task = min(max(math.ceil(len(files) / n_tasks), _MIN_FILES_PER_TASK), config.files_per_task)
     # Neighbours in an archive are alike: dealt out like cards, the tasks take equally long.
     n_hands = math.ceil(len(files) / per_task)
-    hands = [pa.table({"file": files[i::n_hands]}) for i in range(n_hands)]
-    ledgers = ray.data.from_arrow(hands).map_batches(
+    rows = [(file.path, file.size, file.stamp) for file in files]
+    hands = [_table(rows[i::n_hands]) for i in range(n_hands)]
+    accounts = ray.data.from_arrow(hands).map_batches(
         _ingest_batch,
         batch_size=None,
         batch_format="pyarrow",
-        fn_kwargs={"table": table, "n_parts": config.n_parts, "bands": bands},
+        # By reference: a catalogue of a million sources goes to each node once.
+        fn_kwargs={"table": table, "n_parts": config.n_parts, "wanted": ray.put(wanted), "settings": config.settings},
     )
-    done = []
-    for batch in ledgers.iter_batches(batch_size=None, batch_format="pyarrow"):
-        done.append(batch)
+    done = [FILES.empty_table()]
+    for batch in accounts.iter_batches(batch_size=None, batch_format="pyarrow"):
+        done.append(batch.cast(FILES))
         task.advance(batch.num_rows)
     return pa.concat_tables(done)
 
 
-def _ingest_batch(batch: pa.Table, table: str, n_parts: int, bands: dict[str, Bands]) -> pa.Table:
-    return ledger.ingest_files(batch["file"].to_pylist(), table, n_parts, bands)
+def _table(rows: list[tuple[str, int, str]]) -> pa.Table:
+    return pa.table(dict(zip(("path", "size", "stamp"), map(list, zip(*rows, strict=True)), strict=True)))
 
 
-def _settle(account: pa.Table, table: str, found: ledger.Collisions) -> list[storage.Fragment]:
-    """Fragments to commit, those with identifiers that collide written anew."""
-    amended = set(ledger.affected(account, found))
-    whole = [fragment for fragment in ledger.fragments(account) if fragment not in amended]
-    if not amended:
-        return whole
+def _ingest_batch(batch: pa.Table, table: str, n_parts: int, wanted: ray.ObjectRef, settings: str) -> pa.Table:
+    files = [Location(**row) for row in batch.to_pylist()]
+    return ledger.ingest_files(files, table, n_parts, ray.get(wanted), settings)
+
+
+def _other_content(account: pa.Table, files_per_task: int) -> list[str]:
+    """Files whose bytes are no longer those of the account."""
+    taken = ledger.accepted(account).select(["file", "sha256"])
+    if not taken.num_rows:
+        return []
+    compared = (
+        ray.data.from_arrow(taken)
+        .repartition(math.ceil(taken.num_rows / files_per_task))
+        .map_batches(_differing, batch_size=None, batch_format="pyarrow")
+    )
+    return [row["file"] for row in compared.iter_rows()]
+
+
+def _differing(batch: pa.Table) -> pa.Table:
+    sha256 = dict(zip(batch["file"].to_pylist(), batch["sha256"].to_pylist(), strict=True))
+    differs = [
+        path
+        for path, content in contents(sha256)
+        if isinstance(content, OSError) or hashlib.sha256(content).hexdigest() != sha256[path]
+    ]
+    return pa.table({"file": pa.array(differs, pa.string())})
+
+
+def _settle(account: pa.Table, table: str, before: pa.Table) -> tuple[pa.Table, int]:
+    """The account, fragments written anew where rows have gone or identifiers collide, and how many of these."""
+    settled = ledger.settle(account)
+    amended = ledger.to_amend(settled, ledger.settle(before))
+    files, renamed = ledger.members(settled.account, amended), ray.put(settled.renamed)
     amend = ray.remote(ledger.amend)
-    reference = ray.put(found)
-    rewritten = ray.get([amend.remote(table, fragment, reference) for fragment in amended])
-    return whole + [fragment for fragment in rewritten if fragment is not None]
+    written = ray.get([amend.remote(table, fragment, files[fragment.path], renamed) for fragment in amended])
+    places = {old.path: new for old, new in zip(amended, written, strict=True)}
+    return ledger.moved(settled.account, places), len(settled.renamed)
 
 
 JOB = Job(
     name="ingest",
     config=Config,
     run=run,
-    inputs=("inputs",),
+    inputs=("inputs", "sources"),
     positional=("inputs",),
     summary="Read event files into the events table; what cannot be read goes to quarantine.",
 )

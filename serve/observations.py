@@ -1,10 +1,6 @@
 """Observations that callers hand in: FITS uploads and JSON, to event lists."""
 
 import re
-import shutil
-import tempfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,15 +9,15 @@ import numpy as np
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import EventList, GoodTimeIntervals
-from lexray.events.fits import read
+from lexray.events.fits import Wanted, read_content
 from lexray.events.missions import MISSIONS
+from lexray.events.packing import unpack
 from lexray.serve.problems import Problem
 from lexray.serve.schemas import EventsIn
 
 _FITS, _GZIP = b"SIMPLE  =", b"\x1f\x8b"
 #: A gzipped file may grow to this many times the largest body; event files shrink to about a third.
 _INFLATE = 4
-_CHUNK = 1 << 20
 #: Seconds of good time beyond which a request is a mistake, and the least share of it that an instrument was ready.
 _SHORTEST, _LONGEST, _LEAST_LIVE = 1e-3, 1e9, 1e-4
 
@@ -46,6 +42,7 @@ def from_json(sent: EventsIn, max_events: int) -> Observation:
     mission = MISSIONS.get(sent.mission.lower())
     if mission is None:
         raise RefusedInput("unknown_mission", f"mission is {sent.mission!r}; known are {', '.join(MISSIONS)}")
+    bands = next(iter(mission.instruments.values())).bands
     time, energy = np.array(sent.time), np.array(sent.energy, dtype=np.float32)
     gti = GoodTimeIntervals([start for start, _ in sent.gti], [stop for _, stop in sent.gti])
     exposure = gti.ontime if sent.exposure is None else sent.exposure
@@ -57,9 +54,9 @@ def from_json(sent: EventsIn, max_events: int) -> Observation:
         raise RefusedInput(
             "bad_exposure", f"exposure is {exposure:g} s in good times of {gti.ontime:g} s; it is a share of them"
         )
-    kept = gti.contains(time) & (mission.bands.index(energy) >= 0)
+    kept = gti.contains(time) & (bands.index(energy) >= 0)
     if not kept.any():
-        low, high = mission.bands.edges[0], mission.bands.edges[-1]
+        low, high = bands.edges[0], bands.edges[-1]
         raise RefusedInput(
             "no_events", f"none of the {len(time)} events lies in the good times and in {low:g}–{high:g} keV"
         )
@@ -71,7 +68,7 @@ def from_json(sent: EventsIn, max_events: int) -> Observation:
         time=time[kept] - t_ref,
         energy=energy[kept],
         gti=gti.shift(-t_ref),
-        bands=mission.bands,
+        bands=bands,
         exposure=exposure,
         mission=mission.name,
         t_ref=t_ref,
@@ -106,40 +103,21 @@ def from_fits(content: BinaryIO, filename: str, max_bytes: int, max_events: int)
         raise RefusedInput("empty", "the uploaded file is empty")
     if not start.startswith((_FITS, _GZIP)):
         raise RefusedInput("not_fits", "the file does not begin as a FITS file, with 'SIMPLE  =', nor as a gzipped one")
-    with tempfile.TemporaryDirectory(prefix="lexray-upload-") as folder:
-        path = Path(folder) / _safe_name(filename)
-        with path.open("wb") as copy:
-            if start.startswith(_GZIP):
-                for piece in _inflate(content, _INFLATE * max_bytes):
-                    copy.write(piece)
-            else:
-                shutil.copyfileobj(content, copy, _CHUNK)
-        reading = read(path)
+    try:
+        plain = unpack(content.read(), _INFLATE * max_bytes)
+    except RefusedInput as refused:
+        if refused.reason == "too_large":
+            raise Problem(413, f"the gzipped file holds more than {_INFLATE * max_bytes / 2**20:g} MiB") from None
+        raise
+    # Nothing is looked for beside an upload: what lies on this machine is none of the caller's.
+    reading = read_content(plain, _safe_name(filename), Wanted(companions=False))
     return _checked(Observation(reading.events, reading.n_in - len(reading.events)), max_events)
 
 
 def _safe_name(filename: str) -> str:
-    """File name without folders and without signs that cfitsio would read as instructions."""
+    """File name without folders, and of plain letters: it becomes a source's name where the header has none."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(filename.replace("\\", "/")).name.split(".")[0])[:100].strip("_")
     return f"{stem or 'upload'}.fits"
-
-
-def _inflate(content: BinaryIO, most: int) -> Iterator[bytes]:
-    """Content of a gzipped file in pieces; refused once it exceeds `most` bytes, before it fills the disk."""
-    engine = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    total = 0
-    while not engine.eof:
-        piece = engine.unconsumed_tail or content.read(_CHUNK)
-        if not piece:
-            raise RefusedInput("truncated", "the gzipped file ends before its content does")
-        try:
-            out = engine.decompress(piece, _CHUNK)
-        except zlib.error as error:
-            raise RefusedInput("not_fits", f"the gzipped file is damaged: {error}") from None
-        total += len(out)
-        if total > most:
-            raise Problem(413, f"the gzipped file holds more than {most / 2**20:g} MiB")
-        yield out
 
 
 def _checked(observation: Observation, max_events: int) -> Observation:

@@ -23,7 +23,7 @@ class EventsIn(Request):
     gti: list[tuple[Finite, Finite]] = Field(
         min_length=1, description="good-time intervals [start, stop] in s, on the clock of `time`"
     )
-    mission: str = Field("chandra", description="decides the energy bands: chandra, nicer or nustar")
+    mission: str = Field("chandra", description="decides the energy bands: chandra, xmm, nustar, nicer …")
     exposure: Finite | None = Field(None, gt=0, description="s; by default the sum of the good-time intervals")
     source_id: str = Field("", max_length=200, description="your name of the source")
 

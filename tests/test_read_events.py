@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 import lexray
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
-from lexray.events.fits import CAUSES, Reading, read, read_events
+from lexray.events.fits import Reading, read, read_events
+from lexray.schemas import CAUSES
 
 CHANNEL_KEV = 0.0146
 
@@ -168,8 +169,14 @@ def test_a_header_that_contradicts_the_good_times_is_flagged(tmp_path: Path, sai
 @pytest.mark.parametrize(
     ("mission", "header", "source_id", "flags", "position"),
     [
-        ("chandra", {"SRCNAME": "2CXO J0955", "RA_TARG": 1.0, "DEC_TARG": 2.0}, "2CXO J0955", (), (1.0, 2.0)),
-        ("chandra", {"SOURCE": "X41.4+60"}, "X41.4+60", (), (148.9, 69.6)),
+        (
+            "chandra",
+            {"TIMEDEL": 0.4, "SRCNAME": "2CXO J0955", "RA_TARG": 1.0, "DEC_TARG": 2.0},
+            "2CXO J0955",
+            (),
+            (1.0, 2.0),
+        ),
+        ("chandra", {"TIMEDEL": 0.4, "SOURCE": "X41.4+60"}, "X41.4+60", (), (148.9, 69.6)),
         ("chandra", {}, "M82", ("whole_field",), (148.9, 69.6)),
         ("chandra", {"OBJECT": None}, "acis_evt2", ("whole_field",), (148.9, 69.6)),
         ("nicer", {}, "NGC_300_ULX1", (), (13.77, -37.69)),
@@ -309,7 +316,8 @@ REFUSALS: dict[str, tuple[str, Maker]] = {
     "no events extension": ("no_events_table", _file(extension="PHOTONS")),
     "unknown mission": ("unknown_mission", _file(header={"TELESCOP": "babasone"})),
     "no mission": ("unknown_mission", _file(header={"TELESCOP": None})),
-    "an instrument without energies": ("unknown_instrument", _file(header={"INSTRUME": "HRC"})),
+    "an instrument without energies": ("no_energies", _file(header={"INSTRUME": "HRC"})),
+    "an unknown instrument": ("unknown_instrument", _file(header={"INSTRUME": "HETG"})),
     "no rows": ("no_events", _file(columns={"time": np.zeros(0), "pi": np.zeros(0, int)})),
     "all outside the good times": ("no_events", _file(gti={"GTI": [(0, 10)]})),
     "all outside the bands": ("no_events", _file(columns={"time": [1001.0], "pi": [5]})),

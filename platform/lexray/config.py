@@ -159,5 +159,7 @@ def local_path(path: str) -> str:
 
 
 def resolve_path(path: str) -> str:
-    """Absolute form of a local path; URIs (``s3://…``) are returned unchanged."""
+    """Absolute form of a local path, also of one behind the ``@`` of a list; URIs (``s3://…``) stay as they are."""
+    if path.startswith("@"):
+        return "@" + resolve_path(path[1:])
     return path if "://" in path else str(Path(path).expanduser().resolve())

@@ -7,8 +7,9 @@ import pyarrow as pa
 
 from lexray.errors import LexrayError
 
-#: Version of all schemas below. A table written by a newer one is refused.
-SCHEMA_VERSION = 1
+#: Version of all schemas below. A table written by a newer one is refused, one by an older one read as `migrated` says.
+#: 2: events.counts_per_frame.
+SCHEMA_VERSION = 2
 
 
 def _field(name: str, kind: pa.DataType, meaning: str = "", unit: str = "", *, required: bool = False) -> pa.Field:
@@ -16,8 +17,34 @@ def _field(name: str, kind: pa.DataType, meaning: str = "", unit: str = "", *, r
     return pa.field(name, kind, nullable=not required, metadata=metadata or None)
 
 
-_string, _i4, _f4, _f8 = pa.string(), pa.int32(), pa.float32(), pa.float64()
+_string, _i4, _i8, _f4, _f8 = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64()
 _f4s, _f8s, _strings = pa.list_(pa.float32()), pa.list_(pa.float64()), pa.list_(pa.string())
+
+#: Why an ingest leaves an event out. One that has several causes is counted under the first.
+CAUSES = (
+    "invalid_time",
+    "grade",
+    "flag",
+    "status",
+    "invalid_energy",
+    "overflow",
+    "outside_gti",
+    "outside_band",
+    "outside_sources",
+    "too_few",
+)
+#: A detection of a file: its identifier before those of two files are told apart, and where its row lies.
+_DETECTION = pa.struct(
+    [
+        ("name", _string),
+        ("source_id", _string),
+        ("n_events", _i4),
+        ("fragment", _string),  # path, part, size and rows of a storage.Fragment
+        ("part", _i4),
+        ("fragment_size", _i8),
+        ("fragment_rows", _i8),
+    ]
+)
 
 EVENTS = pa.schema(
     [
@@ -36,6 +63,7 @@ EVENTS = pa.schema(
         _field("ontime", _f8, "sum of the good-time intervals", "s"),
         _field("exposure", _f8, "ontime × live fraction", "s"),
         _field("frame_time", _f4, "null where events are not framed", "s"),
+        _field("counts_per_frame", _f4, "mean events a frame, all energies; null where events are not framed", "ct"),
         _field("area", _f4s, "effective area a band; null if unknown", "cm2"),
         _field("bands", _f4s, "edges of the energy bands, one more than there are bands", "keV"),
         _field("gti_start", _f8s, "since t_ref", "s"),
@@ -49,6 +77,24 @@ EVENTS = pa.schema(
         _field("flags", _strings, "whole_field, pile_up, overflow, exposure_mismatch …"),
         _field("file", _string),
         _field("sha256", _string, "of the file"),
+    ]
+)
+
+#: What became of each input file of an ingest, beside the events table as ``OUT.files``.
+FILES = pa.schema(
+    [
+        _field("file", _string, required=True),
+        _field("size", _i8, "as found; -1 where a web server does not say", "byte"),
+        _field("stamp", _string, "modification time in ns, or a web server's ETag or Last-Modified"),
+        _field("settings", _string, "hash of what it was read with"),
+        _field("sha256", _string, "of the file; null where it could not be read"),
+        _field("reason", _string, "why it was refused; null where it was taken"),
+        _field("detail", _string),
+        _field("events_in", _i8),
+        _field("events_kept", _i8),
+        *(_field(f"dropped_{cause}", _i8) for cause in CAUSES),
+        _field("unsorted", _i8, "events that came before their predecessor; they were put in order"),
+        _field("detections", pa.list_(_DETECTION)),
     ]
 )
 
@@ -140,6 +186,11 @@ def embeddings(dimension: int) -> pa.Schema:
             _vector("embedding", dimension),
         ]
     )
+
+
+def migrated(name: str, written: pa.Schema) -> pa.Schema:
+    """Schema to read a table of an older version with: columns that it does not have yet are null."""
+    return pa.unify_schemas([written, EVENTS]) if name == "events" else written
 
 
 def _vector(name: str, dimension: int) -> pa.Field:

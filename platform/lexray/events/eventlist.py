@@ -1,5 +1,6 @@
 """Photons of one detection with the times in which they could have been seen."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,16 @@ class GoodTimeIntervals:
         i = np.searchsorted(self.start, t, side="right") - 1
         inside = np.clip(t - self.start[np.maximum(i, 0)], 0.0, (self.stop - self.start)[np.maximum(i, 0)])
         return np.where(i < 0, 0.0, elapsed[np.maximum(i, 0)] + inside)
+
+    def time_at(self, good: ArrayLike) -> Float64s:
+        """When each amount of good time, in seconds, has elapsed; the inverse of `good_time_before` inside intervals.
+
+        At the end of an interval the answer is that end, not the start of the next one.
+        """
+        g = np.asarray(good, dtype=np.float64)
+        elapsed = np.concatenate([[0.0], np.cumsum(self.stop - self.start)])
+        i = np.clip(np.searchsorted(elapsed, g, side="left") - 1, 0, len(self) - 1)
+        return np.asarray(self.start[i] + (g - elapsed[i]))
 
     def exposure(self, edges: ArrayLike) -> Float64s:
         """Good time in each cell between consecutive `edges`, in seconds."""
@@ -157,10 +168,12 @@ class EventList:
         Degrees, ICRS; NaN if unknown.
     frame_time : float
         Seconds; NaN where events are not framed.
+    counts_per_frame : float
+        Mean events a frame of all energies, good grades and statuses; NaN where events are not framed.
     area : tuple of float or None
         Effective area a band, cm².
     flags : tuple of str
-        'whole_field', 'overflow', 'exposure_mismatch' …
+        'whole_field', 'overflow', 'pile_up', 'edge', 'exposure_mismatch' …
     """
 
     detection_id: str
@@ -181,6 +194,7 @@ class EventList:
     timesys: str = ""
     timeref: str = ""
     frame_time: float = np.nan
+    counts_per_frame: float = np.nan
     area: tuple[float, ...] | None = None
     background: Background | None = None
     flags: tuple[str, ...] = ()
@@ -214,40 +228,38 @@ class EventList:
 
 def to_table(events: list[EventList]) -> pa.Table:
     """Rows of the `events` table."""
-    rows = [
-        {
-            "detection_id": e.detection_id,
-            "source_id": e.source_id,
-            "mission": e.mission,
-            "instrument": e.instrument,
-            "obs_id": e.obs_id,
-            "object": e.object,
-            "ra": _null(e.ra),
-            "dec": _null(e.dec),
-            "t_ref": e.t_ref,
-            "t_ref_mjd": _null(e.t_ref_mjd),
-            "timesys": e.timesys,
-            "timeref": e.timeref,
-            "ontime": e.gti.ontime,
-            "exposure": e.exposure,
-            "frame_time": _null(e.frame_time),
-            "area": e.area,
-            "bands": e.bands.edges,
-            "gti_start": e.gti.start,
-            "gti_stop": e.gti.stop,
-            "time": e.time,
-            "energy": e.energy,
-            "n_events": len(e),
-            "bkg_time": None if e.background is None else e.background.time,
-            "bkg_energy": None if e.background is None else e.background.energy,
-            "bkg_scale": None if e.background is None else e.background.scale,
-            "flags": e.flags,
-            "file": e.file,
-            "sha256": e.sha256,
-        }
-        for e in events
-    ]
-    return pa.Table.from_pylist(rows, schema=EVENTS)
+    backgrounds = [e.background for e in events]
+    columns: dict[str, Any] = {
+        name: [getattr(e, name) for e in events]
+        for name in ("detection_id", "source_id", "mission", "instrument", "obs_id", "object", "t_ref", "timesys",
+                     "timeref", "exposure", "area", "flags", "file", "sha256")
+    }  # fmt: skip
+    columns |= {
+        name: [_null(getattr(e, name)) for e in events]
+        for name in ("ra", "dec", "t_ref_mjd", "frame_time", "counts_per_frame")
+    }
+    columns |= {
+        "ontime": [e.gti.ontime for e in events],
+        "bands": [e.bands.edges for e in events],
+        "gti_start": _lists([e.gti.start for e in events], np.float64),
+        "gti_stop": _lists([e.gti.stop for e in events], np.float64),
+        "time": _lists([e.time for e in events], np.float64),
+        "energy": _lists([e.energy for e in events], np.float32),
+        "n_events": [len(e) for e in events],
+        "bkg_time": _lists([None if b is None else b.time for b in backgrounds], np.float64),
+        "bkg_energy": _lists([None if b is None else b.energy for b in backgrounds], np.float32),
+        "bkg_scale": [None if b is None else b.scale for b in backgrounds],
+    }
+    return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in EVENTS], schema=EVENTS)
+
+
+def _lists(arrays: Sequence[NDArray[Any] | None], kind: type[np.floating[Any]]) -> pa.Array:
+    """A list column of ragged arrays, copied once and not value by value."""
+    lengths = [0 if array is None else len(array) for array in arrays]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    values = np.concatenate([np.zeros(0, kind), *(array for array in arrays if array is not None)], dtype=kind)
+    absent = pa.array([array is None for array in arrays]) if any(array is None for array in arrays) else None
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=absent)
 
 
 def from_table(rows: pa.Table) -> list[EventList]:
@@ -292,6 +304,7 @@ def _from_row(row: dict[str, pa.Scalar]) -> EventList:
         t_ref=number("t_ref"),
         t_ref_mjd=number("t_ref_mjd"),
         frame_time=number("frame_time"),
+        counts_per_frame=number("counts_per_frame"),
         area=None if area is None else tuple(area),
         background=background,
         flags=tuple(row["flags"].as_py() or ()),

@@ -1,225 +1,280 @@
-"""The account of an ingest: one row a file, from reading it to the fragment of the table that holds its detection.
+"""The account of an ingest: one row a file (`schemas.FILES`), from its reading to the detections that it gave.
 
-Free of Ray. Workers call `ingest_files`; the driver gathers the ledgers, and `collisions` tells it which identifiers
-two files would share, whatever the order in which the files were read; `amend` puts that right in the fragments.
+Free of Ray. Workers call `ingest_files`; the driver gathers their rows, `settle` decides which identifiers two files
+would share, whatever the order in which the files were read, and `amend` puts that right in the fragments. The account
+lies beside the events as ``OUT.files``: by it the next run knows which files it has read already (`planning`).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
 from lexray import storage
 from lexray.errors import RefusedInput
-from lexray.events.eventlist import Bands, EventList, to_table
-from lexray.events.fits import CAUSES, read
-from lexray.schemas import EVENTS, QUARANTINE
+from lexray.events.eventlist import EventList, to_table
+from lexray.events.fits import Wanted, read_content, unreadable
+from lexray.locations import Location, contents
+from lexray.schemas import CAUSES, EVENTS, FILES, QUARANTINE
 from lexray.sources import fold_name, part_of
+from lexray.storage import Fragment
 
 #: Fragments are written once this many events wait: a worker's memory does not grow with the archive.
 _MAX_WAITING_EVENTS = 4_000_000
-#: Digits of a file's sha256 that tell detections of one identifier apart.
+#: Digits of a file's sha256 that tell detections of one name apart.
 _SUFFIX_DIGITS = 8
+_PLACE = ("fragment", "part", "fragment_size", "fragment_rows")
 
-_i8 = pa.int64()
-LEDGER = pa.schema(
-    [
-        pa.field("file", pa.string()),
-        pa.field("bytes", _i8),
-        pa.field("reason", pa.string()),  # null where the file was taken
-        pa.field("detail", pa.string()),
-        pa.field("detection_id", pa.string()),
-        pa.field("source_id", pa.string()),
-        pa.field("sha256", pa.string()),
-        pa.field("fragment", pa.string()),  # path, part, size and rows of a storage.Fragment
-        pa.field("part", pa.int32()),
-        pa.field("fragment_size", _i8),
-        pa.field("fragment_rows", _i8),
-        pa.field("events_in", _i8),
-        pa.field("events_kept", _i8),
-        *(pa.field(f"dropped_{cause}", _i8) for cause in CAUSES),
-    ]
-)
+Row = dict[str, Any]
 
 
-def ingest_files(files: Iterable[str], table: str, n_parts: int, bands: Mapping[str, Bands] | None = None) -> pa.Table:
+def ingest_files(files: Iterable[Location], table: str, n_parts: int, wanted: Wanted, settings: str) -> pa.Table:
     """Read event files, write their detections into the parts that own them, and account for every file.
 
     Parameters
     ----------
-    files : iterable of str
-        Their paths.
+    files : iterable of Location
     table : str
         The events table; the fragments become visible once they are committed.
     n_parts : int
         Parts of the table.
-    bands : mapping of str to Bands, optional
-        Energy bands by mission, where the mission's own are not wanted.
+    wanted : Wanted
+        What is wanted of the files.
+    settings : str
+        Hash of what they are read with, for the account.
 
     Returns
     -------
     pyarrow.Table
-        A row a file, of schema `LEDGER`.
+        A row a file, of schema `FILES`.
     """
-    rows: list[dict[str, object]] = []
-    waiting: list[tuple[EventList, dict[str, object]]] = []
+    known = {file.path: file for file in files}
+    rows: list[Row] = []
+    waiting: list[tuple[EventList, Row]] = []
     n_waiting = 0
-    for file in files:
-        row: dict[str, object] = {"file": file, "bytes": _size(file)}
+    for path, content in contents(known):
+        row: Row = {"file": path, "size": known[path].size, "stamp": known[path].stamp, "settings": settings}
         rows.append(row)
         try:
-            reading = read(file, bands)
+            if isinstance(content, OSError):
+                raise unreadable(content)
+            reading = read_content(content, path, wanted)
         except RefusedInput as refused:
             row.update(reason=refused.reason, detail=refused.detail)
             continue
         row.update(
-            detection_id=reading.events.detection_id,
-            source_id=reading.events.source_id,
-            sha256=reading.events.sha256,
+            sha256=reading.sha256,
             events_in=reading.n_in,
-            events_kept=len(reading.events),
+            events_kept=sum(map(len, reading.detections)),
+            unsorted=reading.unsorted,
+            detections=[],
             **{f"dropped_{cause}": n for cause, n in reading.dropped.items()},
         )
-        waiting.append((reading.events, row))
-        n_waiting += len(reading.events)
+        waiting += [(events, row) for events in reading.detections]
+        n_waiting += row["events_kept"]
         if n_waiting > _MAX_WAITING_EVENTS:
             _write(waiting, table, n_parts)
             waiting, n_waiting = [], 0
     _write(waiting, table, n_parts)
-    return pa.Table.from_pylist(rows, schema=LEDGER)
+    return pa.Table.from_pylist(rows, schema=FILES)
 
 
-def _size(file: str) -> int:
-    try:
-        return Path(file).stat().st_size
-    except OSError:
-        return 0  # the reader says what is wrong with it
-
-
-def _write(waiting: list[tuple[EventList, dict[str, object]]], table: str, n_parts: int) -> None:
-    """Write one fragment a part, sorted by detection, and note in each file's row which one holds it."""
-    parts: dict[int, list[tuple[EventList, dict[str, object]]]] = defaultdict(list)
+def _write(waiting: list[tuple[EventList, Row]], table: str, n_parts: int) -> None:
+    """Write one fragment a part, sorted by detection, and note in each file's row which one holds what."""
+    parts: dict[int, list[tuple[EventList, Row]]] = defaultdict(list)
     for events, row in waiting:
         parts[part_of(events.source_id, n_parts)].append((events, row))
     for part, members in sorted(parts.items()):
         members.sort(key=lambda member: (member[0].detection_id, member[0].file))
         fragment = storage.write_part(table, EVENTS, part, to_table([events for events, _ in members]))
-        place = {
-            "fragment": fragment.path,
-            "part": fragment.part,
-            "fragment_size": fragment.size,
-            "fragment_rows": fragment.n_rows,
-        }
-        for _, row in members:
-            row.update(place)
+        place = dict(zip(_PLACE, (fragment.path, fragment.part, fragment.size, fragment.n_rows), strict=True))
+        for events, row in members:
+            named = {"name": events.detection_id, "source_id": events.source_id, "n_events": len(events)}
+            row["detections"].append({**named, **place})
 
 
 @dataclass(frozen=True)
-class Collisions:
-    """What to do with files whose detections would share an identifier.
+class Settled:
+    """An account in which no two files share a detection.
 
     Attributes
     ----------
-    renamed : dict of str to str
-        Identifier of a file's detection with the digits that tell it apart, by file.
-    duplicates : dict of str to str
-        Files with the very bytes of another one, and that other one.
+    account : pyarrow.Table
+        Of schema `FILES`, with files that repeat another's bytes refused as 'duplicate'.
+    renamed : dict of (str, str) to str
+        By file and name, the identifiers of the detections that need more than their name to be told apart.
     """
 
-    renamed: dict[str, str]
-    duplicates: dict[str, str]
+    account: pa.Table
+    renamed: dict[tuple[str, str], str]
 
 
-def collisions(ledger: pa.Table) -> Collisions:
-    """Find files that would share a `detection_id`; the answer does not depend on the ledger's order.
+def settle(account: pa.Table) -> Settled:
+    """Tell detections of one name apart; the answer does not depend on the account's order.
 
-    Files of different content get the first digits of their sha256 behind it, every one of them. Of files of the same
-    content the one first by name counts, the others are duplicates.
+    Of files with the same bytes the one first by name counts. Detections of different files that share a name get the
+    first digits of their file's sha256 behind it, every one of them.
     """
-    taken = accepted(ledger).select(["detection_id", "file", "sha256"])
-    counted = taken.group_by("detection_id").aggregate([([], "count_all")])
-    shared = counted.filter(pc.greater(counted["count_all"], 1))["detection_id"]
-    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for row in taken.filter(pc.is_in(taken["detection_id"], value_set=shared)).to_pylist():
-        groups[row["detection_id"]][row["sha256"]].append(row["file"])
-    renamed, duplicates = {}, {}
-    for detection_id, by_content in groups.items():
-        for sha256, files in by_content.items():
-            first, *others = sorted(files)
-            duplicates.update(dict.fromkeys(others, first))
-            if len(by_content) > 1:
-                renamed[first] = f"{detection_id}:{sha256[:_SUFFIX_DIGITS]}"
-    return Collisions(renamed, duplicates)
+    account = _refuse_duplicates(account)
+    detections = detections_of(account)
+    counted = detections.group_by("name").aggregate([([], "count_all")])
+    shared = counted.filter(pc.greater(counted["count_all"], 1))["name"]
+    rows = detections.filter(pc.is_in(detections["name"], value_set=shared)).select(["file", "name", "sha256"])
+    renamed = {(row["file"], row["name"]): _told_apart(row["name"], row["sha256"]) for row in rows.to_pylist()}
+    return Settled(account, renamed)
 
 
-def accepted(ledger: pa.Table) -> pa.Table:
-    """Rows of files that were taken."""
-    return ledger.filter(pc.is_null(ledger["reason"]))
+def _told_apart(name: str, sha256: str) -> str:
+    return f"{name}:{sha256[:_SUFFIX_DIGITS]}"
 
 
-def refused(ledger: pa.Table) -> pa.Table:
-    """Rows of files that were refused."""
-    return ledger.filter(pc.is_valid(ledger["reason"]))
-
-
-def refuse_duplicates(ledger: pa.Table, duplicates: Mapping[str, str]) -> pa.Table:
-    """The ledger with duplicates as refused files, which count no events."""
-    is_duplicate = pc.is_in(ledger["file"], value_set=pa.array(list(duplicates), pa.string()))
-    rows = [
-        {**row, "reason": "duplicate", "detail": f"the same bytes as {duplicates[row['file']]}"}
-        for row in ledger.filter(is_duplicate).select(["file", "bytes"]).to_pylist()
+def _refuse_duplicates(account: pa.Table) -> pa.Table:
+    taken = accepted(account).select(["file", "sha256"])
+    counted = taken.group_by("sha256").aggregate([("file", "min"), ([], "count_all")])
+    shared = counted.filter(pc.greater(counted["count_all"], 1))
+    if not shared.num_rows:
+        return account
+    first = dict(zip(shared["sha256"].to_pylist(), shared["file_min"].to_pylist(), strict=True))
+    again = [
+        (row["file"], first[row["sha256"]])
+        for row in taken.filter(pc.is_in(taken["sha256"], value_set=shared["sha256"])).to_pylist()
+        if row["file"] != first[row["sha256"]]
     ]
-    return pa.concat_tables([ledger.filter(pc.invert(is_duplicate)), pa.Table.from_pylist(rows, schema=LEDGER)])
+    repeats = pc.is_in(account["file"], value_set=pa.array([file for file, _ in again]))
+    original = dict(again)
+    found = account.filter(repeats).select(["file", "size", "stamp", "settings", "sha256"]).to_pylist()
+    refused_rows = [
+        {**row, "reason": "duplicate", "detail": f"the same bytes as {original[row['file']]}"} for row in found
+    ]
+    return pa.concat_tables([account.filter(pc.invert(repeats)), pa.Table.from_pylist(refused_rows, schema=FILES)])
 
 
-def fragments(ledger: pa.Table) -> list[storage.Fragment]:
-    """Fragments that the ledger's files lie in."""
-    columns = ["fragment", "part", "fragment_size", "fragment_rows"]
-    distinct = accepted(ledger).select(columns).group_by(columns).aggregate([]).to_pylist()
-    return [storage.Fragment(*(row[name] for name in columns)) for row in distinct]
+def accepted(account: pa.Table) -> pa.Table:
+    """Rows of files that were taken."""
+    return account.filter(pc.is_null(account["reason"]))
 
 
-def affected(ledger: pa.Table, found: Collisions) -> list[storage.Fragment]:
-    """Fragments that hold a detection to be renamed or removed."""
-    files = pa.array([*found.renamed, *found.duplicates], pa.string())
-    return fragments(ledger.filter(pc.is_in(ledger["file"], value_set=files)))
+def refused(account: pa.Table) -> pa.Table:
+    """Rows of files that were refused."""
+    return account.filter(pc.is_valid(account["reason"]))
 
 
-def amend(table: str, fragment: storage.Fragment, found: Collisions) -> storage.Fragment | None:
-    """Write a fragment anew with its detections renamed and its duplicates removed; None where nothing is left."""
+def detections_of(account: pa.Table) -> pa.Table:
+    """A row a detection: its file, that file's sha256, and what the account holds of the detection."""
+    taken = accepted(account).combine_chunks()
+    lists = taken["detections"].combine_chunks()
+    file = taken.select(["file", "sha256"]).take(pc.list_parent_indices(lists))
+    flat = pc.list_flatten(lists)
+    fields = {field.name: pc.struct_field(flat, field.name) for field in FILES.field("detections").type.value_type}
+    return pa.table({name: file[name] for name in file.column_names} | fields)
+
+
+def fragments(account: pa.Table) -> list[Fragment]:
+    """Fragments that the account's detections lie in."""
+    columns = list(_PLACE)
+    distinct = detections_of(account).select(columns).group_by(columns).aggregate([]).to_pylist()
+    return [Fragment(*(row[name] for name in columns)) for row in distinct]
+
+
+def to_amend(settled: Settled, before: Settled | None) -> list[Fragment]:
+    """Fragments that hold rows of files which no longer count, or rows whose identifier has changed."""
+    detections = detections_of(settled.account)
+    held = dict(detections.group_by("fragment").aggregate([([], "count_all")]).to_pydict().items())
+    n_held = dict(zip(held["fragment"], held["count_all"], strict=True))
+    earlier = {} if before is None else before.renamed
+    differs = settled.renamed.items() ^ earlier.items()
+    files = pa.array({file for (file, _), _ in differs}, pa.string())
+    renamed = set(detections.filter(pc.is_in(detections["file"], value_set=files))["fragment"].to_pylist())
+    return [f for f in fragments(settled.account) if f.path in renamed or n_held[f.path] != f.n_rows]
+
+
+def amend(table: str, fragment: Fragment, files: Collection[str], renamed: Mapping[tuple[str, str], str]) -> Fragment:
+    """Write a fragment anew with the rows of some files only, under their right identifiers.
+
+    Parameters
+    ----------
+    table : str
+    fragment : Fragment
+    files : collection of str
+        Whose rows stay.
+    renamed : mapping of (str, str) to str
+        As in `Settled`.
+    """
     system, root = storage.filesystem(table)
     rows = pa.parquet.read_table(f"{root}/{fragment.path}", filesystem=system, partitioning=None)
-    names = zip(rows["file"].to_pylist(), rows["detection_id"].to_pylist(), strict=True)
-    ids = pa.array([found.renamed.get(file, detection_id) for file, detection_id in names], pa.string())
-    rows = rows.set_column(rows.column_names.index("detection_id"), "detection_id", ids)
-    keep = pc.invert(pc.is_in(rows["file"], value_set=pa.array(list(found.duplicates), pa.string())))
-    rows = rows.filter(keep).sort_by([("detection_id", "ascending")])
-    amended = storage.write_part(table, EVENTS, fragment.part, rows) if rows.num_rows else None
-    system.delete_file(f"{root}/{fragment.path}")
-    return amended
+    rows = rows.filter(pc.is_in(rows["file"], value_set=pa.array(list(files), pa.string())))
+    ids = []
+    for row in rows.select(["file", "detection_id", "sha256"]).to_pylist():
+        name = row["detection_id"].removesuffix(_told_apart("", row["sha256"]))
+        ids.append(renamed.get((row["file"], name), name))
+    rows = rows.set_column(rows.column_names.index("detection_id"), "detection_id", pa.array(ids, pa.string()))
+    return storage.write_part(table, EVENTS, fragment.part, rows.sort_by("detection_id"))
 
 
-def quarantine(ledger: pa.Table, stage: str) -> pa.Table:
+def members(account: pa.Table, amended: Collection[Fragment]) -> dict[str, list[str]]:
+    """Files whose detections lie in some fragments, by the fragment's path."""
+    detections = detections_of(account).select(["fragment", "file"])
+    paths = pa.array([fragment.path for fragment in amended], pa.string())
+    found: dict[str, list[str]] = defaultdict(list)
+    for row in detections.filter(pc.is_in(detections["fragment"], value_set=paths)).to_pylist():
+        found[row["fragment"]].append(row["file"])
+    return found
+
+
+def moved(account: pa.Table, places: Mapping[str, Fragment]) -> pa.Table:
+    """The account with detections in new fragments, by the path of the old one."""
+    if not places:
+        return account
+    new = pa.Table.from_pylist(
+        [dict(zip(_PLACE, (f.path, f.part, f.size, f.n_rows), strict=True)) for f in places.values()]
+    )
+    account = account.combine_chunks()
+    lists = account["detections"].combine_chunks()
+    kind = lists.type.value_type
+    index = pc.index_in(pc.struct_field(lists.values, "fragment"), value_set=pa.array(list(places), pa.string()))
+    columns = []
+    for field in kind:
+        column = pc.struct_field(lists.values, field.name)
+        if field.name in _PLACE:
+            taken = new[field.name].combine_chunks().take(index).cast(field.type)
+            column = pc.if_else(pc.is_valid(index), taken, column)
+        columns.append(column)
+    values = pa.StructArray.from_arrays(columns, fields=list(kind))
+    at = account.column_names.index("detections")
+    rebuilt = pa.ListArray.from_arrays(lists.offsets, values, mask=pc.is_null(lists) if lists.null_count else None)
+    return account.set_column(at, FILES.field("detections"), rebuilt)
+
+
+def quarantine(account: pa.Table, stage: str) -> pa.Table:
     """Rows of the `quarantine` table, sorted by file."""
-    rows = refused(ledger).select(["file", "reason", "detail"]).sort_by("file")
+    rows = refused(account).select(["file", "reason", "detail"]).sort_by("file")
     return rows.add_column(1, "stage", pa.array([stage] * rows.num_rows, pa.string())).cast(QUARANTINE)
 
 
-def counts(ledger: pa.Table) -> dict[str, int]:
-    """Figures for a person: files, detections, sources, refused by reason, events in, kept and dropped by cause."""
-    taken, by_reason = accepted(ledger), pc.value_counts(refused(ledger)["reason"]).to_pylist()
-    totals = {
-        name: pc.sum(taken[name]).as_py() or 0 for name in LEDGER.names if name.startswith(("events_", "dropped_"))
-    }
+def counts(account: pa.Table) -> dict[str, int]:
+    """Figures for a person: detections, sources, files refused by reason, events in, kept and dropped by cause."""
+    taken, by_reason = accepted(account), pc.value_counts(refused(account)["reason"]).to_pylist()
+    detections = detections_of(account)
+    names = ["events_in", "events_kept", *(f"dropped_{cause}" for cause in CAUSES), "unsorted"]
     return {
-        "files": ledger.num_rows,
-        "bytes": pc.sum(ledger["bytes"]).as_py() or 0,
-        "detections": taken.num_rows,
-        "sources": len({fold_name(name) for name in pc.unique(taken["source_id"]).to_pylist()}),
+        "files": account.num_rows,
+        "bytes": pc.sum(pc.max_element_wise(account["size"], 0)).as_py() or 0,
+        "detections": detections.num_rows,
+        "sources": len({fold_name(name) for name in pc.unique(detections["source_id"]).to_pylist()}),
         **{f"refused_{row['values']}": row["counts"] for row in sorted(by_reason, key=lambda row: row["values"])},
-        **totals,
+        **{name: pc.sum(taken[name]).as_py() or 0 for name in names},
     }
+
+
+def balances(account: pa.Table) -> bool:
+    """Whether in every file taken the events in are those kept plus those dropped by each cause."""
+    taken = accepted(account)
+    total = np.asarray(taken["events_kept"]).copy()
+    for cause in CAUSES:
+        total += np.asarray(taken[f"dropped_{cause}"])
+    return bool(np.all(total == np.asarray(taken["events_in"])))

@@ -1,37 +1,98 @@
-"""What the reader has to know of a mission."""
+"""What the reader has to know of a mission, of one of its instruments, and of the events it gives."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, Float64s
 from lexray.events.headers import Header
+from lexray.events.missions.optics import Optics
+from lexray.events.tables import BinaryTable
+
+_LIVE_TIME = ("LIVETIME", "ONTIME")
 
 
 @dataclass(frozen=True)
-class Mission:
-    """Conventions of one mission's event files.
+class Screen:
+    """One standard step of event screening.
 
     Attributes
     ----------
-    name : str
+    cause : str
+        What an event left out by it is counted under: 'grade', 'flag' or 'status'.
+    columns : tuple of str
+        Columns it needs, in lower case. Where a file lacks one the screen is not applied: files cut to a few columns
+        were cut from screened ones.
+    keep : callable
+        Which events stay, BinaryTable of N rows -> b1[N].
+    document : str
+        Where the mission says so.
+    """
+
+    cause: str
+    columns: tuple[str, ...]
+    keep: Callable[[BinaryTable], NDArray[np.bool_]]
+    document: str
+
+
+@dataclass(frozen=True)
+class GoodTimes:
+    """What an extension with good-time intervals is.
+
+    Attributes
+    ----------
+    kind : str
+        A time is good if, for every kind that the file has, one of its extensions says so: those of one kind are
+        merged, those of different kinds intersected.
+    detector : int or None
+        It holds for events of this detector alone; None: for all. Where a kind is given by detector, one that it does
+        not name has no good time.
+    """
+
+    kind: str
+    detector: int | None = None
+
+
+@dataclass(frozen=True)
+class RefusedMode:
+    """Modes whose files are not read.
+
+    Attributes
+    ----------
+    keyword : str
+        Header keyword that tells.
+    values : tuple of str
+        Its values, in upper case.
+    why : str
+        For a person.
+    """
+
+    keyword: str
+    values: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """Conventions of one instrument's event files.
+
+    Attributes
+    ----------
+    mission, name : str
         As in the `events` table.
-    telescope : str
-        The header's TELESCOP in upper case.
-    instruments : mapping of str to str
-        Instruments that are read: the header's INSTRUME in upper case to our name.
     bands : Bands
         Default energy bands, keV.
     energy_range : (float, float)
-        keV in which the instrument measures; bands have to lie within.
+        keV in which it measures; bands have to lie within.
     imaging : bool
         Whether a file holds a field, so that OBJECT names the pointing's target and not the source.
     framed : bool
-        Whether events come in frames of TIMEDEL seconds.
-    pi_to_kev : callable
-        Energy in keV of pulse-invariant channels, f8[N] -> f8[N].
+        Whether events come in frames, all of one frame with the frame's time.
+    pi_to_kev : callable or None
+        Energy in keV of pulse-invariant channels, f8[N] -> f8[N]; None: it measures no energies.
     document : str
         Where that rule is written.
     energy_column : str or None
@@ -39,38 +100,76 @@ class Mission:
     overflow_pi : int or None
         Channel that collects everything above the last one, and so has no energy.
     dead_time_keywords : tuple of str
-        Header keywords that hold the live fraction, the first usable one counts.
+        Header keywords that hold the live fraction, the first usable one counts. ``{detector}`` in one stands for the
+        detector's number.
+    live_time_keywords : (str, str)
+        Keywords of the live time and of the good time it is a share of, with ``{detector}`` likewise; they go before
+        LIVETIME and ONTIME.
+    detector_column : str or None
+        Column, in lower case, with the number of an event's detector, where good times are given by detector.
+    screens : tuple of Screen
+        Applied in this order.
+    sky_columns : (str, str)
+        Columns, in lower case, of the sky position.
+    frame_keyword : str
+        Keyword of the frame's length.
+    frame_unit : float
+        Seconds of one unit of it.
+    nominal_frame : float
+        Seconds of a frame where the header does not say; NaN if the instrument has several.
+    pile_up_rate : float
+        Counts a frame from one point source in one telescope above which pile-up matters; infinite where events do not
+        pile up.
+    pile_up_document : str
+        Where that is written.
+    telescopes : int
+        How many telescopes' events a file holds together.
+    optics : Optics or None
+        Of each telescope, for an effective area where there is no ARF; None where that is not known.
+    refused_modes : tuple of RefusedMode
     """
 
+    mission: str
     name: str
-    telescope: str
-    instruments: Mapping[str, str]
     bands: Bands
     energy_range: tuple[float, float]
     imaging: bool
     framed: bool
-    pi_to_kev: Callable[[Float64s], Float64s]
+    pi_to_kev: Callable[[Float64s], Float64s] | None
     document: str
     energy_column: str | None = None
     overflow_pi: int | None = None
     dead_time_keywords: tuple[str, ...] = ()
+    live_time_keywords: tuple[str, str] = _LIVE_TIME
+    detector_column: str | None = None
+    screens: tuple[Screen, ...] = ()
+    sky_columns: tuple[str, str] = ("x", "y")
+    frame_keyword: str = "TIMEDEL"
+    frame_unit: float = 1.0
+    nominal_frame: float = float("nan")
+    pile_up_rate: float = float("inf")
+    pile_up_document: str = ""
+    telescopes: int = 1
+    optics: Optics | None = None
+    refused_modes: tuple[RefusedMode, ...] = ()
 
-    def instrument(self, header: Header) -> str:
-        """Our name of the instrument.
+    def good_times(self, name: str, header: Header, events: Header | None = None) -> GoodTimes | None:
+        """What an extension says about good times; None where it is no extension with good-time intervals.
 
-        Raises
-        ------
-        RefusedInput
-            'unknown_instrument' where the mission's instrument is none that is read.
+        Parameters
+        ----------
+        name : str
+            Its EXTNAME, in upper case.
+        header : Header
+            Its own header.
+        events : Header, optional
+            The events table's, which for some missions says what the extension belongs to.
         """
-        found = header.text("INSTRUME")
-        try:
-            return self.instruments[found.upper()]
-        except KeyError:
-            known = ", ".join(self.instruments)
-            raise RefusedInput("unknown_instrument", f"INSTRUME is {found!r}; of {self.name}: {known}") from None
+        if not is_good_times(name, header):
+            return None
+        return GoodTimes(kind_of(name))
 
-    def live_fraction(self, header: Header, ontime: float) -> float:
+    def live_fraction(self, header: Header, ontime: float, detector: int | None = None) -> float:
         """Share of the good time in which the instrument was ready for an event.
 
         The mission's keyword, else LIVETIME over ONTIME, else LIVETIME over the good time, else 1; at most 1.
@@ -80,17 +179,93 @@ class Mission:
         header : Header
             Of the events table.
         ontime : float
-            Sum of the good-time intervals, s.
+            Sum of the good-time intervals, s; of the detector, where one is given.
+        detector : int, optional
+            Number of the detector, where the header says it for each.
         """
         for keyword in self.dead_time_keywords:
-            value = header.number(keyword)
+            value = header.number(_of_detector(keyword, detector))
             if 0 < value <= 1:
                 return value
-        total = header.number("ONTIME")
-        fraction = header.number("LIVETIME") / (total if total > 0 else ontime)
-        return min(fraction, 1.0) if np.isfinite(fraction) and fraction > 0 else 1.0
+        for live_keyword, good_keyword in dict.fromkeys((self.live_time_keywords, _LIVE_TIME)):
+            live = header.number(_of_detector(live_keyword, detector))
+            good = header.number(_of_detector(good_keyword, detector))
+            fraction = live / (good if good > 0 else ontime)
+            if np.isfinite(fraction) and fraction > 0:
+                return min(fraction, 1.0)
+        return 1.0
 
     def frame_time(self, header: Header) -> float:
-        """Seconds of a frame; NaN where events are not framed."""
-        value = header.number("TIMEDEL")
-        return value if self.framed and value > 0 else float("nan")
+        """Seconds of a frame; NaN where events are not framed, or the frame's length is not known."""
+        if not self.framed:
+            return float("nan")
+        value = header.number(self.frame_keyword) * self.frame_unit
+        return value if value > 0 else self.nominal_frame
+
+    def piled_up(self, counts_a_frame: float) -> bool:
+        """Whether a point source with this many counts a frame, of all telescopes, has lost or merged events.
+
+        Two photons in one frame and a few pixels are taken for one of their summed energy, or for none.
+        """
+        return counts_a_frame > self.pile_up_rate * self.telescopes
+
+
+@dataclass(frozen=True)
+class Mission:
+    """One mission.
+
+    Attributes
+    ----------
+    name : str
+        As in the `events` table.
+    telescope : str
+        The header's TELESCOP in upper case.
+    instruments : mapping of str to Instrument
+        Instruments that are read, by the header's INSTRUME in upper case.
+    """
+
+    name: str
+    telescope: str
+    instruments: Mapping[str, Instrument]
+
+    def instrument(self, header: Header) -> Instrument:
+        """The instrument of a file.
+
+        Raises
+        ------
+        RefusedInput
+            'unknown_instrument' where the mission's instrument is none that is read, 'unsupported_mode' where it is
+            one but worked in a mode whose files are not read.
+        """
+        found = header.text("INSTRUME")
+        instrument = self.instruments.get(found.upper())
+        if instrument is None:
+            known = ", ".join(self.instruments)
+            raise RefusedInput("unknown_instrument", f"INSTRUME is {found!r}; of {self.name}: {known}")
+        for mode in instrument.refused_modes:
+            value = header.text(mode.keyword)
+            if value.upper() in mode.values:
+                raise RefusedInput("unsupported_mode", f"{mode.keyword} is {value!r}: {mode.why}")
+        return instrument
+
+
+def is_good_times(name: str, header: Header) -> bool:
+    """Whether an extension holds good-time intervals: by its name, or by HDUCLAS1 (OGIP 94-003)."""
+    return name.startswith(("GTI", "STDGTI")) or header.text("HDUCLAS1").upper() == "GTI"
+
+
+def kind_of(name: str) -> str:
+    """An extension's name without its number: GTI3 and GTI7 are of one kind."""
+    return name.rstrip("0123456789")
+
+
+def number_of(name: str) -> int | None:
+    """The number that an extension's name ends with."""
+    digits = name[len(kind_of(name)) :]
+    return int(digits) if digits else None
+
+
+def _of_detector(keyword: str, detector: int | None) -> str:
+    if "{" not in keyword:
+        return keyword
+    return "" if detector is None else keyword.format(detector=detector)

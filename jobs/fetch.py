@@ -1,0 +1,237 @@
+"""`lexray fetch csc`: sources of the Chandra Source Catalog, as labels, a source table and their event files.
+
+``OUT/labels`` the catalogue's columns, a row a source (the `labels` table); ``OUT/sources.parquet`` the source table
+for ingest; ``OUT/detections.parquet`` which observation has which source under which file; ``OUT/events/`` the files.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+
+from lexray import storage
+from lexray.archives import csc
+from lexray.archives.csc import Catalogue, Detection
+from lexray.archives.downloads import Downloads
+from lexray.archives.politeness import Politeness
+from lexray.archives.tap import Tap
+from lexray.config import JobConfig, local_path
+from lexray.errors import ConfigError, LexrayError, RefusedInput
+from lexray.job import Context, Job, Outcome
+from lexray.progress import Task
+from lexray.schemas import QUARANTINE
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Refusal = dict[str, str]
+
+
+class Config(JobConfig):
+    """Keys of `lexray fetch csc`. One of `cone`, `adql` and `names` says which sources."""
+
+    out: Annotated[str, AfterValidator(local_path)] = Field(description="a local folder; see above for what it gets")
+    cone: tuple[float, float, float] | None = Field(
+        None, description="RA DEC RADIUS: a position in degrees (ICRS) and a radius in arcmin"
+    )
+    adql: str | None = Field(None, description="file with a query that selects name, ra, dec and what else is wanted")
+    names: str | None = Field(None, description="file with the names of sources, one a line; # begins a comment")
+    products: list[Literal["regevt3", "reg3", "arf3"]] = Field(
+        ["regevt3", "reg3"], description="files of each detection: events, source and background regions, response"
+    )
+    instruments: list[Literal["ACIS", "HRC"]] = Field(["ACIS"], description="HRC measures no energies")
+    match_types: list[Literal["u", "a", "n"]] = Field(
+        ["u"], description="detections that are unique to a source (u), ambiguous (a), or none at its place (n)"
+    )
+    radius: float | None = Field(
+        None, gt=0, description="aperture of the source table, arcsec; by default 90 % of the counts, from the angle"
+    )
+    columns: list[Identifier] = Field(list(csc.COLUMNS), description="columns of the master table that become labels")
+    tap: str = Field(csc.TAP_URL, description="the catalogue's TAP service")
+    mode: Literal["sync", "async"] = Field("sync", description="how queries are put to the TAP service")
+    page: int = Field(5000, ge=1, description="sources asked for at once; what the service cuts off is asked for again")
+    maxrec: int | None = Field(None, ge=1, description="rows that an answer may have; by default the service's limit")
+    files: str = Field(csc.FILES_URL, description="the catalogue's file service")
+    catalogue: Identifier = Field("csc21", description="schema of the catalogue's tables")
+    release: str = Field("rel2.1", description="what the file service calls the release")
+    http: Politeness = Politeness()
+
+    @field_validator("cone", mode="before")
+    @classmethod
+    def _cone_may_be_words(cls, cone: Any) -> Any:
+        words = cone.replace(",", " ").split() if isinstance(cone, str) else cone
+        if isinstance(words, list | tuple) and len(words) != 3:
+            raise ValueError("it takes RA DEC RADIUS: degrees, degrees, arcmin")
+        return words
+
+    @field_validator("cone")
+    @classmethod
+    def _cone_is_on_the_sky(cls, cone: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        if cone is not None and not (0 <= cone[0] <= 360 and abs(cone[1]) <= 90 and 0 < cone[2] <= 600):
+            raise ValueError("RA must be 0 … 360°, DEC −90 … 90°, RADIUS above 0 and at most 600 arcmin")
+        return cone
+
+    @model_validator(mode="after")
+    def _one_choice_of_sources(self) -> Self:
+        given = [key for key in ("cone", "adql", "names") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ConfigError(f"fetch csc: give one of cone, adql and names, not {' and '.join(given) or 'none'}")
+        return self
+
+
+def run(config: Config, context: Context) -> Outcome:
+    """Ask which sources, then which detections they have, then get the files of each that are not there yet."""
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    tap = Tap(config.tap, config.http, config.mode, config.maxrec, context.progress.warn)
+    catalogue = Catalogue(tap, config.catalogue, config.columns, config.page)
+    sources, refusals = _sources(config, catalogue)
+    context.progress.say(f"  {sources.num_rows} sources")
+    detections = catalogue.detections(sources["name"].to_pylist(), config.instruments, config.match_types)
+    wanted = sorted({Detection(*row) for row in zip(*(detections[k].to_pylist() for k in _KEYS), strict=True)})
+    context.progress.say(f"  {len(wanted)} detections")
+    _write_tables(out, config, sources, detections)
+
+    files = [(detection, product) for detection in wanted for product in config.products]
+    with context.progress.task("files", total=len(files)) as task:
+        downloads, counts, failures = asyncio.run(_fetch_all(out / "events", config, files, task))
+    _write_paths(out, detections, downloads, config.products)
+    refusals += failures
+    quarantine = f"{config.out}.quarantine"
+    rows = pa.Table.from_pylist(sorted(refusals, key=lambda row: row["file"]), schema=QUARANTINE)
+    # Written even where it is empty: the refusals of an earlier run must not outlive it.
+    storage.commit(quarantine, "quarantine", QUARANTINE, [storage.write_part(quarantine, QUARANTINE, 0, rows)])
+    if failures:
+        context.progress.warn(f"{len(failures)} files did not come; --force asks for them again, and for no others")
+    return Outcome(
+        counts={
+            "sources": sources.num_rows,
+            "detections": len(wanted),
+            "files": len(files),
+            "fetched": counts["fetched"],
+            "there_already": counts["there_already"],
+            "bytes": downloads.bytes,
+            "requests": downloads.requests,
+            "retries": downloads.retries,
+            **{f"refused_{reason}": n for reason, n in sorted(Counter(r["reason"] for r in refusals).items())},
+        },
+        metrics={"fetched": float(counts["fetched"]), "retries": float(downloads.retries)},
+        outputs=[str(out / "labels"), str(out / "sources.parquet"), str(out / "detections.parquet"), quarantine],
+        refused=len(refusals),
+        taken=counts["fetched"] + counts["there_already"],
+    )
+
+
+def _sources(config: Config, catalogue: Catalogue) -> tuple[pa.Table, list[Refusal]]:
+    """Rows of the master table, one a source, and the names that it does not have."""
+    if config.cone is not None:
+        return _distinct(catalogue.cone(*config.cone)), []
+    if config.adql is not None:
+        return _distinct(catalogue.selected(_read("adql", config.adql))), []
+    lines = [line.partition("#")[0].strip() for line in _read("names", str(config.names)).splitlines()]
+    names = {csc.canonical_name(line): line for line in lines if line}
+    if not names:
+        raise ConfigError(f"names: {config.names}: there is no name in it")
+    found = _distinct(catalogue.named(names))
+    unknown = sorted(set(names) - set(found["name"].to_pylist()))
+    refusals = [
+        _refusal(names[name], "unknown_source", f"{config.catalogue} has no source {name!r}") for name in unknown
+    ]
+    return found, refusals
+
+
+def _read(key: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{key}: {path}: {getattr(error, 'strerror', None) or 'not a text file'}") from None
+
+
+def _distinct(rows: pa.Table) -> pa.Table:
+    """Rows with a name and a position, the first of each name, sorted: a query of one's own may join."""
+    for column in ("ra", "dec"):
+        if not pa.types.is_floating(rows[column].type):
+            raise LexrayError(f"the query's column '{column}' is {rows[column].type}, not a number of degrees")
+    rows = rows.filter(pc.and_(pc.is_valid(rows["name"]), pc.and_(pc.is_valid(rows["ra"]), pc.is_valid(rows["dec"]))))
+    _, first = np.unique(np.array(rows["name"].to_pylist(), dtype=str), return_index=True)
+    return rows.take(pa.array(first))
+
+
+def _write_tables(out: Path, config: Config, sources: pa.Table, detections: pa.Table) -> None:
+    names = sources["name"].to_pylist()
+    schema = pa.schema([pa.field("source_id", pa.string(), nullable=False)])
+    for field in sources.schema:
+        schema = schema if field.name == "name" else schema.append(field)
+    labels = pa.table([names, *(sources[name] for name in schema.names[1:])], schema=schema)
+    storage.write(str(out / "labels"), "labels", labels.schema, labels)
+    theta: dict[str, list[float]] = {}
+    for name, angle in zip(detections["name"].to_pylist(), detections["theta"].to_pylist(), strict=True):
+        theta.setdefault(name, []).append(angle or 0.0)
+    # One radius a source, though its observations saw it at several angles: the one of the middle.
+    radius = [config.radius or csc.aperture_radius(float(np.median(theta.get(name, [0.0])))) for name in names]
+    degrees, arcsec = {"unit": "deg"}, {"unit": "arcsec"}
+    schema = pa.schema(
+        [
+            pa.field("source_id", pa.string()),
+            pa.field("ra", pa.float64(), metadata=degrees),
+            pa.field("dec", pa.float64(), metadata=degrees),
+            pa.field("radius", pa.float64(), metadata=arcsec),
+        ]
+    )
+    columns = [pa.array(names, pa.string()), sources["ra"], sources["dec"], pa.array(radius, pa.float64())]
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), out / "sources.parquet")
+
+
+def _write_paths(out: Path, detections: pa.Table, downloads: Downloads, products: Sequence[str]) -> None:
+    """The detections with the path of each product below ``events/``, null where it did not come."""
+    keys = [Detection(*row) for row in zip(*(detections[k].to_pylist() for k in _KEYS), strict=True)]
+    for product in products:
+        whole = [d.key(product) if downloads.manifest.is_whole(d.key(product)) else None for d in keys]
+        paths = [None if key is None else downloads.manifest[key].path for key in whole]
+        detections = detections.append_column(product, pa.array(paths, pa.string()))
+    names = ["source_id" if name == "name" else name for name in detections.column_names]
+    pq.write_table(detections.rename_columns(names), out / "detections.parquet")
+
+
+async def _fetch_all(
+    folder: Path, config: Config, files: Sequence[tuple[Detection, str]], task: Task
+) -> tuple[Downloads, Counter[str], list[Refusal]]:
+    counts: Counter[str] = Counter()
+    failures: list[Refusal] = []
+
+    async def worker(left: Iterator[tuple[Detection, str]], downloads: Downloads) -> None:
+        for detection, product in left:
+            try:
+                came = await csc.fetch_product(downloads, config.files, config.release, detection, product)
+                counts["fetched" if came else "there_already"] += 1
+            except RefusedInput as error:
+                failures.append(_refusal(detection.key(product), error.reason, error.detail))
+            task.advance(1, f"{len(failures)} failed" if failures else "")
+
+    async with Downloads(folder, config.http) as downloads:
+        left = iter(files)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(config.http.connections):
+                group.create_task(worker(left, downloads))
+    return downloads, counts, failures
+
+
+def _refusal(file: str, reason: str, detail: str) -> Refusal:
+    return {"file": file, "stage": JOB.name, "reason": reason, "detail": detail}
+
+
+_KEYS = ("obsid", "obi", "region_id")
+
+JOB = Job(
+    name="fetch csc",
+    config=Config,
+    run=run,
+    inputs=("adql", "names"),
+    positional=(),
+    summary="Get sources of the Chandra Source Catalog: labels, a source table and their event files.",
+)

@@ -1,0 +1,1 @@
+"""Where real observations come from: catalogues through TAP, files through HTTP."""

@@ -1,0 +1,199 @@
+"""Files over HTTP: resumed where they were cut off, checked, and asked for again with patience."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+import numpy as np
+
+from lexray.archives.fitsbytes import check_whole
+from lexray.archives.manifest import Manifest
+from lexray.archives.politeness import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
+from lexray.errors import RefusedInput
+
+T = TypeVar("T")
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+#: Damage that may have happened on the way: worth another try.
+_DAMAGE = ("bad_gzip", "truncated", "not_fits")
+
+
+class _AskAgain(Exception):
+    """A failure that may pass."""
+
+    def __init__(self, reason: str, detail: str, asked: float | None = None) -> None:
+        super().__init__(detail)
+        self.reason, self.detail, self.asked = reason, detail, asked
+
+
+class Downloads:
+    """Connections to one archive; use it in an ``async with`` block.
+
+    Parameters
+    ----------
+    folder : Path
+        Where files go, with the manifest.
+    politeness : Politeness
+
+    Attributes
+    ----------
+    requests, retries, bytes : int
+        Requests made, those among them that repeat a failed one, and bytes received.
+    """
+
+    def __init__(self, folder: Path, politeness: Politeness) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.manifest = folder, Manifest(folder)
+        self.requests = self.retries = self.bytes = 0
+        self._politeness = politeness
+        self._pace = Pace(politeness.requests_per_second)
+        self._generator = np.random.default_rng()  # jitter must differ between clients
+        self._http = httpx.AsyncClient(
+            # Files are stored as they are: a transfer encoding on top of them would make ranges and lengths ambiguous.
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            timeout=politeness.timeout,
+            limits=httpx.Limits(max_connections=politeness.connections),
+            follow_redirects=True,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def json(self, url: str, params: dict[str, str]) -> Any:
+        """A small JSON document.
+
+        Raises
+        ------
+        RefusedInput
+            As `fetch`; 'bad_answer' where it is not JSON.
+        """
+
+        async def once() -> Any:
+            response = await self._http.get(url, params=params)
+            _raise_for_status(response)
+            try:
+                return response.json()
+            except ValueError:
+                words = " ".join(response.text.split())[:80]
+                raise _AskAgain("bad_answer", f"{url} answers with no JSON but {words!r}") from None
+
+        return await self._patiently(once)
+
+    async def fetch(self, key: str, url: str, params: dict[str, str], path: str) -> Path:
+        """A FITS file, to `path` below the folder, with ``.gz`` behind it where it comes gzipped.
+
+        It grows as ``PATH.part`` and gets its name once it is whole. What an earlier attempt or run left of it is
+        continued where the server has ranges and still has the same version.
+
+        Raises
+        ------
+        RefusedInput
+            'http_404' and the like, 'timeout', 'connection', 'truncated', 'bad_gzip' or 'not_fits', where it did not
+            come however often it was asked for; 'wait_too_long' where the server wants us much later.
+        """
+        target = self.folder / path
+        part = target.with_name(target.name + ".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+
+        async def once() -> bool:
+            await self._transfer(key, url, params, part)
+            try:
+                return await asyncio.to_thread(check_whole, part)
+            except RefusedInput as error:
+                part.unlink()  # what is damaged must not be continued
+                raise _AskAgain(error.reason, error.detail) from None
+
+        packed = await self._patiently(once)
+        if packed and not target.name.endswith(".gz"):
+            target = target.with_name(target.name + ".gz")
+        part.replace(target)
+        entry = self.manifest[key]
+        self.manifest.add(replace(entry, path=str(target.relative_to(self.folder)), size=target.stat().st_size))
+        return target
+
+    async def _patiently(self, once: Callable[[], Awaitable[T]]) -> T:
+        """Ask until there is an answer, or no hope of one."""
+        attempt = 0
+        while True:
+            await self._pace.turn()
+            self.requests += 1
+            try:
+                return await once()
+            except httpx.TimeoutException:
+                failure = _AskAgain("timeout", f"no answer within {self._politeness.timeout:g} s")
+            except httpx.TransportError as error:
+                failure = _AskAgain("connection", str(error) or type(error).__name__)
+            except _AskAgain as error:
+                failure = error
+            seconds = self._politeness.wait(attempt, failure.asked, self._generator)
+            if seconds is None:
+                raise _given_up(failure, attempt + 1, self._politeness)
+            attempt += 1
+            self.retries += 1
+            if failure.asked is not None:
+                self._pace.hold(failure.asked)
+            await asyncio.sleep(seconds)
+
+    async def _transfer(self, key: str, url: str, params: dict[str, str], part: Path) -> None:
+        """Bring `part` to its full length."""
+        have = part.stat().st_size if part.exists() else 0
+        known = self.manifest[key]
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        if have and known.validator and not known.validator.startswith("W/"):
+            # The rest of another version would not fit to what we have (RFC 9110, section 13.1.5).
+            headers["If-Range"] = known.validator
+        async with self._http.stream("GET", url, params=params, headers=headers) as response:
+            start, total = _range(response)
+            if response.status_code == 416 and total == have:
+                return  # it was whole already
+            if response.status_code == 416 or (response.status_code == 206 and start != have):
+                part.unlink(missing_ok=True)
+                raise _AskAgain("bad_range", f"the server cannot continue after {have} bytes; beginning anew")
+            _raise_for_status(response)
+            continued = response.status_code == 206
+            self.manifest.add(replace(known, path="", size=0, validator=_validator(response)))
+            with part.open("ab" if continued else "wb") as file:
+                async for chunk in response.aiter_raw():
+                    self.bytes += file.write(chunk)
+            length = response.headers.get("Content-Length")
+            expected = None if length is None else int(length) + (have if continued else 0)
+        if expected is not None and part.stat().st_size != expected:
+            raise _AskAgain("truncated", f"{part.stat().st_size} of {expected} bytes came")
+
+
+def _raise_for_status(response: httpx.Response) -> None:
+    if response.is_success:
+        return
+    status = f"{response.status_code} {response.reason_phrase}".strip()
+    if response.status_code in TRANSIENT:
+        raise _AskAgain(f"http_{response.status_code}", status, retry_after(response.headers))
+    raise RefusedInput(f"http_{response.status_code}", f"{response.url}: {status}")
+
+
+def _range(response: httpx.Response) -> tuple[int | None, int | None]:
+    """First byte and full length that ``Content-Range`` names."""
+    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if found is None:
+        return None, None
+    start, total = found.groups()
+    return None if start is None else int(start), None if total == "*" else int(total)
+
+
+def _validator(response: httpx.Response) -> str:
+    return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
+
+
+def _given_up(failure: _AskAgain, attempts: int, politeness: Politeness) -> RefusedInput:
+    if failure.asked is not None and failure.asked > politeness.patience:
+        wanted = f"{failure.detail}: the server asks to come back in {failure.asked:.0f} s, longer than http.patience"
+        return RefusedInput("wait_too_long", wanted)
+    return RefusedInput(failure.reason, f"{failure.detail} (asked {attempts} times)")

@@ -1,0 +1,88 @@
+"""How hard a public archive may be asked, and when to ask again after it said no."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import numpy as np
+from pydantic import Field
+
+from lexray import __version__
+from lexray.config import Config
+
+#: How we introduce ourselves, so that an archive can see who asks and tell us when it is too much.
+USER_AGENT = f"lexray/{__version__}"
+#: Answers after which it is worth asking again (RFC 9110, section 15): the server's troubles, and "not so fast".
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class Politeness(Config):
+    """Limits on requests to one archive."""
+
+    connections: int = Field(4, ge=1, le=32, description="files fetched at once")
+    requests_per_second: float = Field(5.0, gt=0, description="requests begun a second, all connections together")
+    attempts: int = Field(6, ge=1, description="times a request is made before it is given up")
+    first_wait: float = Field(1.0, ge=0, description="longest wait before the second attempt, s; doubled each time")
+    longest_wait: float = Field(60.0, ge=0, description="no wait of our own choosing is longer, s")
+    patience: float = Field(900.0, ge=0, description="give up where Retry-After asks for a longer wait, s")
+    timeout: float = Field(60.0, gt=0, description="silence after which a connection counts as lost, s")
+
+    def wait(self, attempt: int, asked: float | None, generator: np.random.Generator) -> float | None:
+        """Seconds to wait after failed attempt number `attempt`, counted from 0; None where there is to be no other.
+
+        Exponential backoff with jitter: uniform between half the step and the whole, so that clients who were cut off
+        together do not come back together, and never less than the server asked for.
+        """
+        if attempt + 1 >= self.attempts or (asked is not None and asked > self.patience):
+            return None
+        step = min(self.first_wait * 2.0**attempt, self.longest_wait)
+        return max(float(generator.uniform(0.5, 1.0)) * step, asked or 0.0)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that an answer's ``Retry-After`` asks for, given as seconds or as a date (RFC 9110, section 10.2.3)."""
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+class Pace:
+    """Lets one request begin every 1/`per_second` seconds, of any number of tasks."""
+
+    def __init__(self, per_second: float) -> None:
+        self._interval = 1.0 / per_second
+        self._free = 0.0
+        self._queue = asyncio.Lock()
+
+    async def turn(self) -> None:
+        """Wait until a request may begin."""
+        async with self._queue:
+            while (seconds := self._left()) > 0:  # more than once where `hold` is called meanwhile
+                await asyncio.sleep(seconds)
+            self._take()
+
+    def block(self) -> None:
+        """As `turn`, for code that is not asynchronous."""
+        time.sleep(self._left())
+        self._take()
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody begin for this long: a server that says when to come back means all of our connections."""
+        self._free = max(self._free, time.monotonic() + seconds)
+
+    def _left(self) -> float:
+        return max(0.0, self._free - time.monotonic())
+
+    def _take(self) -> None:
+        self._free = max(self._free, time.monotonic()) + self._interval

@@ -1,0 +1,184 @@
+"""Queries to a TAP service, with errors that a person can read.
+
+The Table Access Protocol is IVOA's (Dowler et al. 2010, REC-TAP-1.0; 2019, REC-TAP-1.1). An answer that the service cut
+off says so in an INFO element, QUERY_STATUS = OVERFLOW, and looks complete otherwise.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import requests
+from astropy.table import Table
+from pyvo.dal import DALAccessError, DALFormatError, DALQueryError, DALServiceError, TAPService
+from pyvo.dal.exceptions import DALOverflowWarning, DALRateLimitError
+from urllib3.exceptions import HTTPError
+
+from lexray.archives.politeness import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
+from lexray.errors import LexrayError
+
+_LINE = 300
+#: A connection that broke, before the answer or within it.
+_LOST = (HTTPError, requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows of a query.
+
+    Attributes
+    ----------
+    rows : pyarrow.Table
+        Null where the service has no value; units and meanings in the fields' metadata.
+    cut_off : bool
+        Whether the service has more than it gave.
+    """
+
+    rows: pa.Table
+    cut_off: bool
+
+
+class _Session(requests.Session):
+    """A session that names us, keeps the pace and never waits for ever."""
+
+    def __init__(self, politeness: Politeness) -> None:
+        super().__init__()
+        self.headers["User-Agent"] = USER_AGENT
+        self._timeout, self._pace = politeness.timeout, Pace(politeness.requests_per_second)
+
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        self._pace.block()
+        kwargs["timeout"] = kwargs.get("timeout") or self._timeout
+        return super().request(*args, **kwargs)
+
+
+class Tap:
+    """A TAP service.
+
+    Parameters
+    ----------
+    url : str
+        Base URL, to which ``/sync`` and ``/async`` belong.
+    politeness : Politeness
+    mode : {'sync', 'async'}
+        Whether to wait for answers on the line, or to leave the query with the service and look in again.
+    maxrec : int, optional
+        Rows to ask for; the service's own limit where None.
+    say : callable, optional
+        Told about each try that has to be repeated.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        politeness: Politeness,
+        mode: Literal["sync", "async"] = "sync",
+        maxrec: int | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._politeness, self._mode, self._maxrec, self._say = politeness, mode, maxrec, say
+        self._service = TAPService(self.url, session=_Session(politeness))
+        self._generator = np.random.default_rng()
+
+    def query(self, adql: str) -> Answer:
+        """Rows of one query.
+
+        Raises
+        ------
+        LexrayError
+            One line: what the service says is wrong with the query, that it does not answer, or that its answer is no
+            VOTable.
+        """
+        attempt = 0
+        while True:
+            try:
+                return self._ask(adql)
+            except DALQueryError as error:
+                raise LexrayError(f"{self.url} refuses the query: {_one_line(error)}") from None
+            except (DALAccessError, requests.RequestException, HTTPError) as error:
+                code, asked = _status(error)
+                if not _may_pass(error, code):
+                    raise LexrayError(f"{self.url}: {_explained(error)}") from None
+                seconds = self._politeness.wait(attempt, asked, self._generator)
+                if seconds is None:
+                    asked_for = f", and asks to come back in {asked:.0f} s" if asked else ""
+                    raise LexrayError(
+                        f"{self.url} does not answer (asked {attempt + 1} times{asked_for}): {_explained(error)}"
+                    ) from None
+                self._say(f"{self.url}: {_explained(error)}; asking again in {seconds:.1f} s")
+                time.sleep(seconds)
+                attempt += 1
+
+    def _ask(self, adql: str) -> Answer:
+        with warnings.catch_warnings():
+            # Archives' VOTables are full of small offences against the standard that harm nothing here.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore", DALOverflowWarning)  # we look at the status itself
+            run = self._service.run_sync if self._mode == "sync" else self._service.run_async
+            result = run(adql, maxrec=self._maxrec)
+            return Answer(_arrow(result.to_table()), str(result.query_status).upper() == "OVERFLOW")
+
+
+def quoted(text: str) -> str:
+    """A string literal of ADQL: no text can end it early (ADQL 2.0, section 2.1.1)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _arrow(table: Table) -> pa.Table:
+    columns, fields = [], []
+    for name in table.colnames:
+        column = table[name]
+        if column.ndim != 1:
+            continue  # a label is one value a source
+        mask = np.asarray(getattr(column, "mask", np.zeros(len(column), dtype=bool)))
+        values = np.asarray(column)
+        if values.dtype.kind in "biuf":
+            mask = mask | (np.isnan(values) if values.dtype.kind == "f" else False)
+            array = pa.array(values.astype(values.dtype.newbyteorder("=")), mask=mask)
+        else:
+            texts = [None if gone else _text(value) for value, gone in zip(values, mask, strict=True)]
+            array = pa.array(texts, pa.string())
+        said = {"unit": str(column.unit or ""), "meaning": " ".join(str(column.description or "").split())}
+        fields.append(pa.field(name, array.type, metadata={k: v for k, v in said.items() if v} or None))
+        columns.append(array)
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _text(value: Any) -> str:
+    return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip()
+
+
+def _status(error: BaseException) -> tuple[int | None, float | None]:
+    """HTTP status behind an error, and the wait that the service asked for."""
+    if isinstance(error, DALRateLimitError):
+        return 429, error.retry_after_seconds
+    response = getattr(getattr(error, "cause", error), "response", None)
+    if response is None:
+        return None, None
+    return response.status_code, retry_after(response.headers)
+
+
+def _may_pass(error: BaseException, code: int | None) -> bool:
+    if code is not None:
+        return code in TRANSIENT
+    cause = getattr(error, "cause", error)
+    lost = isinstance(
+        cause, HTTPError | requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError
+    )
+    return lost or (isinstance(error, DALServiceError) and error.code == 0)
+
+
+def _explained(error: BaseException) -> str:
+    if isinstance(error, DALFormatError):
+        return f"the answer is no VOTable: {_one_line(error)}"
+    return _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    line = " ".join(str(error).split())
+    return line if len(line) <= _LINE else line[: _LINE - 1] + "…"

@@ -1,0 +1,440 @@
+"""Sources taken out of a field: which events are each one's, and which tell its background.
+
+An event belongs to one source at most, so that a photon never counts twice and a file's account balances. Where
+apertures overlap it is the one whose centre is nearest in units of its radius; a small source on top of a much larger
+one, a pulsar in its nebula, keeps its whole aperture, which in those units the larger would take.
+
+The background is an annulus around the source with all its neighbours cut out, as in CIAO's `roi` and SAS's `region`
+(concentric with the source, from once to three times its radius there). Ours begins at twice the radius, since the
+wings of the point spread function reach over an aperture that holds 90 % of the light, and is widened where chip edges
+or neighbours leave too little. What counts is exposed area: `lexray.events.coverage`.
+
+All areas are shares of fixed patterns of points (sunflower heads), so the same field gives the same numbers on every
+run. A share is good to about 0.5 % of the shape.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from lexray.errors import ConfigError, RefusedInput
+from lexray.events.catalogue import SourceTable
+from lexray.events.coverage import Coverage
+from lexray.events.regionfiles import PixelShape, parse_region
+from lexray.events.sky import Plane
+
+Float64s = NDArray[np.float64]
+Int64s = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+#: The background's annulus in units of the aperture's radius: where it begins, ends, and how far it is widened at most.
+INNER, OUTER, WIDEST = 2.0, 5.0, 12.0
+#: It ends this far out at least, arcsec: small apertures in a sharp image have few background events around them.
+LEAST_OUTER_ARCSEC = 10.0
+#: It is widened until its exposed area is so many times the source's; where that fails the source is 'crowded'.
+AREA_RATIO = 10.0
+#: Below this ratio there is no background to speak of.
+_LEAST_RATIO = 1.0
+#: A neighbour is cut out of the background with its radius enlarged by this.
+_CUT = 1.5
+#: An aperture this much larger that holds a source's centre is what the source lies upon, not a neighbour.
+_LARGER = 3.0
+#: Exposed share of an aperture below which it lies at an edge.
+_WHOLE = 0.98
+#: Less than this share of the aperture left to a source, after edges and neighbours, is no measurement of it.
+_LEAST_SHARE = 0.01
+_SOURCE_POINTS, _BACKGROUND_POINTS = 1024, 2048
+#: Points along a side of the grid over a shape that is no circle.
+_SHAPE_GRID = 48
+#: A region in a source table may reach this far from its position, degrees.
+_REGION_REACH = 0.25
+
+
+@dataclass(frozen=True)
+class Aperture:
+    """What a field's events hold of one source.
+
+    Attributes
+    ----------
+    source : int
+        Place in the source table; 0 where regions of the file's own were applied.
+    x, y : float
+        Centre of the aperture, sky pixels.
+    events, background : i8[n], i8[m]
+        Places of the source's and of its background's events in the field's, increasing.
+    scale : float
+        Exposed area of the background's region over that of the aperture; NaN where there is no background.
+    area_fraction : float
+        Share of the aperture that is exposed and not a neighbour's.
+    flags : tuple of str
+        'edge' (part of the aperture is unexposed), 'overlap' (it shares area with a neighbour's), 'crowded' (its
+        background is smaller than wanted), 'no_background'.
+    """
+
+    source: int
+    x: float
+    y: float
+    events: Int64s
+    background: Int64s
+    scale: float
+    area_fraction: float
+    flags: tuple[str, ...]
+
+
+def extract(x: Float64s, y: Float64s, plane: Plane, sources: SourceTable, coverage: Coverage | None) -> list[Aperture]:
+    """Every source that lies in a field, with its events and its background's.
+
+    Parameters
+    ----------
+    x, y : f8[N]
+        Sky pixels of the field's events; those that are not finite are in no aperture.
+    plane : Plane
+        Where the pixels lie on the sky.
+    sources : SourceTable
+        May cover the whole sky.
+    coverage : Coverage or None
+        The exposed part of the field; None where nothing is known of it, and all counts as exposed.
+
+    Returns
+    -------
+    list of Aperture
+        In the table's order: sources of which some aperture is exposed, not all of it eaten by neighbours. What one
+        source gets does not depend on the order of the table.
+
+    Raises
+    ------
+    ConfigError
+        Where a region of the source table cannot be applied to this field.
+    """
+    seen = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    if not len(seen) or not len(sources):
+        return []
+    points = np.stack([x[seen], y[seen]], axis=1).astype(np.float64)
+    field = _Field.of(sources, _candidates(points, plane, sources), plane)
+    if not len(field):
+        return []
+    events = cKDTree(points, balanced_tree=False)
+    owned = field.owned(events)
+    exposed = _everywhere if coverage is None else coverage.contains
+    covered = np.ones(len(points), dtype=bool) if coverage is None else coverage.contains(points[:, 0], points[:, 1])
+    found = []
+    for k in range(len(field)):
+        source = _measure_source(field, k, exposed)
+        if source.share < _LEAST_SHARE or (coverage is None and not len(owned[k])):
+            continue
+        annulus = _measure_background(field, k, exposed, source.area, LEAST_OUTER_ARCSEC / plane.pixel_arcsec)
+        background = np.empty(0, np.int64)
+        if annulus.ratio >= _LEAST_RATIO:
+            near = _within(events, field.centre[k], annulus.outer)
+            pass
+            background = near[~field.cut(k, annulus.outer, points[near].T, annulus.inner)]
+        found.append(
+            Aperture(
+                source=int(field.source[k]),
+                x=float(field.centre[k, 0]),
+                y=float(field.centre[k, 1]),
+                events=seen[owned[k]],
+                background=seen[background],
+                scale=annulus.ratio if annulus.ratio >= _LEAST_RATIO else float("nan"),
+                area_fraction=source.share,
+                flags=_flags(source.exposed, source.overlaps, annulus.ratio),
+            )
+        )
+    return sorted(found, key=lambda aperture: aperture.source)
+
+
+def apply_regions(
+    x: Float64s, y: Float64s, source: PixelShape, background: PixelShape | None, coverage: Coverage | None
+) -> Aperture:
+    """A single source's events and background by regions that came with the file.
+
+    Parameters
+    ----------
+    x, y : f8[N]
+        Sky pixels of the file's events.
+    source : PixelShape
+    background : PixelShape or None
+        None where there is no region for it: then all of the file that is farther from the source than twice its
+        extent, which is right for a file that was cut out around the source.
+    coverage : Coverage or None
+        See `extract`.
+    """
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    finite = np.isfinite(x) & np.isfinite(y)
+    exposed = _everywhere if coverage is None else coverage.contains
+    inside = finite & source.contains(x, y)
+    grid = source.grid(4 * _SHAPE_GRID)
+    share = float(np.mean(exposed(*grid)))
+    if background is not None:
+        around = finite & background.contains(x, y)
+        points = background.grid(8 * _SHAPE_GRID)
+        area = background.area * float(np.mean(exposed(*points))) if len(points[0]) else 0.0
+    else:
+        centre, clear = source.centre, INNER * source.extent
+        around = finite & (np.hypot(x - centre[0], y - centre[1]) > clear)
+        area = 0.0 if not np.any(around) else _area_outside(x[finite], y[finite], centre, clear, exposed)
+    around &= exposed(x, y) & ~inside
+    ratio = area / (source.area * share) if share else 0.0
+    return Aperture(
+        source=0,
+        x=source.centre[0],
+        y=source.centre[1],
+        events=np.flatnonzero(inside),
+        background=np.flatnonzero(around) if ratio >= _LEAST_RATIO else np.empty(0, np.int64),
+        scale=ratio if ratio >= _LEAST_RATIO else float("nan"),
+        area_fraction=share,
+        flags=_flags(share, False, ratio),
+    )
+
+
+def _area_outside(
+    x: Float64s, y: Float64s, centre: tuple[float, float], clear: float, exposed: Callable[[Float64s, Float64s], Mask]
+) -> float:
+    """Exposed area of the box around the events that is farther than `clear` from a place, square pixels."""
+    n = 8 * _SHAPE_GRID
+    steps = (np.arange(n) + 0.5) / n
+    at_x, at_y = np.meshgrid(np.min(x) + steps * np.ptp(x), np.min(y) + steps * np.ptp(y))
+    far = np.hypot(at_x - centre[0], at_y - centre[1]) > clear
+    return float(np.mean(far & exposed(at_x, at_y)) * np.ptp(x) * np.ptp(y))
+
+
+def _flags(exposed: float, overlaps: bool, ratio: float) -> tuple[str, ...]:
+    states = {
+        "edge": exposed < _WHOLE,
+        "overlap": overlaps,
+        "crowded": ratio < AREA_RATIO,
+        "no_background": ratio < _LEAST_RATIO,
+    }
+    return tuple(flag for flag, raised in states.items() if raised)
+
+
+def _everywhere(x: Float64s, y: Float64s) -> Mask:
+    return np.ones(np.shape(x), dtype=bool)
+
+
+def _candidates(points: Float64s, plane: Plane, sources: SourceTable) -> Int64s:
+    """Sources that could reach into the field, or be neighbours of one that does."""
+    ra, dec, degrees = plane.field(points[:, 0], points[:, 1])
+    circles = sources.radius[np.isfinite(sources.radius)]
+    largest = float(np.max(circles)) / 3600 if len(circles) else 0.0
+    regions = _REGION_REACH if len(circles) < len(sources) else 0.0
+    # A source reaches in by its radius; its background, and so the neighbours that matter, by a dozen times that.
+    return sources.near(ra, dec, degrees + (1 + _CUT) * max(largest, regions))
+
+
+@dataclass(frozen=True)
+class _Field:
+    """The apertures of one field, in sky pixels, in the order of their names.
+
+    Attributes
+    ----------
+    source : i8[S]
+        Places in the source table.
+    centre : f8[S, 2]
+    radius : f8[S]
+        Of a circle about the centre that holds the aperture, pixels; most apertures are that circle.
+    shape : list of (PixelShape or None)
+        None is the circle.
+    depth : i8[S]
+        How many much larger apertures hold this one's centre: deeper ones lie upon the others.
+    tree : cKDTree
+        Of the centres.
+    """
+
+    source: Int64s
+    centre: Float64s
+    radius: Float64s
+    shape: list[PixelShape | None]
+    depth: Int64s
+    tree: Any
+
+    @classmethod
+    def of(cls, sources: SourceTable, chosen: Int64s, plane: Plane) -> "_Field":
+        chosen = np.array(sorted(chosen.tolist(), key=lambda i: sources.source_id[i]), dtype=np.int64)
+        x, y = plane.to_pixels(sources.ra[chosen], sources.dec[chosen])
+        ahead = np.isfinite(x) & np.isfinite(y)
+        chosen, centre = chosen[ahead], np.stack([x[ahead], y[ahead]], axis=1)
+        radius = sources.radius[chosen] / plane.pixel_arcsec
+        shapes = [_shape(sources, int(i), plane) for i in chosen]
+        for k, shape in enumerate(shapes):
+            if shape is not None:
+                centre[k], radius[k] = shape.centre, shape.extent
+        tree = cKDTree(centre)
+        depth = np.zeros(len(chosen), np.int64)
+        for k in np.argsort(-radius, kind="stable"):
+            # The largest first, and few of them: only those that are much larger than the smallest can hold others.
+            if radius[k] < _LARGER * radius.min():
+                break
+            inside = np.array(tree.query_ball_point(centre[k], radius[k]), dtype=np.int64)
+            inside = inside[_LARGER * radius[inside] <= radius[k]]
+            shape = shapes[k]
+            if shape is not None:
+                inside = inside[shape.contains(centre[inside, 0], centre[inside, 1])]
+            depth[inside] += 1
+        return cls(chosen, centre, radius, shapes, depth, tree)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def contains(self, k: int, points: Float64s, enlarged: float = 1.0) -> Mask:
+        """Whether points f8[2, P] lie in an aperture, or in it enlarged about its centre."""
+        x, y = self.centre[k]
+        inside: Mask = (points[0] - x) ** 2 + (points[1] - y) ** 2 <= (enlarged * self.radius[k]) ** 2
+        shape = self.shape[k]
+        if shape is not None and np.any(inside):
+            offset = (points[:, inside] - self.centre[k][:, None]) / enlarged
+            inside[inside] = shape.contains(offset[0] + x, offset[1] + y)
+        return inside
+
+    def _apart(self, k: int, points: Float64s) -> Float64s:
+        """Distance of points f8[2, P] from a centre, in units of its radius."""
+        x, y = self.centre[k]
+        return np.asarray(np.hypot(points[0] - x, points[1] - y) / self.radius[k])
+
+    def owned(self, events: Any) -> list[Int64s]:
+        """Events of each source, every event at most once: places in the tree's points, increasing."""
+        members = events.query_ball_point(self.centre, self.radius, return_sorted=True)
+        places, owners = [], []
+        for k, member in enumerate(members):
+            place = np.array(member, dtype=np.int64)
+            if self.shape[k] is not None:
+                place = place[self.contains(k, events.data[place].T)]
+            places.append(place)
+            owners.append(np.full(len(place), k))
+        place, owner = np.concatenate(places), np.concatenate(owners)
+        apart = np.hypot(*(events.data[place] - self.centre[owner]).T) / self.radius[owner]
+        order = np.lexsort((owner, apart, -self.depth[owner], place))
+        place, owner = place[order], owner[order]
+        first = np.ones(len(place), dtype=bool)
+        first[1:] = place[1:] != place[:-1]
+        place, owner = place[first], owner[first]
+        order = np.argsort(owner, kind="stable")
+        return np.split(place[order], np.searchsorted(owner[order], np.arange(1, len(self))))
+
+    def lost(self, k: int, points: Float64s) -> tuple[Mask, bool]:
+        """Which points of an aperture are a neighbour's, and whether any neighbour shares area with it."""
+        near = self._neighbours(k, self.radius[k], 1.0)
+        apart = self._apart(k, points)
+        lost, overlaps = np.zeros(points.shape[1], dtype=bool), False
+        for j in near:
+            shared = self.contains(j, points)
+            overlaps |= bool(np.any(shared)) or (self.shape[k] is None and self.shape[j] is None)
+            if self.depth[j] == self.depth[k]:
+                other = self._apart(j, points)
+                shared &= (other < apart) | ((other == apart) & (j < k))
+            elif self.depth[j] < self.depth[k]:
+                continue
+            lost |= shared
+        return lost, overlaps
+
+    def cut(self, k: int, outer: float, points: Float64s, inner: float) -> Mask:
+        """Which points are not background of a source: within `inner` of it, or in a neighbour's enlarged aperture."""
+        cut: Mask = self._apart(k, points) <= inner / self.radius[k]
+        for j in self._neighbours(k, outer, _CUT):
+            if not self._lies_upon(k, j):
+                cut |= self.contains(j, points, _CUT)
+        return cut
+
+    def _neighbours(self, k: int, reach: float, enlarged: float) -> list[int]:
+        """Other sources whose enlarged circles come within `reach` of a centre."""
+        near = _within(self.tree, self.centre[k], reach + enlarged * float(self.radius.max()))
+        apart = np.hypot(*(self.centre[near] - self.centre[k]).T)
+        return [int(j) for j in near[apart < reach + enlarged * self.radius[near]] if j != k]
+
+    def _lies_upon(self, k: int, j: int) -> bool:
+        return bool(self.radius[j] >= _LARGER * self.radius[k]) and bool(self.contains(j, self.centre[k][:, None])[0])
+
+
+@dataclass(frozen=True)
+class _SourceArea:
+    """Of an aperture: the exposed share, the share that is exposed and its own, that as square pixels, and whether any
+    neighbour shares area with it."""
+
+    exposed: float
+    share: float
+    area: float
+    overlaps: bool
+
+
+@dataclass(frozen=True)
+class _Annulus:
+    """Radii of a background, pixels, and its exposed area over the source's."""
+
+    inner: float
+    outer: float
+    ratio: float
+
+
+def _measure_source(field: _Field, k: int, exposed: Callable[[Float64s, Float64s], Mask]) -> _SourceArea:
+    shape = field.shape[k]
+    if shape is None:
+        points = field.centre[k][:, None] + field.radius[k] * _SUNFLOWER
+        area = float(np.pi * field.radius[k] ** 2)
+    else:
+        points = np.stack(shape.grid(_SHAPE_GRID))
+        area = shape.area
+    seen = exposed(points[0], points[1])
+    lost, overlaps = field.lost(k, points)
+    if not len(seen):
+        return _SourceArea(0.0, 0.0, 0.0, overlaps)
+    share = float(np.mean(seen & ~lost))
+    return _SourceArea(float(np.mean(seen)), share, share * area, overlaps)
+
+
+def _measure_background(
+    field: _Field, k: int, exposed: Callable[[Float64s, Float64s], Mask], source_area: float, least_outer: float
+) -> _Annulus:
+    """The annulus, widened until it is large enough or as wide as it may be."""
+    inner = INNER * float(field.radius[k])
+
+    def free(outer: float) -> Float64s:
+        """Exposed area over the source's, summed from the inner circle outwards over rings of equal area, f8[rings]."""
+        points = field.centre[k][:, None] + _ring(inner, outer)
+        good = exposed(points[0], points[1]) & ~field.cut(k, outer, points, inner)
+        return np.cumsum(good) / len(good) * np.pi * (outer**2 - inner**2) / source_area
+
+    outer = max(OUTER * float(field.radius[k]), least_outer)
+    widest = max(WIDEST * float(field.radius[k]), least_outer)
+    ratio = free(outer)[-1]
+    if ratio < AREA_RATIO and outer < widest:
+        # A little more than is wanted, since the narrower annulus is measured anew.
+        enough = np.searchsorted(free(widest), 1.05 * AREA_RATIO)
+        share = min(1.0, (enough + 1) / _BACKGROUND_POINTS)
+        outer = float(np.sqrt(inner**2 + share * (widest**2 - inner**2)))
+        ratio = free(outer)[-1]
+    return _Annulus(inner, outer, float(ratio))
+
+
+def _sunflower(n: int) -> Float64s:
+    """`n` points that cover the unit disc evenly, f8[2, n] (Vogel 1979, Math. Biosci. 44, 179)."""
+    turn, radius = np.arange(n) * np.pi * (3 - np.sqrt(5)), np.sqrt((np.arange(n) + 0.5) / n)
+    return np.stack([radius * np.cos(turn), radius * np.sin(turn)])
+
+
+_SUNFLOWER = _sunflower(_SOURCE_POINTS)
+_DIRECTIONS = _sunflower(_BACKGROUND_POINTS) / np.hypot(*_sunflower(_BACKGROUND_POINTS))
+_SHARES = (np.arange(_BACKGROUND_POINTS) + 0.5) / _BACKGROUND_POINTS
+
+
+def _ring(inner: float, outer: float) -> Float64s:
+    """Points that cover an annulus about the origin evenly, f8[2, n]."""
+    return np.asarray(_DIRECTIONS * np.sqrt(inner**2 + _SHARES * (outer**2 - inner**2)))
+
+
+def _within(tree: Any, centre: Float64s, radius: float) -> Int64s:
+    """Places of a tree's points within a circle, increasing."""
+    return np.array(tree.query_ball_point(centre, radius, return_sorted=True), dtype=np.int64)
+
+
+def _shape(sources: SourceTable, i: int, plane: Plane) -> PixelShape | None:
+    text = sources.region[i]
+    if text is None:
+        return None
+    try:
+        return parse_region(text, plane)
+    except RefusedInput as refused:
+        raise ConfigError(f"region of source '{sources.source_id[i]}': {refused.detail}") from refused

@@ -1,0 +1,215 @@
+"""From a file's events to detections: which source they are of, when it was observed, and with what area."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from astropy.coordinates import angular_separation
+from numpy.typing import NDArray
+
+from lexray.errors import RefusedInput
+from lexray.events.area import nominal_area
+from lexray.events.eventlist import Background, EventList
+from lexray.events.field import Field
+from lexray.events.segments import Segmentation, cut
+from lexray.schemas import CAUSES
+from lexray.sources import name_from_position
+
+#: A header's EXPOSURE that is further than this from ontime × live fraction is flagged.
+_EXPOSURE_TOLERANCE = 0.05
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A source in a field: what it is called, where it is, and which of the field's events are its own.
+
+    Attributes
+    ----------
+    source_id : str
+    ra, dec : float
+        Degrees, ICRS; NaN if unknown.
+    events : i8[n]
+        Indices of the field's events in its aperture.
+    region : str
+        What tells it from others of the file, for the detection's id.
+    background : i8[m] or None
+        Indices of the events of its background region; None where it has none.
+    scale : float
+        The background region's exposed area over the aperture's.
+    aperture : float
+        Radius of the aperture in arcsec; infinite where the file itself is the source's.
+    area : tuple of float or None
+        Effective area a band, cm², where it is known better than by the instrument's nominal one.
+    point_source : bool
+        Whether the aperture holds one source alone, so that counts a frame say whether it piles up.
+    flags : tuple of str
+    """
+
+    source_id: str
+    ra: float
+    dec: float
+    events: Indices
+    region: str
+    background: Indices | None = None
+    scale: float = np.nan
+    aperture: float = np.inf
+    area: tuple[float, ...] | None = None
+    point_source: bool = True
+    flags: tuple[str, ...] = ()
+
+
+def whole_file(field: Field, stem: str) -> Sighting:
+    """The file as one detection.
+
+    A file made for one source says so with SRCNAME or SOURCE, and its RA_TARG and DEC_TARG are the source's. Otherwise
+    it is named after OBJECT: for an imager that is the whole field, and flagged.
+
+    Parameters
+    ----------
+    field : Field
+    stem : str
+        The file's name without its ending: the last resort for a name.
+    """
+    header, imaging = field.header, field.instrument.imaging
+    own = header.text("SRCNAME") or header.text("SOURCE")
+    keywords = (("RA_TARG", "DEC_TARG"), ("RA_OBJ", "DEC_OBJ"))
+    ra, dec = _position(field, keywords if imaging or own else keywords[::-1])
+    name = own or header.text("OBJECT")
+    if not name and not imaging and np.isfinite(ra):
+        name = name_from_position(ra, dec)
+    name = name or stem
+    is_field = imaging and not own
+    return Sighting(
+        name, ra, dec, field.observed(), name, point_source=not is_field, flags=("whole_field",) if is_field else ()
+    )
+
+
+def detect(field: Field, sighting: Sighting) -> EventList | None:
+    """The detection of a source in a field; None where none of its events lies in a band and in its good times."""
+    header, instrument, clock = field.header, field.instrument, field.clock
+    detectors = _detectors(field, sighting)
+    gti = field.times.of(detectors)
+    kept = _in_order(field, sighting.events[field.cause[sighting.events] < 0])
+    if not len(kept):
+        return None
+    t_ref = float(gti.start[0])
+    exposure = gti.ontime * _live_share(field, detectors, gti.ontime)
+    frame_time = instrument.frame_time(header)
+    counts_per_frame = len(sighting.events) * frame_time / gti.ontime
+    flags = list(sighting.flags)
+    if np.any(field.cause == CAUSES.index("overflow")):
+        flags.append("overflow")
+    if instrument.pi_to_kev is None:
+        flags.append("no_energies")
+    if sighting.point_source and instrument.piled_up(counts_per_frame):
+        flags.append("pile_up")
+    said = header.number("EXPOSURE")
+    if np.isfinite(said) and abs(said - exposure) > _EXPOSURE_TOLERANCE * exposure:
+        flags.append("exposure_mismatch")
+    if np.any(np.diff(field.seconds[sighting.events]) < 0):
+        flags.append("unsorted")
+    background = None
+    if sighting.background is not None:
+        around = _in_order(field, sighting.background[field.cause[sighting.background] < 0])
+        around = around[gti.contains(field.seconds[around])]
+        background = Background(field.seconds[around] - t_ref, field.energy[around], sighting.scale)
+    mjd = clock.mjd(t_ref)
+    observation = _observation(field)
+    return EventList(
+        detection_id=f"{instrument.mission}:{observation}:{instrument.name}:{sighting.region}",
+        source_id=sighting.source_id,
+        time=field.seconds[kept] - t_ref,
+        energy=field.energy[kept],
+        gti=gti.shift(-t_ref),
+        bands=field.bands,
+        exposure=exposure,
+        mission=instrument.mission,
+        instrument=instrument.name,
+        obs_id=header.text("OBS_ID"),
+        object=header.text("OBJECT"),
+        ra=sighting.ra,
+        dec=sighting.dec,
+        t_ref=t_ref,
+        t_ref_mjd=mjd,
+        timesys=clock.timesys,
+        timeref=clock.timeref,
+        frame_time=frame_time,
+        counts_per_frame=counts_per_frame,
+        area=sighting.area or _nominal_area(field, sighting, mjd),
+        background=background,
+        flags=tuple(flags),
+    )
+
+
+def finish(found: Sequence[EventList], by: Segmentation | None, min_events: int) -> tuple[list[EventList], int]:
+    """Detections cut into segments, those of too few events left out, and how many events these had."""
+    pieces = [piece for events in found for piece in ([events] if by is None else cut(events, by))]
+    enough = [piece for piece in pieces if len(piece) >= min_events]
+    return enough, sum(map(len, pieces)) - sum(map(len, enough))
+
+
+def stamped(found: Sequence[EventList], file: str, sha256: str) -> list[EventList]:
+    """Detections that say which file they came from."""
+    return [replace(events, file=file, sha256=sha256) for events in found]
+
+
+def _in_order(field: Field, indices: Indices) -> Indices:
+    """Events by time; those of one frame stay in the file's order."""
+    seconds = field.seconds[indices]
+    return indices if np.all(seconds[1:] >= seconds[:-1]) else indices[np.argsort(seconds, kind="stable")]
+
+
+def _detectors(field: Field, sighting: Sighting) -> list[int]:
+    """Detectors that watched a source: telescopes side by side all do, of one telescope's chips those that saw it."""
+    if field.instrument.telescopes > 1:
+        return list(field.times.by_detector)
+    return [] if field.detector is None else np.unique(field.detector[sighting.events]).tolist()
+
+
+def _live_share(field: Field, detectors: Sequence[int], ontime: float) -> float:
+    """Exposure over good time: the mean of chips, of telescopes side by side what all of them together had of it."""
+    instrument, header = field.instrument, field.header
+    if not detectors:
+        return instrument.live_fraction(header, ontime)
+    good = np.array([field.times.of([number]).ontime for number in detectors])
+    live = np.array([instrument.live_fraction(header, t, number) for t, number in zip(good, detectors, strict=True)])
+    if instrument.telescopes > 1:
+        return float(np.sum(live * good)) / (instrument.telescopes * ontime)
+    return float(np.mean(live))
+
+
+def _observation(field: Field) -> str:
+    """OBS_ID, with Chandra's observation interval behind it where there are several (CXC: acisf00735_001)."""
+    obs_id, interval = field.header.text("OBS_ID"), field.header.number("OBI_NUM")
+    return f"{obs_id}_{int(interval):03d}" if interval > 0 else obs_id
+
+
+def _nominal_area(field: Field, sighting: Sighting, mjd: float) -> tuple[float, ...] | None:
+    if not sighting.point_source:
+        return None
+    off_axis = 0.0
+    ra, dec = _position(field, (("RA_PNT", "DEC_PNT"), ("RA_NOM", "DEC_NOM")))
+    if np.isfinite(ra) and np.isfinite(sighting.ra):
+        angle = angular_separation(*np.radians([ra, dec, sighting.ra, sighting.dec]))
+        off_axis = float(np.degrees(angle)) * 60
+    return nominal_area(field.instrument, field.bands, mjd, off_axis, sighting.aperture)
+
+
+def _position(field: Field, keywords: tuple[tuple[str, str], ...]) -> tuple[float, float]:
+    header = field.header
+    if header.text("RADECSYS").startswith("FK4") or header.text("RADESYS").startswith("FK4"):
+        return float("nan"), float("nan")  # of 1950: 0.6° from ICRS by now, so no position is better than that one
+    for keyword_ra, keyword_dec in keywords:
+        ra, dec = header.number(keyword_ra), header.number(keyword_dec)
+        # Exactly (0, 0) is what software writes that knows no position; taken for one, such sources would all be one.
+        if 0 <= ra <= 360 and abs(dec) <= 90 and (ra, dec) != (0.0, 0.0):
+            return ra, dec
+    return float("nan"), float("nan")
+
+
+def no_events(field: Field) -> RefusedInput:
+    """The refusal of a file none of whose events can be used."""
+    counts = np.bincount(field.cause[field.cause >= 0], minlength=len(CAUSES))
+    why = ", ".join(f"{n} {name}" for name, n in zip(CAUSES, counts.tolist(), strict=True) if n)
+    return RefusedInput("no_events", f"all {len(field.cause)} events were left out: {why}")

@@ -1,0 +1,157 @@
+"""All events of a file, each kept or left out for a stated cause, before sources are told apart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lexray.errors import RefusedInput
+from lexray.events.clock import Clock
+from lexray.events.compressed import open_table
+from lexray.events.eventlist import Bands, Float32s, Float64s
+from lexray.events.goodtimes import Detectors, GoodTimesByDetector, read_good_times
+from lexray.events.headers import Buffer, Hdu, Header, scan
+from lexray.events.missions import Instrument, bands_of, mission_of
+from lexray.events.tables import BinaryTable
+from lexray.schemas import CAUSES
+
+_KEV = {"": 1e-3, "ev": 1e-3, "kev": 1.0}
+#: Index into `CAUSES`, −1 for events that are kept.
+Causes: TypeAlias = NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Field:
+    """The events of a file, in its own order.
+
+    Attributes
+    ----------
+    header : Header
+        Of the events table, over the primary one.
+    table : BinaryTable
+        The events table.
+    instrument : Instrument
+    clock : Clock
+    bands : Bands
+    times : GoodTimesByDetector
+        In seconds since MJDREF.
+    seconds : f8[N]
+        Since MJDREF.
+    energy : f4[N]
+        keV.
+    detector : i8[N] or None
+        Detector that saw each event, where good times are given by detector.
+    cause : i1[N]
+        Why each event is left out, as an index into `CAUSES`; −1 where it is not.
+    """
+
+    header: Header
+    table: BinaryTable
+    instrument: Instrument
+    clock: Clock
+    bands: Bands
+    times: GoodTimesByDetector
+    seconds: Float64s
+    energy: Float32s
+    detector: Detectors | None
+    cause: Causes
+
+    def observed(self) -> NDArray[np.int64]:
+        """Indices of the events that were seen in good times, of all energies."""
+        return np.flatnonzero((self.cause < 0) | (self.cause == CAUSES.index("outside_band")))
+
+    @property
+    def unsorted(self) -> int:
+        """How many events come before their predecessor in the file."""
+        return int(np.count_nonzero(self.seconds[1:] < self.seconds[:-1]))
+
+
+def read_field(content: Buffer, bands: Mapping[str, Bands], unscreened: frozenset[str] = frozenset()) -> Field:
+    """Read a file's events, times of good, and what its header says.
+
+    Parameters
+    ----------
+    content : bytes or memoryview
+        The whole file, uncompressed.
+    bands : mapping of str to Bands
+        Energy bands by mission or 'mission/instrument', where the mission's own are not wanted.
+    unscreened : frozenset of str
+        Missions whose standard event screening is not applied.
+
+    Raises
+    ------
+    RefusedInput
+        If the file cannot be used.
+    """
+    hdus = scan(content)
+    events = _events_table(hdus)
+    header = events.header.over(hdus[0].header)
+    instrument = mission_of(header).instrument(header)
+    table = open_table(events, content)
+    if not table.rows:
+        raise RefusedInput("no_events", "the events table has no rows")
+    clock = Clock.of(header)
+    chosen = bands_of(instrument, bands)
+    others = [open_table(hdu, content) for hdu in hdus if hdu.is_table and hdu is not events]
+    times = read_good_times(others, instrument, header, clock)
+    seconds = clock.seconds(table.numbers("time"))
+    detector = None
+    if instrument.detector_column is not None and times.by_detector and instrument.detector_column in table:
+        detector = table.integers(instrument.detector_column)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is no number is counted, and needs no warning
+        energy, overflow = _energies(table, instrument, chosen)
+        screens = () if instrument.mission in unscreened else instrument.screens
+        reasons = [
+            ("invalid_time", ~np.isfinite(seconds)),
+            *((s.cause, ~s.keep(table)) for s in screens if all(name in table for name in s.columns)),
+            ("invalid_energy", ~(np.isfinite(energy) & (energy > 0)) & ~overflow),
+            ("overflow", overflow),
+            ("outside_gti", ~times.contains(seconds, detector)),
+            ("outside_band", chosen.index(energy) < 0),
+        ]
+    cause = np.full(len(seconds), -1, dtype=np.int8)
+    for name, is_so in sorted(reasons, key=lambda reason: -CAUSES.index(reason[0])):  # the first of several stays
+        cause[is_so] = CAUSES.index(name)
+    return Field(header, table, instrument, clock, chosen, times, seconds, energy, detector, cause)
+
+
+def _events_table(hdus: list[Hdu]) -> Hdu:
+    tables = [hdu for hdu in hdus if hdu.is_table]
+    for hdu in tables:
+        if hdu.name == "EVENTS":
+            return hdu
+    for hdu in tables:
+        if hdu.header.text("HDUCLAS1").upper() == "EVENTS":
+            return hdu
+    names = ", ".join(hdu.name or f"number {hdu.index}" for hdu in hdus[1:]) or "none"
+    raise RefusedInput("no_events_table", f"no extension is a table of events; extensions: {names}")
+
+
+def _energies(table: BinaryTable, instrument: Instrument, bands: Bands) -> tuple[Float32s, NDArray[np.bool_]]:
+    """Energies in keV, NaN where there is none, and which events are overflow."""
+    overflow = np.zeros(table.rows, dtype=bool)
+    if instrument.pi_to_kev is None:
+        if len(bands) > 1:
+            name = f"{instrument.mission}/{instrument.name}"
+            raise RefusedInput(
+                "no_energies",
+                f"{name} measures no energies: give it one band (bands: {{{name}: [LOW, HIGH]}}), not {len(bands)}",
+            )
+        return np.full(table.rows, np.sqrt(bands.edges[0] * bands.edges[1]), dtype=np.float32), overflow
+    channel = table.numbers("pi") if "pi" in table else None
+    if channel is not None and instrument.overflow_pi is not None:
+        overflow = channel == instrument.overflow_pi
+    if instrument.energy_column is not None and instrument.energy_column in table:
+        unit = table.column(instrument.energy_column).unit
+        if unit.lower() not in _KEV:
+            raise RefusedInput("bad_unit", f"column '{instrument.energy_column}' is in {unit!r}, expected eV or keV")
+        kev = table.numbers(instrument.energy_column) * _KEV[unit.lower()]
+    elif channel is not None:
+        kev = instrument.pi_to_kev(channel)
+    else:
+        wanted = f"'{instrument.energy_column}' or 'pi'" if instrument.energy_column else "'pi'"
+        found = ", ".join(table.columns) or "none"
+        raise RefusedInput("missing_column", f"the events table has no column {wanted}; it has {found}")
+    return kev.astype(np.float32), overflow

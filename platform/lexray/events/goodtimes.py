@@ -1,0 +1,111 @@
+"""Good times of an event file, by detector where the file gives them so."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lexray.errors import RefusedInput
+from lexray.events.clock import Clock
+from lexray.events.eventlist import Float64s, GoodTimeIntervals
+from lexray.events.headers import Header
+from lexray.events.missions import Instrument
+from lexray.events.tables import BinaryTable
+
+Detectors = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class GoodTimesByDetector:
+    """When each detector observed.
+
+    Attributes
+    ----------
+    everywhere : GoodTimeIntervals
+        Times in which any detector did.
+    by_detector : dict of int to GoodTimeIntervals
+        Of each detector that the file names; empty where its good times are those of all. A detector that is not
+        named never observed.
+    """
+
+    everywhere: GoodTimeIntervals
+    by_detector: dict[int, GoodTimeIntervals]
+
+    def contains(self, time: Float64s, detector: Detectors | None) -> NDArray[np.bool_]:
+        """Whether each event came in a good time of its own detector; of any, where its detector is not known."""
+        if detector is None or not self.by_detector:
+            return self.everywhere.contains(time)
+        inside = np.zeros(len(time), dtype=bool)
+        for number, gti in self.by_detector.items():
+            of_it = detector == number
+            inside[of_it] = gti.contains(time[of_it])
+        return inside
+
+    def of(self, detectors: Iterable[int]) -> GoodTimeIntervals:
+        """Times in which any of these detectors observed; all of the file's where it names none of them."""
+        named = [self.by_detector[number] for number in detectors if number in self.by_detector]
+        return _merged(named) if named else self.everywhere
+
+
+def read_good_times(
+    tables: Sequence[BinaryTable], instrument: Instrument, events: Header, clock: Clock
+) -> GoodTimesByDetector:
+    """Good times that a file's extensions give, in seconds of the events' clock.
+
+    Extensions of one kind (`Instrument.good_times` says which) are merged: a time is good where any says so. Of
+    different kinds, a flare filter's beside the standard ones, all have to.
+
+    Parameters
+    ----------
+    tables : sequence of BinaryTable
+        All of the file.
+    instrument : Instrument
+    events : Header
+        Of the events table; what an extension's header does not repeat is as there.
+    clock : Clock
+        Of the events.
+
+    Raises
+    ------
+    RefusedInput
+        'no_gti' where there is no such extension, or no good time left.
+    """
+    kinds: dict[str, dict[int | None, list[GoodTimeIntervals]]] = defaultdict(lambda: defaultdict(list))
+    for table in tables:
+        found = instrument.good_times(table.name, table.header, events)
+        if found is not None:
+            kinds[found.kind][found.detector].append(_intervals(table, events, clock))
+    if not kinds:
+        raise RefusedInput("no_gti", "the file has no extension with good-time intervals")
+    merged = [{detector: _merged(gtis) for detector, gtis in kind.items()} for kind in kinds.values()]
+    everywhere = reduce(GoodTimeIntervals.intersect, (_merged(list(kind.values())) for kind in merged))
+    detectors = sorted({number for kind in merged for number in kind if number is not None})
+    by_detector = {
+        number: reduce(GoodTimeIntervals.intersect, (_seen_by(number, k) for k in merged)) for number in detectors
+    }
+    if not len(everywhere) or (by_detector and not any(map(len, by_detector.values()))):
+        raise RefusedInput("no_gti", f"no good time is left of the extensions {', '.join(kinds)}")
+    return GoodTimesByDetector(everywhere, by_detector)
+
+
+def _intervals(table: BinaryTable, events: Header, clock: Clock) -> GoodTimeIntervals:
+    own = Clock.of(table.header.over(events))
+    ahead = own.ahead_of(clock)
+    return GoodTimeIntervals(*(own.seconds(table.numbers(name)) + ahead for name in ("start", "stop")))
+
+
+def _seen_by(detector: int, kind: dict[int | None, GoodTimeIntervals]) -> GoodTimeIntervals:
+    """Good times of one kind for one detector: its own with those for all; none where only others are named."""
+    return _merged([kind[key] for key in (None, detector) if key in kind])
+
+
+def _merged(gtis: Sequence[GoodTimeIntervals]) -> GoodTimeIntervals:
+    if len(gtis) == 1:
+        return gtis[0]
+    return GoodTimeIntervals(
+        np.concatenate([g.start for g in gtis] or [np.zeros(0)]),
+        np.concatenate([g.stop for g in gtis] or [np.zeros(0)]),
+    )

@@ -1,0 +1,154 @@
+"""Which files of an ingest have to be read: those that are new or have changed since the account was made."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lexray import storage
+from lexray.events import ledger
+from lexray.locations import Location
+from lexray.schemas import EVENTS, FILES
+
+#: Mark of the events table's commits: the version of the account that belongs to them.
+ACCOUNT_MARK = "lexray.files"
+#: Refusals that another try may not meet: of the machine, not of the file.
+_PASSING = ("unreadable",)
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the last whole run left.
+
+    Attributes
+    ----------
+    version : int or None
+        Of the events table; None where there is none.
+    own_version : int or None
+        Of the account's table.
+    rows : pyarrow.Table
+        Of schema `FILES`.
+    """
+
+    version: int | None
+    own_version: int | None
+    rows: pa.Table
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Attributes
+    ----------
+    to_read : list of Location
+    kept : pyarrow.Table
+        Rows of the account that stay.
+    new, changed, unchanged, gone : int
+        Files: not in the account; in it, but other now, or read with other settings; as they were; no longer named.
+    """
+
+    to_read: list[Location]
+    kept: pa.Table
+    new: int
+    changed: int
+    unchanged: int
+    gone: int
+
+
+def read_account(table: str) -> Account:
+    """The account that belongs to the current version of an events table.
+
+    The account is written before the events are committed, and the commit names its version: a run that was killed
+    between the two leaves an account that no commit names, and that nobody reads.
+    """
+    version, of_account = storage.read_mark(table, ACCOUNT_MARK)
+    own_version, _ = storage.read_mark(account_of(table), ACCOUNT_MARK)
+    if of_account is None or own_version is None:
+        return Account(version, own_version, FILES.empty_table())
+    rows = storage.dataset(account_of(table), of_account).to_table(columns=FILES.names)
+    return Account(version, own_version, rows.cast(FILES))
+
+
+def commit(table: str, account: pa.Table, before: Account) -> None:
+    """Make the fragments of an account the events table's content, and the account theirs.
+
+    Raises
+    ------
+    LexrayError
+        If another run has written either table since `before` was read. The events are as they were then.
+    """
+    own, mark = account_of(table), ACCOUNT_MARK
+    written = storage.write_part(own, FILES, 0, account.sort_by("file"))
+    of_account = storage.commit_over(own, "files", FILES, [written], before.own_version, (mark, 0))
+    fragments = ledger.fragments(account)
+    storage.commit_over(table, "events", EVENTS, fragments, before.version, (mark, of_account))
+
+
+def account_of(table: str) -> str:
+    """Where the account of an events table lies."""
+    return f"{table}.files"
+
+
+def plan(found: Sequence[Location], account: pa.Table, settings: str) -> Plan:
+    """Compare files with the account: by size and stamp, and by what they were read with.
+
+    Parameters
+    ----------
+    found : sequence of Location
+        Each file once.
+    account : pyarrow.Table
+        Of schema `FILES`.
+    settings : str
+        Hash of what files are read with now.
+    """
+    account = account.combine_chunks()
+    paths = pa.array([file.path for file in found], pa.string())
+    at = pc.index_in(paths, value_set=account["file"].combine_chunks())
+    known = np.asarray(pc.is_valid(at))
+    before = account.select(["size", "stamp", "settings", "reason"]).take(at)
+    same = pc.and_(
+        pc.and_(
+            pc.equal(before["size"], pa.array([file.size for file in found], pa.int64())),
+            pc.equal(before["stamp"], pa.array([file.stamp for file in found], pa.string())),
+        ),
+        pc.equal(before["settings"], settings),
+    )
+    same = pc.and_(same, pc.invert(pc.is_in(before["reason"], value_set=pa.array(_PASSING))))
+    unchanged = np.asarray(pc.fill_null(same, False).combine_chunks(), dtype=bool)
+    unchanged &= np.array([bool(file.stamp) for file in found], dtype=bool)  # a server that says nothing may lie
+    rows = account.take(pa.array(np.asarray(pc.fill_null(at, 0))[unchanged]))
+    orphaned = _orphaned(rows)
+    unchanged[np.flatnonzero(unchanged)[orphaned]] = False
+    return Plan(
+        to_read=[file for file, is_same in zip(found, unchanged, strict=True) if not is_same],
+        kept=rows.filter(pa.array(~orphaned)),
+        new=int(np.count_nonzero(~known)),
+        changed=int(np.count_nonzero(known & ~unchanged)),
+        unchanged=int(np.count_nonzero(unchanged)),
+        gone=account.num_rows - int(np.count_nonzero(known)),
+    )
+
+
+def reread(plan: Plan, files: Sequence[str]) -> Plan:
+    """The plan with some of the unchanged files to be read all the same."""
+    if not files:
+        return plan
+    again = pc.is_in(plan.kept["file"], value_set=pa.array(files, pa.string()))
+    changed = plan.kept.filter(again).select(["file", "size", "stamp"]).to_pylist()
+    return replace(
+        plan,
+        to_read=plan.to_read + [Location(row["file"], row["size"], row["stamp"]) for row in changed],
+        kept=plan.kept.filter(pc.invert(again)),
+        changed=plan.changed + len(changed),
+        unchanged=plan.unchanged - len(changed),
+    )
+
+
+def _orphaned(rows: pa.Table) -> np.ndarray:
+    """Duplicates of files that do not stay: now they count themselves."""
+    duplicate = pc.equal(rows["reason"], "duplicate")
+    original_stays = pc.is_in(rows["sha256"], value_set=ledger.accepted(rows)["sha256"].combine_chunks())
+    return np.asarray(pc.fill_null(pc.and_(duplicate, pc.invert(original_stays)), False).combine_chunks(), dtype=bool)

@@ -1,0 +1,146 @@
+"""Which sources a file shows: the one that it was cut out for, those of a source table, or the field as a whole."""
+
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from lexray.errors import RefusedInput
+from lexray.events import detections
+from lexray.events.apertures import Aperture, apply_regions, extract
+from lexray.events.area import arf_area
+from lexray.events.catalogue import SourceTable
+from lexray.events.coverage import Coverage
+from lexray.events.detections import Indices, Sighting
+from lexray.events.field import Field
+from lexray.events.packing import unpack
+from lexray.events.regionfiles import csc_regions, is_stacked, region_file_of
+from lexray.events.sky import Plane
+from lexray.locations import read_bytes
+from lexray.sources import SAME_SOURCE_ARCSEC, name_from_position
+
+_ARCSEC = 3600.0
+
+
+def sightings(field: Field, path: str, sources: SourceTable | None, companions: bool = True) -> list[Sighting]:
+    """The sources of a file, with the events of each.
+
+    Parameters
+    ----------
+    field : Field
+    path : str
+        Of the file; the Chandra Source Catalog's regions and areas are looked for beside it.
+    sources : SourceTable or None
+        Sources to look for in fields. A file of one source takes its name from there, where one lies at its position.
+
+    companions : bool
+        Whether to look beside the file.
+
+    Raises
+    ------
+    RefusedInput
+        'stacked' where the file mixes observations, 'no_region' where a per-source file of the Chandra Source Catalog
+        comes without its regions, 'no_wcs' where a field's events have no sky positions, and sources are looked for.
+    """
+    name = PurePosixPath(path).name
+    if is_stacked(field.header, name):
+        raise RefusedInput("stacked", "the file mixes several observations; take its single observations' files")
+    regions = region_file_of(path) if companions else None
+    if regions is not None:
+        return [_of_catalogue(field, path, regions, sources)]
+    whole = detections.whole_file(field, stem(name))
+    if sources is None:
+        return [whole]
+    if not field.instrument.imaging or "whole_field" not in whole.flags:
+        return [_renamed(whole, sources)]
+    return _of_field(field, sources)
+
+
+def stem(name: str) -> str:
+    """A file's name without its endings."""
+    return name.removesuffix(".gz").removesuffix(".fz").rpartition(".")[0] or name
+
+
+def _of_field(field: Field, sources: SourceTable) -> list[Sighting]:
+    plane, observed, x, y = _positions(field)
+    found = []
+    for aperture in extract(x, y, plane, sources, Coverage.of(x, y)):
+        source = aperture.source
+        known = sources.arf[source]
+        found.append(
+            Sighting(
+                source_id=sources.source_id[source],
+                ra=float(sources.ra[source]),
+                dec=float(sources.dec[source]),
+                events=observed[aperture.events],
+                region=sources.source_id[source],
+                background=_background(observed, aperture),
+                scale=aperture.scale,
+                aperture=float(np.nan_to_num(sources.radius[source], nan=np.inf)),
+                area=None if known is None else _area(known, field),
+                flags=aperture.flags,
+            )
+        )
+    return found
+
+
+def _of_catalogue(field: Field, path: str, regions: str, sources: SourceTable | None) -> Sighting:
+    """The source of a Chandra Source Catalog file: `regevt3` holds a rectangle as large as its background's region."""
+    try:
+        source, background = csc_regions(unpack(read_bytes(regions)))
+    except FileNotFoundError:
+        beside = PurePosixPath(regions).name
+        raise RefusedInput("no_region", f"its regions are not beside it: {beside}; fetch them too") from None
+    plane, observed, x, y = _positions(field)
+    aperture = apply_regions(x, y, source, background, Coverage.of(x, y))
+    ra, dec = (float(value[0]) for value in plane.to_sky(aperture.x, aperture.y))
+    words = stem(PurePosixPath(path).name).split("_")
+    region = next((word for word in words if word.startswith("r") and word[1:].isdigit()), "")
+    own = field.header.text("SRCNAME") or field.header.text("SOURCE") or name_from_position(ra, dec)
+    sighting = Sighting(
+        source_id=own,
+        ra=ra,
+        dec=dec,
+        events=observed[aperture.events],
+        region=region or own,
+        background=_background(observed, aperture),
+        scale=aperture.scale,
+        aperture=source.extent * plane.pixel_arcsec,
+        area=_area(regions.replace("_reg3", "_arf3"), field),
+        flags=aperture.flags,
+    )
+    return sighting if sources is None else replace(_renamed(sighting, sources), region=sighting.region)
+
+
+def _background(observed: Indices, aperture: Aperture) -> Indices | None:
+    return observed[aperture.background] if aperture.scale > 0 else None
+
+
+def _positions(field: Field) -> tuple[Plane, np.ndarray, np.ndarray, np.ndarray]:
+    """The sky's plane, the events that were observed, and where they fell in it, in pixels."""
+    x, y = field.instrument.sky_columns
+    plane = Plane.of(field.table, x, y) if x in field.table and y in field.table else None
+    if plane is None:
+        raise RefusedInput("no_wcs", f"columns '{x}' and '{y}' with their WCS keywords are needed to find sources")
+    observed = field.observed()
+    return plane, observed, field.table.numbers(x)[observed], field.table.numbers(y)[observed]
+
+
+def _renamed(sighting: Sighting, sources: SourceTable) -> Sighting:
+    """A file's own source under the name that the source table has for its position."""
+    if not np.isfinite(sighting.ra):
+        return sighting
+    radius = np.nanmax(sources.radius, initial=SAME_SOURCE_ARCSEC)
+    near = sources.near(sighting.ra, sighting.dec, radius / _ARCSEC)
+    if not len(near):
+        return sighting
+    apart = np.hypot((sources.ra[near] - sighting.ra + 180) % 360 - 180, sources.dec[near] - sighting.dec)
+    return replace(sighting, source_id=sources.source_id[near[int(np.argmin(apart))]])
+
+
+def _area(arf: str, field: Field) -> tuple[float, ...] | None:
+    """Effective area of an ARF; None where there is none."""
+    try:
+        return arf_area(unpack(read_bytes(arf)), field.bands)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,245 @@
+"""Files wherever they lie: what a person names (files, folders, patterns, lists, URIs) in, each file once out.
+
+Local paths go through the operating system, the URIs that pyarrow knows (``s3://``, ``gs://`` …) through pyarrow.fs,
+``https://`` through fsspec. Credentials and endpoints come from the environment, as each store's own tools take them
+(AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS …), or from the URI's query.
+"""
+
+import fnmatch
+import functools
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+
+from lexray.config import resolve_path
+from lexray.errors import ConfigError, LexrayError
+
+#: Files of a store that a process fetches ahead of the one it works on: a store answers slowly, but many at once.
+_FETCHED_AHEAD = 16
+_WEB = ("http", "https")
+_NOT_FOUND = 404
+
+
+@dataclass(frozen=True, order=True)
+class Location:
+    """A file and what tells whether it has changed.
+
+    Attributes
+    ----------
+    path : str
+        Absolute path, or URI.
+    size : int
+        Bytes; −1 where a web server does not say.
+    stamp : str
+        Modification time in nanoseconds, or a web server's ETag or Last-Modified; '' where it says neither.
+    """
+
+    path: str
+    size: int
+    stamp: str
+
+
+def find_files(given: str, wanted: Callable[[str], bool]) -> list[Location]:
+    """Files that one input names, sorted.
+
+    Parameters
+    ----------
+    given : str
+        A file (taken whatever it is called); a folder (every wanted file below it); a pattern with ``*``, ``?``,
+        ``[…]`` and ``**`` (in a URI without ``?``, which begins its query); or ``@`` and a list of any of these, one
+        a line, relative ones to the list's folder, with ``#`` before a comment.
+    wanted : callable
+        Whether a file below a folder is to be taken, by its path.
+
+    Returns
+    -------
+    list of Location
+        Empty where the input names nothing.
+
+    Raises
+    ------
+    ConfigError
+        If a list cannot be read, or a store does not let us look.
+    """
+    if given.startswith("@"):
+        return sorted({found for line in _lines(given) for found in find_files(line, wanted)})
+    path = resolve_path(given)
+    if "://" not in path:
+        return sorted(_local(path, wanted))
+    try:
+        return sorted(_of_web(path, wanted) if path.startswith(_WEB) else _of_store(path, wanted))
+    except (OSError, pa.ArrowInvalid, ValueError) as error:
+        raise ConfigError(f"{given}: cannot be looked into: {_one_line(error)}") from None
+
+
+def read_bytes(path: str) -> bytes:
+    """Content of a file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read; FileNotFoundError if it is not there.
+    """
+    if "://" not in path:
+        return Path(path).read_bytes()
+    if path.startswith(_WEB):
+        return bytes(_web(path.partition(":")[0]).cat_file(path))
+    system, inner = _store_of(path)
+    with system.open_input_stream(inner) as stream:
+        return bytes(stream.read())
+
+
+def contents(paths: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
+    """Each file's path with its content, or with the error that its reading ended in; of stores some files ahead."""
+    paths = list(paths)
+    if all("://" not in path for path in paths):
+        yield from ((path, _content(path)) for path in paths)
+        return
+    with ThreadPoolExecutor(_FETCHED_AHEAD) as pool:
+        left = iter(paths)
+        ahead: list[tuple[str, Future[bytes | OSError]]] = []
+        while ahead := ahead + [
+            (path, pool.submit(_content, path)) for path in islice(left, _FETCHED_AHEAD - len(ahead))
+        ]:
+            path, fetched = ahead.pop(0)
+            yield path, fetched.result()
+
+
+def _content(path: str) -> bytes | OSError:
+    try:
+        return read_bytes(path)
+    except OSError as error:
+        return error
+    except Exception as error:  # aiohttp's are no OSErrors
+        return OSError(_one_line(error))
+
+
+def _lines(given: str) -> list[str]:
+    path = resolve_path(given.removeprefix("@"))
+    try:
+        text = read_bytes(path).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{given}: cannot be read as a list of files: {_one_line(error)}") from None
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    folder = path.rpartition("/")[0]
+    return [line if "://" in line or line.startswith("/") else f"{folder}/{line}" for line in lines if line]
+
+
+def _local(path: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
+    if Path(path).exists():
+        yield from _below(path, wanted)
+        return
+    for match in set(glob.iglob(path, recursive=True)):  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        yield from _below(match, wanted)
+
+
+def _below(path: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
+    if not os.path.isdir(path):  # noqa: PTH112 (a million of them: without an object each)
+        yield _on_disk(path, os.stat(path))  # noqa: PTH116
+        return
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _below(entry.path, wanted)
+            elif wanted(entry.path) and entry.is_file():
+                yield _on_disk(entry.path, entry.stat())
+
+
+def _on_disk(path: str, status: os.stat_result) -> Location:
+    return Location(path, status.st_size, str(status.st_mtime_ns))
+
+
+def _of_store(uri: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
+    system, path = _store_of(uri)
+    scheme, _, rest = uri.partition("://")
+    query = "?" + rest.partition("?")[2] if "?" in rest else ""
+
+    def location(info: pyarrow.fs.FileInfo) -> Location:
+        return Location(f"{scheme}://{info.path}{query}", info.size, str(info.mtime_ns))
+
+    if any(mark in path for mark in "*["):
+        # A store has no folders to walk: everything below the part before the first mark is listed and compared.
+        base = path[: min(path.index(mark) for mark in "*[" if mark in path)].rpartition("/")[0]
+        pattern = path.replace("**/", "*")  # fnmatch's star crosses slashes already
+        infos = system.get_file_info(pyarrow.fs.FileSelector(base, recursive=True))
+        yield from (location(info) for info in infos if info.is_file and fnmatch.fnmatchcase(info.path, pattern))
+        return
+    info = system.get_file_info(path.rstrip("/"))
+    if info.is_file:
+        yield location(info)
+    elif info.type == pyarrow.fs.FileType.Directory:
+        infos = system.get_file_info(pyarrow.fs.FileSelector(info.path, recursive=True))
+        yield from (location(info) for info in infos if info.is_file and wanted(info.path))
+
+
+def _of_web(url: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
+    web = _web(url.partition(":")[0])
+    links = [link for link in web.find(url) if wanted(link)] if url.endswith("/") else [url]
+    for link in links:
+        try:
+            info = web.info(link)
+        except FileNotFoundError as error:  # fsspec's word for whatever went wrong
+            if error.__cause__ is None or getattr(error.__cause__, "status", None) == _NOT_FOUND:
+                continue
+            raise OSError(_one_line(error.__cause__)) from None
+        stamp = info.get("ETag") or info.get("Last-Modified") or ""
+        yield Location(link, -1 if info.get("size") is None else int(info["size"]), stamp)
+
+
+@functools.cache
+def _store(authority: str) -> pyarrow.fs.FileSystem:
+    return pyarrow.fs.FileSystem.from_uri(authority)[0]
+
+
+def _store_of(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """File system, one a bucket and process, and path in it."""
+    scheme, _, rest = uri.partition("://")
+    place, _, query = rest.partition("?")
+    bucket = place.partition("/")[0]
+    return _store(f"{scheme}://{bucket}" + (f"?{query}" if query else "")), place.rpartition("@")[2]
+
+
+@functools.cache
+def _web(scheme: str) -> Any:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise LexrayError(f"{scheme}:// needs fsspec: {error}") from None
+    return fsspec.filesystem(scheme)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join((str(error) or type(error).__name__).split())
+
+
+def find_all(inputs: Sequence[str], wanted: Callable[[str], bool], kind: str) -> list[Location]:
+    """Files that several inputs name, each once, sorted.
+
+    Parameters
+    ----------
+    inputs, wanted
+        As for `find_files`.
+    kind : str
+        What is wanted, for the error message.
+
+    Raises
+    ------
+    ConfigError
+        If an input names nothing: it says which.
+    """
+    found: set[Location] = set()
+    for given in inputs:
+        files = find_files(given, wanted)
+        if not files:
+            empty = "://" not in given and Path(resolve_path(given)).is_dir()
+            raise ConfigError(f"inputs: {given}: {f'no {kind} below it' if empty else 'no such file, folder or match'}")
+        found.update(files)
+    return sorted(found)

@@ -1,0 +1,255 @@
+"""Charts of one event list that a browser can zoom: its light curve and its spectrum.
+
+Colours are the report's, those of Okabe & Ito, which colour-blind readers can tell apart.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from lexray.evaluation.figures import LIGHT
+from lexray.events.countspectrum import CountSpectrum, count_spectrum, counted
+from lexray.events.eventlist import EventList, Float64s
+from lexray.events.lightcurve import LightCurve, background_rate, poisson_interval
+
+#: Events a bin and band that a light curve is cut for.
+COUNTS_PER_BAND = 12
+_FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif'
+_GAP = "rgba(108, 106, 124, 0.16)"
+_ROW_HEIGHT = 150
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A reconstructed rate.
+
+    Attributes
+    ----------
+    time : f8[K]
+        Seconds since `t_ref`.
+    rate : f8[B, K]
+        ct/s of good time.
+    """
+
+    time: Float64s
+    rate: Float64s
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The clock of a light curve's axis: the wall's, or where most of the time is gap, that of good time.
+
+    Attributes
+    ----------
+    events : EventList
+    cut : bool
+        Whether gaps are cut out.
+    """
+
+    events: EventList
+    cut: bool
+
+    @classmethod
+    def of(cls, events: EventList) -> "Axis":
+        """Gaps are cut out where less than a third of the span is good time, as in the report."""
+        return cls(events, events.gti.ontime < events.duration / 3)
+
+    def ks(self, seconds: Any) -> Float64s:
+        """Place of times on the axis."""
+        time = np.asarray(seconds, dtype=np.float64)
+        return (self.events.gti.good_time_before(time) if self.cut else time) / 1000
+
+    @property
+    def title(self) -> str:
+        """What stands under it."""
+        return "good time (ks); dotted: gaps cut out" if self.cut else "time since the first good time (ks)"
+
+
+def light_curve_chart(events: EventList, curve: LightCurve, rate: Rate | None = None) -> go.Figure:
+    """Count rate in bins, all bands and each band below one another, with gaps marked and what else is known.
+
+    Parameters
+    ----------
+    events : EventList
+        Of B bands.
+    curve : LightCurve
+        Of the same.
+    rate : Rate, optional
+        A model's, drawn over the points.
+    """
+    names, axis = events.bands.names(), Axis.of(events)
+    rows = [*range(len(names))] if len(names) == 1 else [None, *range(len(names))]
+    figure = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=0.16 / len(rows))
+    for row, band in enumerate(rows, start=1):
+        colour, name = (LIGHT.ink, "all bands") if band is None else (LIGHT.band(band), names[band])
+        if band is None or len(rows) == 1:
+            _add_background(figure, row, events, curve, axis)
+        figure.add_trace(_points(curve, band, axis, name, colour), row=row, col=1)
+        if rate is not None:
+            figure.add_trace(_line(rate, band, axis, events, row == 1), row=row, col=1)
+        figure.add_annotation(
+            text=f"<b>{name}</b>", xref="x domain" if row == 1 else f"x{row} domain", x=1, xanchor="right",
+            yref="y domain" if row == 1 else f"y{row} domain", y=1.02, yanchor="bottom", showarrow=False,
+            font={"color": colour, "size": 12},
+        )  # fmt: skip
+    figure.update_layout(shapes=_gaps(events, axis), height=90 + _ROW_HEIGHT * len(rows), **_layout())
+    figure.update_yaxes(rangemode="tozero", nticks=5, **_axis())
+    figure.update_xaxes(range=[0, float(axis.ks(events.duration))], **{**_axis(), "showgrid": False})
+    figure.update_xaxes(title_text=axis.title, row=len(rows), col=1)
+    figure.update_yaxes(title_text="counts / s", row=(len(rows) + 1) // 2, col=1)
+    return figure
+
+
+def _points(curve: LightCurve, band: int | None, axis: Axis, name: str, colour: str) -> go.Scatter:
+    counts = curve.counts.sum(axis=0) if band is None else curve.counts[band]
+    lower, upper = (bound / curve.exposure for bound in poisson_interval(counts))
+    rate = counts / curve.exposure
+    start, stop = axis.ks(curve.start), axis.ks(curve.stop)
+    return go.Scatter(
+        x=(start + stop) / 2,
+        y=rate,
+        error_x={"type": "data", "array": (stop - start) / 2, "width": 0, "thickness": 1},
+        error_y={"type": "data", "array": upper - rate, "arrayminus": rate - lower, "width": 0, "thickness": 1},
+        mode="markers",
+        marker={"color": colour, "size": 5},
+        name=name,
+        showlegend=False,
+        customdata=np.stack([counts, curve.exposure], axis=1),
+        hovertemplate="%{y:.4g} ct/s<br>%{customdata[0]} counts in %{customdata[1]:.1f} s<extra>" + name + "</extra>",
+    )
+
+
+def _line(rate: Rate, band: int | None, axis: Axis, events: EventList, in_legend: bool) -> go.Scatter:
+    values = rate.rate.sum(axis=0) if band is None else rate.rate[band]
+    shown = events.gti.contains(rate.time) if axis.cut else np.ones(len(rate.time), dtype=bool)
+    return go.Scatter(
+        x=axis.ks(rate.time[shown]),
+        y=values[shown],
+        mode="lines",
+        line={"color": LIGHT.accent, "width": 2.2},
+        name="rate reconstructed by the autodecoder",
+        showlegend=in_legend,
+        hovertemplate="%{y:.4g} ct/s<extra>reconstructed</extra>",
+    )
+
+
+def _add_background(figure: go.Figure, row: int, events: EventList, curve: LightCurve, axis: Axis) -> None:
+    """What the background adds, as steps that break at gaps."""
+    level = background_rate(events, curve)
+    if level is None:
+        return
+    start, stop = axis.ks(curve.start), axis.ks(curve.stop)
+    x = np.stack([start, stop, np.full(len(curve), np.nan)], axis=1).ravel()
+    y = np.stack([level, level, np.full(len(curve), np.nan)], axis=1).ravel()
+    line = {"color": LIGHT.muted, "width": 1.6}
+    said = "%{y:.4g} ct/s<extra>background</extra>"
+    trace = go.Scatter(
+        x=x, y=y, mode="lines", line=line, name="background, scaled to the source’s region", hovertemplate=said
+    )
+    figure.add_trace(trace, row=row, col=1)
+
+
+def _gaps(events: EventList, axis: Axis) -> list[dict[str, Any]]:
+    """A shade over each gap, or a dotted line where it was cut out, across all rows."""
+    stops, starts = events.gti.stop[:-1], events.gti.start[1:]
+    place = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
+    if axis.cut:
+        dotted = {"color": LIGHT.muted, "width": 1, "dash": "dot"}
+        return [{"type": "line", "x0": x, "x1": x, "line": dotted, **place} for x in axis.ks(stops).tolist()]
+    ends = zip(axis.ks(stops).tolist(), axis.ks(starts).tolist(), strict=True)
+    return [
+        {"type": "rect", "x0": stop, "x1": start, "fillcolor": _GAP, "line": {"width": 0}, **place}
+        for stop, start in ends
+    ]
+
+
+def spectrum_chart(events: EventList) -> go.Figure:
+    """Counts per keV on logarithmic axes, with the background's where there is one and lines where bands meet."""
+    low, high = events.bands.edges[0], events.bands.edges[-1]
+    spectrum = count_spectrum(events.energy, low, high)
+    figure = go.Figure()
+    known = events.background
+    if known is not None and known.scale > 0:
+        background = counted(known.energy, spectrum.edges)
+        steps = {"color": LIGHT.muted, "width": 1.6, "shape": "hv"}
+        level = _positive(background.density / known.scale)
+        figure.add_trace(
+            go.Scatter(
+                x=spectrum.edges,
+                y=np.append(level, level[-1:]),
+                mode="lines",
+                line=steps,
+                name="background, scaled to the source’s region",
+                hovertemplate="%{y:.4g} /keV<extra>background</extra>",
+            )
+        )
+    middle = np.sqrt(spectrum.edges[:-1] * spectrum.edges[1:])
+    for band, name in enumerate(events.bands.names()):
+        here = events.bands.index(middle) == band
+        figure.add_trace(_spectrum_points(spectrum, middle, here, name, LIGHT.band(band)))
+    for edge in events.bands.edges[1:-1]:
+        figure.add_vline(x=edge, line={"color": LIGHT.muted, "width": 1, "dash": "dot"}, layer="below")
+    figure.update_layout(height=420, **_layout())
+    ticks = [t for t in (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70) if low <= t <= high]
+    figure.update_xaxes(
+        type="log", title_text="energy (keV)", tickvals=ticks, ticktext=[f"{t:g}" for t in ticks],
+        range=[float(np.log10(low)) - 0.01, float(np.log10(high)) + 0.01], **{**_axis(), "showgrid": False},
+    )  # fmt: skip
+    figure.update_yaxes(type="log", title_text="counts / keV", exponentformat="power", dtick=1, **_axis())
+    return figure
+
+
+def _spectrum_points(spectrum: CountSpectrum, x: Float64s, here: Any, name: str, colour: str) -> go.Scatter:
+    y, lower, upper = (_positive(values[here]) for values in (spectrum.density, spectrum.lower, spectrum.upper))
+    left, right = spectrum.edges[:-1][here], spectrum.edges[1:][here]
+    return go.Scatter(
+        x=x[here],
+        y=y,
+        error_x={
+            "type": "data", "symmetric": False, "array": right - x[here], "arrayminus": x[here] - left,
+            "width": 0, "thickness": 1,
+        },
+        error_y={
+            "type": "data", "symmetric": False, "array": upper - y, "arrayminus": y - np.nan_to_num(lower, nan=0),
+            "width": 0, "thickness": 1,
+        },
+        mode="markers",
+        marker={"color": colour, "size": 6},
+        name=name,
+        customdata=np.stack([spectrum.counts[here], left, right], axis=1),
+        hovertemplate=(
+            "%{customdata[0]} counts, %{customdata[1]:.2f}–%{customdata[2]:.2f} keV<br>%{y:.4g} /keV<extra></extra>"
+        ),
+    )  # fmt: skip
+
+
+def _positive(values: Float64s) -> Float64s:
+    """Values with NaN where there is none above 0: a logarithmic axis has no place for it."""
+    return np.where(values > 0, values, np.nan)
+
+
+def _layout() -> dict[str, Any]:
+    return {
+        "font": {"family": _FONT, "size": 12.5, "color": LIGHT.ink},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 72, "r": 18, "t": 44, "b": 52},
+        "legend": {"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom"},
+        "hovermode": "closest",
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": LIGHT.grid, "activecolor": LIGHT.accent},
+    }
+
+
+def _axis() -> dict[str, Any]:
+    return {
+        "gridcolor": LIGHT.grid,
+        "linecolor": LIGHT.grid,
+        "zeroline": False,
+        "ticks": "outside",
+        "tickcolor": LIGHT.grid,
+        "tickfont": {"color": LIGHT.muted},
+        "title_font": {"color": LIGHT.muted},
+    }
