@@ -16,6 +16,7 @@ from lexray.events.catalogue import read_sources
 from lexray.events.discovery import find_event_files
 from lexray.events.fits import Wanted
 from lexray.events.missions import MISSIONS, bands_by_mission
+from lexray.events.overview import overview
 from lexray.events.segments import Segmentation
 from lexray.job import Context, Job, Outcome
 from lexray.locations import Location, contents
@@ -199,4 +200,5 @@ JOB = Job(
     inputs=("inputs", "sources"),
     positional=("inputs",),
     summary="Read event files into the events table; what cannot be read goes to quarantine.",
+    overview=overview,
 )

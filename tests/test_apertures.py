@@ -180,6 +180,7 @@ def test_the_order_of_the_table_does_not_matter(seed: int) -> None:
     x, y = generator.uniform(-200, 200, (2, n))
     x[:3], y[:3] = x[3:6], y[3:6]  # the same place twice, too
     radius = generator.uniform(2, 20, n)
+    radius[0] = radius[3]  # and of the same size: then the name decides
     names = [f"s{i}" for i in range(n)]
     coverage = Coverage.of(*field)
     straight = extract(*field, PLANE, catalogue(x, y, radius, names=names), coverage)
@@ -230,6 +231,15 @@ def test_a_gap_between_chips_is_no_exposure() -> None:
     strip = 2 * (12 * np.sqrt(40**2 - 12**2) + 40**2 * np.arcsin(12 / 40)) / (np.pi * 40**2)
     assert np.mean(fractions) == pytest.approx(1 - strip, abs=0.03)
     assert abs(np.mean(values)) < 1.5
+
+
+def test_background_events_lie_where_its_area_is_counted() -> None:
+    x, y = background(np.random.default_rng(34), 0.5, 200)
+    left = x < CENTRE
+    (aperture,) = extract(x, y, PLANE, catalogue([-15], [0], 10), Coverage.of(x[left], y[left]))
+    assert np.max(x[aperture.background]) <= CENTRE
+    assert np.max(x[extract(x, y, PLANE, catalogue([-15], [0], 10), Coverage.of(x, y))[0].background]) > CENTRE + 20
+    assert net(aperture)[0] == pytest.approx(0, abs=4 * np.sqrt(net(aperture)[1]))
 
 
 def test_sources_off_the_detector_are_not_found() -> None:

@@ -118,6 +118,12 @@ def test_what_cannot_be_used_is_named(text: str, says: str) -> None:
     assert "\n" not in str(wrong.value)
 
 
+def test_hours_of_right_ascension_are_no_time() -> None:
+    table = rows()
+    table["ra"] = [0.7, 1.0] * u.hour
+    np.testing.assert_allclose(parse_sources(written(table, "fits"), "s.fits").ra, [10.5, 15.0])
+
+
 def test_a_unit_that_is_no_angle() -> None:
     table = rows()
     table["radius"].unit = u.keV

@@ -1,7 +1,12 @@
 """`lexray ingest`: whole archives with broken files among them, on Ray."""
 
 import gzip
+import hashlib
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +15,19 @@ import pyarrow.dataset
 import pytest
 from conftest import Cli
 from event_files import GOOD_PI, write_event_file
+from s3_server import BUCKET, s3_server
 
 from lexray import storage
 from lexray.config import parse
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
+from lexray.events import ledger
 from lexray.events.discovery import find_event_files
 from lexray.events.eventlist import from_table
 from lexray.events.fits import read_events
 from lexray.job import Report, execute
 from lexray.jobs.ingest import JOB, Config
 from lexray.progress import Progress
-from lexray.schemas import CAUSES
+from lexray.schemas import CAUSES, EVENTS
 
 pytestmark = pytest.mark.ray
 
@@ -160,6 +167,171 @@ def test_a_new_file_behind_a_pattern_is_noticed(ray_session: None, tmp_path: Pat
     report = ingest(pattern, out=out)
     assert not report.skipped
     assert storage.read(str(out)).num_rows == 2
+
+
+# What has changed -----------------------------------------------------------------------------------------------------
+
+
+def content_of(table: Path | str) -> str:
+    """Hash of a table's rows, whatever order and files they lie in."""
+    rows = storage.read(str(table), columns=EVENTS.names, order="detection_id")
+    return hashlib.sha256(repr(rows.to_pylist()).encode()).hexdigest()
+
+
+def test_only_what_is_new_or_has_changed_is_read(ray_session: None, tmp_path: Path) -> None:
+    archive, out = make_archive(tmp_path / "archive", n=8), tmp_path / "events"
+    assert ingest(archive, out=out).counts["files_new"] == 8
+    write_event_file(archive / "new.fits", header={"OBS_ID": "5000"})
+    write_event_file(archive / "001.fits", "nicer", header={"OBS_ID": "6000", "SRCNAME": "OTHER"})
+    (archive / "002.fits").unlink()
+    # Its content is gone, its size and time are not: it is not looked at again.
+    kept = archive / "003.fits"
+    status = kept.stat()
+    kept.write_bytes(b"\0" * status.st_size)
+    os.utime(kept, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    counts = ingest(archive, out=out).counts
+    assert [counts[f"files_{name}"] for name in ("new", "changed", "unchanged", "gone")] == [1, 1, 6, 1]
+    names = {Path(row["file"]).name for row in storage.read(str(out), columns=["file"]).to_pylist()}
+    assert names == {file.name for file in archive.iterdir()}
+
+    checked = ingest(archive, out=out, verify="sha256").counts
+    assert [checked[f"files_{name}"] for name in ("new", "changed", "unchanged", "gone")] == [0, 1, 7, 0]
+    assert checked["refused_not_fits"] == 1
+    ingest(archive, out=tmp_path / "afresh")
+    assert content_of(out) == content_of(tmp_path / "afresh")
+
+
+def test_steps_end_where_one_run_would(ray_session: None, tmp_path: Path) -> None:
+    """Copies and shared identifiers that come and go leave what a single run over the last state gives."""
+    archive, out = tmp_path / "archive", tmp_path / "events"
+    archive.mkdir()
+
+    def write(name: str, pi: int) -> None:
+        write_event_file(archive / name, columns={"time": [1001.0, 1002.0], "pi": [pi, pi]})
+
+    def step(expected: dict[str, int]) -> None:
+        counts = ingest(archive, out=out, n_parts=2).counts
+        assert {key: counts[key] for key in expected} == expected
+        fresh = tmp_path / f"afresh{len(list(tmp_path.iterdir()))}"
+        ingest(archive, out=fresh, n_parts=2)
+        assert content_of(out) == content_of(fresh)
+        for one, other in (("quarantine", "quarantine"), ("files", "files")):
+            columns = ["file", "reason", "detail"]
+            assert storage.read(f"{out}.{one}", columns, order="file") == storage.read(
+                f"{fresh}.{other}", columns, order="file"
+            )
+
+    write("b.fits", 100)
+    step({"detections": 1, "ids_told_apart": 0})
+    write("c.fits", 101)
+    step({"detections": 2, "ids_told_apart": 2})
+    shutil.copy(archive / "b.fits", archive / "a.fits")  # it is first by name, so it counts and b does not
+    step({"detections": 2, "refused_duplicate": 1})
+    (archive / "a.fits").unlink()
+    step({"detections": 2, "files_gone": 1})
+    (archive / "c.fits").unlink()
+    step({"detections": 1, "ids_told_apart": 0})
+
+
+def test_other_settings_read_everything_again(ray_session: None, tmp_path: Path) -> None:
+    archive, out = make_archive(tmp_path / "archive", n=3), tmp_path / "events"
+    ingest(archive, out=out)
+    assert ingest(archive, out=out, min_events=2).counts["files_changed"] == 3
+
+
+_KILLED = """
+import os, signal, sys
+from lexray import storage
+from lexray.cli import main
+
+moment = sys.argv.pop(1)
+commit = storage.commit_over
+def killed(table, name, *rest):
+    if name == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return commit(table, name, *rest)
+storage.commit_over = killed
+main()
+"""
+
+
+@pytest.mark.parametrize("moment", ["files", "events"])
+def test_a_run_that_is_killed_leaves_the_table_and_the_next_run_right(
+    ray_session: None, tmp_path: Path, moment: str
+) -> None:
+    """Killed with all rows written and nothing committed, and with the account committed and the events not."""
+    archive, out = make_archive(tmp_path / "archive", n=4), tmp_path / "events"
+    ingest(archive, out=out)
+    before = content_of(out)
+    write_event_file(archive / "new.fits", header={"OBS_ID": "5000"})
+    (archive / "000.fits").unlink()
+    command = [sys.executable, "-c", _KILLED, moment, "ingest", str(archive), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert content_of(out) == before
+
+    counts = ingest(archive, out=out).counts
+    assert [counts[f"files_{name}"] for name in ("new", "changed", "unchanged", "gone")] == [1, 0, 3, 1]
+    ingest(archive, out=tmp_path / "afresh")
+    assert content_of(out) == content_of(tmp_path / "afresh")
+
+
+def test_of_two_runs_at_once_one_may_fail_and_neither_harms(ray_session: None, tmp_path: Path) -> None:
+    archives = [make_archive(tmp_path / name, n=n) for name, n in (("a", 3), ("b", 5))]
+    out = tmp_path / "events"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "lexray.cli", "ingest", str(archive), "--out", str(out)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for archive in archives
+    ]
+    ended = [(run.communicate(timeout=240)[1], run.returncode) for run in running]
+    assert EXIT_DONE in {code for _, code in ended}
+    for said, code in ended:
+        assert code == EXIT_DONE or "another run wrote this table meanwhile; nothing was changed, run again" in said
+    fresh = [tmp_path / "fresh a", tmp_path / "fresh b"]
+    for archive, table in zip(archives, fresh, strict=True):
+        ingest(archive, out=table)
+    assert content_of(out) in {content_of(table) for table in fresh}
+
+
+def test_ten_thousand_files_of_which_one_in_a_hundred_is_broken(ray_session: None, tmp_path: Path) -> None:
+    good = write_event_file(tmp_path / "good.fits", columns={"time": [1001.0], "pi": [100]}).read_bytes()
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for i in range(10_000):
+        content = good.replace(b"'10027   '", b"'%-8d'" % i)
+        (archive / f"{i:05d}.fits").write_bytes(content if i % 100 else content[: 100 + i])
+    report = ingest(archive, out=tmp_path / "events")
+    assert report.counts["detections"] == 9_900
+    assert sum(n for key, n in report.counts.items() if key.startswith("refused_")) == 100
+    assert report.exit_code == EXIT_DONE
+    account = storage.read(f"{tmp_path}/events.files")
+    assert (account.num_rows, ledger.balances(account)) == (10_000, True)
+    names = {int(Path(row["file"]).stem) for row in storage.read(report.outputs[0]).to_pylist()}
+    assert names == set(range(0, 10_000, 100))
+
+
+def test_from_one_store_to_another(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = make_archive(tmp_path / "archive", n=4)
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        store, root = storage.filesystem(f"s3://{BUCKET}/in")
+        for file in archive.iterdir():
+            with store.open_output_stream(f"{root}/{file.name}") as stream:
+                stream.write(file.read_bytes())
+        out = f"s3://{BUCKET}/tables/events"
+        report = cli.json("ingest", f"s3://{BUCKET}/in/*.fits", "--out", out)
+        assert (report["counts"]["detections"], report["counts"]["files_new"]) == (4, 4)
+        with store.open_output_stream(f"{root}/new.fits") as stream:
+            stream.write(write_event_file(tmp_path / "new.fits", header={"OBS_ID": "5000"}).read_bytes())
+        again = cli.json("ingest", f"s3://{BUCKET}/in/*.fits", "--out", out)["counts"]
+        assert [again[f"files_{name}"] for name in ("new", "changed", "unchanged", "gone")] == [1, 0, 4, 0]
+        assert storage.read(out).num_rows == 5
 
 
 def test_bands_by_configuration(ray_session: None, tmp_path: Path) -> None:

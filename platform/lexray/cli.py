@@ -86,7 +86,7 @@ def _command(name: str) -> Callable[..., None]:
         values = read_yaml(config, [*(sets or []), *options], _from_arguments(job, paths, out))
         parsed = parse(job.config, values, config or f"lexray {name}")
         report = execute(job, parsed, Progress())
-        finish(report, as_json)
+        finish(job, report, as_json)
 
     command.__doc__ = JOBS[name][1]
     return command
@@ -113,19 +113,23 @@ def print_keys(job: Job[Any]) -> None:
     Console(soft_wrap=False).print(table, markup=False)
 
 
-def finish(report: Report, as_json: bool) -> None:
+def finish(job: Job[Any], report: Report, as_json: bool) -> None:
     """Say what a job did, and end the process with its exit code."""
     if as_json:
         sys.stdout.write(json.dumps(report.as_dict(), default=str) + "\n")
     else:
         console = Console(stderr=True, soft_wrap=True)
-        for key, value in {**report.counts, **report.metrics}.items():
-            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-            console.print(f"  {key:<36} {shown}", highlight=False, markup=False)
+        console.print((job.overview or _lines)(report.counts, report.metrics), highlight=False, markup=False)
         console.print(f"  written to {report.out}", highlight=False, markup=False)
     if report.exit_code != EXIT_DONE:
         _refused_too_much(report)
         raise typer.Exit(report.exit_code)
+
+
+def _lines(counts: dict[str, Any], metrics: dict[str, float]) -> str:
+    found = {**counts, **metrics}.items()
+    shown = ((key, f"{value:.4g}" if isinstance(value, float) else str(value)) for key, value in found)
+    return "\n".join(f"  {key:<36} {value}" for key, value in shown)
 
 
 def _refused_too_much(report: Report) -> None:

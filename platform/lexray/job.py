@@ -11,12 +11,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from rich.table import Table
+
 from lexray import __version__, storage, tracking
 from lexray.config import JobConfig, resolve_path
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
 from lexray.progress import Progress
 
 C = TypeVar("C", bound=JobConfig)
+
+#: Of many inputs, a shell's expanded pattern, MLflow shows the first; the report that is logged names them all.
+_MOST_INPUT_TAGS = 20
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,8 @@ class Job(Generic[C]):
         is a list.
     summary : str
         One line for the help.
+    overview : callable, optional
+        A table for a person of (counts, metrics), in place of a line for each of them.
     """
 
     name: str
@@ -104,6 +111,7 @@ class Job(Generic[C]):
     inputs: tuple[str, ...]
     positional: tuple[str, ...]
     summary: str
+    overview: Callable[[dict[str, Any], dict[str, float]], Table] | None = None
 
 
 def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | None = None) -> Report:
@@ -133,8 +141,7 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
 
     parameters = config.model_dump(mode="json")
     with tracking.run(config.tracking, job.name, parameters, parent) as run:
-        for path, version in inputs.items():
-            run.tags({f"input.{path[-200:]}": version})
+        run.tags({f"input.{path[-200:]}": version for path, version in list(inputs.items())[:_MOST_INPUT_TAGS]})
         with progress.step(job.name):
             outcome = job.run(config, Context(run, progress))
         run.metrics(outcome.metrics)

@@ -229,7 +229,7 @@ def box(ra: float, dec: float, radius: float) -> str:
     radius : float
         Arcmin.
     """
-    r = radius / 60
+    r = radius / 60 + 1e-8  # some more, for the digits that are not written; the circle is cut exactly
     condition = f"m.dec BETWEEN {dec - r:.10f} AND {dec + r:.10f}"
     if abs(dec) + r >= 90:
         return condition  # a pole is inside: every right ascension is

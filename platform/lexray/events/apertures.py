@@ -130,7 +130,7 @@ def extract(x: Float64s, y: Float64s, plane: Plane, sources: SourceTable, covera
         background = np.empty(0, np.int64)
         if annulus.ratio >= _LEAST_RATIO:
             near = _within(events, field.centre[k], annulus.outer)
-            pass
+            near = near[covered[near]]
             background = near[~field.cut(k, annulus.outer, points[near].T, annulus.inner)]
         found.append(
             Aperture(

@@ -9,8 +9,10 @@ An ARF is made for the very observation, source and aperture, and goes before `n
 10 to 20 %, as each instrument's `Optics.document` says, and knows of no chip gaps.
 """
 
+from functools import lru_cache
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, Float64s
@@ -20,7 +22,7 @@ from lexray.events.tables import BinaryTable
 
 PHOTON_INDEX = 1.7
 #: Steps in which a nominal area's curve is averaged: fine against its edges.
-_STEPS = 400
+_STEPS = 200
 _KEV = {"": 1.0, "kev": 1.0, "ev": 1e-3}
 _CM2 = {"", "cm2", "cm^2", "cm**2"}
 
@@ -42,11 +44,16 @@ def band_area(energ_lo: ArrayLike, energ_hi: ArrayLike, specresp: ArrayLike, ban
         cm²; NaN for a band in which there is no bin.
     """
     low, high, area = (np.asarray(values, dtype=np.float64) for values in (energ_lo, energ_hi, specresp))
+    weights, covered = _weights(low, high, bands)
+    return tuple(np.where(covered, weights @ area, np.nan).tolist())
+
+
+def _weights(low: Float64s, high: Float64s, bands: Bands) -> tuple[Float64s, NDArray[np.bool_]]:
+    """Share of each band's photons that is in each bin, f8[bands, N], and whether any is, b1[bands]."""
     edges = np.asarray(bands.edges)
     below, above = edges[:-1, None], edges[1:, None]
-    photons = _photons(np.clip(low, below, above), np.clip(high, below, above))  # of each band in each bin
-    mean = photons @ area / _photons(edges[:-1], edges[1:])
-    return tuple(np.where(photons.any(axis=1), mean, np.nan).tolist())
+    photons = _photons(np.clip(low, below, above), np.clip(high, below, above))
+    return photons / _photons(edges[:-1, None], edges[1:, None]), photons.any(axis=1)
 
 
 def arf_area(content: Buffer, bands: Bands) -> tuple[float, ...]:
@@ -105,14 +112,20 @@ def nominal_area(
     optics = instrument.optics
     if optics is None or not 0 <= off_axis_arcmin <= optics.field or not aperture_arcsec > 0:
         return None
-    bounds = np.geomspace(bands.edges[0], bands.edges[-1], _STEPS + 1)
-    # A bin across a band's edge would give one of them the other's mean.
-    bounds = np.union1d(bounds, bands.edges)
-    middle = np.sqrt(bounds[:-1] * bounds[1:])
+    middle, weights = _steps(bands)
     area = instrument.telescopes * optics.effective_area(middle, mjd, off_axis_arcmin, aperture_arcsec)
     if not np.all(np.isfinite(area)):
         return None
-    return band_area(bounds[:-1], bounds[1:], area, bands)
+    return tuple((weights @ area).tolist())
+
+
+@lru_cache
+def _steps(bands: Bands) -> tuple[Float64s, Float64s]:
+    """Energies at which a curve is taken, f8[N], and their weights in each band's mean, f8[bands, N]."""
+    bounds = np.geomspace(bands.edges[0], bands.edges[-1], _STEPS + 1)
+    # A bin across a band's edge would give one of them the other's mean.
+    bounds = np.union1d(bounds, bands.edges)
+    return np.sqrt(bounds[:-1] * bounds[1:]), _weights(bounds[:-1], bounds[1:], bands)[0]
 
 
 def _energies(table: BinaryTable, name: str) -> Float64s:

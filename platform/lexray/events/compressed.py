@@ -1,6 +1,7 @@
 """Binary tables that fpack has compressed: column by column, in tiles of rows (FITS standard 4.0, section 10.3)."""
 
 import zlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from lexray.events.tables import BinaryTable, Column
 #: Big-endian numbers of a descriptor: how many bytes a tile takes, and where in the heap.
 _DESCRIPTORS = {"P": ">i4", "Q": ">i8"}
 _RICE_BLOCK = 32
+#: Bits that a block of equal values takes, by the bytes of a value: the least that any block takes (ricecomp.c, cfitsio).
+_RICE_LEAST_BITS = {1: 3, 2: 4, 4: 5}
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -29,15 +32,20 @@ class CompressedTable(BinaryTable):
     def __init__(self, hdu: Hdu, content: Buffer) -> None:
         header = hdu.header
         self._packed = BinaryTable(hdu, content)
-        if header.integer("ZNAXIS1") * header.integer("ZNAXIS2") > MAX_BYTES:
-            raise RefusedInput("too_large", f"{hdu.name} promises {header.integer('ZNAXIS2')} rows")
+        rows, width = header.integer("ZNAXIS2"), header.integer("ZNAXIS1")
+        if rows < 0 or width < 0:
+            raise RefusedInput("bad_structure", f"{hdu.name} cannot have {rows} rows of {width} bytes")
+        if rows * width > MAX_BYTES:
+            raise RefusedInput("too_large", f"{hdu.name} promises {rows} rows")
         self._hdu, self._file = hdu, content
         self._tile_rows = header.integer("ZTILELEN")
         if self._tile_rows < 1:
             raise RefusedInput("bad_structure", f"ZTILELEN of {hdu.name} is {self._tile_rows}")
-        self._open(hdu, header.integer("ZNAXIS2"), header.integer("ZNAXIS1"), form="ZFORM")
+        self._open(hdu, rows, width, form="ZFORM")
 
-    def _view(self, column: Column, kind: str, n: int) -> NDArray[np.generic]:
+    def _view(self, column: Column, kind: str, n: int) -> NDArray[Any]:
+        if not self.rows * n:
+            return np.zeros((self.rows, n), kind)
         tiles = [self._tile(column, tile) for tile in range(-(-self.rows // self._tile_rows))]
         return np.frombuffer(b"".join(tiles), kind).reshape(self.rows, n)
 
@@ -64,7 +72,7 @@ class CompressedTable(BinaryTable):
 
     def _stored_tile(self, column: Column, tile: int) -> memoryview:
         descriptor = self._packed.column(column.name)
-        if descriptor.code not in _DESCRIPTORS or tile >= self._packed.rows:
+        if descriptor.code not in _DESCRIPTORS or descriptor.repeat != 1 or tile >= self._packed.rows:
             raise RefusedInput("bad_structure", f"column '{column.name}' has no tile {tile}")
         length, offset = self._packed._view(descriptor, _DESCRIPTORS[descriptor.code], 2)[tile].tolist()
         heap = self._hdu.header.integer("THEAP", self._hdu.header.integer("NAXIS1") * self._packed.rows)
@@ -75,6 +83,11 @@ class CompressedTable(BinaryTable):
 
 
 def _unpack_rice(stored: memoryview, n: int, width: int) -> bytes:
+    if width not in _RICE_LEAST_BITS:
+        raise ValueError(f"Rice's coding is for whole numbers of up to 4 bytes, not of {width}")
+    # Before anything is allocated for them. The first value stands uncoded before the blocks.
+    if 8 * len(stored) < 8 * width + -(-n // _RICE_BLOCK) * _RICE_LEAST_BITS[width]:
+        raise ValueError(f"{len(stored)} bytes cannot hold {n} values")
     # astropy's public names decode Rice for images only. Costly to import, and rarely needed.
     from astropy.io.fits.hdu.compressed._codecs import Rice1
 

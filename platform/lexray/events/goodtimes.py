@@ -16,6 +16,8 @@ from lexray.events.missions import Instrument
 from lexray.events.tables import BinaryTable
 
 Detectors = NDArray[np.int64]
+#: Seconds. No mission lasted so long; a file that says so is damaged, and its segments would be without number.
+_LONGEST = 100 * 365.25 * 86400
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def read_good_times(
     Raises
     ------
     RefusedInput
-        'no_gti' where there is no such extension, or no good time left.
+        'no_gti' where there is no such extension, or no good time left; 'bad_gti' where they span a century.
     """
     kinds: dict[str, dict[int | None, list[GoodTimeIntervals]]] = defaultdict(lambda: defaultdict(list))
     for table in tables:
@@ -81,13 +83,20 @@ def read_good_times(
     if not kinds:
         raise RefusedInput("no_gti", "the file has no extension with good-time intervals")
     merged = [{detector: _merged(gtis) for detector, gtis in kind.items()} for kind in kinds.values()]
-    everywhere = reduce(GoodTimeIntervals.intersect, (_merged(list(kind.values())) for kind in merged))
     detectors = sorted({number for kind in merged for number in kind if number is not None})
     by_detector = {
         number: reduce(GoodTimeIntervals.intersect, (_seen_by(number, k) for k in merged)) for number in detectors
     }
-    if not len(everywhere) or (by_detector and not any(map(len, by_detector.values()))):
+    everywhere = (
+        _merged(list(by_detector.values()))
+        if by_detector
+        else reduce(GoodTimeIntervals.intersect, (_merged(list(kind.values())) for kind in merged))
+    )
+    if not len(everywhere):
         raise RefusedInput("no_gti", f"no good time is left of the extensions {', '.join(kinds)}")
+    if not everywhere.stop[-1] - everywhere.start[0] <= _LONGEST:
+        first, last = float(everywhere.start[0]), float(everywhere.stop[-1])
+        raise RefusedInput("bad_gti", f"good times from {first:g} to {last:g} s are longer than any mission lasted")
     return GoodTimesByDetector(everywhere, by_detector)
 
 

@@ -4,6 +4,7 @@ A header that promises more than the file holds, 10¹² rows say, is refused her
 (FITS standard 4.0, sections 3 and 4).
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -52,11 +53,12 @@ class Header:
         return card[10:].partition("/")[0].strip()
 
     def number(self, key: str) -> float:
-        """Value as a number; NaN where the keyword is absent or holds none."""
+        """Value as a number; NaN where the keyword is absent or holds no finite one."""
         try:
-            return float(self.text(key).replace("D", "E").replace("d", "e"))
+            value = float(self.text(key).replace("D", "E").replace("d", "e"))
         except ValueError:
-            return float("nan")
+            return math.nan
+        return value if math.isfinite(value) else math.nan
 
     def integer(self, key: str, default: int | None = None) -> int:
         """Value of a keyword that must be a whole number.

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
+from astropy.coordinates import angular_separation
 
 from lexray.errors import RefusedInput
 from lexray.events import detections
@@ -130,12 +131,15 @@ def _renamed(sighting: Sighting, sources: SourceTable) -> Sighting:
     """A file's own source under the name that the source table has for its position."""
     if not np.isfinite(sighting.ra):
         return sighting
-    radius = np.nanmax(sources.radius, initial=SAME_SOURCE_ARCSEC)
-    near = sources.near(sighting.ra, sighting.dec, radius / _ARCSEC)
-    if not len(near):
+    reach = np.fmax(sources.radius, SAME_SOURCE_ARCSEC)
+    near = sources.near(sighting.ra, sighting.dec, float(np.max(reach, initial=0.0)) / _ARCSEC)
+    there, here = (sources.ra[near], sources.dec[near]), (sighting.ra, sighting.dec)
+    apart = np.degrees(angular_separation(*np.radians(here), *np.radians(there))) * _ARCSEC
+    # Each within its own reach: beside a cluster of 5′ the table has point sources of 2″.
+    inside = np.flatnonzero(apart <= reach[near])
+    if not len(inside):
         return sighting
-    apart = np.hypot((sources.ra[near] - sighting.ra + 180) % 360 - 180, sources.dec[near] - sighting.dec)
-    return replace(sighting, source_id=sources.source_id[near[int(np.argmin(apart))]])
+    return replace(sighting, source_id=sources.source_id[near[inside[np.argmin(apart[inside])]]])
 
 
 def _area(arf: str, field: Field) -> tuple[float, ...] | None:

@@ -7,6 +7,7 @@ it is asked for as numbers; nothing else of the table is touched or copied, and 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,11 @@ Float64s = NDArray[np.float64]
 
 #: Big-endian NumPy type of the TFORM codes that hold numbers, and the bytes of a value of every code but bits.
 _TYPES = {"B": ">u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
+#: TZERO of numbers whose highest bit is flipped where they are stored: unsigned ones, of one byte signed ones (FITS
+#: standard 4.0, table 19).
+_FLIPPED = {"B": -(2.0**7), "I": 2.0**15, "J": 2.0**31, "K": 2.0**63}
+#: Larger whole numbers have no float of their own.
+_MAX_ZERO = 2.0**53
 _WIDTHS = {"B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "L": 1, "A": 1, "C": 8, "M": 16, "P": 8, "Q": 16}
 _FORM = re.compile(r"(\d{0,9})([LXBIJKAEDCMPQ])")
 
@@ -54,6 +60,11 @@ class Column:
     null: int | None
     scale: float
     zero: float
+
+    @property
+    def flipped(self) -> bool:
+        """Whether it holds unsigned numbers, or signed bytes, which FITS stores with the highest bit flipped."""
+        return self.scale == 1 and self.zero == _FLIPPED.get(self.code)
 
 
 class BinaryTable:
@@ -121,10 +132,13 @@ class BinaryTable:
         """
         column = self.column(name)
         stored = self._stored(column)
-        values = stored.astype(np.float64)
-        if column.scale != 1 or column.zero != 0:
-            values *= column.scale
-            values += column.zero
+        if column.flipped:
+            values = _flip(stored).astype(np.float64)  # 2⁶³ added as a float would round small numbers off
+        else:
+            values = stored.astype(np.float64)
+            if column.scale != 1 or column.zero != 0:
+                values *= column.scale
+                values += column.zero
         if column.null is not None and stored.dtype.kind in "iu":
             values[stored == column.null] = np.nan
         return values
@@ -135,11 +149,17 @@ class BinaryTable:
         Raises
         ------
         RefusedInput
-            'missing_column', or 'bad_column' where it does not hold one whole number a row.
+            'missing_column', or 'bad_column' where it does not hold one whole number of at most 63 bits a row.
         """
         column = self.column(name)
         stored = self._stored(column)
-        if stored.dtype.kind not in "iu" or column.scale != 1 or not column.zero.is_integer():
+        if column.flipped:
+            values = _flip(stored)
+            if np.any(values > np.iinfo(np.int64).max):
+                raise RefusedInput("bad_column", f"column '{column.name}' holds whole numbers of 64 bits")
+            return values.astype(np.int64)
+        exact = column.scale == 1 and column.zero.is_integer() and abs(column.zero) <= _MAX_ZERO
+        if stored.dtype.kind not in "iu" or not exact:
             raise RefusedInput("bad_column", f"column '{column.name}' does not hold whole numbers")
         return stored.astype(np.int64) + int(column.zero)
 
@@ -156,19 +176,31 @@ class BinaryTable:
             raise RefusedInput("bad_column", f"column '{column.name}' holds no bits")
         n_bits = column.repeat if column.code == "X" else 8 * column.width
         octets = self._view(column, ">u1", column.width)
+        if column.flipped and column.width:
+            octets = octets.copy()
+            octets[:, :: _WIDTHS[column.code]] ^= 0x80
         return np.unpackbits(octets, axis=1, count=n_bits).astype(bool)
 
-    def _stored(self, column: Column) -> NDArray[np.generic]:
+    def _stored(self, column: Column) -> NDArray[Any]:
         """One number a row as it is stored, a view of the file's bytes."""
         if column.repeat != 1 or column.code not in "BIJKED":
             raise RefusedInput("bad_column", f"column '{column.name}' does not hold one number a row")
         return self._view(column, _TYPES[column.code], 1)[:, 0]
 
-    def _view(self, column: Column, kind: str, n: int) -> NDArray[np.generic]:
+    def _view(self, column: Column, kind: str, n: int) -> NDArray[Any]:
+        if not self.rows * n:
+            return np.zeros((self.rows, n), kind)  # a view of no bytes may not begin where the file ends
         size = np.dtype(kind).itemsize
         return np.ndarray(
             (self.rows, n), kind, self._content, self._start + column.offset, strides=(self._row_width, size)
         )
+
+
+def _flip(stored: NDArray[Any]) -> NDArray[Any]:
+    """Numbers whose highest bit was flipped to be stored: unsigned ones of signed, signed ones of unsigned."""
+    size = stored.dtype.itemsize
+    bits = stored.view(f">u{size}") ^ (1 << (8 * size - 1))
+    return bits if stored.dtype.kind == "i" else bits.view(f"i{size}")
 
 
 _KEYWORDS = ("TTYPE", "TUNIT", "TNULL", "TSCAL", "TZERO")
@@ -204,7 +236,7 @@ def _lay_out(table: str, form: str, keys: tuple[str, ...], cards: tuple[str | No
             repeat=repeat,
             offset=offset,
             width=(repeat + 7) // 8 if code == "X" else repeat * _WIDTHS[code],
-            null=header.integer(f"TNULL{n}") if header.text(f"TNULL{n}") else None,
+            null=header.integer(f"TNULL{n}") if code in "BIJK" and header.text(f"TNULL{n}") else None,
             scale=1.0 if np.isnan(scale) else scale,
             zero=0.0 if np.isnan(zero) else zero,
         )

@@ -19,28 +19,26 @@ _J2000 = 51544.5
 _DAYS = 365.25
 
 #: Year and τ₀.
-_DEPTH = (
+_YEARS, _DEPTHS = np.array((
     (1999.6, 0.0), (2000.0, 0.10), (2001.0, 0.27), (2002.0, 0.39), (2003.0, 0.48), (2004.0, 0.54), (2006.0, 0.645),
     (2008.0, 0.70), (2010.0, 0.80), (2012.0, 0.92), (2018.0, 3.0), (2028.0, 5.0),
-)  # fmt: skip
+)).T  # fmt: skip
 #: keV, μ until 2010, μ from 2018.
-_SHAPE = (
+_ENERGIES, _EARLY_SHAPE, _LATE_SHAPE = np.array((
     (0.30, 5.01, 2.52), (0.40, 2.60, 1.47), (0.50, 1.69, 0.97), (0.53, 1.53, 0.93), (0.56, 1.49, 1.58),
     (0.60, 1.26, 1.25), (0.66, 1.0, 1.0), (0.69, 1.12, 1.0), (0.70, 1.02, 1.09), (0.80, 0.67, 0.71),
     (0.90, 0.466, 0.519), (1.0, 0.335, 0.403), (1.2, 0.182, 0.258), (1.5, 0.085, 0.147), (1.8, 0.049, 0.093),
     (2.2, 0.027, 0.053), (2.5, 0.019, 0.038), (3.0, 0.011, 0.023), (4.0, 0.005, 0.005), (10.0, 0.0, 0.0),
-)  # fmt: skip
+)).T  # fmt: skip
 _EARLY, _LATE = 2010.0, 2018.0
 
 
 def optical_depth(energy: Float64s, mjd: float) -> Float64s:
     """τ at energies in keV, f8[N], and an epoch; NaN where that is NaN."""
     year = 2000.0 + (mjd - _J2000) / _DAYS
-    years, depths = np.array(_DEPTH).T
-    energies, early, late = np.array(_SHAPE).T
     share = np.clip((year - _EARLY) / (_LATE - _EARLY), 0.0, 1.0)
-    shape = np.interp(energy, energies, (1 - share) * early + share * late)
-    return np.asarray(np.interp(year, years, depths) * shape)
+    shape = np.interp(energy, _ENERGIES, (1 - share) * _EARLY_SHAPE + share * _LATE_SHAPE)
+    return np.asarray(np.interp(year, _YEARS, _DEPTHS) * shape)
 
 
 def transmission(energy: Float64s, mjd: float) -> Float64s:

@@ -6,6 +6,7 @@ and know nothing of chip gaps, bad columns or support structures.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -94,8 +95,7 @@ class Optics:
         f8[N]
             cm².
         """
-        energies, areas = np.array(self.curve).T
-        area = np.interp(energy, energies, areas, left=0.0, right=0.0)
+        area = np.interp(energy, *self._curve, left=0.0, right=0.0)
         area *= self.vignetted(energy, off_axis)
         if self.transmission is not None:
             area *= self.transmission(energy, mjd)
@@ -105,6 +105,13 @@ class Optics:
 
     def vignetted(self, energy: Float64s, off_axis: float) -> Float64s:
         """Share of the area on axis that is left off it, f8[N]; the angle in arcmin."""
-        rows = np.array(self.vignetting)
-        left = (1 + (off_axis / rows[:, 1]) ** rows[:, 2]) ** -rows[:, 3]
-        return np.asarray(np.interp(energy, rows[:, 0], left))
+        energies, scale, power, slope = self._vignetting
+        return np.asarray(np.interp(energy, energies, (1 + (off_axis / scale) ** power) ** -slope))
+
+    @cached_property
+    def _curve(self) -> Float64s:
+        return np.array(self.curve).T
+
+    @cached_property
+    def _vignetting(self) -> Float64s:
+        return np.array(self.vignetting).T
