@@ -45,9 +45,41 @@ HEADERS: dict[str, dict[str, Any]] = {
         "TIMESYS": "TDB",
         "TIMEREF": "SOLARSYSTEM",
     },
+    "xmm": {
+        "TELESCOP": "XMM",
+        "INSTRUME": "EPN",
+        "OBS_ID": "0123700101",
+        "OBJECT": "Lockman Hole",
+        "DATAMODE": "IMAGING",
+        "MJDREF": 50814.0,
+        "TIMESYS": "TT",
+        "FRMTIME": 73.4,
+    },
+    "swift": {
+        "TELESCOP": "SWIFT",
+        "INSTRUME": "XRT",
+        "OBS_ID": "00030001001",
+        "OBJECT": "Fake X-2",
+        "DATAMODE": "PHOTON",
+        "MJDREFI": 51910,
+        "MJDREFF": 7.428703703703703e-4,
+        "TIMESYS": "TT",
+        "TIMEDEL": 2.5073,
+    },
+    "erosita": {
+        "TELESCOP": "eROSITA",
+        "INSTRUME": "MERGED",
+        "OBS_ID": "700195",
+        "OBJECT": "Fake X-3",
+        "MJDREFI": 51543,
+        "MJDREFF": 0.875,
+        "TIMESYS": "TT",
+    },
 }
 #: A channel in the middle of each mission's bands.
-GOOD_PI = {"chandra": 100, "nicer": 150, "nustar": 100}
+GOOD_PI = {"chandra": 100, "nicer": 150, "nustar": 100, "xmm": 1500, "swift": 150, "erosita": 1500}
+#: Side of a pixel of `sky_keywords`, arcsec, and the pixel of its reference position.
+PIXEL_ARCSEC, CENTRE = 0.492, 4096.5
 Intervals = Sequence[tuple[float, float]]
 
 
@@ -59,10 +91,12 @@ def write_event_file(
     header: Mapping[str, Any] | None = None,
     units: Mapping[str, str] | None = None,
     extension: str = "EVENTS",
+    gti_headers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write an event file; what is not given is as in a good file of the mission.
 
-    A value None in `header` leaves a keyword out; an empty `gti` leaves the extension out.
+    A value None in `header` leaves a keyword out; an empty `gti` leaves the extension out. `gti_headers` are keywords
+    of good-time extensions, by their names.
     """
     if columns is None:
         columns = {"time": 1000.0 + np.arange(10.0), "pi": np.full(10, GOOD_PI[mission])}
@@ -78,5 +112,17 @@ def write_event_file(
         )
         for name, intervals in ({"GTI": [(1000.0, 1100.0)]} if gti is None else gti).items():
             bounds = np.asarray(intervals, dtype=np.float64).reshape(-1, 2)
-            file.write_table([bounds[:, 0], bounds[:, 1]], names=["START", "STOP"], extname=name)
+            own = dict((gti_headers or {}).get(name, {}))
+            file.write_table([bounds[:, 0], bounds[:, 1]], names=["START", "STOP"], extname=name, header=own)
     return path
+
+
+def sky_keywords(x: int, y: int, ra: float = 150.0, dec: float = 2.0) -> dict[str, Any]:
+    """Where columns number `x` and `y` lie on the sky: a tangent plane with Chandra's pixels (FITS 4.0, table 22)."""
+    axes = (("RA---TAN", x, ra, -PIXEL_ARCSEC), ("DEC--TAN", y, dec, PIXEL_ARCSEC))
+    said = {
+        f"{key}{n}": value
+        for kind, n, at, size in axes
+        for key, value in (("TCTYP", kind), ("TCRVL", at), ("TCRPX", CENTRE), ("TCDLT", size / 3600), ("TCUNI", "deg"))
+    }
+    return {**said, "RADESYS": "ICRS"}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.time import Time, TimeDelta
-from event_files import GOOD_PI, write_event_file
+from event_files import write_event_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -245,7 +245,7 @@ def _read_or_reason(file: Path) -> Reading | str:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    mission=st.sampled_from(list(GOOD_PI)),
+    mission=st.sampled_from(list(_KEV)),
     events=st.lists(_EVENT, min_size=1, max_size=50),
     gti=_INTERVALS,
     zero=st.sampled_from([0, -1, 300_000_000]),

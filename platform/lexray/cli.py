@@ -35,11 +35,15 @@ app = typer.Typer(
 )
 train = typer.Typer(help="Fit a model.", no_args_is_help=True)
 app.add_typer(train, name="train")
+fetch = typer.Typer(help="Get real data from an archive.", no_args_is_help=True)
+app.add_typer(fetch, name="fetch")
+GROUPS = {"": app, "train": train, "fetch": fetch}
 
 #: Command, module below `lexray.jobs` and one line of help. Modules are imported when their command runs: importing Ray
 #: and torch takes seconds.
 JOBS = {
     "simulate": ("simulate", "Write an archive of event files, papers and labels that looks like the real thing."),
+    "fetch csc": ("fetch", "Get sources of the Chandra Source Catalog: labels, a source table and their event files."),
     "ingest": ("ingest", "Read event files into the events table; what cannot be read goes to quarantine."),
     "literature": ("literature", "Match papers to the sources of an events table."),
     "summarize": ("summarize", "Write a summary of each source from its papers."),
@@ -141,9 +145,9 @@ def _refused_too_much(report: Report) -> None:
 for _name in JOBS:
     _group, _, _word = _name.rpartition(" ")
     # What is no option of every job reaches `inputs`, where `split_options` finds the configuration's keys.
-    (train if _group == "train" else app).command(
-        _word, help=JOBS[_name][1], context_settings={"ignore_unknown_options": True}
-    )(_command(_name))
+    GROUPS[_group].command(_word, help=JOBS[_name][1], context_settings={"ignore_unknown_options": True})(
+        _command(_name)
+    )
 
 
 @app.command()
@@ -270,6 +274,27 @@ def search(
         sys.stdout.write(json.dumps(searching.as_dict(found)) + "\n")
     else:
         Console().print(searching.table(found))
+
+
+@app.command()
+def show(
+    detection: Annotated[
+        str, typer.Argument(metavar="DETECTION|FILE", help="A detection_id or its beginning, or an event file.")
+    ],
+    events: Annotated[
+        str | None, typer.Option(metavar="TABLE", help="The events table that the detection is in.")
+    ] = None,
+    autodecoder: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A trained autodecoder, whose rate is drawn too.")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE.html", help="The page.")] = None,
+    in_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Write a page with a detection's light curve, spectrum and header."""
+    path = importlib.import_module("lexray.show.page").look(detection, events, autodecoder, out)
+    Console(stderr=True, soft_wrap=True).print(f"  written to {path}", highlight=False, markup=False)
+    if in_browser:
+        typer.launch(str(path))
 
 
 @app.command()

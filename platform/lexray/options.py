@@ -19,8 +19,8 @@ def split_options(job: Job[C], arguments: Sequence[str]) -> tuple[list[str], lis
     job : Job
         Its configuration's keys, nested ones with dots, are the options; ``-`` and ``_`` are the same in them.
     arguments : sequence of str
-        As typed, without the options in `COMMON`: ``KEY VALUE``, ``KEY=VALUE``, and for true or false also ``--key``
-        and ``--no-key``.
+        As typed, without the options in `COMMON`: ``KEY VALUE``, ``KEY=VALUE``, for true or false also ``--key`` and
+        ``--no-key``, and for a key of several numbers all of them, ``KEY A B C``, which may be negative.
 
     Returns
     -------
@@ -54,11 +54,23 @@ def split_options(job: Job[C], arguments: Sequence[str]) -> tuple[list[str], lis
         if not equals and kinds[key] == "bool":
             value = left.pop(0) if left and left[0].lower() in ("true", "false") else "true"
         elif not equals:
-            if not left or left[0].startswith("--"):
-                raise ConfigError(f"lexray {job.name}: {option} needs a value ({kinds[key]})")
-            value = left.pop(0)
+            n = _words(kinds[key], left)
+            if len(left) < n or left[0].startswith("--"):
+                raise ConfigError(f"lexray {job.name}: {option} needs {_values(n)} ({kinds[key]})")
+            value, left = " ".join(left[:n]), left[n:]
         overrides.append(f"{key}={value}")
     return inputs, overrides
+
+
+def _words(kind: str, left: Sequence[str]) -> int:
+    """How many words a key's value is: three for ``tuple[float, float, float]``, unless the first holds them all."""
+    if not kind.startswith("tuple[") or (left and len(left[0].replace(",", " ").split()) > 1):
+        return 1
+    return kind.partition("]")[0].count(",") + 1
+
+
+def _values(n: int) -> str:
+    return "a value" if n == 1 else f"{n} values"
 
 
 def _unknown(option: str, keys: list[str]) -> str:

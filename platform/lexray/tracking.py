@@ -169,6 +169,9 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _key(name: str) -> str:
-    """MLflow takes letters, digits, and a few signs in names: '@1%' becomes 'at_1pct', a pattern's '*' '_'."""
+    """MLflow takes letters, digits, and a few signs in names: '@1%' becomes 'at_1pct', a pattern's '*' '_'.
+
+    A name may become a file, so no slash may follow another: 's3://bucket' becomes 's3:/bucket'.
+    """
     name = name.replace("@", "_at_").replace("%", "pct").replace("↔", "-").replace("→", "-")
-    return re.sub(r"[^\w\-. :/]", "_", name)
+    return re.sub(r"/{2,}", "/", re.sub(r"[^\w\-. :/]", "_", name))

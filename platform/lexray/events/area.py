@@ -53,7 +53,7 @@ def _weights(low: Float64s, high: Float64s, bands: Bands) -> tuple[Float64s, NDA
     edges = np.asarray(bands.edges)
     below, above = edges[:-1, None], edges[1:, None]
     photons = _photons(np.clip(low, below, above), np.clip(high, below, above))
-    return photons / _photons(edges[:-1, None], edges[1:, None]), photons.any(axis=1)
+    return photons / _photons(edges[:-1, None], edges[1:, None]), np.asarray(photons.any(axis=1))
 
 
 def arf_area(content: Buffer, bands: Bands) -> tuple[float, ...]:

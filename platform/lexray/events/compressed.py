@@ -14,7 +14,7 @@ from lexray.events.tables import BinaryTable, Column
 #: Big-endian numbers of a descriptor: how many bytes a tile takes, and where in the heap.
 _DESCRIPTORS = {"P": ">i4", "Q": ">i8"}
 _RICE_BLOCK = 32
-#: Bits that a block of equal values takes, by the bytes of a value: the least that any block takes (ricecomp.c, cfitsio).
+#: Bits that a block of equal values takes, the least of all blocks, by the bytes of a value (cfitsio, ricecomp.c).
 _RICE_LEAST_BITS = {1: 3, 2: 4, 4: 5}
 _GZIP = 16 + zlib.MAX_WBITS
 

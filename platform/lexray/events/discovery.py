@@ -1,11 +1,14 @@
 """Which event files a person means."""
 
+import re
 from collections.abc import Sequence
 
 from lexray.locations import Location, find_all
 
 #: Endings, in any case, of the files that a folder is searched for; each also with ``.gz`` and ``.fz``.
 SUFFIXES = (".fits", ".fit", ".fts", ".evt")
+#: What lies beside the event files of the Chandra Source Catalog: regions, responses, spectra, images of a source.
+_COMPANION = re.compile(r"_(reg|arf|rmf|pha|lc|psf|regimg|regexp|aprates|bayesblks|draws)3\.fits")
 _ENDINGS = tuple(suffix + packed for suffix in SUFFIXES for packed in ("", ".gz", ".fz"))
 
 
@@ -22,4 +25,9 @@ def find_event_files(inputs: Sequence[str]) -> list[Location]:
     ConfigError
         If an input names nothing, or a folder holds no event file: it says which.
     """
-    return find_all(inputs, lambda path: path.lower().endswith(_ENDINGS), f"{', '.join(SUFFIXES)} file")
+    return find_all(inputs, _is_event_file, f"{', '.join(SUFFIXES)} file")
+
+
+def _is_event_file(path: str) -> bool:
+    name = path.lower()
+    return name.endswith(_ENDINGS) and not _COMPANION.search(name)

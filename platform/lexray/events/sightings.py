@@ -1,5 +1,6 @@
 """Which sources a file shows: the one that it was cut out for, those of a source table, or the field as a whole."""
 
+import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -17,7 +18,7 @@ from lexray.events.field import Field
 from lexray.events.packing import unpack
 from lexray.events.regionfiles import csc_regions, is_stacked, region_file_of
 from lexray.events.sky import Plane
-from lexray.locations import read_bytes
+from lexray.locations import find_files, read_bytes
 from lexray.sources import SAME_SOURCE_ARCSEC, name_from_position
 
 _ARCSEC = 3600.0
@@ -87,11 +88,11 @@ def _of_field(field: Field, sources: SourceTable) -> list[Sighting]:
 
 def _of_catalogue(field: Field, path: str, regions: str, sources: SourceTable | None) -> Sighting:
     """The source of a Chandra Source Catalog file: `regevt3` holds a rectangle as large as its background's region."""
-    try:
-        source, background = csc_regions(unpack(read_bytes(regions)))
-    except FileNotFoundError:
-        beside = PurePosixPath(regions).name
-        raise RefusedInput("no_region", f"its regions are not beside it: {beside}; fetch them too") from None
+    beside = _of_any_version(regions)
+    if beside is None:
+        name = PurePosixPath(regions).name
+        raise RefusedInput("no_region", f"its regions are not beside it: {name}; fetch them too")
+    source, background = csc_regions(unpack(read_bytes(beside)))
     plane, observed, x, y = _positions(field)
     aperture = apply_regions(x, y, source, background, Coverage.of(x, y))
     ra, dec = (float(value[0]) for value in plane.to_sky(aperture.x, aperture.y))
@@ -107,7 +108,7 @@ def _of_catalogue(field: Field, path: str, regions: str, sources: SourceTable | 
         background=_background(observed, aperture),
         scale=aperture.scale,
         aperture=source.extent * plane.pixel_arcsec,
-        area=_area(regions.replace("_reg3", "_arf3"), field),
+        area=None if (arf := _of_any_version(regions.replace("_reg3", "_arf3"))) is None else _area(arf, field),
         flags=aperture.flags,
     )
     return sighting if sources is None else replace(_renamed(sighting, sources), region=sighting.region)
@@ -140,6 +141,13 @@ def _renamed(sighting: Sighting, sources: SourceTable) -> Sighting:
     if not len(inside):
         return sighting
     return replace(sighting, source_id=sources.source_id[near[inside[np.argmin(apart[inside])]]])
+
+
+def _of_any_version(path: str) -> str | None:
+    """A catalogue's file, if not of this version then of the latest: each product's version counts by itself."""
+    pattern = re.sub(r"(?<=\d)N\d+(?=_)", "N*", path)
+    found = {file.path for given in (path, pattern) for file in find_files(given, lambda _: True)}
+    return path if path in found else max(found, default=None)
 
 
 def _area(arf: str, field: Field) -> tuple[float, ...] | None:

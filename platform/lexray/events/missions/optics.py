@@ -95,7 +95,8 @@ class Optics:
         f8[N]
             cm².
         """
-        area = np.interp(energy, *self._curve, left=0.0, right=0.0)
+        energies, areas = self._curve
+        area = np.interp(energy, energies, areas, left=0.0, right=0.0)
         area *= self.vignetted(energy, off_axis)
         if self.transmission is not None:
             area *= self.transmission(energy, mjd)
