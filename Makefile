@@ -18,7 +18,7 @@ ifneq ($(PAPERS),)
 REAL += --set 'steps.literature.inputs=["$${workdir}/archive/literature.jsonl","$(PAPERS)"]'
 endif
 
-.PHONY: demo install test lint types format bench clean
+.PHONY: demo install test lint types format bench soak clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -76,6 +76,10 @@ format: .venv/installed-dev
 
 bench: .venv/installed-dev programs demo
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+
+# Failures at full size, for minutes: what `make test` injects once each on a tiny archive.
+soak: .venv/installed-dev
+	$(BIN)/python benchmarks/soak/ingest.py
 
 clean:
 	rm -rf build

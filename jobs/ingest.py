@@ -26,7 +26,7 @@ from lexray.schemas import FILES, QUARANTINE, SCHEMA_VERSION
 #: Smaller tasks would cost more to schedule than to run.
 _MIN_FILES_PER_TASK = 16
 #: Tasks a logical CPU, so that none waits long for the slowest.
-_TASKS_PER_CPU = 4
+_TASKS_PER_CPU = 3
 
 
 class Config(JobConfig):
@@ -41,7 +41,7 @@ class Config(JobConfig):
         None, description="table of sources to look for in fields (CSV, FITS, VOTable, ECSV, Parquet)"
     )
     n_parts: int = Field(16, ge=1, description="parts of the table; a source's detections share one")
-    files_per_task: int = Field(512, ge=1, description="most files that a worker reads before it hands back")
+    files_per_task: int = Field(2048, ge=1, description="most files that a worker reads before it hands back")
     bands: dict[str, list[float]] = Field(
         {},
         description="edges of the energy bands in keV by 'mission' or 'mission/instrument', where the mission's own "
@@ -143,6 +143,9 @@ def _ingest(files: list[Location], table: str, config: Config, wanted: Wanted, t
         # By reference: a catalogue of a million sources goes to each node once.
         fn_kwargs={"table": table, "n_parts": config.n_parts, "wanted": ray.put(wanted), "settings": config.settings},
     )
+    # With its reservations Ray Data holds all but one task back for a second, until it knows how large outputs are; an
+    # account is small.
+    accounts.context.op_resource_reservation_enabled = False
     done = [FILES.empty_table()]
     for batch in accounts.iter_batches(batch_size=None, batch_format="pyarrow"):
         done.append(batch.cast(FILES))

@@ -4,6 +4,7 @@ import gzip
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,19 @@ def test_reference_time_is_astropys(real_events: Path) -> None:
     events = read_events(real_events / "ngc300nicer_bary.evt")
     reference = Time(56658, 0.000777592592592593, format="mjd", scale="tdb") + TimeDelta(events.t_ref, format="sec")
     assert events.t_ref_mjd == pytest.approx(reference.mjd, abs=2e-11)  # an MJD in double precision is good to 1 µs
+
+
+@pytest.mark.parametrize("scale", ["TT", "TDB", "TAI", "UTC"])
+def test_a_day_with_a_leap_second_is_as_long_as_astropy_says(tmp_path: Path, scale: str) -> None:
+    """From the beginning of 31 December 2016, whose last minute had 61 s in UTC, to 12:00 of the next day."""
+    begin = 36 * 3600.0
+    columns = {"time": [begin + 1.0], "pi": [100]}
+    header = {"TIMESYS": scale, "MJDREF": 57753.0}
+    gti = {"GTI": [(begin, begin + 9)]}
+    events = read_events(write_event_file(tmp_path / "a.fits", "chandra", columns, gti, header))
+    expected = Time(57753.0, format="mjd", scale=scale.lower()) + TimeDelta(begin, format="sec")
+    assert events.t_ref_mjd == pytest.approx(expected.mjd, abs=1e-9)
+    assert (events.t_ref_mjd == 57754.5) is (scale != "UTC")
 
 
 def test_unknown_mission_is_never_guessed_at(real_events: Path) -> None:
@@ -218,6 +232,96 @@ def test_importing_lexray_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", heavy], check=False).returncode == 0
 
 
+# Events that are broken ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("columns", "cause", "n"),
+    [
+        ({"time": [np.nan, np.inf, -np.inf, 1001.0], "pi": [100] * 4}, "invalid_time", 3),
+        ({"time": [-5.0, -1e300, 1001.0], "pi": [100] * 3}, "outside_gti", 2),
+        ({"time": [1001.0] * 6, "energy": [np.nan, np.inf, -np.inf, -1500.0, 0.0, 1500.0]}, "invalid_energy", 5),
+        ({"time": [1001.0] * 3, "energy": [1e300, 1e-300, 1500.0]}, "invalid_energy", 2),
+        ({"time": [1001.0] * 3, "energy": [1e30, 9000.0, 1500.0]}, "outside_band", 2),
+        ({"time": [1001.0] * 4, "pi": np.array([0, -7, -32768, 100], "i2")}, "invalid_energy", 3),
+        ({"time": [1001.0] * 3, "pi": [1024, 1024, 100]}, "overflow", 2),
+        # A cause that comes before another takes the event.
+        ({"time": [np.nan, 0.0, 1001.0], "energy": [np.nan, 9000.0, 1500.0]}, "invalid_time", 1),
+        ({"time": [0.0, 1001.0], "energy": [np.nan, 1500.0]}, "invalid_energy", 1),
+        ({"time": [0.0, 1001.0], "energy": [9000.0, 1500.0]}, "outside_gti", 1),
+    ],
+)
+def test_values_that_are_none_are_counted_and_left_out(
+    tmp_path: Path, columns: dict[str, Any], cause: str, n: int
+) -> None:
+    reading = read(write_event_file(tmp_path / "a.fits", columns=columns))
+    assert reading.dropped[cause] == n
+    assert reading.n_in == len(columns["time"]) == sum(reading.dropped.values()) + 1
+    assert reading.events.time.tolist() == [1.0]
+
+
+@given(st.permutations(range(12)))
+def test_unsorted_times_are_sorted_with_their_energies_and_counted(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int]
+) -> None:
+    times, pi = 1000.0 + np.array(order), 100 + np.array(order)
+    file = write_event_file(tmp_path_factory.getbasetemp() / "unsorted.fits", columns={"time": times, "pi": pi})
+    reading = read(file)
+    assert reading.events.time.tolist() == list(range(12))
+    np.testing.assert_allclose(reading.events.energy, (np.arange(100, 112) - 0.5) * CHANNEL_KEV, rtol=1e-6)
+    assert reading.unsorted == sum(order[i + 1] < order[i] for i in range(11))
+    assert ("unsorted" in reading.events.flags) == (reading.unsorted > 0)
+
+
+def test_events_of_one_frame_stay_in_the_files_order(tmp_path: Path) -> None:
+    columns = {"time": [1002.0, 1001.0, 1001.0, 1001.0], "pi": [100, 300, 200, 250]}
+    events = read_events(write_event_file(tmp_path / "a.fits", columns=columns))
+    np.testing.assert_allclose(events.energy, (np.array([300, 200, 250, 100]) - 0.5) * CHANNEL_KEV, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("key", "value"), [("OBI_NUM", "1E999"), ("TIMEDEL", "1E999"), ("DTCOR", "NaN")])
+def test_keywords_that_are_no_finite_number_are_as_if_absent(tmp_path: Path, key: str, value: str) -> None:
+    content = write_event_file(tmp_path / "a.fits", header={key: 0.5}).read_bytes()
+    (tmp_path / "a.fits").write_bytes(_says(key, value)(content))
+    absent = read_events(write_event_file(tmp_path / "b.fits", header={key: None}))
+    broken = read_events(tmp_path / "a.fits")
+    assert broken.detection_id == absent.detection_id
+    np.testing.assert_equal(
+        (broken.exposure, broken.frame_time, broken.counts_per_frame),
+        (absent.exposure, absent.frame_time, absent.counts_per_frame),
+    )
+
+
+def test_good_times_that_hold_no_event_are_observed_all_the_same(tmp_path: Path) -> None:
+    events = read_events(write_event_file(tmp_path / "a.fits", gti={"GTI": [(500, 600), (1000, 1100), (2000, 2050)]}))
+    assert events.gti.ontime == 250
+    assert events.t_ref == 500
+
+
+@pytest.mark.parametrize("rows", [10**12, 2**63, 10**29])
+@pytest.mark.parametrize("columns", [{"time": [1001.0], "pi": [100]}, None])
+def test_rows_that_are_not_there_take_no_memory(tmp_path: Path, rows: int, columns: dict[str, Any] | None) -> None:
+    file = write_event_file(tmp_path / "a.fits", columns=columns)
+    content = file.read_bytes()
+    file.write_bytes(_says("NAXIS2", rows)(content).ljust(100_000, b"\0"))
+    assert file.read_bytes()[: len(content)] != content
+    tracemalloc.start()
+    with pytest.raises(RefusedInput) as refused:
+        read(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert refused.value.reason in {"truncated", "bad_structure"}
+    assert peak < 2e6
+
+
+def test_rows_of_no_width_take_no_memory_either(tmp_path: Path) -> None:
+    content = write_event_file(tmp_path / "a.fits").read_bytes()
+    (tmp_path / "a.fits").write_bytes(_says("NAXIS1", 0)(_says("NAXIS2", 10**12)(content)))
+    with pytest.raises(RefusedInput) as refused:
+        read(tmp_path / "a.fits")
+    assert refused.value.reason == "bad_structure"
+
+
 # Accounting ----------------------------------------------------------------------------------------------------------
 
 # In steps of 1/64 s, which stay exact when a zero point is added: no event moves over an interval's end.
@@ -290,8 +394,14 @@ def _file(**arguments: Any) -> Maker:
     return lambda path: write_event_file(path, **arguments)
 
 
-def _claims_rows(n: int) -> Callable[[bytes], bytes]:
-    return lambda content: content.replace(b"NAXIS2  =%21d" % 10, b"NAXIS2  =%21d" % n, 1)
+def _says(key: str, value: object) -> Callable[[bytes], bytes]:
+    """Put a value into the events table's header, whatever it says there."""
+
+    def change(content: bytes) -> bytes:
+        at = content.index(f"{key:8}=".encode(), 2880)
+        return content[:at] + f"{key:8}= {value!s:>20}".encode().ljust(80) + content[at + 80 :]
+
+    return change
 
 
 REFUSALS: dict[str, tuple[str, Maker]] = {
@@ -307,12 +417,9 @@ REFUSALS: dict[str, tuple[str, Maker]] = {
     ),
     "ends in the gzip stream": ("truncated", _bytes(lambda content: gzip.compress(content)[:-200])),
     "damaged gzip": ("bad_gzip", _bytes(lambda content: gzip.compress(content)[:10] + b"\xff" * 500)),
-    "claims 10^12 rows": ("truncated", _bytes(_claims_rows(10**12))),
-    "claims rows less than none": ("bad_structure", _bytes(_claims_rows(-1000))),
-    "rows that are no number": (
-        "bad_structure",
-        _bytes(lambda c: c.replace(b"NAXIS2  =%21d" % 10, b"NAXIS2  =%21s" % b"ten", 1)),
-    ),
+    "claims 10^12 rows": ("truncated", _bytes(_says("NAXIS2", 10**12))),
+    "claims rows less than none": ("bad_structure", _bytes(_says("NAXIS2", -1000))),
+    "rows that are no number": ("bad_structure", _bytes(_says("NAXIS2", "ten"))),
     "no events extension": ("no_events_table", _file(extension="PHOTONS")),
     "unknown mission": ("unknown_mission", _file(header={"TELESCOP": "babasone"})),
     "no mission": ("unknown_mission", _file(header={"TELESCOP": None})),
@@ -329,6 +436,13 @@ REFUSALS: dict[str, tuple[str, Maker]] = {
     "time is text": ("bad_column", _file(columns={"time": ["noon"], "pi": [100]})),
     "several times a row": ("bad_column", _file(columns={"time": np.ones((3, 2)), "pi": [100] * 3})),
     "energy in joule": ("bad_unit", _file(columns={"time": [1001.0], "energy": [1.0]}, units={"energy": "J"})),
+    "Fermi LAT": ("unsupported_mission", _file(header={"TELESCOP": "GLAST", "INSTRUME": "LAT"})),
+    "RXTE": ("unsupported_mission", _file(header={"TELESCOP": "XTE", "INSTRUME": "PCA"})),
+    "good times of a century": ("bad_gti", _file(gti={"GTI": [(1000, 1e18)]})),
+    "grades of 64 bits": (
+        "bad_column",
+        _file(columns={"time": [1001.0], "pi": [100], "grade": np.array([2**63], "u8")}),
+    ),
     "time in years": ("bad_unit", _file(header={"TIMEUNIT": "yr"})),
 }
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import fitsio
@@ -18,8 +19,6 @@ from lexray.events.tables import BinaryTable
 
 #: NumPy type of each TFORM code that holds numbers.
 TYPES = {"B": "u1", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8"}
-#: TZERO that makes signed bytes, and unsigned numbers of 2, 4 and 8 bytes (FITS standard 4.0, table 19).
-OFFSETS = {"i1": ("B", -(2**7)), "u2": ("I", 2**15), "u4": ("J", 2**31), "u8": ("K", 2**63)}
 
 
 def content_of(*columns: fits.Column, **said: Any) -> bytes:
@@ -79,19 +78,15 @@ def test_numbers_are_those_of_astropy_and_cfitsio(columns: list[fits.Column]) ->
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from(list(OFFSETS)))
+@given(st.data(), st.sampled_from(["i1", "u2", "u4", "u8"]))
 def test_unsigned_numbers_and_signed_bytes(data: st.DataObject, kind: str) -> None:
     values = data.draw(hnp.arrays(kind, st.integers(1, 20)))
-    code, zero = OFFSETS[kind]
-    stored = (values.astype(object) - zero).astype(TYPES[code])
     file = fitsio.FITS("mem://", "rw")
     file.write(None)
-    # cfitsio writes the numbers as they are stored; the keyword gives them their meaning, as cfitsio then confirms.
-    file.write_table([stored, stored], names=["first", "value"], header={"TZERO1": zero, "TZERO2": zero})
+    file.write_table([np.zeros(len(values), "i2"), values], names=["first", "value"])
     content = bytes(file.read_raw())
+    np.testing.assert_array_equal(file[1]["value"][:], values)
     file.close()
-    with fits.open(io.BytesIO(content)) as again:
-        np.testing.assert_array_equal(again[1].data["value"].astype(kind), values)
     table = table_of(content)
     np.testing.assert_array_equal(table.numbers("value"), values.astype(np.float64))
     assert table.bits("value").tolist() == [_bits_of(int(v), 8 * values.itemsize) for v in values]
@@ -274,12 +269,12 @@ def test_any_bytes_are_read_or_refused(place: int, octets: bytes) -> None:
     content = bytearray(content_of(*columns, fits.Column("pi", "1J", array=np.arange(10), null=3)))
     content[place : place + len(octets)] = octets
     try:
-        table = table_of(bytes(content))
+        hdus = scan(bytes(content))
+        tables = [BinaryTable(hdu, content) for hdu in hdus if hdu.is_table]
+    except RefusedInput:
+        return
+    for table in tables:
         for name in table.columns:
             for read in (table.numbers, table.integers, table.bits):
-                try:
+                with suppress(RefusedInput):
                     assert len(read(name)) == table.rows
-                except RefusedInput as refused:
-                    assert refused.reason == "bad_column"
-    except (RefusedInput, IndexError) as error:
-        assert isinstance(error, RefusedInput) or len(scan(bytes(content))) < 2

@@ -89,7 +89,8 @@ def read_bytes(path: str) -> bytes:
         If it cannot be read; FileNotFoundError if it is not there.
     """
     if "://" not in path:
-        return Path(path).read_bytes()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a Path costs half as much as reading the file)
+            return file.read()
     if path.startswith(_WEB):
         return bytes(_web(path.partition(":")[0]).cat_file(path))
     system, inner = _store_of(path)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from astropy.time import Time, TimeDelta
 from numpy.typing import ArrayLike
 
 from lexray.errors import RefusedInput
@@ -71,7 +72,14 @@ class Clock:
         return np.asarray(time, dtype=np.float64) * self.unit + self.zero
 
     def mjd(self, seconds: float) -> float:
-        """MJD, in `timesys`, of an instant given in seconds since MJDREF."""
+        """MJD, in `timesys`, of an instant given in seconds since MJDREF.
+
+        A day of UTC may have a leap second, so there the way goes through astropy.time; days of the other scales all
+        have 86,400 s, and seconds since MJDREF in them are that division.
+        """
+        if self.timesys == "UTC":
+            reference = Time(self.day, self.fraction, format="mjd", scale="utc")
+            return float((reference + TimeDelta(seconds, format="sec")).mjd)
         return self.day + (self.fraction + seconds / _SECONDS_PER_DAY)
 
     def ahead_of(self, other: "Clock") -> float:

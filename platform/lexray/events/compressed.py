@@ -90,9 +90,13 @@ def _unpack_rice(stored: memoryview, n: int, width: int) -> bytes:
         raise ValueError(f"{len(stored)} bytes cannot hold {n} values")
     # astropy's public names decode Rice for images only. Costly to import, and rarely needed.
     from astropy.io.fits.hdu.compressed._codecs import Rice1
+    from astropy.io.fits.hdu.compressed._compression import CfitsioException
 
     codec = Rice1(blocksize=_RICE_BLOCK, bytepix=width, tilesize=n)
-    return np.asarray(codec.decode(np.frombuffer(stored, np.uint8))).astype(f">i{width}").tobytes()
+    try:
+        return np.asarray(codec.decode(np.frombuffer(stored, np.uint8))).astype(f">i{width}").tobytes()
+    except CfitsioException as error:
+        raise ValueError(str(error)) from None
 
 
 def open_table(hdu: Hdu, content: Buffer) -> BinaryTable:

@@ -1,7 +1,7 @@
 """From a file's events to detections: which source they are of, when it was observed, and with what area."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from astropy.coordinates import angular_separation
@@ -85,8 +85,16 @@ def whole_file(field: Field, stem: str) -> Sighting:
     )
 
 
-def detect(field: Field, sighting: Sighting) -> EventList | None:
-    """The detection of a source in a field; None where none of its events lies in a band and in its good times."""
+def detect(field: Field, sighting: Sighting, file: str, sha256: str) -> EventList | None:
+    """The detection of a source in a field; None where none of its events lies in a band and in its good times.
+
+    Parameters
+    ----------
+    field : Field
+    sighting : Sighting
+    file, sha256 : str
+        Where it lies, and of its bytes, for the detection's row.
+    """
     header, instrument, clock = field.header, field.instrument, field.clock
     detectors = _detectors(field, sighting)
     gti = field.times.of(detectors)
@@ -139,6 +147,8 @@ def detect(field: Field, sighting: Sighting) -> EventList | None:
         area=sighting.area or _nominal_area(field, sighting, mjd),
         background=background,
         flags=tuple(flags),
+        file=file,
+        sha256=sha256,
     )
 
 
@@ -147,11 +157,6 @@ def finish(found: Sequence[EventList], by: Segmentation | None, min_events: int)
     pieces = [piece for events in found for piece in ([events] if by is None else cut(events, by))]
     enough = [piece for piece in pieces if len(piece) >= min_events]
     return enough, sum(map(len, pieces)) - sum(map(len, enough))
-
-
-def stamped(found: Sequence[EventList], file: str, sha256: str) -> list[EventList]:
-    """Detections that say which file they came from."""
-    return [replace(events, file=file, sha256=sha256) for events in found]
 
 
 def _in_order(field: Field, indices: Indices) -> Indices:

@@ -115,12 +115,14 @@ class Bands:
 
     def index(self, energy: ArrayLike) -> NDArray[np.int8]:
         """Band of each energy in keV, −1 outside all of them."""
-        e = np.asarray(energy, dtype=np.float64)
+        e = np.asarray(energy)
         # Energies are kept in float32: an edge must compare equal to the float32 nearest to it.
-        edges = np.asarray(self.edges, dtype=np.float32).astype(np.float64)
-        band = np.searchsorted(edges, e, side="right") - 1
-        band = np.where(e == edges[-1], len(self) - 1, band)
-        return np.where((band < 0) | (band >= len(self)) | np.isnan(e), -1, band).astype(np.int8)
+        *lower, last = np.asarray(self.edges, dtype=np.float32)
+        band = np.full(e.shape, -1, dtype=np.int8)
+        for edge in lower:
+            band += e >= edge
+        band[e > last] = -1
+        return band
 
     def names(self) -> list[str]:
         """'0.5–1.2 keV' …"""

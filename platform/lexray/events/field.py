@@ -113,7 +113,7 @@ def read_field(content: Buffer, bands: Mapping[str, Bands], unscreened: frozense
         ]
     cause = np.full(len(seconds), -1, dtype=np.int8)
     for name, is_so in sorted(reasons, key=lambda reason: -CAUSES.index(reason[0])):  # the first of several stays
-        cause[is_so] = CAUSES.index(name)
+        np.copyto(cause, CAUSES.index(name), where=is_so)
     return Field(header, table, instrument, clock, chosen, times, seconds, energy, detector, cause)
 
 

@@ -137,15 +137,15 @@ def read_content(content: bytes, path: str, wanted: Wanted | None = None) -> Rea
     if not np.any(field.cause < 0):
         raise detections.no_events(field)
     found = sightings(field, path, wanted.sources, wanted.companions)
-    lists = [events for sighting in found if (events := detections.detect(field, sighting)) is not None]
+    sha256 = hashlib.sha256(content).hexdigest()
+    lists = [e for sighting in found if (e := detections.detect(field, sighting, path, sha256)) is not None]
     kept, too_few = detections.finish(lists, wanted.segments, wanted.min_events)
     counts = np.bincount(field.cause[field.cause >= 0], minlength=len(CAUSES)).tolist()
     dropped = dict(zip(CAUSES, counts, strict=True))
     outside = field.cause < 0
     outside[np.concatenate([sighting.events for sighting in found] or [np.zeros(0, dtype=np.int64)])] = False
     dropped |= {"outside_sources": int(np.count_nonzero(outside)), "too_few": too_few}
-    sha256 = hashlib.sha256(content).hexdigest()
-    return Reading(detections.stamped(kept, path, sha256), len(field.cause), dropped, field.unsorted, sha256)
+    return Reading(kept, len(field.cause), dropped, field.unsorted, sha256)
 
 
 def unreadable(error: OSError) -> RefusedInput:

@@ -18,6 +18,7 @@ _CARD = 80
 #: A header longer than this is no header: real ones have some hundred cards.
 _MAX_HEADER_BLOCKS = 1000
 _MAX_NAXIS = 999
+_MAX_DIGITS = 30
 _STRING = re.compile(r"\s*'((?:[^']|'')*)'")
 
 
@@ -71,7 +72,8 @@ class Header:
         text = self.text(key)
         if not text and default is not None:
             return default
-        if not re.fullmatch(r"[+-]?\d{1,30}", text):
+        digits = text[1:] if text[:1] in ("+", "-") else text
+        if not (digits.isdecimal() and digits.isascii() and len(digits) <= _MAX_DIGITS):
             raise RefusedInput("bad_structure", f"the header's {key} is {text!r}, not a whole number")
         return int(text)
 

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
 
 import numpy as np
 from astropy import units as u
@@ -428,7 +427,7 @@ def region_file_of(event_file: str) -> str | None:
     str or None
         None where the name is not of a per-source event file (`regevt3`).
     """
-    name = PurePosixPath(event_file).name
+    name = event_file.rpartition("/")[2]
     found = _PER_SOURCE.fullmatch(name)
     return None if found is None else event_file[: -len(name)] + f"{found['stem']}_reg{found['end']}"
 
@@ -448,4 +447,4 @@ def is_stacked(header: Header, event_file: str) -> bool:
     """
     observations = header.text("OBS_ID")
     several = len([part for part in re.split(r"[,;\s]+", observations) if part]) > 1
-    return bool(_STACK.match(PurePosixPath(event_file).name)) or observations.lower() == "merged" or several
+    return bool(_STACK.match(event_file.rpartition("/")[2])) or observations.lower() == "merged" or several

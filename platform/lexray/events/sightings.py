@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 import numpy as np
 from astropy.coordinates import angular_separation
@@ -44,7 +43,7 @@ def sightings(field: Field, path: str, sources: SourceTable | None, companions: 
         'stacked' where the file mixes observations, 'no_region' where a per-source file of the Chandra Source Catalog
         comes without its regions, 'no_wcs' where a field's events have no sky positions, and sources are looked for.
     """
-    name = PurePosixPath(path).name
+    name = path.rpartition("/")[2]
     if is_stacked(field.header, name):
         raise RefusedInput("stacked", "the file mixes several observations; take its single observations' files")
     regions = region_file_of(path) if companions else None
@@ -90,13 +89,13 @@ def _of_catalogue(field: Field, path: str, regions: str, sources: SourceTable | 
     """The source of a Chandra Source Catalog file: `regevt3` holds a rectangle as large as its background's region."""
     beside = _of_any_version(regions)
     if beside is None:
-        name = PurePosixPath(regions).name
+        name = regions.rpartition("/")[2]
         raise RefusedInput("no_region", f"its regions are not beside it: {name}; fetch them too")
     source, background = csc_regions(unpack(read_bytes(beside)))
     plane, observed, x, y = _positions(field)
     aperture = apply_regions(x, y, source, background, Coverage.of(x, y))
     ra, dec = (float(value[0]) for value in plane.to_sky(aperture.x, aperture.y))
-    words = stem(PurePosixPath(path).name).split("_")
+    words = stem(path.rpartition("/")[2]).split("_")
     region = next((word for word in words if word.startswith("r") and word[1:].isdigit()), "")
     own = field.header.text("SRCNAME") or field.header.text("SOURCE") or name_from_position(ra, dec)
     sighting = Sighting(
@@ -108,7 +107,7 @@ def _of_catalogue(field: Field, path: str, regions: str, sources: SourceTable | 
         background=_background(observed, aperture),
         scale=aperture.scale,
         aperture=source.extent * plane.pixel_arcsec,
-        area=None if (arf := _of_any_version(regions.replace("_reg3", "_arf3"))) is None else _area(arf, field),
+        area=None if (arf := _of_any_version("_arf3".join(regions.rsplit("_reg3", 1)))) is None else _area(arf, field),
         flags=aperture.flags,
     )
     return sighting if sources is None else replace(_renamed(sighting, sources), region=sighting.region)

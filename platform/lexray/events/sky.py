@@ -74,11 +74,11 @@ class Plane:
         if broken:
             raise RefusedInput("bad_wcs", f"the reference pixel or value of column '{broken[0].name}' is not a number")
         wcs = WCS(naxis=2)
-        wcs.wcs.ctype = [axis.type for axis in axes]
-        wcs.wcs.cunit = [axis.unit or "deg" for axis in axes]
-        wcs.wcs.crpix = [axis.pixel for axis in axes]
-        wcs.wcs.crval = [axis.value for axis in axes]
         try:
+            wcs.wcs.ctype = [axis.type for axis in axes]
+            wcs.wcs.cunit = [axis.unit or "deg" for axis in axes]
+            wcs.wcs.crpix = [axis.pixel for axis in axes]
+            wcs.wcs.crval = [axis.value for axis in axes]
             _set_scale(wcs, table.header, axes)
             _set_frame(wcs, table.header, axes)
             wcs.wcs.set()

@@ -135,10 +135,11 @@ class BinaryTable:
         if column.flipped:
             values = _flip(stored).astype(np.float64)  # 2⁶³ added as a float would round small numbers off
         else:
-            values = stored.astype(np.float64)
-            if column.scale != 1 or column.zero != 0:
-                values *= column.scale
-                values += column.zero
+            with np.errstate(over="ignore", invalid="ignore"):  # damaged bytes are judged by what they give
+                values = stored.astype(np.float64)
+                if column.scale != 1 or column.zero != 0:
+                    values *= column.scale
+                    values += column.zero
         if column.null is not None and stored.dtype.kind in "iu":
             values[stored == column.null] = np.nan
         return values

@@ -12,10 +12,11 @@ Keep = Callable[[BinaryTable], NDArray[np.bool_]]
 
 def one_of(column: str, values: Collection[int]) -> Keep:
     """Events whose grade or pattern is one of these."""
-    wanted = np.fromiter(values, dtype=np.int64)
 
     def keep(table: BinaryTable) -> NDArray[np.bool_]:
-        return np.isin(table.integers(column), wanted)
+        # For a handful of values many times as fast as np.isin.
+        found = table.integers(column)
+        return np.logical_or.reduce([found == value for value in values])
 
     return keep
 
