@@ -358,11 +358,13 @@ def test_wrong_configuration_is_named(tmp_path: Path, keys: dict[str, Any], mess
 
 def test_folders_are_searched_and_files_taken_as_given(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
-    for name in ("a.fits", "deep/b.EVT", "deep/er/c.fits.gz", "deep/er/d.fit", "notes.txt", "deep/table.parquet"):
+    companions = ("acisf1_000N001_r0001_reg3.fits", "acisf1_000N001_r0001_arf3.fits.gz")  # of event files, and none
+    files = ("a.fits", "deep/b.EVT", "deep/er/c.fits.gz", "deep/er/d.fit", "e.fits.fz", "notes.txt", "t.parquet")
+    for name in (*files, *companions):
         (tmp_path / name).touch()
     found = find_event_files([str(tmp_path), str(tmp_path / "notes.txt"), str(tmp_path / "d*" / "b.*")])
     names = [str(Path(file.path).relative_to(tmp_path)) for file in found]
-    assert names == sorted(["a.fits", "deep/b.EVT", "deep/er/c.fits.gz", "deep/er/d.fit", "notes.txt"])
+    assert names == sorted(files[:-1])
 
 
 def test_a_folder_without_event_files_is_named(tmp_path: Path) -> None:
@@ -381,6 +383,18 @@ def test_real_archive_from_the_command_line(cli: Cli, real_events: Path, tmp_pat
     names = ["M82", "M82", "NGC_300_ULX1", "PSR_J0218+4232", "Fake X-1"]
     assert [row["source_id"] for row in rows] == names
     assert [row["exposure"] for row in rows[:2]] == pytest.approx([857.37, 857.37], abs=0.01)
+
+
+def test_command_line_shows_what_became_of_everything(cli: Cli, tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "archive", n=3)
+    (archive / "empty.fits").touch()
+    said = [line.split() for line in cli("ingest", archive, "--out", tmp_path / "events").stderr.splitlines()]
+    shown = {words[0]: words[1:] for words in said if words}
+    assert shown["files"] == ["4", "4", "new;", *shown["files"][3:]]
+    assert shown["refused"] == ["1", "1", "empty", "file"]
+    assert shown["detections"] == ["3", "of", "2", "sources"]
+    assert shown["events"][:2] == ["in", "303"]
+    assert int(shown["kept"][0]) + int(shown["dropped"][0]) == 303
 
 
 def test_command_line_says_which_input_names_nothing(cli: Cli, tmp_path: Path) -> None:

@@ -292,6 +292,12 @@ def test_keywords_that_are_no_finite_number_are_as_if_absent(tmp_path: Path, key
     )
 
 
+@pytest.mark.parametrize(("mjdref", "mjd"), [(None, np.nan), (1e12, 1e12 + 1000 / 86400), (0.0, 1000 / 86400)])
+def test_a_reference_that_no_calendar_has_is_taken_as_it_is(tmp_path: Path, mjdref: float | None, mjd: float) -> None:
+    events = read_events(write_event_file(tmp_path / "a.fits", header={"MJDREF": mjdref, "TIMESYS": "UTC"}))
+    np.testing.assert_equal(events.t_ref_mjd, mjd)
+
+
 def test_good_times_that_hold_no_event_are_observed_all_the_same(tmp_path: Path) -> None:
     events = read_events(write_event_file(tmp_path / "a.fits", gti={"GTI": [(500, 600), (1000, 1100), (2000, 2050)]}))
     assert events.gti.ontime == 250

@@ -1,5 +1,6 @@
 """Cutting detections into segments: nothing is lost, nothing counts twice, on either clock."""
 
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from event_files import write_event_file
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from lexray.errors import RefusedInput
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
 from lexray.events.fits import Wanted, read
 from lexray.events.segments import Segmentation, cut
@@ -160,6 +162,17 @@ def test_segments_without_events_are_there_too() -> None:
 def test_a_remainder_of_rounding_errors_is_no_segment() -> None:
     assert len(cut(detection([(0, 0.1 * 3)], [0.05]), Segmentation(0.1, "wall"))) == 3
     assert len(cut(detection([(0, 0.1), (1, 1.1), (2, 2.1)], [0.05]), Segmentation(0.1, "good"))) == 3
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_segments_without_number_are_refused_before_memory_goes(clock: str) -> None:
+    by = Segmentation(7.0, "wall" if clock == "wall" else "good")
+    tracemalloc.start()
+    with pytest.raises(RefusedInput, match="142857143 segments of 7 s") as refused:
+        cut(detection([(0, 1e9)], [3.0]), by)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    assert refused.value.reason == "too_many_segments"
 
 
 # Through the reader --------------------------------------------------------------------------------------------------

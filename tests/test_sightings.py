@@ -173,7 +173,7 @@ def test_a_field_in_which_no_source_lies_gives_none_and_balances(tmp_path: Path)
 def test_events_without_a_position_are_in_no_aperture(tmp_path: Path) -> None:
     field = simulate(5, (0, 0, 100))
     near = np.flatnonzero(field.within(0, 0, 8))
-    field.x[near[::2]], field.y[near[1]] = np.nan, np.inf
+    field.x[near[::2]], field.y[near[1]], field.x[near[3]], field.y[near[5]] = np.nan, np.inf, 1e300, -1e200
     reading = read(field.write(tmp_path / "f.fits"), Wanted(sources=table_of((0, 0, 8))))
     balances(reading, len(field.time))
     assert len(reading.events) == np.count_nonzero(field.good & field.within(0, 0, 8))
@@ -198,6 +198,32 @@ def test_a_field_without_sky_positions_is_refused_where_sources_are_looked_for(t
     with pytest.raises(RefusedInput) as refused:
         read(file, Wanted(sources=table_of((0, 0, 8))))
     assert refused.value.reason == "no_wcs"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"TCTYP3": "RA---TAN\u00fc"},
+        {"TCUNI3": "furlong"},
+        {"TCDLT3": 0.0},
+        {"TCDLT3": -1e-300},
+        {"TCDLT4": 1e300},
+        {"TCRVL3": None},
+        {"RADESYS": "FK4"},
+    ],
+)
+def test_a_plane_that_is_none_is_refused(tmp_path: Path, said: dict[str, Any]) -> None:
+    file = simulate(7, background=100).write(tmp_path / "f.fits", **said)
+    with pytest.raises(RefusedInput) as refused:
+        read(file, Wanted(sources=table_of((0, 0, 8))))
+    assert refused.value.reason == "bad_wcs"
+
+
+def test_a_plane_that_lies_far_away_has_no_sources(tmp_path: Path) -> None:
+    field = simulate(7, background=100)
+    reading = read(field.write(tmp_path / "f.fits", TCRPX3=1e200), Wanted(sources=table_of((0, 0, 8))))
+    balances(reading, 100)
+    assert reading.detections == []
 
 
 def test_unsorted_events_are_sorted_counted_and_flagged_where_they_belong(tmp_path: Path) -> None:

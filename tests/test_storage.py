@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lexray import schemas, storage
 from lexray.errors import LexrayError
-from lexray.schemas import SUMMARIES
+from lexray.events.eventlist import from_table
+from lexray.schemas import EVENTS, SUMMARIES
 from lexray.sources import part_of
 
 DIMENSION = 4
@@ -47,6 +48,40 @@ def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
         assert back[name].to_pylist() == sorted_rows[name].to_pylist()
     assert set(back["nll"].to_pylist()) == {None}  # a nullable column that nobody gave
     assert back["part"].to_pylist() == [part_of(source, 4) for source in back["source_id"].to_pylist()]
+
+
+def test_a_table_of_the_first_schema_is_read_with_what_it_lacks_as_null(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = str(tmp_path / "events")
+    first = pa.schema([field for field in EVENTS if field.name != "counts_per_frame"])
+    with monkeypatch.context() as then:
+        then.setattr(storage, "SCHEMA_VERSION", 1)
+        storage.write(
+            table, "events", first, pa.table({"detection_id": ["d"], "source_id": ["s"], "frame_time": [3.2]})
+        )
+    assert storage.read(table)["counts_per_frame"].to_pylist() == [None]
+    assert from_table(storage.read(table, columns=EVENTS.names).slice(0, 0)) == []
+    fragments = [storage.write_part(table, EVENTS, 0, pa.table({"detection_id": ["e"], "source_id": ["s"]}))]
+    storage.commit_over(table, "events", EVENTS, fragments, 0, ("mark", 1))  # takes the new schema along
+    assert storage.read(table).schema.field("counts_per_frame").type == pa.float32()
+    assert storage.read_mark(table, "mark") == (1, 1)
+
+
+def test_a_commit_over_a_version_that_is_no_longer_the_last_fails(tmp_path: Path) -> None:
+    table = str(tmp_path / "summaries")
+    fragments = [storage.write_part(table, SUMMARIES, 0, summaries([name])) for name in "abc"]
+    assert storage.read_mark(table, "mark") == (None, None)
+    assert storage.commit_over(table, "summaries", SUMMARIES, fragments[:1], None, ("mark", 5)) == 0
+    for over in (None, 7):
+        with pytest.raises(LexrayError, match="another run wrote this table"):
+            storage.commit_over(table, "summaries", SUMMARIES, fragments[1:2], over, ("mark", 6))
+    assert storage.commit_over(table, "summaries", SUMMARIES, fragments[1:2], 0, ("mark", 6)) == 1
+    with pytest.raises(LexrayError, match="another run wrote this table"):
+        storage.commit_over(table, "summaries", SUMMARIES, fragments[2:], 0, ("mark", 7))
+    assert storage.read(table)["source_id"].to_pylist() == ["b"]
+    assert storage.dataset(table, 0).to_table()["source_id"].to_pylist() == ["a"]
+    assert storage.read_mark(table, "mark") == (1, 6)
 
 
 def test_units_are_in_the_files(tmp_path: Path) -> None:

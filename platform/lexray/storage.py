@@ -159,8 +159,8 @@ def commit_over(
                 _actions(fragments), "overwrite", _delta_schema(schema), ["part"], commit_properties=marked
             )
     except DeltaError as error:
-        overtaken = isinstance(error, CommitFailedError) or (version is None and is_table(table))
-        if not overtaken:
+        present = int(_open(table).version()) if is_table(table) else None
+        if present == version and not isinstance(error, CommitFailedError):
             raise
         raise LexrayError(f"{table}: another run wrote this table meanwhile; nothing was changed, run again") from None
     return 0 if version is None else version + 1

@@ -11,6 +11,8 @@ from lexray.events.eventlist import Float64s
 from lexray.events.headers import Header
 
 _SECONDS_PER_DAY = 86400.0
+#: MJD between which UTC has leap seconds: from 1972 on, and astropy refuses dates of the far future.
+_LEAPS = (41317.0, 100_000.0)
 _UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "d": _SECONDS_PER_DAY, "day": _SECONDS_PER_DAY}
 _TIMEREF = {"": "local", "LOCAL": "local", "SOLARSYSTEM": "barycentred"}
 
@@ -77,10 +79,11 @@ class Clock:
         A day of UTC may have a leap second, so there the way goes through astropy.time; days of the other scales all
         have 86,400 s, and seconds since MJDREF in them are that division.
         """
-        if self.timesys == "UTC":
+        plain = self.day + (self.fraction + seconds / _SECONDS_PER_DAY)
+        if self.timesys == "UTC" and all(_LEAPS[0] <= mjd <= _LEAPS[1] for mjd in (self.day, plain)):
             reference = Time(self.day, self.fraction, format="mjd", scale="utc")
             return float((reference + TimeDelta(seconds, format="sec")).mjd)
-        return self.day + (self.fraction + seconds / _SECONDS_PER_DAY)
+        return plain
 
     def ahead_of(self, other: "Clock") -> float:
         """Seconds from the other's MJDREF to this one's; 0 where either is unknown."""

@@ -7,9 +7,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lexray.errors import RefusedInput
 from lexray.events.eventlist import Background, EventList, Float64s, GoodTimeIntervals
 
 _SECONDS_PER_DAY = 86400.0
+#: A detection with more segments is a damaged file, or a length that was meant in other units.
+_MOST = 100_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ def cut(events: EventList, by: Segmentation) -> list[EventList]:
     ----------
     events : EventList
     by : Segmentation
+
+    Raises
+    ------
+    RefusedInput
+        'too_many_segments' where there are more than 100,000.
     """
     edges = _edges(events.gti, by)
     bounds = _bounds(events.time, edges, events.gti)
@@ -74,7 +82,12 @@ def _edges(gti: GoodTimeIntervals, by: Segmentation) -> Float64s:
     end = float(gti.stop[-1])
     total = end if by.clock == "wall" else gti.ontime
     # A remainder of rounding errors is no segment.
-    inner = np.arange(1, np.ceil(total / by.length * (1 - 1e-12))) * by.length
+    number = np.ceil(total / by.length * (1 - 1e-12))
+    if number > _MOST:
+        raise RefusedInput(
+            "too_many_segments", f"{total:.4g} s are {number:.0f} segments of {by.length:g} s: make them longer"
+        )
+    inner = np.arange(1, number) * by.length
     return np.concatenate([[0.0], inner if by.clock == "wall" else gti.time_at(inner), [end]])
 
 

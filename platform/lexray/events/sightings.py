@@ -16,7 +16,7 @@ from lexray.events.detections import Indices, Sighting
 from lexray.events.field import Field
 from lexray.events.packing import unpack
 from lexray.events.regionfiles import csc_regions, is_stacked, region_file_of
-from lexray.events.sky import Plane
+from lexray.events.sky import Plane, known_place
 from lexray.locations import find_files, read_bytes
 from lexray.sources import SAME_SOURCE_ARCSEC, name_from_position
 
@@ -124,7 +124,7 @@ def _positions(field: Field) -> tuple[Plane, np.ndarray, np.ndarray, np.ndarray]
     if plane is None:
         raise RefusedInput("no_wcs", f"columns '{x}' and '{y}' with their WCS keywords are needed to find sources")
     observed = field.observed()
-    return plane, observed, field.table.numbers(x)[observed], field.table.numbers(y)[observed]
+    return plane, observed, *(known_place(field.table.numbers(axis)[observed]) for axis in (x, y))
 
 
 def _renamed(sighting: Sighting, sources: SourceTable) -> Sighting:

@@ -23,9 +23,18 @@ Float64s = NDArray[np.float64]
 
 #: FITS counts pixels from 1; events' positions are FITS pixels.
 _ORIGIN = 1
+#: The finest pixels, eROSITA's of 0.05″, are 3 × 10⁷ around the sky.
+_FARTHEST = 1e9
+#: Sides of a pixel, arcsec, between which every instrument's are: beyond them no number of pixels is a distance.
+_SIZES = (1e-3, 1e4)
 #: Equinoxes from this year on are FK5's.
 _FK5_BEGINS = 1984.0
 _CELESTIAL = ("RA", "DEC", "GLON", "GLAT")
+
+
+def known_place(pixels: Float64s) -> Float64s:
+    """Pixels, NaN where they are farther than any field reaches and only damaged bytes say so."""
+    return np.where(np.abs(pixels) <= _FARTHEST, pixels, np.nan)
 
 
 @dataclass(frozen=True)
@@ -90,8 +99,10 @@ class Plane:
             raise RefusedInput("bad_wcs", f"columns '{axes[0].name}' and '{axes[1].name}': {reason}") from error
         if not isinstance(frame, ICRS | FK5 | Galactic):
             raise RefusedInput("bad_wcs", f"positions are in {frame.name.upper()}, which is not converted to ICRS")
-        square = abs(np.linalg.det(wcs.pixel_scale_matrix))
-        return cls(wcs, frame, float(np.sqrt(square) * 3600))
+        size = float(np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))) * 3600)
+        if not _SIZES[0] <= size <= _SIZES[1]:
+            raise RefusedInput("bad_wcs", f"pixels of '{axes[0].name}', '{axes[1].name}' measure {size:g} arcsec")
+        return cls(wcs, frame, size)
 
     def to_pixels(self, ra: ArrayLike, dec: ArrayLike) -> tuple[Float64s, Float64s]:
         """Pixels of positions.
@@ -104,7 +115,7 @@ class Plane:
         Returns
         -------
         x, y : f8[N]
-            NaN where a position has none: behind the tangent plane, or itself NaN.
+            NaN where a position has none: behind the tangent plane, farther than any field reaches, or itself NaN.
         """
         lon, lat = np.atleast_1d(np.asarray(ra, dtype=np.float64)), np.atleast_1d(np.asarray(dec, dtype=np.float64))
         if not len(lon):
@@ -115,7 +126,7 @@ class Plane:
         world = np.empty((len(lon), 2))
         world[:, self.wcs.wcs.lng], world[:, self.wcs.wcs.lat] = lon, lat
         pixels = self.wcs.wcs_world2pix(world, _ORIGIN)
-        return pixels[:, 0], pixels[:, 1]
+        return known_place(pixels[:, 0]), known_place(pixels[:, 1])
 
     def to_sky(self, x: ArrayLike, y: ArrayLike) -> tuple[Float64s, Float64s]:
         """Positions of pixels.
