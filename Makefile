@@ -18,7 +18,7 @@ ifneq ($(PAPERS),)
 REAL += --set 'steps.literature.inputs=["$${workdir}/archive/literature.jsonl","$(PAPERS)"]'
 endif
 
-.PHONY: demo install test lint types format bench soak clean
+.PHONY: demo install test fuzz lint types format bench soak clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -59,6 +59,15 @@ programs:
 
 test: .venv/installed-dev programs
 	$(BIN)/python -m pytest
+
+# Inputs that break the reader are left in build/fuzz.
+FUZZ_SECONDS ?= 60
+fuzz: .venv/installed-fuzz programs
+	$(BIN)/python tests/fuzz_reader.py $(FUZZ_SECONDS)
+
+.venv/installed-fuzz: .venv/installed-dev
+	$(PIP) --editable '.[fuzz]'
+	@touch $@
 
 lint: types
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Event files as missions write them, made by cfitsio, for the tests of the reader and of ingest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,16 @@ def write_event_file(
             own = dict((gti_headers or {}).get(name, {}))
             file.write_table([bounds[:, 0], bounds[:, 1]], names=["START", "STOP"], extname=name, header=own)
     return path
+
+
+def says(key: str, value: object) -> Callable[[bytes], bytes]:
+    """Change of a file's bytes that puts a value into its first table's header, whatever it says there."""
+
+    def change(content: bytes) -> bytes:
+        at = content.index(f"{key:8}=".encode(), 2880)
+        return content[:at] + f"{key:8}= {value!s:>20}".encode().ljust(80) + content[at + 80 :]
+
+    return change
 
 
 def sky_keywords(x: int, y: int, ra: float = 150.0, dec: float = 2.0) -> dict[str, Any]:

@@ -203,7 +203,6 @@ def test_a_field_without_sky_positions_is_refused_where_sources_are_looked_for(t
 @pytest.mark.parametrize(
     "said",
     [
-        {"TCTYP3": "RA---TAN\u00fc"},
         {"TCUNI3": "furlong"},
         {"TCDLT3": 0.0},
         {"TCDLT3": -1e-300},
@@ -214,6 +213,14 @@ def test_a_field_without_sky_positions_is_refused_where_sources_are_looked_for(t
 )
 def test_a_plane_that_is_none_is_refused(tmp_path: Path, said: dict[str, Any]) -> None:
     file = simulate(7, background=100).write(tmp_path / "f.fits", **said)
+    with pytest.raises(RefusedInput) as refused:
+        read(file, Wanted(sources=table_of((0, 0, 8))))
+    assert refused.value.reason == "bad_wcs"
+
+
+def test_a_projection_of_damaged_letters_is_refused(tmp_path: Path) -> None:
+    file = simulate(7, background=100).write(tmp_path / "f.fits")
+    file.write_bytes(file.read_bytes().replace(b"RA---TAN", b"RA---TA\xff"))
     with pytest.raises(RefusedInput) as refused:
         read(file, Wanted(sources=table_of((0, 0, 8))))
     assert refused.value.reason == "bad_wcs"

@@ -124,7 +124,8 @@ def _positions(field: Field) -> tuple[Plane, np.ndarray, np.ndarray, np.ndarray]
     if plane is None:
         raise RefusedInput("no_wcs", f"columns '{x}' and '{y}' with their WCS keywords are needed to find sources")
     observed = field.observed()
-    return plane, observed, *(known_place(field.table.numbers(axis)[observed]) for axis in (x, y))
+    places = [known_place(field.table.numbers(axis)[observed]) for axis in (x, y)]
+    return plane, observed, places[0], places[1]
 
 
 def _renamed(sighting: Sighting, sources: SourceTable) -> Sighting:

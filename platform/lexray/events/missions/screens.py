@@ -16,7 +16,7 @@ def one_of(column: str, values: Collection[int]) -> Keep:
     def keep(table: BinaryTable) -> NDArray[np.bool_]:
         # For a handful of values many times as fast as np.isin.
         found = table.integers(column)
-        return np.logical_or.reduce([found == value for value in values])
+        return np.asarray(np.logical_or.reduce([found == value for value in values]))
 
     return keep
 
