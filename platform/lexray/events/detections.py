@@ -115,7 +115,7 @@ def detect(field: Field, sighting: Sighting, file: str, sha256: str) -> EventLis
     said = header.number("EXPOSURE")
     if np.isfinite(said) and abs(said - exposure) > _EXPOSURE_TOLERANCE * exposure:
         flags.append("exposure_mismatch")
-    if np.any(np.diff(field.seconds[sighting.events]) < 0):
+    if field.unsorted and np.any(np.diff(field.seconds[sighting.events]) < 0):
         flags.append("unsorted")
     background = None
     if sighting.background is not None:
@@ -161,8 +161,7 @@ def finish(found: Sequence[EventList], by: Segmentation | None, min_events: int)
 
 def _in_order(field: Field, indices: Indices) -> Indices:
     """Events by time; those of one frame stay in the file's order."""
-    seconds = field.seconds[indices]
-    return indices if np.all(seconds[1:] >= seconds[:-1]) else indices[np.argsort(seconds, kind="stable")]
+    return indices[np.argsort(field.seconds[indices], kind="stable")] if field.unsorted else indices
 
 
 def _detectors(field: Field, sighting: Sighting) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class GoodTimeIntervals:
     def __len__(self) -> int:
         return len(self.start)
 
-    @property
+    @cached_property
     def ontime(self) -> float:
         """Sum of the intervals' lengths, in seconds."""
         return float(np.sum(self.stop - self.start))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -62,7 +63,7 @@ class Field:
         """Indices of the events that were seen in good times, of all energies."""
         return np.flatnonzero((self.cause < 0) | (self.cause == CAUSES.index("outside_band")))
 
-    @property
+    @cached_property
     def unsorted(self) -> int:
         """How many events come before their predecessor in the file."""
         return int(np.count_nonzero(self.seconds[1:] < self.seconds[:-1]))

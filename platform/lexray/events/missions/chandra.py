@@ -139,18 +139,22 @@ class ChandraMission(Mission):
     def instrument(self, header: Header) -> Instrument:
         """As `Mission.instrument`."""
         found = super().instrument(header)
-        return replace(found, optics=_acis_optics(header)) if found is ACIS else found
+        return _ACIS_WITH[_acis_array(header)] if found is ACIS else found
 
 
-def _acis_optics(header: Header) -> Optics | None:
-    """ACIS-S's if its back-illuminated chip had the aim point, ACIS-I's, or None where the header does not say."""
+#: ACIS with the effective area of its array at the aim point; with none where that is not known.
+_ACIS_WITH = {"S": replace(ACIS, optics=ACIS_S), "I": replace(ACIS, optics=ACIS_I), "": ACIS}
+
+
+def _acis_array(header: Header) -> str:
+    """'S' if its back-illuminated chip had the aim point, 'I', or '' where the header does not say."""
     position = header.number("SIM_Z")
     if not math.isnan(position):
-        return ACIS_S if abs(position - _AIMED_AT_S) < abs(position - _AIMED_AT_I) else ACIS_I
+        return "S" if abs(position - _AIMED_AT_S) < abs(position - _AIMED_AT_I) else "I"
     _, _, chips = header.text("DETNAM").partition("-")
     if not chips:
-        return None
-    return ACIS_I if not {"7"} & {*chips} or {*"0123"} <= {*chips} else ACIS_S
+        return ""
+    return "I" if not {"7"} & {*chips} or {*"0123"} <= {*chips} else "S"
 
 
 CHANDRA = ChandraMission("chandra", "CHANDRA", {"ACIS": ACIS, "HRC": HRC})
