@@ -87,7 +87,7 @@ def test_every_format_says_the_same(tmp_path: Path, kind: str) -> None:
     np.testing.assert_allclose(sources.dec, [-3.25, 89.5], rtol=1e-12)
     np.testing.assert_allclose(sources.radius, [2.5, np.nan], rtol=1e-6)
     assert sources.region == [None, 'fk5; circle(359.75,89.5,4")']
-    assert sources.arf == ["a.arf", None]
+    assert sources.arf == [str(path.parent / "a.arf"), None]
 
 
 @pytest.mark.parametrize(

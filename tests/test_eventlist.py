@@ -1,5 +1,7 @@
 """Event lists, good-time intervals and bands: invariants that everything after them counts on."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -128,7 +130,7 @@ def test_a_table_gives_back_the_same_event_lists() -> None:
         for name in EventList.__dataclass_fields__:
             one, other = getattr(before, name), getattr(after, name)
             if name in ("gti", "background") and one is not None:
-                one, other = vars(one), vars(other)
+                one, other = asdict(one), asdict(other)
             np.testing.assert_equal(other, one, err_msg=name)
         assert after.energy.dtype == np.float32
     assert to_table([full, bare])["ontime"].to_pylist() == [20.0, 20.0]

@@ -200,6 +200,34 @@ def test_only_what_is_new_or_has_changed_is_read(ray_session: None, tmp_path: Pa
     assert checked["refused_not_fits"] == 1
     ingest(archive, out=tmp_path / "afresh")
     assert content_of(out) == content_of(tmp_path / "afresh")
+    again = archive / "004.fits"
+    status = again.stat()
+    again.write_bytes(b"\0" * status.st_size)
+    os.utime(again, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert ingest(archive, out=out).counts["files_unchanged"] == 8
+    assert ingest(archive, out=out, verify="sha256").counts["files_changed"] == 1
+
+
+def test_a_copy_counts_where_its_original_turns_out_to_have_changed(ray_session: None, tmp_path: Path) -> None:
+    original, out = write_event_file(tmp_path / "a.fits"), tmp_path / "events"
+    shutil.copy(original, tmp_path / "b.fits")
+    assert ingest(tmp_path / "*.fits", out=out).counts["refused_duplicate"] == 1
+    status = original.stat()
+    original.write_bytes(b"\0" * status.st_size)
+    os.utime(original, ns=(status.st_atime_ns, status.st_mtime_ns))
+    ingest(tmp_path / "*.fits", out=out, verify="sha256")
+    assert [Path(row["file"]).name for row in storage.read(str(out)).to_pylist()] == ["b.fits"]
+
+
+def test_what_could_not_be_fetched_is_tried_again(ray_session: None, tmp_path: Path) -> None:
+    good, out = write_event_file(tmp_path / "a.fits"), tmp_path / "events"
+    (tmp_path / "b.fits").symlink_to(tmp_path / "elsewhere" / "b.fits")
+    assert ingest(tmp_path, out=out).counts["refused_no_such_file"] == 1
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(good, tmp_path / "elsewhere" / "b.fits")
+    report = ingest(tmp_path / "*.fits", out=out)
+    assert not report.skipped
+    assert "refused_no_such_file" not in report.counts
 
 
 def test_steps_end_where_one_run_would(ray_session: None, tmp_path: Path) -> None:

@@ -109,6 +109,24 @@ def test_files_of_a_store(bucket: str, given: str, expected: list[str]) -> None:
         assert read_bytes(file.path) == name.encode()
 
 
+def test_a_key_may_hold_an_at_and_a_star_stays_within_a_folder(bucket: str) -> None:
+    system, path = pyarrow.fs.FileSystem.from_uri(bucket)
+    with system.open_output_stream(f"{path}/odd/x@y.fits") as stream:
+        stream.write(b"odd")
+    (found,) = find_files(f"{bucket}/odd", wanted)
+    assert (found.path, read_bytes(found.path)) == (f"{bucket}/odd/x@y.fits", b"odd")
+    assert find_files(f"{bucket}/odd/x@y.fits", wanted) == [found]
+    assert [file.path for file in find_files(f"{bucket}/files/*.fits", wanted)] == [f"{bucket}/files/a.fits"]
+
+
+def test_a_link_that_leads_back_and_one_that_leads_nowhere(folder: Path) -> None:
+    (folder / "deep" / "loop").symlink_to(folder)
+    (folder / "dangling.fits").symlink_to(folder / "none.fits")
+    found = {Path(file.path).name: file for file in find_files(str(folder), wanted)}
+    assert set(found) == {"a.fits", "c.evt", "d.fits", "dangling.fits"}
+    assert found["dangling.fits"].size == -1
+
+
 def test_files_of_a_web_server(web: str) -> None:
     (found,) = find_files(f"{web}/deep/c.evt", wanted)
     assert (found.path, found.size) == (f"{web}/deep/c.evt", len("deep/c.evt"))

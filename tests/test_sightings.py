@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lexray.errors import RefusedInput
 from lexray.events.catalogue import SourceTable
+from lexray.events.discovery import find_event_files
 from lexray.events.eventlist import Bands, EventList
 from lexray.events.fits import Reading, Wanted, read
 from lexray.events.segments import Segmentation
@@ -257,6 +258,55 @@ def test_an_effective_area_by_the_source_table(tmp_path: Path) -> None:
 
 # Files of one source -------------------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize(("x", "good"), [(-30.0, 100.0), (30.0, 60.0)])
+def test_good_times_are_those_of_the_chip_that_saw_the_source(tmp_path: Path, x: float, good: float) -> None:
+    """A photon that fell beyond the gap, on a chip that observed for longer or shorter, changes nothing."""
+    generator = np.random.default_rng(1)
+    places = generator.normal(0, 1.5, (2, 2000)) + np.array([[x], [0.0]])
+    places[0, 0] *= -1
+    columns = {
+        "time": 1000 + np.sort(generator.uniform(0, 60, 2000)),
+        "pi": np.full(2000, 100),
+        "ccd_id": np.where(places[0] < 0, 1, 2),
+        "x": CENTRE + places[0],
+        "y": CENTRE + places[1],
+    }
+    gti = {"GTI1": [(1000.0, 1100.0)], "GTI2": [(1000.0, 1060.0)]}
+    file = write_event_file(tmp_path / "a.fits", "chandra", columns, gti, sky_keywords(4, 5, RA, DEC))
+    (events,) = read(file, Wanted(sources=table_of((x, 0, 70)))).detections
+    assert events.gti.ontime == pytest.approx(good)
+    assert events.exposure == pytest.approx(0.9 * good, rel=2e-3)
+    assert len(events) == 2000
+
+
+def test_the_backgrounds_scale_knows_how_long_each_chip_observed(tmp_path: Path) -> None:
+    """Background alone, beside a gap between chips of 10 and 6 ks: what the annulus has foretells the aperture's."""
+    generator = np.random.default_rng(2)
+    n = 100_000
+    x, y = generator.uniform(-HALF, HALF, (2, n))
+    chip = np.where(x < 0, 1, 2)
+    time = 1000 + generator.uniform(0, 10_000, n)
+    seen = (chip == 1) | (time <= 7000)
+    columns = {"time": time, "pi": np.full(n, 100), "ccd_id": chip, "x": CENTRE + x, "y": CENTRE + y}
+    columns = {name: values[seen][np.argsort(time[seen])] for name, values in columns.items()}
+    gti = {"GTI1": [(1000.0, 11_000.0)], "GTI2": [(1000.0, 7000.0)]}
+    file = write_event_file(tmp_path / "a.fits", "chandra", columns, gti, sky_keywords(4, 5, RA, DEC))
+    (events,) = read(file, Wanted(sources=table_of((-25, 0, 22)))).detections
+    assert events.background is not None
+    foretold = len(events.background.time) / events.background.scale
+    assert len(events) == pytest.approx(foretold, abs=4 * np.sqrt(foretold))
+
+
+def test_the_area_is_that_of_what_an_edge_leaves_of_the_aperture(tmp_path: Path) -> None:
+    file = simulate(12, background=60_000).write(tmp_path / "a.fits", SIM_Z=-190.14)
+    inside, at_edge = read(file, Wanted(sources=table_of((0, 0, 20), (HALF, 100, 20)))).detections
+    assert inside.area is not None
+    assert at_edge.area is not None
+    assert "edge" in at_edge.flags
+    assert at_edge.area[1] / inside.area[1] == pytest.approx(0.5, abs=0.1)
+
+
 CSC = "acisf14031_000N028_r0016"
 
 
@@ -348,6 +398,27 @@ def test_without_its_regions_a_catalogue_file_is_refused(tmp_path: Path) -> None
     with pytest.raises(RefusedInput, match=f"{CSC}_reg3.fits") as refused:
         read(file)
     assert refused.value.reason == "no_region"
+
+
+def test_regions_of_another_version_serve_and_a_damaged_area_is_flagged(tmp_path: Path) -> None:
+    _, file = _of_catalogue(tmp_path)
+    (tmp_path / f"{CSC}_reg3.fits").rename(tmp_path / f"{CSC.replace('N028', 'N031')}_reg3.fits")
+    (tmp_path / f"{CSC}_arf3.fits").write_bytes(b"no areas here")
+    events = read(file).events
+    assert events.detection_id == "chandra:14031:acis:r0016"
+    assert "bad_arf" in events.flags
+
+
+def test_regions_that_come_or_change_make_a_file_another(tmp_path: Path) -> None:
+    """Ingest compares a file by its stamp: what lies beside it is part of that."""
+    _, file = _of_catalogue(tmp_path, regions=False, arf=False)
+    (without,) = find_event_files([str(tmp_path)])
+    (tmp_path / f"{CSC}_reg3.fits").write_bytes(_regions(10, 60))
+    (first,) = find_event_files([str(tmp_path)])
+    (tmp_path / f"{CSC}_reg3.fits").write_bytes(_regions(12, 60) + b" ")
+    (second,) = find_event_files([str(tmp_path / "*.fits")])
+    assert {found.path for found in (without, first, second)} == {str(file)}
+    assert len({found.stamp for found in (without, first, second)}) == 3
 
 
 def test_an_uploaded_file_looks_at_none_beside_it(tmp_path: Path) -> None:

@@ -52,6 +52,11 @@ class JobConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
     ray: RayConfig = RayConfig()
 
+    @property
+    def always(self) -> bool:
+        """Whether the job looks for itself what there is to do, and is never skipped."""
+        return False
+
 
 C = TypeVar("C", bound=BaseModel)
 

@@ -38,6 +38,8 @@ class Outcome:
         Everything written beside `config.out`, such as the quarantine.
     refused, taken : int
         Inputs refused and used, for `max_bad_fraction`.
+    complete : bool
+        Whether the same run again would find nothing to do; else it runs again.
     """
 
     counts: dict[str, Any] = field(default_factory=dict)
@@ -45,6 +47,7 @@ class Outcome:
     outputs: list[str] = field(default_factory=list)
     refused: int = 0
     taken: int = 0
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Report:
     seconds: float
     refused_fraction: float
     exit_code: int
+    complete: bool
 
     @property
     def refusals(self) -> str:
@@ -162,6 +166,7 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
             seconds=round(time.monotonic() - start, 3),
             refused_fraction=fraction,
             exit_code=_exit_code(config, fraction),
+            complete=outcome.complete,
         )
         run.tags({"output": config.out, "output.version": version})
         run.dictionary(report.as_dict(), "report.json")
@@ -186,6 +191,8 @@ def _earlier(config: JobConfig, fingerprint: str) -> dict[str, Any] | None:
     if before is None or before["fingerprint"] != fingerprint:
         return None
     report: dict[str, Any] = before["report"]
+    if not report.get("complete", True) or config.always:
+        return None
     if storage.is_table(config.out) and storage.version(config.out) != report["version"]:
         return None  # a later run committed another version and was killed before it could say so
     return report if all(storage.version(path) != "absent" for path in report["outputs"]) else None

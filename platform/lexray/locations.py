@@ -9,6 +9,7 @@ import fnmatch
 import functools
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -142,16 +143,21 @@ def _local(path: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
         yield from _below(match, wanted)
 
 
-def _below(path: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
+def _below(path: str, wanted: Callable[[str], bool], seen: frozenset[str] = frozenset()) -> Iterator[Location]:
     if not os.path.isdir(path):  # noqa: PTH112 (a million of them: without an object each)
         yield _on_disk(path, os.stat(path))  # noqa: PTH116
         return
+    seen = seen | {os.path.realpath(path)}
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.is_dir():
-                yield from _below(entry.path, wanted)
-            elif wanted(entry.path) and entry.is_file():
-                yield _on_disk(entry.path, entry.stat())
+                if not entry.is_symlink() or os.path.realpath(entry.path) not in seen:  # a link may lead back up
+                    yield from _below(entry.path, wanted, seen)
+            elif wanted(entry.path):
+                try:
+                    yield _on_disk(entry.path, entry.stat())
+                except OSError:  # gone meanwhile, or a link to nowhere: whoever reads it will say so
+                    yield Location(entry.path, -1, "")
 
 
 def _on_disk(path: str, status: os.stat_result) -> Location:
@@ -161,17 +167,17 @@ def _on_disk(path: str, status: os.stat_result) -> Location:
 def _of_store(uri: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
     system, path = _store_of(uri)
     scheme, _, rest = uri.partition("://")
-    query = "?" + rest.partition("?")[2] if "?" in rest else ""
+    query, credentials = "?" + rest.partition("?")[2] if "?" in rest else "", _credentials(rest.partition("?")[0])
 
     def location(info: pyarrow.fs.FileInfo) -> Location:
-        return Location(f"{scheme}://{info.path}{query}", info.size, str(info.mtime_ns))
+        return Location(f"{scheme}://{credentials}{info.path}{query}", info.size, str(info.mtime_ns))
 
     if any(mark in path for mark in "*["):
         # A store has no folders to walk: everything below the part before the first mark is listed and compared.
         base = path[: min(path.index(mark) for mark in "*[" if mark in path)].rpartition("/")[0]
-        pattern = path.replace("**/", "*")  # fnmatch's star crosses slashes already
+        matches = _pattern(path).fullmatch
         infos = system.get_file_info(pyarrow.fs.FileSelector(base, recursive=True))
-        yield from (location(info) for info in infos if info.is_file and fnmatch.fnmatchcase(info.path, pattern))
+        yield from (location(info) for info in infos if info.is_file and matches(info.path))
         return
     info = system.get_file_info(path.rstrip("/"))
     if info.is_file:
@@ -179,6 +185,17 @@ def _of_store(uri: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
     elif info.type == pyarrow.fs.FileType.Directory:
         infos = system.get_file_info(pyarrow.fs.FileSelector(info.path, recursive=True))
         yield from (location(info) for info in infos if info.is_file and wanted(info.path))
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """Regular expression of a pattern: a star stays within a folder, ``**/`` is any number of them."""
+    folders = [r"(?:[^/]+/)*" if part == "**" else _within_folder(part) + "/" for part in path.split("/")]
+    return re.compile("".join(folders).removesuffix("/"))
+
+
+def _within_folder(part: str) -> str:
+    inner = fnmatch.translate(part).removeprefix("(?s:").removesuffix(r")\Z")
+    return inner.replace(".*", "[^/]*")
 
 
 def _of_web(url: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
@@ -205,7 +222,13 @@ def _store_of(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     scheme, _, rest = uri.partition("://")
     place, _, query = rest.partition("?")
     bucket = place.partition("/")[0]
-    return _store(f"{scheme}://{bucket}" + (f"?{query}" if query else "")), place.rpartition("@")[2]
+    return _store(f"{scheme}://{bucket}" + (f"?{query}" if query else "")), place[len(_credentials(place)) :]
+
+
+def _credentials(place: str) -> str:
+    """What stands before the bucket: ``KEY:SECRET@`` or nothing. A path may hold an @ of its own."""
+    before, at, _ = place.partition("/")[0].rpartition("@")
+    return before + at
 
 
 @functools.cache

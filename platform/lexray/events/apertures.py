@@ -62,8 +62,8 @@ class Aperture:
     ----------
     source : int
         Place in the source table; 0 where regions of the file's own were applied.
-    x, y : float
-        Centre of the aperture, sky pixels.
+    x, y, radius : float
+        Of a circle that holds the aperture, sky pixels.
     events, background : i8[n], i8[m]
         Places of the source's and of its background's events in the field's, increasing.
     scale : float
@@ -78,6 +78,7 @@ class Aperture:
     source: int
     x: float
     y: float
+    radius: float
     events: Int64s
     background: Int64s
     scale: float
@@ -137,6 +138,7 @@ def extract(x: Float64s, y: Float64s, plane: Plane, sources: SourceTable, covera
                 source=int(field.source[k]),
                 x=float(field.centre[k, 0]),
                 y=float(field.centre[k, 1]),
+                radius=float(field.radius[k]),
                 events=seen[owned[k]],
                 background=seen[background],
                 scale=annulus.ratio if annulus.ratio >= _LEAST_RATIO else float("nan"),
@@ -165,7 +167,8 @@ def apply_regions(
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     finite = np.isfinite(x) & np.isfinite(y)
-    exposed = _everywhere if coverage is None else coverage.contains
+    # The outline of a few events is smaller than the cut-out they lie in.
+    exposed = coverage.contains if coverage is not None and coverage.measured else _everywhere
     inside = finite & source.contains(x, y)
     grid = source.grid(4 * _SHAPE_GRID)
     share = float(np.mean(exposed(*grid)))
@@ -183,6 +186,7 @@ def apply_regions(
         source=0,
         x=source.centre[0],
         y=source.centre[1],
+        radius=source.extent,
         events=np.flatnonzero(inside),
         background=np.flatnonzero(around) if ratio >= _LEAST_RATIO else np.empty(0, np.int64),
         scale=ratio if ratio >= _LEAST_RATIO else float("nan"),

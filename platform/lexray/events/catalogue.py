@@ -2,7 +2,7 @@
 
 import csv
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -17,8 +17,10 @@ from astropy.table import MaskedColumn, Table
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from lexray.config import resolve_path
 from lexray.errors import ConfigError, RefusedInput
 from lexray.events.regionfiles import check_region
+from lexray.locations import read_bytes
 from lexray.sources import fold_name
 
 Float64s = NDArray[np.float64]
@@ -85,7 +87,7 @@ def _unit_vectors(ra: Float64s | float, dec: Float64s | float) -> Float64s:
 
 
 def read_sources(path: str | Path) -> SourceTable:
-    """Read a source table from a file.
+    """Read a source table from a file, wherever it lies; response files that it names are beside it.
 
     See `parse_sources` for what it may be.
 
@@ -94,11 +96,15 @@ def read_sources(path: str | Path) -> SourceTable:
     ConfigError
         Where it cannot be read, or a row of it cannot be used.
     """
+    where = resolve_path(str(path))
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(where)
     except OSError as error:
         raise ConfigError(f"source table {path}: {error.strerror or error}") from error
-    return parse_sources(content, str(path))
+    found = parse_sources(content, str(path))
+    folder = where.rpartition("/")[0]
+    arf = [name if name is None or "://" in name or name.startswith("/") else f"{folder}/{name}" for name in found.arf]
+    return replace(found, arf=arf)
 
 
 def parse_sources(content: bytes, name: str) -> SourceTable:

@@ -7,9 +7,8 @@ import numpy as np
 from astropy.coordinates import angular_separation
 from numpy.typing import NDArray
 
-from lexray.errors import RefusedInput
 from lexray.events.area import nominal_area
-from lexray.events.eventlist import Background, EventList
+from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 from lexray.events.field import Field
 from lexray.events.segments import Segmentation, cut
 from lexray.schemas import CAUSES
@@ -17,6 +16,10 @@ from lexray.sources import name_from_position
 
 #: A header's EXPOSURE that is further than this from ontime × live fraction is flagged.
 _EXPOSURE_TOLERANCE = 0.05
+#: Of a source, what a chip has to have seen for its good times to count.
+_LEAST_SHARE = 0.1
+#: Seconds; a chip that observed for less has no rate to speak of.
+_SHORTEST = 1e-3
 Indices = NDArray[np.int64]
 
 
@@ -39,6 +42,8 @@ class Sighting:
         The background region's exposed area over the aperture's.
     aperture : float
         Radius of the aperture in arcsec; infinite where the file itself is the source's.
+    share : float
+        Of the aperture, what is exposed and no neighbour's.
     area : tuple of float or None
         Effective area a band, cm², where it is known better than by the instrument's nominal one.
     point_source : bool
@@ -54,6 +59,7 @@ class Sighting:
     background: Indices | None = None
     scale: float = np.nan
     aperture: float = np.inf
+    share: float = 1.0
     area: tuple[float, ...] | None = None
     point_source: bool = True
     flags: tuple[str, ...] = ()
@@ -96,13 +102,13 @@ def detect(field: Field, sighting: Sighting, file: str, sha256: str) -> EventLis
         Where it lies, and of its bytes, for the detection's row.
     """
     header, instrument, clock = field.header, field.instrument, field.clock
-    detectors = _detectors(field, sighting)
-    gti = field.times.of(detectors)
+    gti = field.times.of(_detectors(field, sighting.events))
     kept = _in_order(field, sighting.events[field.cause[sighting.events] < 0])
+    kept = kept[gti.contains(field.seconds[kept])]
     if not len(kept):
         return None
     t_ref = float(gti.start[0])
-    exposure = gti.ontime * _live_share(field, detectors, gti.ontime)
+    exposure = _exposure(field, sighting.events, gti)
     frame_time = instrument.frame_time(header)
     counts_per_frame = len(sighting.events) * frame_time / gti.ontime
     flags = list(sighting.flags)
@@ -112,8 +118,7 @@ def detect(field: Field, sighting: Sighting, file: str, sha256: str) -> EventLis
         flags.append("no_energies")
     if sighting.point_source and instrument.piled_up(counts_per_frame):
         flags.append("pile_up")
-    said = header.number("EXPOSURE")
-    if np.isfinite(said) and abs(said - exposure) > _EXPOSURE_TOLERANCE * exposure:
+    if _contradicts(header.number("EXPOSURE"), exposure) or _contradicts(header.number("ONTIME"), gti.ontime):
         flags.append("exposure_mismatch")
     if field.unsorted and np.any(np.diff(field.seconds[sighting.events]) < 0):
         flags.append("unsorted")
@@ -121,7 +126,8 @@ def detect(field: Field, sighting: Sighting, file: str, sha256: str) -> EventLis
     if sighting.background is not None:
         around = _in_order(field, sighting.background[field.cause[sighting.background] < 0])
         around = around[gti.contains(field.seconds[around])]
-        background = Background(field.seconds[around] - t_ref, field.energy[around], sighting.scale)
+        scale = sighting.scale * _exposure(field, sighting.background, gti) / exposure
+        background = Background(field.seconds[around] - t_ref, field.energy[around], scale)
     mjd = clock.mjd(t_ref)
     observation = _observation(field)
     return EventList(
@@ -144,7 +150,7 @@ def detect(field: Field, sighting: Sighting, file: str, sha256: str) -> EventLis
         timeref=clock.timeref,
         frame_time=frame_time,
         counts_per_frame=counts_per_frame,
-        area=sighting.area or _nominal_area(field, sighting, mjd),
+        area=_area(field, sighting, mjd),
         background=background,
         flags=tuple(flags),
         file=file,
@@ -164,23 +170,49 @@ def _in_order(field: Field, indices: Indices) -> Indices:
     return indices[np.argsort(field.seconds[indices], kind="stable")] if field.unsorted else indices
 
 
-def _detectors(field: Field, sighting: Sighting) -> list[int]:
-    """Detectors that watched a source: telescopes side by side all do, of one telescope's chips those that saw it."""
+def _detectors(field: Field, events: Indices) -> list[int]:
+    """Detectors that watched a source: telescopes side by side all do, of one telescope's chips those that saw it.
+
+    A chip that saw less than a tenth of it, a stray photon beyond the gap, is not one of them: its good times are not
+    the source's.
+    """
     if field.instrument.telescopes > 1:
         return list(field.times.by_detector)
-    return [] if field.detector is None else np.unique(field.detector[sighting.events]).tolist()
+    shares = _shares(field, events)
+    return [number for number, share in shares.items() if share >= _LEAST_SHARE]
 
 
-def _live_share(field: Field, detectors: Sequence[int], ontime: float) -> float:
-    """Exposure over good time: the mean of chips, of telescopes side by side what all of them together had of it."""
-    instrument, header = field.instrument, field.header
-    if not detectors:
-        return instrument.live_fraction(header, ontime)
-    good = np.array([field.times.of([number]).ontime for number in detectors])
-    live = np.array([instrument.live_fraction(header, t, number) for t, number in zip(good, detectors, strict=True)])
-    if instrument.telescopes > 1:
-        return float(np.sum(live * good)) / (instrument.telescopes * ontime)
-    return float(np.mean(live))
+def _shares(field: Field, events: Indices) -> dict[int, float]:
+    """Share of a region's area that lies on each chip, as far as its events' rates show it."""
+    if field.detector is None or not len(events):
+        return {}
+    numbers, counts = np.unique(field.detector[events], return_counts=True)
+    good = np.array([field.times.of([number]).ontime for number in numbers.tolist()])
+    rates = counts / np.maximum(good, _SHORTEST)
+    return dict(zip(numbers.tolist(), (rates / rates.sum()).tolist(), strict=True))
+
+
+def _exposure(field: Field, events: Indices, gti: GoodTimeIntervals) -> float:
+    """Live time of a region within a source's good times, in seconds.
+
+    Chips count by the share of the region that lies on them; of telescopes side by side it is what all of them had
+    together over how many they are.
+    """
+    instrument, header, times = field.instrument, field.header, field.times
+    side_by_side = instrument.telescopes > 1 and bool(times.by_detector)
+    shares = dict.fromkeys(times.by_detector, 1.0) if side_by_side else _shares(field, events)
+    if not shares:
+        return gti.ontime * instrument.live_fraction(header, gti.ontime)
+    live = 0.0
+    for number, share in shares.items():
+        own = times.of([number])
+        if len(own):
+            live += share * own.intersect(gti).ontime * instrument.live_fraction(header, own.ontime, number)
+    return live / max(instrument.telescopes, len(shares)) if side_by_side else live
+
+
+def _contradicts(said: float, found: float) -> bool:
+    return bool(np.isfinite(said) and abs(said - found) > _EXPOSURE_TOLERANCE * found)
 
 
 def _observation(field: Field) -> str:
@@ -189,15 +221,17 @@ def _observation(field: Field) -> str:
     return f"{obs_id}_{int(interval):03d}" if interval > 0 else obs_id
 
 
-def _nominal_area(field: Field, sighting: Sighting, mjd: float) -> tuple[float, ...] | None:
-    if not sighting.point_source:
-        return None
+def _area(field: Field, sighting: Sighting, mjd: float) -> tuple[float, ...] | None:
+    """Effective area by band: the ARF's, which knows of gaps, else the nominal one of what is left of the aperture."""
+    if sighting.area is not None or not sighting.point_source:
+        return sighting.area
     off_axis = 0.0
     ra, dec = _position(field, (("RA_PNT", "DEC_PNT"), ("RA_NOM", "DEC_NOM")))
     if np.isfinite(ra) and np.isfinite(sighting.ra):
         angle = angular_separation(*np.radians([ra, dec, sighting.ra, sighting.dec]))
         off_axis = float(np.degrees(angle)) * 60
-    return nominal_area(field.instrument, field.bands, mjd, off_axis, sighting.aperture)
+    area = nominal_area(field.instrument, field.bands, mjd, off_axis, sighting.aperture)
+    return None if area is None else tuple(sighting.share * of_band for of_band in area)
 
 
 def _position(field: Field, keywords: tuple[tuple[str, str], ...]) -> tuple[float, float]:
@@ -210,10 +244,3 @@ def _position(field: Field, keywords: tuple[tuple[str, str], ...]) -> tuple[floa
         if 0 <= ra <= 360 and abs(dec) <= 90 and (ra, dec) != (0.0, 0.0):
             return ra, dec
     return float("nan"), float("nan")
-
-
-def no_events(field: Field) -> RefusedInput:
-    """The refusal of a file none of whose events can be used."""
-    counts = np.bincount(field.cause[field.cause >= 0], minlength=len(CAUSES))
-    why = ", ".join(f"{n} {name}" for name, n in zip(CAUSES, counts.tolist(), strict=True) if n)
-    return RefusedInput("no_events", f"all {len(field.cause)} events were left out: {why}")

@@ -2,7 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
+from lexray.config import resolve_path
+from lexray.events.companions import companions
 from lexray.locations import Location, find_all
 
 #: Endings, in any case, of the files that a folder is searched for; each also with ``.gz`` and ``.fz``.
@@ -25,7 +28,17 @@ def find_event_files(inputs: Sequence[str]) -> list[Location]:
     ConfigError
         If an input names nothing, or a folder holds no event file: it says which.
     """
-    return find_all(inputs, _is_event_file, f"{', '.join(SUFFIXES)} file")
+    found = find_all(inputs, _is_event_file, f"{', '.join(SUFFIXES)} file")
+    named = {resolve_path(given) for given in inputs}
+    # A pattern matches what lies beside event files too; one that is named by itself is taken, as any file is.
+    return [_with_companions(file) for file in found if file.path in named or not _COMPANION.search(file.path)]
+
+
+def _with_companions(file: Location) -> Location:
+    """The file, changed where its regions or its effective area have changed or come."""
+    beside = companions(file.path)
+    stamps = [file.stamp, *(f"{kind} {found.size} {found.stamp}" for kind, found in sorted(beside.items()))]
+    return replace(file, stamp=", ".join(stamps)) if beside else file
 
 
 def _is_event_file(path: str) -> bool:

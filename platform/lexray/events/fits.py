@@ -61,19 +61,33 @@ class Reading:
         Events left out, by each of `CAUSES`.
     unsorted : int
         Events that came before their predecessor in the file; they are put in order.
-    sha256 : str
-        Of the file as it lies on disk.
     """
 
     detections: list[EventList]
     n_in: int
     dropped: dict[str, int]
     unsorted: int
-    sha256: str
+
+    @property
+    def refusal(self) -> RefusedInput | None:
+        """Why the file is of no use, where none of its events could be used; None where some could."""
+        left_out = {cause: n for cause, n in self.dropped.items() if n}
+        if self.detections or left_out.keys() & {"outside_sources", "too_few"}:
+            return None
+        why = ", ".join(f"{n} {cause}" for cause, n in left_out.items())
+        return RefusedInput("no_events", f"all {self.n_in} events were left out: {why}")
 
     @property
     def events(self) -> EventList:
-        """The only detection of a file that was read without a source table or segments."""
+        """The only detection of a file that was read without a source table or segments.
+
+        Raises
+        ------
+        RefusedInput
+            'no_events' where there is none.
+        """
+        if not self.detections:
+            raise self.refusal or RefusedInput("no_events", "no event lies in its source region")
         (only,) = self.detections
         return only
 
@@ -112,17 +126,26 @@ def read_events(path: str | os.PathLike[str], bands: Mapping[str, Bands] | None 
 
 
 def read(path: str | os.PathLike[str], wanted: Wanted | None = None) -> Reading:
-    """As `read_events`, for any number of detections, with the count of events that were left out."""
+    """As `read_events`, for any number of detections, with the count of events that were left out.
+
+    Raises
+    ------
+    RefusedInput
+        If the file cannot be used, or none of its events can.
+    """
     where = resolve_path(os.fspath(path))
     try:
         content = read_bytes(where)
     except OSError as error:
         raise unreadable(error) from None
-    return read_content(content, where, wanted)
+    reading = read_content(content, where, wanted)
+    if reading.refusal is not None:
+        raise reading.refusal
+    return reading
 
 
-def read_content(content: bytes, path: str, wanted: Wanted | None = None) -> Reading:
-    """As `read`, of a file whose bytes are there already.
+def read_content(content: bytes, path: str, wanted: Wanted | None = None, sha256: str = "") -> Reading:
+    """As `read`, of a file whose bytes are there already; where no event can be used, `Reading.refusal` says why.
 
     Parameters
     ----------
@@ -131,21 +154,25 @@ def read_content(content: bytes, path: str, wanted: Wanted | None = None) -> Rea
     path : str
         Where it lies: what its rows will say, and where its companions are looked for.
     wanted : Wanted, optional
+    sha256 : str, optional
+        Of the content, where it is known already.
     """
     wanted = wanted or Wanted()
     field = read_field(unpack(content), wanted.bands, wanted.unscreened)
-    if not np.any(field.cause < 0):
-        raise detections.no_events(field)
-    found = sightings(field, path, wanted.sources, wanted.companions)
-    sha256 = hashlib.sha256(content).hexdigest()
+    usable = field.cause < 0
+    found = sightings(field, path, wanted.sources, wanted.companions) if usable.any() else []
+    sha256 = sha256 or hashlib.sha256(content).hexdigest()
     lists = [e for sighting in found if (e := detections.detect(field, sighting, path, sha256)) is not None]
     kept, too_few = detections.finish(lists, wanted.segments, wanted.min_events)
     counts = np.bincount(field.cause[field.cause >= 0], minlength=len(CAUSES)).tolist()
     dropped = dict(zip(CAUSES, counts, strict=True))
-    outside = field.cause < 0
-    outside[np.concatenate([sighting.events for sighting in found] or [np.zeros(0, dtype=np.int64)])] = False
-    dropped |= {"outside_sources": int(np.count_nonzero(outside)), "too_few": too_few}
-    return Reading(kept, len(field.cause), dropped, field.unsorted, sha256)
+    in_sources = np.concatenate([np.zeros(0, dtype=np.int64), *(sighting.events for sighting in found)])
+    n_in_sources = int(np.count_nonzero(usable[in_sources]))
+    usable[in_sources] = False
+    # Good times of the chip that saw an event, but not of those that saw its source.
+    dropped["outside_gti"] += n_in_sources - sum(map(len, lists))
+    dropped |= {"outside_sources": int(np.count_nonzero(usable)), "too_few": too_few}
+    return Reading(kept, len(field.cause), dropped, field.unsorted)
 
 
 def unreadable(error: OSError) -> RefusedInput:

@@ -5,6 +5,7 @@ would share, whatever the order in which the files were read, and `amend` puts t
 lies beside the events as ``OUT.files``: by it the next run knows which files it has read already (`planning`).
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -63,20 +64,22 @@ def ingest_files(files: Iterable[Location], table: str, n_parts: int, wanted: Wa
         try:
             if isinstance(content, OSError):
                 raise unreadable(content)
-            reading = read_content(content, path, wanted)
+            row["sha256"] = hashlib.sha256(content).hexdigest()
+            reading = read_content(content, path, wanted, row["sha256"])
         except RefusedInput as refused:
             row.update(reason=refused.reason, detail=refused.detail)
             continue
         row.update(
-            sha256=reading.sha256,
             events_in=reading.n_in,
             events_kept=sum(map(len, reading.detections)),
             unsorted=reading.unsorted,
             detections=[],
             **{f"dropped_{cause}": n for cause, n in reading.dropped.items()},
         )
+        if reading.refusal is not None:
+            row.update(reason=reading.refusal.reason, detail=reading.refusal.detail)
         waiting += [(events, row) for events in reading.detections]
-        n_waiting += row["events_kept"]
+        n_waiting += sum(len(e) + (len(e.background.time) if e.background else 0) for e in reading.detections)
         if n_waiting > _MAX_WAITING_EVENTS:
             _write(waiting, table, n_parts)
             waiting, n_waiting = [], 0
@@ -258,7 +261,7 @@ def quarantine(account: pa.Table, stage: str) -> pa.Table:
 
 def counts(account: pa.Table) -> dict[str, int]:
     """Figures for a person: detections, sources, files refused by reason, events in, kept and dropped by cause."""
-    taken, by_reason = accepted(account), pc.value_counts(refused(account)["reason"]).to_pylist()
+    by_reason = pc.value_counts(refused(account)["reason"]).to_pylist()
     detections = detections_of(account)
     names = ["events_in", "events_kept", *(f"dropped_{cause}" for cause in CAUSES), "unsorted"]
     return {
@@ -267,13 +270,13 @@ def counts(account: pa.Table) -> dict[str, int]:
         "detections": detections.num_rows,
         "sources": len({fold_name(name) for name in pc.unique(detections["source_id"]).to_pylist()}),
         **{f"refused_{row['values']}": row["counts"] for row in sorted(by_reason, key=lambda row: row["values"])},
-        **{name: pc.sum(taken[name]).as_py() or 0 for name in names},
+        **{name: pc.sum(account[name]).as_py() or 0 for name in names},
     }
 
 
 def balances(account: pa.Table) -> bool:
-    """Whether in every file taken the events in are those kept plus those dropped by each cause."""
-    taken = accepted(account)
+    """Whether in every file that was read the events in are those kept plus those dropped by each cause."""
+    taken = account.filter(pc.is_valid(account["events_in"]))
     total = np.asarray(taken["events_kept"]).copy()
     for cause in CAUSES:
         total += np.asarray(taken[f"dropped_{cause}"])

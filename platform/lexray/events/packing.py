@@ -7,6 +7,8 @@ from lexray.errors import RefusedInput
 _GZIP_MAGIC = b"\x1f\x8b"
 #: A gzip stream that grows past this is no event file: the longest observations stay below 2 GB.
 MAX_BYTES = 8 << 30
+#: Event files shrink to a third; a stream that grows to so many times its size is a bomb, once it is large.
+_MAX_GROWTH, _LARGE = 200, 256 << 20
 _CHUNK = 64 << 20
 
 
@@ -21,6 +23,7 @@ def unpack(content: bytes, limit: int = MAX_BYTES) -> bytes:
     if not content.startswith(_GZIP_MAGIC):
         return content
     pieces: list[bytes] = []
+    limit = min(limit, max(_MAX_GROWTH * len(content), _LARGE))
     size = 0
     try:
         while content.startswith(_GZIP_MAGIC):  # a gzip file may have several members

@@ -15,7 +15,7 @@ from lexray.schemas import EVENTS, FILES
 #: Mark of the events table's commits: the version of the account that belongs to them.
 ACCOUNT_MARK = "lexray.files"
 #: Refusals that another try may not meet: of the machine, not of the file.
-_PASSING = ("unreadable",)
+_PASSING = ("unreadable", "no_such_file")
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,10 @@ def reread(plan: Plan, files: Sequence[str]) -> Plan:
     if not files:
         return plan
     again = pc.is_in(plan.kept["file"], value_set=pa.array(files, pa.string()))
+    orphaned = _orphaned(plan.kept.filter(pc.invert(again)))
+    if orphaned.any():
+        left = plan.kept.filter(pc.invert(again))["file"].filter(pa.array(orphaned)).to_pylist()
+        return reread(plan, [*files, *left])
     changed = plan.kept.filter(again).select(["file", "size", "stamp"]).to_pylist()
     return replace(
         plan,
@@ -145,6 +149,12 @@ def reread(plan: Plan, files: Sequence[str]) -> Plan:
         changed=plan.changed + len(changed),
         unchanged=plan.unchanged - len(changed),
     )
+
+
+def may_differ(account: pa.Table) -> bool:
+    """Whether a run over the same files, by their stamps, might find something else."""
+    doubtful = pc.or_(pc.is_in(account["reason"], value_set=pa.array(_PASSING)), pc.equal(account["stamp"], ""))
+    return bool(pc.any(doubtful).as_py())
 
 
 def _orphaned(rows: pa.Table) -> np.ndarray:

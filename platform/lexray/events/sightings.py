@@ -1,29 +1,29 @@
 """Which sources a file shows: the one that it was cut out for, those of a source table, or the field as a whole."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
 from astropy.coordinates import angular_separation
 
-from lexray.errors import RefusedInput
+from lexray.errors import ConfigError, RefusedInput
 from lexray.events import detections
 from lexray.events.apertures import Aperture, apply_regions, extract
 from lexray.events.area import arf_area
 from lexray.events.catalogue import SourceTable
+from lexray.events.companions import companions
 from lexray.events.coverage import Coverage
 from lexray.events.detections import Indices, Sighting
 from lexray.events.field import Field
 from lexray.events.packing import unpack
 from lexray.events.regionfiles import csc_regions, is_stacked, region_file_of
 from lexray.events.sky import Plane, known_place
-from lexray.locations import find_files, read_bytes
+from lexray.locations import read_bytes
 from lexray.sources import SAME_SOURCE_ARCSEC, name_from_position
 
 _ARCSEC = 3600.0
 
 
-def sightings(field: Field, path: str, sources: SourceTable | None, companions: bool = True) -> list[Sighting]:
+def sightings(field: Field, path: str, sources: SourceTable | None, look_beside: bool = True) -> list[Sighting]:
     """The sources of a file, with the events of each.
 
     Parameters
@@ -33,28 +33,30 @@ def sightings(field: Field, path: str, sources: SourceTable | None, companions: 
         Of the file; the Chandra Source Catalog's regions and areas are looked for beside it.
     sources : SourceTable or None
         Sources to look for in fields. A file of one source takes its name from there, where one lies at its position.
-
-    companions : bool
+    look_beside : bool
         Whether to look beside the file.
 
     Raises
     ------
     RefusedInput
         'stacked' where the file mixes observations, 'no_region' where a per-source file of the Chandra Source Catalog
-        comes without its regions, 'no_wcs' where a field's events have no sky positions, and sources are looked for.
+        comes without its regions, 'no_wcs' where a field's events have no sky positions, and sources are looked for,
+        'bad_region' where a source's region cannot be applied to this field.
     """
     name = path.rpartition("/")[2]
     if is_stacked(field.header, name):
         raise RefusedInput("stacked", "the file mixes several observations; take its single observations' files")
-    regions = region_file_of(path) if companions else None
-    if regions is not None:
-        return [_of_catalogue(field, path, regions, sources)]
+    if look_beside and region_file_of(path) is not None:
+        return [_of_catalogue(field, path, sources)]
     whole = detections.whole_file(field, stem(name))
     if sources is None:
         return [whole]
     if not field.instrument.imaging or "whole_field" not in whole.flags:
         return [_renamed(whole, sources)]
-    return _of_field(field, sources)
+    try:
+        return _of_field(field, sources)
+    except ConfigError as error:  # of a source's region in this field; other fields may have no such source
+        raise RefusedInput("bad_region", str(error)) from None
 
 
 def stem(name: str) -> str:
@@ -67,7 +69,7 @@ def _of_field(field: Field, sources: SourceTable) -> list[Sighting]:
     found = []
     for aperture in extract(x, y, plane, sources, Coverage.of(x, y)):
         source = aperture.source
-        known = sources.arf[source]
+        area, flags = _area(sources.arf[source], field)
         found.append(
             Sighting(
                 source_id=sources.source_id[source],
@@ -77,27 +79,32 @@ def _of_field(field: Field, sources: SourceTable) -> list[Sighting]:
                 region=sources.source_id[source],
                 background=_background(observed, aperture),
                 scale=aperture.scale,
-                aperture=float(np.nan_to_num(sources.radius[source], nan=np.inf)),
-                area=None if known is None else _area(known, field),
-                flags=aperture.flags,
+                aperture=aperture.radius * plane.pixel_arcsec,
+                share=aperture.area_fraction,
+                area=area,
+                flags=aperture.flags + flags,
             )
         )
     return found
 
 
-def _of_catalogue(field: Field, path: str, regions: str, sources: SourceTable | None) -> Sighting:
+def _of_catalogue(field: Field, path: str, sources: SourceTable | None) -> Sighting:
     """The source of a Chandra Source Catalog file: `regevt3` holds a rectangle as large as its background's region."""
-    beside = _of_any_version(regions)
-    if beside is None:
-        name = regions.rpartition("/")[2]
-        raise RefusedInput("no_region", f"its regions are not beside it: {name}; fetch them too")
-    source, background = csc_regions(unpack(read_bytes(beside)))
+    try:
+        beside = companions(path)
+        if "reg3" not in beside:
+            name = str(region_file_of(path)).rpartition("/")[2]
+            raise RefusedInput("no_region", f"its regions are not beside it: {name}; fetch them too")
+        source, background = csc_regions(unpack(read_bytes(beside["reg3"].path)))
+    except (OSError, ConfigError) as error:
+        raise RefusedInput("unreadable", f"its regions: {' '.join(str(error).split())}") from None
     plane, observed, x, y = _positions(field)
     aperture = apply_regions(x, y, source, background, Coverage.of(x, y))
     ra, dec = (float(value[0]) for value in plane.to_sky(aperture.x, aperture.y))
     words = stem(path.rpartition("/")[2]).split("_")
     region = next((word for word in words if word.startswith("r") and word[1:].isdigit()), "")
     own = field.header.text("SRCNAME") or field.header.text("SOURCE") or name_from_position(ra, dec)
+    area, flags = _area(beside["arf3"].path if "arf3" in beside else None, field)
     sighting = Sighting(
         source_id=own,
         ra=ra,
@@ -107,8 +114,9 @@ def _of_catalogue(field: Field, path: str, regions: str, sources: SourceTable | 
         background=_background(observed, aperture),
         scale=aperture.scale,
         aperture=source.extent * plane.pixel_arcsec,
-        area=None if (arf := _of_any_version("_arf3".join(regions.rsplit("_reg3", 1)))) is None else _area(arf, field),
-        flags=aperture.flags,
+        share=aperture.area_fraction,
+        area=area,
+        flags=aperture.flags + flags,
     )
     return sighting if sources is None else replace(_renamed(sighting, sources), region=sighting.region)
 
@@ -143,16 +151,11 @@ def _renamed(sighting: Sighting, sources: SourceTable) -> Sighting:
     return replace(sighting, source_id=sources.source_id[near[inside[np.argmin(apart[inside])]]])
 
 
-def _of_any_version(path: str) -> str | None:
-    """A catalogue's file, if not of this version then of the latest: each product's version counts by itself."""
-    pattern = re.sub(r"(?<=\d)N\d+(?=_)", "N*", path)
-    found = {file.path for given in (path, pattern) for file in find_files(given, lambda _: True)}
-    return path if path in found else max(found, default=None)
-
-
-def _area(arf: str, field: Field) -> tuple[float, ...] | None:
-    """Effective area of an ARF; None where there is none."""
+def _area(arf: str | None, field: Field) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
+    """Effective area of an ARF, None where there is none to be had, and 'bad_arf' where there should be one."""
+    if arf is None:
+        return None, ()
     try:
-        return arf_area(unpack(read_bytes(arf)), field.bands)
-    except FileNotFoundError:
-        return None
+        return arf_area(unpack(read_bytes(arf)), field.bands), ()
+    except (OSError, RefusedInput):
+        return None, ("bad_arf",)
