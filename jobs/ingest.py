@@ -128,8 +128,8 @@ def run(config: Config, context: Context) -> Outcome:
     changes = {"new": plan.new, "changed": plan.changed, "unchanged": plan.unchanged, "gone": plan.gone}
     return Outcome(
         counts={
-            **{f"files_{name}": n for name, n in changes.items()},
             **ledger.counts(account),
+            **{f"files_{name}": n for name, n in changes.items()},
             "ids_told_apart": n_renamed,
         },
         metrics={

@@ -82,6 +82,23 @@ def test_xmms_standard_good_times_are_by_ccd_and_a_flare_filters_for_all(tmp_pat
     assert reading.events.exposure == pytest.approx(3 / 7 * 60 * 0.9 + 4 / 7 * 30 * 0.8)
 
 
+def test_a_field_keeps_the_events_of_chips_that_saw_little_of_it(tmp_path: Path) -> None:
+    chips = [1] * 50 + [2]
+    gti: dict[str, Intervals] = {"STDGTI01": [(1000, 1100)], "STDGTI02": [(1100, 1200)]}
+    reading = read(write(tmp_path / "a.fits", "xmm", gti, [*range(1020, 1070), 1150], chips))
+    assert kept(reading)[-1] == 1150
+    assert reading.events.gti.ontime == 200
+
+
+@pytest.mark.parametrize(("said", "flagged"), [(100.0, False), (60.0, False), (160.0, False), (130.0, True)])
+def test_a_header_may_speak_of_any_chip_but_not_of_another_observation(
+    tmp_path: Path, said: float, flagged: bool
+) -> None:
+    gti: dict[str, Intervals] = {"STDGTI01": [(1000, 1100)], "STDGTI02": [(1100, 1160)]}
+    file = write(tmp_path / "a.fits", "xmm", gti, [1020, 1150], [1, 2], ONTIME=said)
+    assert ("exposure_mismatch" in read(file).events.flags) is flagged
+
+
 def test_evselects_good_times_belong_to_the_ccd_of_their_component(tmp_path: Path) -> None:
     subspace = {
         "DSTYP1": "CCDNR", "DSVAL1": "4", "DSTYP2": "TIME", "DSVAL2": "TABLE", "DSREF2": ":GTI00003",

@@ -102,7 +102,7 @@ def detect(field: Field, sighting: Sighting, file: str, sha256: str) -> EventLis
         Where it lies, and of its bytes, for the detection's row.
     """
     header, instrument, clock = field.header, field.instrument, field.clock
-    gti = field.times.of(_detectors(field, sighting.events))
+    gti = field.times.of(_detectors(field, sighting))
     kept = _in_order(field, sighting.events[field.cause[sighting.events] < 0])
     kept = kept[gti.contains(field.seconds[kept])]
     if not len(kept):
@@ -118,7 +118,8 @@ def detect(field: Field, sighting: Sighting, file: str, sha256: str) -> EventLis
         flags.append("no_energies")
     if sighting.point_source and instrument.piled_up(counts_per_frame):
         flags.append("pile_up")
-    if _contradicts(header.number("EXPOSURE"), exposure) or _contradicts(header.number("ONTIME"), gti.ontime):
+    said = (("ONTIME", 1.0), ("EXPOSURE", exposure / gti.ontime))
+    if any(_contradicts(field, keyword, gti.ontime, live) for keyword, live in said):
         flags.append("exposure_mismatch")
     if field.unsorted and np.any(np.diff(field.seconds[sighting.events]) < 0):
         flags.append("unsorted")
@@ -170,16 +171,16 @@ def _in_order(field: Field, indices: Indices) -> Indices:
     return indices[np.argsort(field.seconds[indices], kind="stable")] if field.unsorted else indices
 
 
-def _detectors(field: Field, events: Indices) -> list[int]:
+def _detectors(field: Field, sighting: Sighting) -> list[int]:
     """Detectors that watched a source: telescopes side by side all do, of one telescope's chips those that saw it.
 
     A chip that saw less than a tenth of it, a stray photon beyond the gap, is not one of them: its good times are not
-    the source's.
+    the source's. A field is what all its chips saw.
     """
     if field.instrument.telescopes > 1:
         return list(field.times.by_detector)
-    shares = _shares(field, events)
-    return [number for number, share in shares.items() if share >= _LEAST_SHARE]
+    least = _LEAST_SHARE if sighting.point_source else 0.0
+    return [number for number, share in _shares(field, sighting.events).items() if share >= least]
 
 
 def _shares(field: Field, events: Indices) -> dict[int, float]:
@@ -211,8 +212,11 @@ def _exposure(field: Field, events: Indices, gti: GoodTimeIntervals) -> float:
     return live / max(instrument.telescopes, len(shares)) if side_by_side else live
 
 
-def _contradicts(said: float, found: float) -> bool:
-    return bool(np.isfinite(said) and abs(said - found) > _EXPOSURE_TOLERANCE * found)
+def _contradicts(field: Field, keyword: str, ontime: float, live: float) -> bool:
+    """Whether a header's time is not the detection's, nor any chip's (it is the aim point's), nor the file's."""
+    said = field.header.number(keyword)
+    found = [ontime, field.times.everywhere.ontime, *(gti.ontime for gti in field.times.by_detector.values())]
+    return bool(np.isfinite(said) and all(abs(said - live * t) > _EXPOSURE_TOLERANCE * live * t for t in found))
 
 
 def _observation(field: Field) -> str:
