@@ -373,6 +373,8 @@ def test_bands_by_configuration(ray_session: None, tmp_path: Path) -> None:
     [
         ({"inputs": ["nowhere/*.fits"]}, "nowhere/\\*.fits"),
         ({"inputs": []}, "'inputs'"),
+        ({"out": __file__}, r"out: .*test_ingest\.py is a file; name a folder"),
+        ({"out": f"{__file__}/below"}, r"out: .*test_ingest\.py is a file; name a folder"),
         ({"bands": {"rosat": [0.1, 2]}}, "no mission 'rosat'"),
         ({"bands": {"nustar": [0.5, 2]}}, "measures from 3 to 79 keV"),
         ({"bands": {"chandra": [2, 1]}}, "must increase"),

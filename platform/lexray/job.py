@@ -127,11 +127,12 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
     Raises
     ------
     ConfigError
-        If a path is relative and the job runs on a cluster.
+        If a path is relative and the job runs on a cluster, or nothing can be written to `out`.
     """
     start = time.monotonic()
     _refuse_relative_paths(job, config)
     config = _with_absolute_paths(job, config)
+    _refuse_unusable_out(job, config.out)
     inputs = _versions(job, config)
     fingerprint = _fingerprint(job, config, inputs)
     before = _earlier(config, fingerprint)
@@ -212,6 +213,18 @@ def _refuse_relative_paths(job: Job[C], config: C) -> None:
                 f"{job.name}: '{path}' is a relative path, which on a cluster is another folder on each machine; "
                 "give an absolute path that all of them mount, or an object store's URI"
             )
+
+
+def _refuse_unusable_out(job: Job[C], out: str) -> None:
+    """Before anything is started: what can be written nowhere need not be worked out."""
+    if "://" in out:
+        return
+    place = Path(out)
+    nearest = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not nearest.is_dir():
+        raise ConfigError(f"{job.name}: out: {nearest} is a file; name a folder")
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError(f"{job.name}: out: {nearest} cannot be written to; name another folder")
 
 
 def _with_absolute_paths(job: Job[C], config: C) -> C:
