@@ -20,7 +20,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from lexray import cluster, splits, storage, tracking
-from lexray.autodecoding import Autodecoder, photons_of_table
+from lexray.autodecoding import PHOTON_COLUMNS, Autodecoder, photons_of_table
 from lexray.config import Config as BaseConfig
 from lexray.config import JobConfig, local_path
 from lexray.errors import LexrayError
@@ -31,7 +31,7 @@ from lexray.models.trainer import Settings, Trainer
 
 #: Keys that change the result: a checkpoint of others must not be resumed.
 _FITTED_KEYS = {*Settings.__dataclass_fields__, "split_seed"}
-_COLUMNS = ("source_id", "detection_id", "time", "energy", "bands", "gti_start", "gti_stop", "part")
+_COLUMNS = ("source_id", "detection_id", *PHOTON_COLUMNS, "part")
 
 
 class PenaltyConfig(BaseConfig):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lexray.autodecoding import Autodecoder, load_autodecoder, photons_of
+from lexray.autodecoding import Autodecoder, load_autodecoder, photons_of, photons_of_table
 from lexray.errors import LexrayError
-from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
+from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, to_table
 from lexray.models.autodecoder import LatentTable, Penalties, fit_latents, losses
 from lexray.models.grid import GridDecoder, multiscale_hats, total_variation
 from lexray.models.likelihood import cells
@@ -203,3 +203,21 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted() -> None:
     trainer.run_epoch()
     assert trainer.skipped_steps == 1
     assert torch.equal(trainer.decoder.coefficients.weight, before)
+
+
+def test_event_lists_and_their_table_give_the_same_photons() -> None:
+    gti = GoodTimeIntervals([0.0, 50.0], [20.0, 100.0])
+    times, energies = np.array([1.0, 60.0]), np.array([1.0, 3.0], np.float32)
+    background = Background(np.array([2.0, 3.0]), np.array([1.0, 9.0], np.float32), 3.0)
+    events = [
+        EventList("a", "a", times, energies, gti, BANDS, 60.0, background=background),
+        EventList("b", "b", times[:1], energies[:1], gti, BANDS, 70.0, area=(1.0, 2.0, 3.0), frame_time=3.2),
+    ]
+    one, other = photons_of(events, 3), photons_of_table(to_table(events), 3)
+    for name in ("time", "band", "offsets", "gti_start", "gti_stop", "energy", "energy_range", "live", "area"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), equal_nan=True)
+    assert one.frame_time.isnan().tolist() == [True, False]
+    for photons in (one, other):  # the second background photon lies in no band
+        assert photons.background.time.tolist() == [2.0]
+        assert photons.background.offsets.tolist() == [0, 1, 1]
+        assert photons.background.known.tolist() == [True, False]

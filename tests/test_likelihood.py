@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from lexray.models.likelihood import cells, level, log_integral, log_likelihood, profile_log_likelihood
-from lexray.models.photons import Photons
+from lexray.models.photons import BackgroundPhotons, Photons
 
 
 def photons(time: list[float], band: list[int], gti: list[tuple[float, float]], n_bands: int = 1) -> Photons:
@@ -22,6 +22,10 @@ def photons(time: list[float], band: list[int], gti: list[tuple[float, float]], 
         torch.tensor([0, len(gti)]),
         torch.ones(len(time)),
         torch.tensor([[0.5, 7.0]]),
+        torch.ones(1),
+        torch.full((1, n_bands), torch.nan),
+        torch.full((1,), torch.nan),
+        BackgroundPhotons.none(1),
         n_bands,
     )
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray.models.photons import Photons
+from lexray.models.photons import BackgroundPhotons, Photons
 from lexray.models.representation import SPECTRAL_CELLS, dimension, haar_power, represent, spectrum, variability
 
 # Columns of `variability` for 64 knots and 3 bands.
@@ -31,6 +31,10 @@ def photons(energies: list[list[float]], low: float = 0.5, high: float = 8.0) ->
         torch.arange(n + 1),
         torch.tensor(flat, dtype=torch.float32),
         torch.tensor([[low, high]] * n),
+        torch.ones(n),
+        torch.full((n, 3), torch.nan),
+        torch.full((n,), torch.nan),
+        BackgroundPhotons.none(n),
         3,
     )
 

@@ -20,13 +20,19 @@ from lexray.events.eventlist import Bands, EventList
 from lexray.models.autodecoder import Penalties, fit_latents
 from lexray.models.grid import GridDecoder
 from lexray.models.likelihood import Cells, cells, level, log_likelihood
-from lexray.models.photons import Photons
+from lexray.models.photons import BackgroundPhotons, Photons
 from lexray.models.representation import dimension, represent
 from lexray.models.trainer import Settings
 
 WEIGHTS, DESCRIPTION = "autodecoder.safetensors", "autodecoder.json"
 #: Detections fitted at once; enough to fill a core, little enough to stay in its cache's reach.
 _BATCH = 256
+#: Columns of the `events` table that `photons_of_table` reads.
+PHOTON_COLUMNS = (
+    "time", "energy", "bands", "gti_start", "gti_stop", "ontime", "exposure", "area", "frame_time",
+    "bkg_time", "bkg_energy", "bkg_scale",
+)  # fmt: skip
+_NO_PHOTONS = np.zeros(0), np.zeros(0, dtype=np.int8)
 
 
 @dataclass(frozen=True)
@@ -209,12 +215,26 @@ def photons_of(events: Sequence[EventList], n_bands: int) -> Photons:
         _offsets([len(e.gti) for e in events]),
         _values([e.energy for e in events], torch.float32),
         torch.tensor([[e.bands.edges[0], e.bands.edges[-1]] for e in events]).reshape(-1, 2),
+        torch.tensor([e.exposure / e.gti.ontime for e in events], dtype=torch.float32),
+        torch.tensor([e.area or [np.nan] * n_bands for e in events], dtype=torch.float32).reshape(-1, n_bands),
+        torch.tensor([e.frame_time for e in events], dtype=torch.float32),
+        _background_of(events),
         n_bands,
     )
 
 
+def _background_of(events: Sequence[EventList]) -> BackgroundPhotons:
+    inside = [_NO_PHOTONS if e.background is None else e.background.within(e.bands) for e in events]
+    return BackgroundPhotons(
+        _values([time for time, _ in inside], torch.float64),
+        _values([band for _, band in inside], torch.int64),
+        _offsets([len(time) for time, _ in inside]),
+        torch.tensor([np.nan if e.background is None else e.background.scale for e in events], dtype=torch.float32),
+    )
+
+
 def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
-    """As `photons_of`, for rows of the `events` table with the columns time, energy, bands, gti_start and gti_stop.
+    """As `photons_of`, for rows of the `events` table with the columns `PHOTON_COLUMNS`.
 
     The lists' values and offsets are taken as they are; there is no loop over rows, but one over the few sets of bands.
     """
@@ -225,12 +245,10 @@ def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
     edges, edge_offsets = _ragged(rows["bands"])
     _require(bool(np.all(np.diff(edge_offsets) == n_bands + 1)), f"events: a row has not {n_bands} energy bands")
     _require(bool(np.all(np.diff(gti_offsets) > 0)), "events: a row has no good time")
-    sets, which = np.unique(edges.reshape(-1, n_bands + 1), axis=0, return_inverse=True)
-    owner = np.repeat(which, np.diff(offsets))
-    band = np.empty(len(time), dtype=np.int64)
-    for i, one in enumerate(sets):
-        band[owner == i] = Bands(tuple(one.tolist())).index(energy[owner == i])
+    edges = edges.reshape(-1, n_bands + 1)
+    band = _bands_of(energy, offsets, edges)
     _require(not np.any(band < 0), "events: a photon lies outside its row's energy bands")
+    area = rows["area"].fill_null([np.nan] * n_bands)
     return Photons(
         torch.from_numpy(np.array(time)),
         torch.from_numpy(band),
@@ -239,9 +257,44 @@ def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
         torch.from_numpy(np.array(stop)),
         torch.from_numpy(gti_offsets),
         torch.from_numpy(np.array(energy)),
-        torch.from_numpy(edges.reshape(-1, n_bands + 1)[:, [0, -1]].copy()),
+        torch.from_numpy(edges[:, [0, -1]].copy()),
+        torch.from_numpy((_numbers(rows["exposure"]) / _numbers(rows["ontime"])).astype(np.float32)),
+        torch.from_numpy(_ragged(area)[0].astype(np.float32).reshape(-1, n_bands)),
+        torch.from_numpy(_numbers(rows["frame_time"]).astype(np.float32)),
+        _background_of_table(rows, edges),
         n_bands,
     )
+
+
+def _background_of_table(rows: pa.Table, edges: NDArray[np.floating]) -> BackgroundPhotons:
+    time, offsets = _ragged(rows["bkg_time"].fill_null([]))
+    energy, _ = _ragged(rows["bkg_energy"].fill_null([]))
+    band = _bands_of(energy, offsets, edges)
+    before = np.concatenate([[0], np.cumsum(band >= 0)])
+    return BackgroundPhotons(
+        torch.from_numpy(time[band >= 0]),
+        torch.from_numpy(band[band >= 0]),
+        torch.from_numpy(before[offsets]),
+        torch.from_numpy(_numbers(rows["bkg_scale"]).astype(np.float32)),
+    )
+
+
+def _bands_of(
+    energy: NDArray[np.floating], offsets: NDArray[np.int64], edges: NDArray[np.floating]
+) -> NDArray[np.int64]:
+    """Band of each photon, i8[P], by its row's `edges` f[N, B + 1]; −1 outside them."""
+    sets, which = np.unique(edges, axis=0, return_inverse=True)
+    owner = np.repeat(which, np.diff(offsets))
+    band = np.empty(len(energy), dtype=np.int64)
+    for i, one in enumerate(sets):
+        band[owner == i] = Bands(tuple(one.tolist())).index(energy[owner == i])
+    return band
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A column's values, NaN where null."""
+    values: NDArray[np.float64] = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
+    return values
 
 
 def _ragged(column: pa.ChunkedArray) -> tuple[NDArray[np.floating], NDArray[np.int64]]:

@@ -10,6 +10,52 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class BackgroundPhotons:
+    """Photons of the background regions of N detections, during the same good time as the sources'.
+
+    Attributes
+    ----------
+    time : f8[Q]
+        Arrival times of all regions behind one another, in seconds since each detection's start.
+    band : i8[Q]
+    offsets : i8[N + 1]
+        Photons ``offsets[i]:offsets[i + 1]`` belong to detection i.
+    scale : f4[N]
+        The region's area × exposure over the source's; NaN where a detection has no background region.
+    """
+
+    time: Tensor
+    band: Tensor
+    offsets: Tensor
+    scale: Tensor
+
+    @staticmethod
+    def none(n: int) -> BackgroundPhotons:
+        """Of `n` detections without a background region."""
+        return BackgroundPhotons(
+            torch.zeros(0, dtype=torch.float64),
+            torch.zeros(0, dtype=torch.int64),
+            torch.zeros(n + 1, dtype=torch.int64),
+            torch.full((n,), torch.nan),
+        )
+
+    @property
+    def owner(self) -> Tensor:
+        """Detection of each photon, i8[Q]."""
+        return owner(self.offsets)
+
+    @property
+    def known(self) -> Tensor:
+        """Which detections have a background region, bool[N]."""
+        return ~self.scale.isnan()
+
+    def select(self, rows: Tensor) -> BackgroundPhotons:
+        """The detections `rows`, i8[M], in that order."""
+        photons, offsets = _gather(self.offsets, rows)
+        return BackgroundPhotons(self.time[photons], self.band[photons], offsets, self.scale[rows])
+
+
+@dataclass(frozen=True)
 class Photons:
     """Arrival times, energies and good-time intervals of N detections.
 
@@ -29,6 +75,13 @@ class Photons:
         Of each photon, in keV.
     energy_range : f4[N, 2]
         Lowest and highest edge of each detection's bands, in keV.
+    live : f4[N]
+        Live fraction: exposure over good time.
+    area : f4[N, B]
+        Effective area in cm²; NaN where unknown.
+    frame_time : f4[N]
+        Time resolution of the detector in seconds; NaN where events are not framed.
+    background : BackgroundPhotons
     n_bands : int
         B.
     """
@@ -41,6 +94,10 @@ class Photons:
     gti_offsets: Tensor
     energy: Tensor
     energy_range: Tensor
+    live: Tensor
+    area: Tensor
+    frame_time: Tensor
+    background: BackgroundPhotons
     n_bands: int
 
     def __len__(self) -> int:
@@ -58,18 +115,27 @@ class Photons:
             _join([p.gti_offsets for p in several]),
             torch.cat([p.energy for p in several]),
             torch.cat([p.energy_range for p in several]),
+            torch.cat([p.live for p in several]),
+            torch.cat([p.area for p in several]),
+            torch.cat([p.frame_time for p in several]),
+            BackgroundPhotons(
+                torch.cat([p.background.time for p in several]),
+                torch.cat([p.background.band for p in several]),
+                _join([p.background.offsets for p in several]),
+                torch.cat([p.background.scale for p in several]),
+            ),
             several[0].n_bands,
         )
 
     @property
     def owner(self) -> Tensor:
         """Detection of each photon, i8[P]."""
-        return _owner(self.offsets)
+        return owner(self.offsets)
 
     @property
     def gti_owner(self) -> Tensor:
         """Detection of each good-time interval, i8[G]."""
-        return _owner(self.gti_offsets)
+        return owner(self.gti_offsets)
 
     @property
     def duration(self) -> Tensor:
@@ -105,6 +171,10 @@ class Photons:
             gti_offsets,
             self.energy[photons],
             self.energy_range[rows],
+            self.live[rows],
+            self.area[rows],
+            self.frame_time[rows],
+            self.background.select(rows),
             self.n_bands,
         )
 
@@ -113,11 +183,17 @@ class Photons:
         kept = torch.bincount(self.owner[chosen], minlength=len(self))
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])
         return replace(
-            self, time=self.time[chosen], band=self.band[chosen], offsets=offsets, energy=self.energy[chosen]
+            self,
+            time=self.time[chosen],
+            band=self.band[chosen],
+            offsets=offsets,
+            energy=self.energy[chosen],
         )
 
     def thin(self, fraction: float, generator: torch.Generator) -> tuple[Photons, Photons]:
         """Split the photons at random: both parts are independent Poisson processes of the same shape.
+
+        Both keep all background photons; the scale is raised, so that these say what is expected in each part.
 
         Parameters
         ----------
@@ -126,10 +202,15 @@ class Photons:
         generator : torch.Generator
         """
         chosen = torch.rand(len(self.time), generator=generator) < fraction
-        return self.keep(chosen), self.keep(~chosen)
+        first, rest = self.keep(chosen), self.keep(~chosen)
+        return first._background_over(fraction), rest._background_over(1 - fraction)
+
+    def _background_over(self, fraction: float) -> Photons:
+        return replace(self, background=replace(self.background, scale=self.background.scale / fraction))
 
 
-def _owner(offsets: Tensor) -> Tensor:
+def owner(offsets: Tensor) -> Tensor:
+    """Row to which each value belongs."""
     return torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
 
 
