@@ -3,14 +3,14 @@
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
-from lexray import cluster, schemas, storage
-from lexray.autodecoding import load_autodecoder, photons_of_table
+from lexray import cluster, encoding, schemas, storage, usable
+from lexray.autodecoding import load_autodecoder
 from lexray.config import JobConfig
 from lexray.job import Context, Job, Outcome
-from lexray.partwise import PartFunction, map_parts
+from lexray.journal import Journal
+from lexray.partwise import map_parts
 
 
 class Config(JobConfig):
@@ -19,40 +19,45 @@ class Config(JobConfig):
     events: str = Field(description="events table")
     autodecoder: str = Field(description="folder of a trained autodecoder")
     workers: int = Field(2, ge=1, description="worker processes, each with one CPU")
+    use_gpu: bool = Field(False, description="give each worker a GPU")
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Fit every detection, and write the latents table."""
-    schema = schemas.latents(load_autodecoder(config.autodecoder).latent_dim)
+    """Fit every detection that has exposure, and write the latents table."""
+    model = load_autodecoder(config.autodecoder)
+    schema = schemas.latents(model.latent_dim)
     n = storage.dataset(config.events).count_rows()
+    journal = Journal(
+        config.out, [storage.version(p) for p in (config.events, config.autodecoder)], afresh=config.force
+    )
     with cluster.session(config.ray), context.progress.task("detections", total=n) as task:
-        make = partial(_encoder, config.autodecoder)
-        fragments = map_parts(config.events, config.out, schema, make, task, config.workers)
-    storage.commit(config.out, "latents", schema, fragments)
-    nll = storage.read(config.out, ["nll"])["nll"].to_numpy()
-    return Outcome(counts={"detections": n}, metrics={"mean_nll": float(np.mean(nll))} if n else {}, taken=n)
-
-
-def _encoder(autodecoder: str) -> PartFunction:
-    model = load_autodecoder(autodecoder)
-
-    def encode(_: int, rows: pa.Table) -> pa.Table:
-        rows = rows.sort_by("detection_id")
-        encoded = model.encode_photons(photons_of_table(rows, model.n_bands))
-        n = rows.num_rows
-        return pa.table(
-            {
-                "detection_id": rows["detection_id"],
-                "source_id": rows["source_id"],
-                "model": [model.name] * n,
-                "latent": pa.FixedSizeListArray.from_arrays(encoded.latent.ravel(), model.latent_dim),
-                "log_rate": list(encoded.log_rate),
-                "nll": encoded.nll,
-                "n_steps": np.full(n, encoded.n_steps, dtype=np.int32),
-            }
+        fragments = map_parts(
+            config.events,
+            config.out,
+            schema,
+            partial(encoding.encoder, config.autodecoder, "cuda" if config.use_gpu else "cpu"),
+            task,
+            config.workers,
+            columns=encoding.COLUMNS,
+            order=["detection_id"],
+            sliced=True,
+            use_gpu=config.use_gpu,
+            journal=journal,
         )
+    storage.commit(config.out, "latents", schema, fragments)
+    journal.remove()
 
-    return encode
+    left_out = usable.left_out(config.events, config.out, model.n_bands)
+    if left_out:
+        context.progress.warn(f"encode: {usable.summary(left_out)}")
+    nll = storage.read(config.out, ["nll"])["nll"].to_numpy()
+    return Outcome(
+        counts={"detections": len(nll), "left_out": len(left_out)},
+        metrics={"mean_nll": float(np.mean(nll))} if len(nll) else {},
+        outputs=usable.quarantine(config.out, JOB.name, config.events, left_out),
+        refused=len(left_out),
+        taken=len(nll),
+    )
 
 
 JOB = Job(

@@ -13,24 +13,20 @@
 - ``classification.REPRESENTATION.accuracy`` and ``.balanced_accuracy``, and ``classification.majority``.
 """
 
-import json
 import tempfile
 from functools import partial
 from pathlib import Path
 
-import pyarrow.fs
-import ray
 from pydantic import Field
 
-from lexray import cluster, storage
+from lexray import cluster
 from lexray.config import JobConfig, resolve_path
 from lexray.evaluation import findings, inputs
 from lexray.evaluation.findings import Findings
-from lexray.evaluation.heldout import Score
 from lexray.evaluation.inputs import Known
 from lexray.evaluation.pictures import caveats, gain_pictures
-from lexray.evaluation.report import Page, lineage, render
-from lexray.evaluation.scoring import reconstruct, score_part
+from lexray.evaluation.report import Page, lineage, write_report
+from lexray.evaluation.scoring import reconstruct, score_sources
 from lexray.evaluation.sections import light_section, space_section, training_section
 from lexray.job import Context, Job, Outcome
 from lexray.sources import SPLITS
@@ -57,12 +53,14 @@ def run(config: Config, context: Context) -> Outcome:
     """Score the test sources, draw, and write the report."""
     splits = read_splits(config.events, config.split_seed)
     known = Known(splits, inputs.read_labels(config.labels, splits), inputs.read_summaries(config.summaries))
+    rebuild = None if config.autodecoder is None else partial(reconstruct, resolve_path(config.autodecoder))
     with cluster.session(config.ray):
-        scores = _score(config, context, sources_of(splits, {"test"}))
+        models = {} if rebuild is None else {"autodecoder": rebuild}
+        test = sources_of(splits, {"test"})
+        scores = score_sources(config.events, test, models, config.true_rates, config.seed, context.progress)
     found = Findings()
     findings.measure_gain(found, scores, config.seed)
     steps = lineage([path for key in JOB.inputs if (path := getattr(config, key)) is not None])
-    rebuild = None if config.autodecoder is None else partial(reconstruct, config.autodecoder)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         drawn, examples = space_section(
@@ -84,39 +82,12 @@ def run(config: Config, context: Context) -> Outcome:
             examples=examples,
             caveats=caveats(found, config.true_rates is not None),
         )
-        (folder / "metrics.json").write_text(json.dumps(found.metrics, indent=1, sort_keys=True) + "\n")
-        (folder / "report.html").write_text(render(page), encoding="utf-8")
-        context.run.metrics(found.metrics)
-        context.run.artifact(folder)
-        system, root = storage.filesystem(config.out)
-        system.create_dir(root, recursive=True)
-        pyarrow.fs.copy_files(temporary, root, pyarrow.fs.LocalFileSystem(), system)
+        write_report(page, config.out, context.run)
     for line in found.left_out:
         context.progress.say(f"    left out: {line}")
     counts = {f"{name}_sources": n for name, n in page.sources.items()}
     counts |= {"test_detections": len(scores), "pictures": len(drawn) + len(page.light_curves)}
     return Outcome(counts=counts, metrics={k: found.metrics[k] for k in findings.HEADLINES if k in found.metrics})
-
-
-def _score(config: Config, context: Context, test: set[str]) -> list[Score]:
-    """Held-out likelihoods of all models over the test sources, one Ray task a part of the events table."""
-    parts = list(storage.part_files(config.events))
-    sources = storage.read(config.events, ["source_id"])["source_id"].to_pylist()
-    wanted = ray.put(test)
-    score = ray.remote(score_part)
-    # Workers run in folders of their own.
-    events, autodecoder, truth = (
-        None if path is None else resolve_path(path) for path in (config.events, config.autodecoder, config.true_rates)
-    )
-    waiting = [score.remote(events, part, wanted, autodecoder, truth, config.seed) for part in parts]
-    scores: list[Score] = []
-    with context.progress.task("detections scored", total=sum(source in test for source in sources)) as task:
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            for part in ray.get(done):
-                scores += part
-                task.advance(len(part))
-    return sorted(scores, key=lambda score: score.detection_id)
 
 
 JOB = Job(

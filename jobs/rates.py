@@ -2,16 +2,14 @@
 
 from functools import partial
 
-import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
-from lexray import cluster, storage
+from lexray import cluster, encoding, storage, usable
 from lexray.autodecoding import load_autodecoder
 from lexray.config import JobConfig
-from lexray.events.eventlist import from_table
 from lexray.job import Context, Job, Outcome
-from lexray.partwise import PartFunction, map_parts
+from lexray.journal import Journal
+from lexray.partwise import map_parts
 from lexray.schemas import RATES
 
 
@@ -25,33 +23,36 @@ class Config(JobConfig):
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Reconstruct every detection, and write the rates table: a row a detection and band."""
+    """Reconstruct every detection that has exposure, and write the rates table: a row a detection and band."""
     n_bands = load_autodecoder(config.autodecoder).n_bands
     n = storage.dataset(config.events).count_rows()
+    made_of = [*(storage.version(path) for path in (config.events, config.autodecoder)), config.bins]
+    journal = Journal(config.out, made_of, afresh=config.force)
     with cluster.session(config.ray), context.progress.task("rates", total=n * n_bands) as task:
-        make = partial(_reconstructor, config.autodecoder, config.bins)
-        fragments = map_parts(config.events, config.out, RATES, make, task, config.workers)
-    storage.commit(config.out, "rates", RATES, fragments)
-    return Outcome(counts={"detections": n, "rates": n * n_bands}, taken=n)
-
-
-def _reconstructor(autodecoder: str, bins: int) -> PartFunction:
-    model = load_autodecoder(autodecoder)
-
-    def reconstruct(_: int, rows: pa.Table) -> pa.Table:
-        events = from_table(rows.sort_by("detection_id"))
-        found = model.rates(events, bins)
-        n_bands = model.n_bands
-        return pa.table(
-            {
-                "detection_id": np.repeat([e.detection_id for e in events], n_bands),
-                "band": np.tile(np.arange(n_bands, dtype=np.int8), len(events)),
-                "t": [(edges[:-1] + edges[1:]) / 2 for edges, _ in found for _ in range(n_bands)],
-                "rate": [band for _, rate in found for band in rate],
-            }
+        fragments = map_parts(
+            config.events,
+            config.out,
+            RATES,
+            partial(encoding.reconstructor, config.autodecoder, config.bins),
+            task,
+            config.workers,
+            order=["detection_id", "band"],
+            sliced=True,
+            journal=journal,
         )
+    storage.commit(config.out, "rates", RATES, fragments)
+    journal.remove()
 
-    return reconstruct
+    left_out = usable.left_out(config.events, config.out, n_bands)
+    if left_out:
+        context.progress.warn(f"rates: {usable.summary(left_out)}")
+    n -= len(left_out)
+    return Outcome(
+        counts={"detections": n, "rates": n * n_bands, "left_out": len(left_out)},
+        outputs=usable.quarantine(config.out, JOB.name, config.events, left_out),
+        refused=len(left_out),
+        taken=n,
+    )
 
 
 JOB = Job(

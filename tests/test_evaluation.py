@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -32,7 +33,7 @@ from lexray.evaluation.regression import nearest_neighbours, probe
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
 from lexray.job import execute
 from lexray.jobs.evaluate import JOB, Config
-from lexray.models.trainer import Settings
+from lexray.models.autodecoder import GridSettings
 from lexray.progress import Progress
 from lexray.schemas import EVENTS, RATES, SUMMARIES, embeddings, latents
 from lexray.sources import split
@@ -409,9 +410,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     storage.write(path["summaries"], "summaries", SUMMARIES, pa.Table.from_pylist(said, SUMMARIES))
     pq.write_table(pa.Table.from_pylist(truth, RATES), path["true_rates"])
     pq.write_table(pa.Table.from_pylist(labels), path["labels"])
-    small = Settings(latent_dim=4, n_knots=16, width=16, fit_steps=20)
+    small = GridSettings(latent_dim=4, n_knots=16, width=16, fit_steps=20)
     decoder = small.decoder()
-    model = Autodecoder(decoder, decoder.state_dict()[next(iter(decoder.state_dict()))].new_zeros(4), small)
+    model = Autodecoder(small, decoder.state_dict(), torch.zeros(4))
     model.save(path["autodecoder"])
     encoded = model.encode(events)
     rows = [

@@ -1,5 +1,7 @@
 """The Poisson process likelihood against closed forms, brute-force integration and simulation."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from lexray.models.likelihood import cells, level, log_integral, log_likelihood, profile_log_likelihood
+from lexray.models import reference
+from lexray.models.likelihood import (
+    CellBackground,
+    Cells,
+    cell_counts,
+    cells,
+    joint_log_likelihood_events,
+    level,
+    log_integral,
+    log_likelihood,
+    log_likelihood_cells,
+    log_likelihood_events,
+    profile_log_likelihood,
+    source_counts,
+)
 from lexray.models.photons import BackgroundPhotons, Photons
 
 
@@ -156,3 +172,152 @@ def test_thinning_parts_the_photons_and_keeps_the_good_time() -> None:
     assert sorted([*kept.time.tolist(), *rest.time.tolist()]) == one.time.tolist()
     assert len(kept.time) == pytest.approx(4000, abs=5 * np.sqrt(5000 * 0.16))
     assert kept.ontime.tolist() == one.ontime.tolist() == rest.ontime.tolist() == pytest.approx([655.0])
+
+
+@pytest.mark.parametrize("gti", [[(0.0, 1000.0)], GAPS], ids=["whole", "with gaps"])
+@pytest.mark.parametrize("rate", ["constant", "linear", "exponential"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_unbinned_likelihood_has_its_closed_form(
+    rate: str, gti: list[tuple[float, float]], dtype: torch.dtype
+) -> None:
+    time = np.array([3.0, 100.0, 305.0, 500.0, 950.0])
+    spans = np.array(gti)
+    log_rate, integral = {
+        "constant": (np.full(5, np.log(0.02)), 0.02 * (spans[:, 1] - spans[:, 0]).sum()),
+        "linear": (np.log(0.01 + 3e-5 * time), (0.01 * spans + 1.5e-5 * spans**2).dot([-1, 1]).sum()),
+        "exponential": (np.log(0.05) - 0.004 * time, (0.05 / -0.004 * np.exp(-0.004 * spans)).dot([-1, 1]).sum()),
+    }[rate]
+    by_reference = {
+        "constant": lambda t: np.full_like(t, 0.02),
+        "linear": lambda t: 0.01 + 3e-5 * t,
+        "exponential": lambda t: 0.05 * np.exp(-0.004 * t),
+    }[rate]
+    found = log_likelihood_events(
+        torch.tensor(log_rate, dtype=dtype), torch.tensor([0, 5]), torch.tensor([[integral]], dtype=dtype)
+    ).item()
+    assert found == pytest.approx(log_rate.sum() - integral, rel=1e-5)
+    assert found == pytest.approx(reference.log_likelihood([time], [by_reference], gti), rel=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(1.0, 30.0))
+def test_source_and_background_together_equal_the_reference(seed: int, scale: float) -> None:
+    """Two bands; rates whose logarithms are linear between knots; photons anywhere within the gaps' complement."""
+    random = np.random.default_rng(seed)
+    knots = np.linspace(0, 1000, 6)
+    logs = random.normal(-3, 1, (2, 2, 6))
+    source, background = ([reference.piecewise_linear(knots, u) for u in curves] for curves in logs)
+
+    def draw(n: int) -> list[np.ndarray]:
+        spans = np.array(GAPS)[random.integers(len(GAPS), size=n)]
+        time = spans[:, 0] + random.uniform(size=n) * (spans[:, 1] - spans[:, 0])
+        return [np.sort(time[: n // 2]), np.sort(time[n // 2 :])]
+
+    seen, beside = draw(40), draw(90)
+    expected = reference.joint_log_likelihood(seen, beside, source, background, scale, GAPS, knots)
+
+    def at(curves: np.ndarray, times: list[np.ndarray]) -> torch.Tensor:
+        values = [np.interp(t, knots, u) for t, u in zip(times, curves, strict=True)]
+        return torch.tensor(np.concatenate(values)).float()
+
+    def integrals(rates: list[reference.Rate]) -> torch.Tensor:
+        return torch.tensor([[reference.integral(rate, GAPS, knots) for rate in rates]]).float()
+
+    found = joint_log_likelihood_events(
+        at(logs[0], seen), at(logs[1], seen), torch.tensor([0, 40]), at(logs[1], beside), torch.tensor([0, 90]),
+        integrals(source), integrals(background), torch.tensor([scale]),
+    )  # fmt: skip
+    assert found.item() == pytest.approx(expected, rel=2e-5, abs=1e-3)
+
+
+def test_the_reference_agrees_with_its_own_closed_form() -> None:
+    def rate(t: np.ndarray) -> np.ndarray:
+        return np.asarray(np.exp(-2.0 + 0.003 * t))
+
+    closed = reference.integral_of_exponential(0.003, -2.0, GAPS)
+    assert reference.integral(rate, GAPS, np.linspace(0, 1000, 7)) == pytest.approx(closed, rel=1e-12)
+    assert reference.integral_of_exponential(0.0, -2.0, GAPS) == pytest.approx(np.exp(-2.0) * 655.0, rel=1e-12)
+
+
+def test_a_rate_constant_in_cells_is_the_same_binned_and_unbinned() -> None:
+    random = np.random.default_rng(8)
+    log_rate = random.normal(-3, 1, (1, 2, 10))
+    time = np.sort(np.concatenate([random.uniform(a, b, 30) for a, b in GAPS]))
+    band = random.integers(0, 2, 90)
+    one = photons(time.tolist(), band.tolist(), GAPS, 2)
+    edges = np.linspace(0, 1000, 11)
+    good = [sum(max(0.0, min(b, y) - max(a, x)) for a, b in GAPS) for x, y in pairwise(edges)]
+    binned = log_likelihood_cells(torch.tensor(log_rate), cell_counts(one, 10), torch.tensor([good]))
+    by_hand = torch.tensor(log_rate[0][band, (time / 100).astype(int)])
+    integral = torch.tensor((np.exp(log_rate) * np.array(good)).sum(-1))
+    assert binned.item() == pytest.approx(log_likelihood_events(by_hand, torch.tensor([0, 90]), integral).item())
+
+
+def above_background(seed: int, n_bands: int = 2, n_knots: int = 8) -> Cells:
+    """A detection with counts drawn above a background, in good time with gaps; float64."""
+    random = np.random.default_rng(seed)
+    data = cells(photons([], [], GAPS, n_bands), n_knots)
+    expected = torch.tensor(random.uniform(0, 4, (1, n_bands, n_knots - 1))) * (data.exposure > 0)
+    counts = torch.poisson(expected + 3 * (data.exposure > 0), generator=torch.Generator().manual_seed(seed))
+    hats = torch.zeros(1, n_bands, n_knots, dtype=torch.float64)
+    hats[..., 0] = counts.sum(-1)
+    return Cells(
+        hats, data.exposure.double(), data.centre.double(), CellBackground(torch.tensor([0]), counts, expected)
+    )
+
+
+def test_gradients_above_a_background_equal_finite_differences_in_float64() -> None:
+    data = above_background(4)
+    shape = torch.randn(1, 2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda u: log_likelihood(u, data), (shape,), eps=1e-6, atol=1e-5)
+    assert torch.autograd.gradcheck(lambda u: profile_log_likelihood(u, data), (shape,), eps=1e-6, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.0, 300.0), st.floats(0.0, 300.0), st.sampled_from([0.05, 0.5]))
+def test_the_level_above_a_background_is_the_most_likely_one(
+    seed: int, n_source: float, n_background: float, prior: float
+) -> None:
+    random = np.random.default_rng(seed)
+    share, behind = (torch.tensor(random.dirichlet(np.full(12, 0.3)))[None, None] for _ in range(2))
+    expected = n_background * behind
+    counts = torch.tensor(random.poisson(n_source * share + expected), dtype=torch.float64)
+    found = source_counts(share, counts, expected, prior)
+
+    def score(total: torch.Tensor) -> float:
+        mean = (total[..., None] * share + expected).clamp(min=1e-300)
+        region = total + expected.sum(-1)
+        pull = prior * (0.1 * total.log() + 0.9 * region.log())
+        return float(torch.xlogy(counts, mean).sum() + (pull - total).sum())
+
+    best = score(found)
+    assert torch.isfinite(found).all()
+    for factor in (0.5, 0.97, 1.03, 2.0):
+        assert score(found * factor) < best + 1e-9
+
+
+def test_without_background_photons_the_two_paths_agree() -> None:
+    """A background region that saw nothing: the same likelihood, but for photons known by their cell only."""
+    random = np.random.default_rng(12)
+    one = photons(np.sort(random.uniform(0, 300, 200)).tolist(), [0] * 200, GAPS[:1])
+    data = cells(one, 256)
+    nothing = CellBackground(torch.tensor([0]), cell_counts(one, 255), torch.zeros(1, 1, 255))
+    beside = Cells(data.hat_counts, data.exposure, data.centre, nothing)
+    curve = torch.sin(torch.linspace(0, 9, 256))[None, None]
+    torch.testing.assert_close(level(curve, data), level(curve, beside), rtol=1e-4, atol=1e-4)
+    # Within a cell the log-rate changes by up to 9/255: ±0.01 for each of 200 photons, at random.
+    torch.testing.assert_close(log_likelihood(curve, data), log_likelihood(curve, beside), rtol=0, atol=0.5)
+    gain, same = (profile_log_likelihood(5 * curve, d) - profile_log_likelihood(0 * curve, d) for d in (data, beside))
+    torch.testing.assert_close(gain, same, rtol=0, atol=2.5)
+    assert gain.abs().item() > 25
+
+
+def test_selected_and_joined_cells_keep_every_background() -> None:
+    ones = [above_background(seed) for seed in range(4)]
+    without = Cells(ones[1].hat_counts, ones[1].exposure, ones[1].centre)
+    together = Cells.concatenate([ones[0], without, ones[2], ones[3]])
+    chosen = together.select(torch.tensor([3, 1, 0]))
+    shape = torch.randn(3, 2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    alone = [profile_log_likelihood(shape[i : i + 1], d) for i, d in enumerate([ones[3], without, ones[0]])]
+    torch.testing.assert_close(profile_log_likelihood(shape, chosen), torch.cat(alone))
+    assert together.select(torch.tensor([1])).background is None

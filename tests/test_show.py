@@ -23,7 +23,7 @@ from lexray.events.countspectrum import count_spectrum, counted
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, to_table
 from lexray.events.halving import halve
 from lexray.events.lightcurve import background_rate, light_curve, poisson_interval
-from lexray.models.trainer import Settings
+from lexray.models.autodecoder import GridSettings
 from lexray.schemas import EVENTS
 from lexray.show.charts import Rate, light_curve_chart, spectrum_chart
 from lexray.show.finding import find_detection
@@ -255,10 +255,10 @@ def test_names_cannot_become_markup() -> None:
 
 def untrained() -> Autodecoder:
     """An autodecoder as it is before its training; what it says is no matter here."""
-    settings = Settings()
+    settings = GridSettings()
     torch.manual_seed(0)
     decoder = settings.decoder()
-    return Autodecoder(decoder, torch.zeros(settings.latent_dim), settings)
+    return Autodecoder(settings, decoder.state_dict(), torch.zeros(settings.latent_dim))
 
 
 def test_a_page_with_a_model_names_it_and_draws_its_rate(tmp_path: Path) -> None:

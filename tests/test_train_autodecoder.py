@@ -1,18 +1,21 @@
 """`train autodecoder`, `encode` and `rates` on real Ray, with the failure that each must survive."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from lexray import storage
-from lexray.autodecoding import load_autodecoder
-from lexray.config import parse
+from lexray.autodecoding import SETTINGS, load_autodecoder
+from lexray.config import describe, parse
 from lexray.errors import ConfigError, LexrayError
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, from_table, to_table
 from lexray.job import Report, execute
 from lexray.jobs import encode, rates, train_autodecoder
+from lexray.kinds import SECTIONS
 from lexray.progress import Progress
 from lexray.schemas import EVENTS
 from lexray.tracking import MlflowClient
@@ -20,7 +23,7 @@ from lexray.tracking import MlflowClient
 pytestmark = pytest.mark.ray
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
-SMALL = {"latent_dim": 4, "n_knots": 32, "width": 16, "epochs": 6, "batch": 16, "checkpoint_every": 2, "fit_steps": 20}
+GRID = {"latent_dim": 4, "n_knots": 32, "width": 16, "epochs": 6, "batch": 16, "fit_steps": 20}
 
 
 def stepping_source(i: int) -> EventList:
@@ -40,7 +43,9 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def train(events: str, out: Path, **keys: object) -> Report:
-    config = parse(train_autodecoder.Config, {"events": events, "out": str(out), **SMALL, **keys})
+    config = parse(
+        train_autodecoder.Config, {"events": events, "out": str(out), "grid": GRID, "checkpoint_every": 2, **keys}
+    )
     return execute(train_autodecoder.JOB, config, Progress())
 
 
@@ -51,17 +56,19 @@ def trained(ray_session: None, events: str, tmp_path_factory: pytest.TempPathFac
 
 def test_two_workers_train_one_decoder_and_log_how(trained: Report) -> None:
     assert np.isfinite(trained.metrics["final_loss"])
-    assert trained.counts["detections"] < 60  # the test sources were not seen
+    assert 0 < trained.counts["detections"] < 60  # the test sources were not seen
+    assert trained.counts["epochs"] == 6
     client = MlflowClient()
-    history = client.get_metric_history(trained.mlflow_run, "val_gain")
-    assert [point.step for point in history] == [2, 4, 6]
-    assert client.get_run(trained.mlflow_run).data.params["epochs"] == "6"
+    for name in ("loss", "val_gain", "sources_per_s", "skipped_steps"):
+        assert len(client.get_metric_history(trained.mlflow_run, name)) == 3
+    assert [point.value for point in client.get_metric_history(trained.mlflow_run, "epoch")] == [2, 4, 6]
+    assert client.get_run(trained.mlflow_run).data.params["grid.epochs"] == "6"
     assert not Path(f"{trained.out}.checkpoints").exists()
 
 
 def test_the_decoder_does_not_depend_on_the_number_of_workers(trained: Report, events: str, tmp_path: Path) -> None:
     alone = train(events, tmp_path / "autodecoder", workers=1)
-    one, two = (load_autodecoder(report.out).decoder.state_dict() for report in (alone, trained))
+    one, two = (load_autodecoder(report.out).network.state_dict() for report in (alone, trained))
     for name, weights in one.items():
         assert torch.allclose(weights, two[name], atol=2e-3), name
     assert alone.metrics["final_loss"] == pytest.approx(trained.metrics["final_loss"], abs=1e-3)
@@ -69,7 +76,7 @@ def test_the_decoder_does_not_depend_on_the_number_of_workers(trained: Report, e
 
 @pytest.fixture
 def dies_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The first worker dies in its fourth epoch, once; the folder holds 'died' and 'epochs', those it began."""
+    """The first worker dies in its fourth epoch, once; the folder holds 'died' and 'steps', those it began."""
 
     def dying_worker(loop: dict[str, object]) -> None:
         import os
@@ -79,39 +86,44 @@ def dies_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
         from lexray.models.trainer import Trainer
 
-        run_epoch = Trainer.run_epoch
+        run_step = Trainer.run_step
 
         def die_once(self: Trainer) -> float:
             first = ray.train.get_context().get_world_rank() == 0
-            if first and self.epoch == 3 and not (tmp_path / "died").exists():
+            if first and self.step == 3 * self.steps_per_epoch + 1 and not (tmp_path / "died").exists():
                 # Ray Train takes note of a checkpoint some time after it was handed in.
                 while not list(tmp_path.glob("*.checkpoints/*/checkpoint_manager_snapshot.json")):
                     time.sleep(0.05)
                 (tmp_path / "died").touch()
                 os._exit(1)
             if first:
-                with (tmp_path / "epochs").open("a") as file:
-                    file.write(f"{self.epoch}\n")
-            return run_epoch(self)
+                with (tmp_path / "steps").open("a") as file:
+                    file.write(f"{self.step / self.steps_per_epoch}\n")
+            return run_step(self)
 
-        Trainer.run_epoch = die_once  # in the worker's process only
+        Trainer.run_step = die_once  # in the worker's process only
         train_autodecoder.train_worker(loop)
 
     monkeypatch.setattr(train_autodecoder, "worker", dying_worker)
     return tmp_path
 
 
+def epochs_begun(folder: Path) -> list[float]:
+    """Epochs in the order in which steps began them."""
+    return [epoch for epoch in map(float, (folder / "steps").read_text().split()) if epoch % 1 == 0]
+
+
 def same_weights(one: Report, other: Report) -> bool:
-    first, second = (load_autodecoder(report.out).decoder.state_dict() for report in (one, other))
+    first, second = (load_autodecoder(report.out).network.state_dict() for report in (one, other))
     return all(torch.allclose(weights, second[name], atol=1e-5) for name, weights in first.items())
 
 
 def test_a_killed_worker_costs_no_more_than_since_the_last_checkpoint(
     trained: Report, events: str, dies_once: Path
 ) -> None:
-    """Training resumes at the second epoch's end, and ends as if nothing had happened."""
+    """Training resumes at the second epoch's end, the last checkpoint, and goes on as if nothing had happened."""
     report = train(events, dies_once / "autodecoder", workers=2)
-    assert (dies_once / "epochs").read_text().split() == ["0", "1", "2", "2", "3", "4", "5"]
+    assert epochs_begun(dies_once) == [0, 1, 2, 3, 2, 3, 4, 5]
     assert same_weights(report, trained)
 
 
@@ -123,14 +135,43 @@ def test_a_training_that_failed_goes_on_from_its_checkpoint_when_run_again(
         train(events, out, workers=2, max_failures=0)
     assert not out.exists()
     report = train(events, out, workers=2, max_failures=0)
-    assert (dies_once / "epochs").read_text().split() == ["0", "1", "2", "2", "3", "4", "5"]
+    assert epochs_begun(dies_once) == [0, 1, 2, 3, 2, 3, 4, 5]
     assert same_weights(report, trained)
+
+
+def test_a_training_that_diverges_ends_with_one_line_that_names_detections(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not started again `max_failures` times; and odd rows are left out, not fatal."""
+    rows = to_table([stepping_source(i) for i in range(40)]).to_pylist()
+    rows[0]["exposure"], rows[1]["gti_stop"] = 0.0, rows[1]["gti_start"]
+    rows[2]["time"][0] = float("nan")
+    table = str(tmp_path / "events")
+    storage.write(table, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), n_parts=2)
+    # After the first step its weights are so large that nothing finite comes of them.
+    section = {"learning_rate": 1e30, "epochs": 40, "warm_up": 0, "width": 4, "blocks": 1}
+    with pytest.raises(LexrayError, match=r"^train autodecoder: the loss or gradient of d0.*is not finite; 3 steps"):
+        train(table, tmp_path / "autodecoder", workers=1, kind="splitnet", grid={}, splitnet=section)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "left out 2 detections: d000 has no exposure; d001 has no good time" in said
+
+
+def test_keys_of_all_kinds_are_described_and_go_where_they_belong() -> None:
+    keys = {"events": "events", "out": "out", "seed": 3, "precision": "bfloat16"}
+    for kind, section in SECTIONS.items():
+        assert all(said for key, _, _, said in describe(section)), kind
+        config = parse(train_autodecoder.Config, {**keys, "kind": kind, kind: {"epochs": 7, "lanes": 3}})
+        assert replace(SETTINGS[kind](), epochs=7, lanes=3, seed=3, precision="bfloat16", patience=5) == config.settings
+    with pytest.raises(ConfigError, match=r"'grid.lanes' \(1\) must be at least 'workers' \(2\)"):
+        parse(train_autodecoder.Config, {**keys, "grid": {"lanes": 1}, "workers": 2})
+    with pytest.raises(ConfigError, match=r"unknown key 'grid.latent_dims', did you mean 'latent_dim'"):
+        parse(train_autodecoder.Config, {**keys, "grid": {"latent_dims": 1}})
 
 
 def test_encode_and_rates_write_every_detection(trained: Report, events: str, tmp_path: Path) -> None:
     keys = {"events": events, "autodecoder": trained.out}
     config = parse(encode.Config, {**keys, "out": str(tmp_path / "latents")})
-    assert execute(encode.JOB, config, Progress()).counts == {"detections": 60}
+    assert execute(encode.JOB, config, Progress()).counts == {"detections": 60, "left_out": 0}
     config_rates = parse(rates.Config, {**keys, "out": str(tmp_path / "rates"), "bins": 50})
     execute(rates.JOB, config_rates, Progress())
 

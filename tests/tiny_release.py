@@ -12,8 +12,8 @@ from lexray.autodecoding import Autodecoder
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
 from lexray.job import Report, execute
 from lexray.jobs import index
+from lexray.models.autodecoder import GridSettings
 from lexray.models.towers import Sizes, Towers
-from lexray.models.trainer import Settings
 from lexray.progress import Progress
 from lexray.summaries.encoder import TextEncoder
 
@@ -68,9 +68,9 @@ class Inputs:
 
 def make_inputs(folder: Path) -> Inputs:
     """Models and tables of `N_SOURCES` sources; every fifth source has no paper."""
-    settings = Settings(latent_dim=4, n_knots=64, width=16, fit_steps=20)
+    settings = GridSettings(latent_dim=4, n_knots=64, width=16, fit_steps=20)
     torch.manual_seed(0)
-    autodecoder = Autodecoder(settings.decoder(), torch.zeros(4), settings)
+    autodecoder = Autodecoder(settings, settings.decoder().state_dict(), torch.zeros(4))
     autodecoder.save(folder / "autodecoder")
     events = [source(i) for i in range(N_SOURCES)]
     fit = autodecoder.encode(events)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_origin
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from lexray import __version__
 from lexray.config import describe, parse, read_yaml
@@ -25,8 +26,21 @@ from lexray.job import Job, Report, execute
 from lexray.options import split_options
 from lexray.progress import Progress
 
+
+class _TwoWords(TyperGroup):
+    """Commands such as `evaluate autodecoder`, whose first word is a command too and no group."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of two words where the first two are its name, else that of the first word."""
+        name = " ".join(args[:2])
+        if len(args) > 1 and name in self.commands:
+            return name, self.commands[name], args[2:]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="lexray",
+    cls=_TwoWords,
     help="Align X-ray event lists with what the literature says of their sources.",
     no_args_is_help=True,
     add_completion=False,
@@ -54,6 +68,7 @@ JOBS = {
     "train alignment": ("train_alignment", "Fit the two towers that bring latents and text into one space."),
     "project": ("project", "Put latents and text vectors into the shared space."),
     "evaluate": ("evaluate", "Measure everything, and write the report."),
+    "evaluate autodecoder": ("evaluate_autodecoder", "Measure how well an autodecoder reconstructs rates."),
     "index": ("index", "Complete a release: models, heads, text model and search index in one folder."),
     "tune": ("tune", "Search the parameters of a training with Ray Tune."),
 }
@@ -144,6 +159,8 @@ def _refused_too_much(report: Report) -> None:
 
 for _name in JOBS:
     _group, _, _word = _name.rpartition(" ")
+    if _group not in GROUPS:
+        _group, _word = "", _name
     # What is no option of every job reaches `inputs`, where `split_options` finds the configuration's keys.
     GROUPS[_group].command(_word, help=JOBS[_name][1], context_settings={"ignore_unknown_options": True})(
         _command(_name)

@@ -1,22 +1,41 @@
 """Work that goes part by part on Ray Data: read a part, make rows of it, write them as that part of another table."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
 import ray
 
-from lexray import storage
+from lexray import schemas, storage
+from lexray.journal import Journal
 from lexray.progress import Task
 from lexray.storage import Fragment
 
-#: Turns a part's rows into the output's; made once a worker, by `make` of `map_parts`.
+#: Turns a part's rows, or a slice of them, into the output's; made once a worker, by `make` of `map_parts`.
 PartFunction = Callable[[int, pa.Table], pa.Table]
+#: A slice ends with the row that brings it to so many rows or events.
+_SLICE_ROWS, _SLICE_EVENTS = 4096, 2_000_000
+#: Rows read at once; a slice is of whole such batches.
+_READ_ROWS = 64
+_PART = pa.field("part", pa.int32())
 
 
 def map_parts(
-    table: str, out: str, schema: pa.Schema, make: Callable[[], PartFunction], task: Task, workers: int
+    table: str,
+    out: str,
+    schema: pa.Schema,
+    make: Callable[[], PartFunction],
+    task: Task,
+    workers: int,
+    *,
+    columns: Sequence[str] | None = None,
+    order: Sequence[str] = (),
+    sliced: bool = False,
+    use_gpu: bool = False,
+    journal: Journal | None = None,
 ) -> list[Fragment]:
     """Write to `out` what a function makes of each part of `table`; nothing is visible before `storage.commit`.
 
@@ -32,10 +51,23 @@ def map_parts(
         Advanced by the rows written.
     workers : int
         Worker processes, each with one CPU.
+    columns : sequence of str, optional
+        Of `table`, all by default.
+    order : sequence of str
+        Columns of `out` to sort each part's rows by.
+    sliced : bool
+        Call the function for slices of a part, each of rows with an `n_events` that fit into memory, one by one.
+    use_gpu : bool
+        Give each worker a GPU.
+    journal : Journal, optional
+        Where each finished part is noted; parts noted before are not done again.
     """
-    parts = list(storage.part_files(table))
+    finished = {} if journal is None else journal.finished()
+    parts = {part: files for part, files in storage.part_files(table).items() if part not in finished}
+    task.advance(sum(fragment.n_rows for fragment in finished.values()))
     if not parts:
-        return []
+        return list(finished.values())
+    written_with, wanted = storage.dataset(table).schema, None if columns is None else list(columns)
 
     class Mapper:
         def __init__(self) -> None:
@@ -43,18 +75,59 @@ def map_parts(
 
         def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
             part = int(row["part"])
-            rows = self._function(part, storage.read(table, parts=[part]))
-            return asdict(storage.write_part(out, schema, part, rows))
+            source = _dataset(parts[part], written_with)
+            made = [
+                schemas.check(self._function(part, rows), schema, out)
+                for rows in (_slices(source, wanted) if sliced else [source.to_table(wanted)])
+            ]
+            rows = pa.concat_tables([schema.empty_table(), *made])
+            if order:
+                rows = rows.sort_by([(name, "ascending") for name in order])
+            fragment = storage.write_part(out, schema, part, rows)
+            if journal is not None:
+                journal.note(fragment)
+            return asdict(fragment)
 
     mapped = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map(
         Mapper,
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts))),
         num_cpus=1,
+        num_gpus=1 if use_gpu else None,
     )
-    return list(_fragments(mapped, task))
+    # With its reservations Ray Data holds tasks back until it knows how large outputs are; a fragment's name is small.
+    mapped.context.op_resource_reservation_enabled = False
+    return [*finished.values(), *_fragments(mapped, task)]
 
 
 def _fragments(mapped: "ray.data.Dataset", task: Task) -> Iterator[Fragment]:
     for row in mapped.iter_rows():
         task.advance(row["n_rows"])
         yield Fragment(**row)
+
+
+def _dataset(files: Sequence[str], schema: pa.Schema) -> pyarrow.dataset.Dataset:
+    """A part's files, those of the version that the run began with, with the types of the table."""
+    system, _ = storage.filesystem(files[0])
+    return pyarrow.dataset.dataset(
+        [storage.filesystem(file)[1] for file in files],
+        schema=schema,
+        format="parquet",
+        filesystem=system,
+        partitioning=pyarrow.dataset.partitioning(pa.schema([_PART]), flavor="hive"),
+    )
+
+
+def _slices(source: pyarrow.dataset.Dataset, columns: list[str] | None) -> Iterator[pa.Table]:
+    """A part's rows in slices, so that photons of a large part, or of one huge detection, are not all in memory."""
+    held: list[pa.RecordBatch] = []
+    n_rows = n_events = 0
+    scanner = source.scanner(columns, batch_size=_READ_ROWS, batch_readahead=1, fragment_readahead=1, use_threads=False)
+    for batch in scanner.to_batches():
+        held.append(batch)
+        n_rows += batch.num_rows
+        n_events += pc.sum(batch.column("n_events")).as_py() or 0
+        if n_rows >= _SLICE_ROWS or n_events >= _SLICE_EVENTS:
+            yield pa.Table.from_batches(held)
+            held, n_rows, n_events = [], 0, 0
+    if held:
+        yield pa.Table.from_batches(held)

@@ -145,8 +145,8 @@ RATES = pa.schema(
         _field("band", pa.int8(), required=True),
         _field("t", _f4s, "bin centres since t_ref", "s"),
         _field("rate", _f4s, "", "ct/s"),
-        _field("lower", _f4s, "", "ct/s"),
-        _field("upper", _f4s, "", "ct/s"),
+        _field("lower", _f4s, "the rate lies above with a probability of 84 %; null where not estimated", "ct/s"),
+        _field("upper", _f4s, "the rate lies below with a probability of 84 %; null where not estimated", "ct/s"),
     ]
 )
 
@@ -167,11 +167,11 @@ def latents(dimension: int) -> pa.Schema:
             _field("model", _string),
             _vector("latent", dimension),
             _field("log_rate", _f4s, "mean log count rate a band", "log(ct/s)"),
-            _field("latent_var", _f4s, "null where not estimated"),
+            _field("latent_var", _f4s, "variance of each number by the chance of counting; null where not estimated"),
             _field("nll", _f4, "negative log-likelihood", "nat"),
             _field("n_steps", _i4, "optimiser steps of the fit"),
-            _field("anomaly", _f4, "null where not estimated"),
-            _field("p_value", _f4, "null where not estimated"),
+            _field("anomaly", _f4, "how improbable photons and representation are; null where not estimated", "nat"),
+            _field("p_value", _f4, "share of simulated detections that are as anomalous; null where not estimated"),
         ]
     )
 

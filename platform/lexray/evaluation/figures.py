@@ -140,11 +140,14 @@ class LightCurve:
         The reconstruction.
     truth : PiecewiseRate or None
         What a simulator drew the photons from.
+    interval : pair of PiecewiseRate, optional
+        Lower and upper bound of the reconstruction.
     """
 
     events: EventList
     rate: PiecewiseRate | None
     truth: PiecewiseRate | None
+    interval: tuple[PiecewiseRate, PiecewiseRate] | None = None
 
 
 def light_curve(theme: Theme, curve: LightCurve) -> Figure:
@@ -196,7 +199,12 @@ def light_curve(theme: Theme, curve: LightCurve) -> Figure:
         if curve.rate is not None and b < len(curve.rate.rate):
             shown = axis(curve.rate.edges)
             ax.stairs(curve.rate.rate[b], shown, color=theme.band(b), lw=1.9, baseline=None, zorder=4)
-            ax.stairs(curve.rate.rate[b], shown, color=theme.band(b), alpha=0.13, fill=True, lw=0, zorder=1)
+            low, high = (None, None) if curve.interval is None else (bound.rate[b] for bound in curve.interval)
+            if high is None:
+                ax.stairs(curve.rate.rate[b], shown, color=theme.band(b), alpha=0.13, fill=True, lw=0, zorder=1)
+            elif curve.interval is not None:
+                edges_of_band = axis(curve.interval[0].edges)
+                ax.stairs(high, edges_of_band, baseline=low, color=theme.band(b), alpha=0.28, fill=True, lw=0, zorder=1)
         _mark_gaps(theme, ax, events, cut)
         drawn = [r.rate[b].max() for r in (curve.rate, curve.truth) if r is not None and b < len(r.rate)]
         highest = max(np.max(level[seen], initial=0.0), 0.0 if np.any(counts) else max(drawn, default=0.0))
@@ -266,7 +274,9 @@ def gain_chart(theme: Theme, bars: Sequence[Bar]) -> Figure:
     return figure
 
 
-def gain_by_group(theme: Theme, groups: Mapping[str, Mapping[str, float]], ours: str) -> Figure:
+def gain_by_group(
+    theme: Theme, groups: Mapping[str, Mapping[str, float]], ours: str, ceiling: str | None = None
+) -> Figure:
     """Held-out gain of each model within groups of detections, such as classes.
 
     Parameters
@@ -277,14 +287,14 @@ def gain_by_group(theme: Theme, groups: Mapping[str, Mapping[str, float]], ours:
         Group → model → bits per photon.
     ours : str
         The model drawn in the accent colour.
+    ceiling : str, optional
+        The true rate's name.
     """
     names = list(groups)
-    models = list(dict.fromkeys(model for values in groups.values() for model in values))
-    styles = dict(
-        zip([m for m in models if m != ours], (("s", theme.muted), ("|", theme.ink), ("x", theme.second)), strict=False)
-    )
-    styles[ours] = ("o", theme.accent)
-    figure = Figure(figsize=(5.9, 0.95 + 0.3 * len(names)))
+    models = _models_of(groups)
+    styles = _styles(theme, models, ours, ceiling)
+    many = len(models) > 4
+    figure = Figure(figsize=(9.6 if many else 5.9, 0.95 + 0.3 * len(names)))
     ax = figure.subplots()
     for y, name in enumerate(names):
         values = list(groups[name].values())
@@ -300,8 +310,58 @@ def gain_by_group(theme: Theme, groups: Mapping[str, Mapping[str, float]], ours:
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("bits per photon")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(models), fontsize=9)
+    figure.legend(loc="outside upper center", ncols=min(len(models), 6 if many else 3), fontsize=9)
     return figure
+
+
+def gain_by_counts(
+    theme: Theme, groups: Mapping[str, Mapping[str, float]], ours: str, ceiling: str | None = None
+) -> Figure:
+    """Held-out gain of each model in bins of counts, from few photons to many; parameters as in `gain_by_group`."""
+    names, models = list(groups), _models_of(groups)
+    styles = _styles(theme, models, ours, ceiling)
+    figure = Figure(figsize=(5.9, 3.9))
+    ax = figure.subplots()
+    for model in models:
+        marker, colour = styles[model]
+        present = [x for x, name in enumerate(names) if model in groups[name]]
+        ax.plot(
+            present,
+            [groups[names[x]][model] for x in present],
+            color=colour,
+            marker="o" if marker == "|" else marker,
+            ms=4 if marker == "|" else 6,
+            lw=2.4 if model == ours else 1.2,
+            ls=(0, (4, 2)) if model == ceiling else "-",
+            label=model,
+            zorder=3 if model == ours else 2,
+        )
+    ax.axhline(0, color=theme.ink, lw=1)
+    ax.set_xticks(range(len(names)), names, color=theme.ink)
+    ax.grid(axis="x", visible=False)
+    ax.set_xlabel("photons of a detection")
+    ax.set_ylabel("bits per photon")
+    figure.legend(loc="outside upper center", ncols=2, fontsize=9)
+    return figure
+
+
+def _models_of(groups: Mapping[str, Mapping[str, float]]) -> list[str]:
+    return list(dict.fromkeys(model for values in groups.values() for model in values))
+
+
+def _styles(theme: Theme, models: Sequence[str], ours: str, ceiling: str | None) -> dict[str, tuple[str, str]]:
+    """Marker and colour of each model; the others' repeat where there are many."""
+    others = (
+        ("s", theme.muted),
+        ("x", theme.second),
+        ("^", theme.bands[1]),
+        ("D", theme.bands[2]),
+        ("v", theme.bands[3]),
+        ("P", theme.classes[1]),
+    )
+    rest = [model for model in models if model not in (ours, ceiling)]
+    styles = {model: others[i % len(others)] for i, model in enumerate(rest)}
+    return styles | {ours: ("o", theme.accent)} | ({ceiling: ("|", theme.ink)} if ceiling is not None else {})
 
 
 def retrieval_curve(theme: Theme, ranks: Mapping[str, NDArray[np.int64]]) -> Figure:
@@ -365,7 +425,7 @@ class Scatter:
 
 def property_scatter(theme: Theme, panels: Sequence[Scatter]) -> Figure:
     """Predicted against true properties of the test sources; on the diagonal they agree."""
-    columns = min(len(panels), 3)
+    columns = 4 if len(panels) == 4 else min(len(panels), 3)
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(3.3 * columns, 3.3 * lines))
     grid = np.atleast_1d(figure.subplots(lines, columns, squeeze=False)).ravel()

@@ -1,6 +1,6 @@
 """From tables in memory to figures: what `metrics.json` holds and the report shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,14 @@ from lexray.evaluation.regression import Neighbours, Probe, nearest_neighbours, 
 MODELS = {
     "constant": "constant rate",
     "bayesian_blocks": "Bayesian Blocks",
+    "kernel": "best fixed kernel",
+    "total_variation": "each source alone (TV)",
     "autodecoder": "autodecoder",
     "true_rate": "true rate (ceiling)",
     "true_rate_with_level": "true rate, its level known too",
 }
+#: What a gain is not compared with as with a baseline.
+_NO_BASELINE = ("constant", "autodecoder", "true_rate", "true_rate_with_level")
 #: Figures that a job's end prints; all of them are in metrics.json.
 HEADLINES = (
     "heldout_gain.autodecoder",
@@ -102,11 +106,23 @@ GAIN, RETRIEVAL, PROBES, CLASSES = (
 )
 
 
-def measure_gain(found: Findings, scores: Sequence[Score], seed: int) -> None:
-    """Held-out gain of every model over the detections that it has a rate for.
+def measure_gain(found: Findings, scores: Sequence[Score], seed: int, models: Mapping[str, str] | None = None) -> None:
+    """Held-out gain of every model over the detections that it has a rate for, and what the autodecoder adds to each.
 
     The share of the ceiling is taken over the detections with a known true rate alone, for both.
+
+    Parameters
+    ----------
+    found : Findings
+        Takes metrics and rows.
+    scores : sequence of Score
+        Of the test detections.
+    seed : int
+        Of the bootstrap.
+    models : mapping, optional
+        Name to what is said to a person, by default `MODELS`.
     """
+    models = MODELS if models is None else models
     if not scores:
         found.left_out.append("held-out gain: no detection of a test source has photons")
         return
@@ -116,7 +132,7 @@ def measure_gain(found: Findings, scores: Sequence[Score], seed: int) -> None:
         "heldout_gain.n_held_out_photons": sum(s.n_held for s in scores),
         "heldout_gain.constant": 0.0,
     }
-    for model, name in MODELS.items():
+    for model, name in models.items():
         mine = [s for s in scores if model in s.log_likelihood]
         if model == "constant" or not mine:
             continue
@@ -125,30 +141,48 @@ def measure_gain(found: Findings, scores: Sequence[Score], seed: int) -> None:
         found.metrics |= {f"heldout_gain.{model}_high": high}
         row = Row(name, value, low, high, 0.0, "constant rate", len(mine), "bits", strong=model == "autodecoder")
         found.add(GAIN, row)
-    both = [s for s in scores if {"bayesian_blocks", "autodecoder"} <= set(s.log_likelihood)]
-    if both:
-        value, low, high = _gain(both, "autodecoder", seed, "bayesian_blocks")
-        name = "heldout_gain.autodecoder_over_bayesian_blocks"
+    baselines = {name: said for name, said in models.items() if name not in _NO_BASELINE}
+    for model, said in baselines.items():
+        both = [s for s in scores if {model, "autodecoder"} <= set(s.log_likelihood)]
+        if not both:
+            continue
+        value, low, high = _gain(both, "autodecoder", seed, model)
+        name = f"heldout_gain.autodecoder_over_{model}"
         found.metrics |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        words = "autodecoder less Bayesian Blocks, source by source"
+        words = f"autodecoder less {said}, source by source"
         found.add(GAIN, Row(words, value, low, high, 0.0, "no difference", len(both), "bits"))
     known = [s for s in scores if {"true_rate", "autodecoder"} <= set(s.log_likelihood)]
-    if known and (ceiling := _gain(known, "true_rate", seed)[0]) > 0:
-        for model in ("autodecoder", "bayesian_blocks"):
-            found.metrics[f"heldout_gain.{model}_share_of_ceiling"] = _gain(known, model, seed)[0] / ceiling
+    if known and (ceiling := _value(known, "true_rate")) > 0:
+        for model in ("autodecoder", *baselines):
+            if all(model in s.log_likelihood for s in known):
+                found.metrics[f"heldout_gain.{model}_share_of_ceiling"] = _value(known, model) / ceiling
 
 
-def gains_by_class(scores: Sequence[Score], class_of: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Held-out gain in bits per photon: class → the model's name for a person → gain."""
-    groups: dict[str, dict[str, float]] = {}
-    for name in dict.fromkeys(class_of[s.source_id] for s in scores if s.source_id in class_of):
-        mine = [s for s in scores if class_of.get(s.source_id) == name]
-        groups[name] = {
-            said: _value(with_it, model)
-            for model, said in MODELS.items()
+def gains_by_group(
+    scores: Sequence[Score], group_of: Mapping[str, str], models: Mapping[str, str] | None = None
+) -> dict[str, dict[str, float]]:
+    """Held-out gain in bits per photon: group → model's name → gain.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+    group_of : mapping
+        Detection → group; detections that it lacks are left out.
+    models : mapping, optional
+        As for `measure_gain`.
+    """
+    members: dict[str, list[Score]] = {}
+    for s in scores:
+        if s.detection_id in group_of:
+            members.setdefault(group_of[s.detection_id], []).append(s)
+    return {
+        group: {
+            model: _value(with_it, model)
+            for model in (MODELS if models is None else models)
             if model != "constant" and (with_it := [s for s in mine if model in s.log_likelihood])
         }
-    return groups
+        for group, mine in members.items()
+    }
 
 
 def _value(scores: Sequence[Score], model: str, against: str = "constant") -> float:
@@ -231,9 +265,15 @@ class Representation:
 
 
 def measure_properties(
-    found: Findings, representations: Sequence[Representation], labels: Mapping[str, Mapping[str, Any]], seed: int
+    found: Findings,
+    representations: Sequence[Representation],
+    labels: Mapping[str, Mapping[str, Any]],
+    seed: int,
+    properties: Mapping[str, str] = PROPERTIES,
+    strong: str = "aligned",
+    forests: Collection[str] = ("rms",),
 ) -> dict[tuple[str, str], Probe]:
-    """R² of hardness and variability from each representation: ridge, and for variability a random forest too.
+    """R² of properties from each representation: ridge, and for variability a random forest too.
 
     Parameters
     ----------
@@ -245,6 +285,12 @@ def measure_properties(
         Source → column → value.
     seed : int
         Of the forest and the bootstrap.
+    properties : mapping
+        Column → what is said to a person.
+    strong : str
+        The representation whose rows stand out.
+    forests : collection of str
+        Columns that are also read off with a random forest.
 
     Returns
     -------
@@ -253,13 +299,13 @@ def measure_properties(
     """
     best: dict[tuple[str, str], Probe] = {}
     present = {name for values in labels.values() for name in values}
-    for column, said in PROPERTIES.items():
+    for column, said in properties.items():
         if column not in present:
             found.left_out.append(f"R² of {said}: the labels have no column '{column}'")
             continue
         for item in representations:
             y = np.array([_number(labels.get(source, {}).get(column)) for source in item.source_ids])
-            for method in ("ridge", "forest") if column == "rms" else ("ridge",):
+            for method in ("ridge", "forest") if column in forests else ("ridge",):
                 result = probe(item.rows, y, item.splits, method, seed)
                 if result is None:
                     continue
@@ -275,7 +321,7 @@ def measure_properties(
                     beside_name="the mean",
                     n=len(result.truth),
                     unit="R²",
-                    strong=item.key == "aligned" and method == "ridge",
+                    strong=item.key == strong and method == "ridge",
                 )
                 found.add(PROBES, row)
                 if (column, item.key) not in best or result.r2 > best[column, item.key].r2:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from lexray.evaluation import figures, space
 from lexray.evaluation.figures import Bar, LightCurve, Scatter
-from lexray.evaluation.findings import MODELS, PROPERTIES, Findings, gains_by_class
+from lexray.evaluation.findings import MODELS, PROPERTIES, Findings, gains_by_group
+from lexray.evaluation.groups import COUNT_EDGES, count_bins
 from lexray.evaluation.heldout import Score, gain
 from lexray.evaluation.inputs import Pairs
 from lexray.evaluation.regression import Neighbours, Probe
@@ -22,9 +23,29 @@ _GROUP_FROM = 3
 
 
 def gain_pictures(
-    folder: Path, found: Findings, scores: Sequence[Score], class_of: Mapping[str, str]
+    folder: Path,
+    found: Findings,
+    scores: Sequence[Score],
+    class_of: Mapping[str, str],
+    models: Mapping[str, str] = MODELS,
+    grouped_by: str = "class",
 ) -> dict[str, Picture]:
-    """The gain of every model, and by class where classes are known."""
+    """The gain of every model, and by class where classes are known.
+
+    Parameters
+    ----------
+    folder : Path
+        Where pictures go.
+    found : Findings
+        What `findings.measure_gain` measured.
+    scores : sequence of Score
+    class_of : mapping
+        Source → class, or another word for what is known of it.
+    models : mapping
+        As for `findings.measure_gain`.
+    grouped_by : str
+        What `class_of` says.
+    """
     kinds = {"autodecoder": "ours", "true_rate": "ceiling"}
     m = found.metrics
     bars = [Bar(MODELS["constant"], 0.0, 0.0, 0.0, "baseline")] + [
@@ -35,7 +56,7 @@ def gain_pictures(
             m[f"heldout_gain.{k}_high"],
             kinds.get(k, "baseline"),
         )
-        for k, said in MODELS.items()
+        for k, said in models.items()
         if k not in ("constant", "true_rate_with_level") and f"heldout_gain.{k}" in m
     ]
     if len(bars) == 1:
@@ -55,25 +76,61 @@ def gain_pictures(
         name: sum(class_of.get(s.source_id) == name for s in scores)
         for name in figures.class_order([*class_of.values()])
     }
-    groups = gains_by_class([s for s in scores if sizes.get(class_of.get(s.source_id, ""), 0) >= _GROUP_FROM], class_of)
-    shown = {
-        f"{name} ({sizes[name]})": {k: v for k, v in groups[name].items() if k != MODELS["true_rate_with_level"]}
-        for name in sizes
-        if groups.get(name)
+    group_of = {
+        s.detection_id: name for s in scores if sizes.get(name := class_of.get(s.source_id, ""), 0) >= _GROUP_FROM
     }
+    groups = gains_by_group(scores, group_of, models)
+    shown = {f"{name} ({sizes[name]})": _said(groups[name], models) for name in sizes if groups.get(name)}
     if len(shown) > 1:
         made["gain_by_class"] = Picture(
             figures.draw(
                 folder,
                 "heldout_gain_by_class",
-                partial(figures.gain_by_group, groups=shown, ours=MODELS["autodecoder"]),
+                partial(
+                    figures.gain_by_group, groups=shown, ours=models["autodecoder"], ceiling=models.get("true_rate")
+                ),
             ),
-            "The same, by class",
-            "One line a class, with its number of test detections. Where all marks crowd at zero there is no "
+            f"The same, by {grouped_by}",
+            f"One line a {grouped_by}, with its number of test detections. Where all marks crowd at zero there is no "
             "variability to be found; left of zero a method sees structure in noise.",
-            "Dot plot of held-out gain by class",
+            f"Dot plot of held-out gain by {grouped_by}",
         )
     return made
+
+
+def _said(gains: Mapping[str, float], models: Mapping[str, str]) -> dict[str, float]:
+    """Gains by the models' names for a person, of all but the one that knows more than a shape."""
+    return {models[k]: v for k, v in gains.items() if k != "true_rate_with_level"}
+
+
+def counts_picture(
+    folder: Path, scores: Sequence[Score], models: Mapping[str, str] = MODELS
+) -> tuple[dict[str, Picture], dict[str, dict[str, float]]]:
+    """The gain of every model against a detection's number of photons, and the figures: bin → model → gain."""
+    names = list(COUNT_EDGES)
+    bins = {s.detection_id: names[b] for s, b in zip(scores, count_bins([s.n_events for s in scores]), strict=True)}
+    found = gains_by_group(scores, bins, models)
+    groups = {name: found[name] for name in names if name in found}
+    if len(groups) < 2:
+        return {}, groups
+    shown = {
+        f"{_said_bin(name)}\n({sum(b == name for b in bins.values())})": _said(gains, models)
+        for name, gains in groups.items()
+    }
+    draw = partial(figures.gain_by_counts, groups=shown, ours=models["autodecoder"], ceiling=models.get("true_rate"))
+    picture = Picture(
+        figures.draw(folder, "heldout_gain_by_counts", draw),
+        "The same, by counts",
+        "Detections with few photons to the left, in brackets how many of the test have so many. A method that has "
+        "learned what sources do gains where a detection alone says little.",
+        "Line chart of held-out gain against the number of photons",
+    )
+    return {"gain_by_counts": picture}, groups
+
+
+def _said_bin(name: str) -> str:
+    low, high = COUNT_EDGES[name]
+    return f"< {high:,}" if not low else f"≥ {low:,}" if high is None else f"{low:,}–{high:,}"
 
 
 def chosen_detections(scores: Sequence[Score]) -> dict[str, tuple[Score, float]]:
@@ -103,7 +160,8 @@ def light_curve_picture(
         parts.append(f"gain {gained:+.3f} bits per photon".replace("-", "−"))
     lines = "Points: counts in bins, with √n bars."
     if curve.rate is not None:
-        lines += " Line: the reconstructed rate, fitted to all photons."
+        lines += " Line: the reconstructed rate, fitted to all photons"
+        lines += "." if curve.interval is None else "; tinted: where it lies with a probability of 68 %."
     if curve.truth is not None:
         lines += " Dashed: the true rate."
     if len(e.gti) > 1 and e.gti.ontime >= e.duration / 3:
@@ -159,21 +217,37 @@ def probe_pictures(
             else f"Rows are true classes, columns the vote of the {found.k} nearest training sources in the {key}.",
             f"Confusion matrix, accuracy {found.accuracy:.2f}",
         )
+    said = (
+        "Each point is a test source; on the dashed line the prediction is right. Predicted from the aligned X-ray "
+        "embeddings by the better of the table's methods."
+    )
+    return made | properties_picture(folder, probes, ("aligned", "latents"), PROPERTIES, said)
+
+
+def properties_picture(
+    folder: Path,
+    probes: Mapping[tuple[str, str], Probe],
+    representations: Sequence[str],
+    properties: Mapping[str, str],
+    caption: str,
+) -> dict[str, Picture]:
+    """Predicted against true properties, each from the first of `representations` that it was read off."""
     panels = [
         Scatter(said, probes[column, key].truth, probes[column, key].predicted, probes[column, key].r2)
-        for column, said in PROPERTIES.items()
-        for key in [next((k for k in ("aligned", "latents") if (column, k) in probes), "")]
+        for column, said in properties.items()
+        for key in [next((k for k in representations if (column, k) in probes), "")]
         if key
     ]
-    if panels:
-        made["properties"] = Picture(
+    if not panels:
+        return {}
+    return {
+        "properties": Picture(
             figures.draw(folder, "properties", partial(figures.property_scatter, panels=panels)),
-            "Properties read off the embeddings",
-            "Each point is a test source; on the dashed line the prediction is right. Predicted from the aligned X-ray "
-            "embeddings by the better of the table's methods.",
+            "Properties read off the representations",
+            caption,
             "Scatter plots of predicted against true " + ", ".join(panel.title for panel in panels),
         )
-    return made
+    }
 
 
 def examples(

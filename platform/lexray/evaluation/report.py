@@ -10,12 +10,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from lexray import __version__, storage
 from lexray.evaluation.figures import CLASSES, DARK, LIGHT
 from lexray.evaluation.findings import Findings, Row
+from lexray.tracking import Run
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,16 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """A table of detections with a section of its own; cells are printed as they are."""
+
+    title: str
+    intro: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class Page:
     """All that the page shows; pictures are taken from `folder`."""
 
@@ -98,6 +110,9 @@ class Page:
     light_curves: Sequence[Picture]
     examples: Sequence[Example]
     caveats: Sequence[str]
+    job: str = "evaluate"
+    title: str = "What the light and the words say of the same sources"
+    anomalies: Listing | None = None
 
 
 def lineage(paths: Sequence[str]) -> list[Step]:
@@ -130,7 +145,7 @@ def lineage(paths: Sequence[str]) -> list[Step]:
 
 
 def tiles(metrics: Mapping[str, float]) -> list[Tile]:
-    """The four headline figures, as far as they were measured."""
+    """The headline figures, as far as they were measured, four of them."""
     found: list[Tile] = []
     ours = metrics.get("heldout_gain.autodecoder")
     blocks = metrics.get("heldout_gain.bayesian_blocks", 0.0)
@@ -156,6 +171,17 @@ def tiles(metrics: Mapping[str, float]) -> list[Tile]:
         if r2 is not None:
             found.append(_tile(words, f"{r2:.2f}", "R² from the aligned embedding", r2, 1.0, 0.0, "the mean 0"))
             break
+    alone = metrics.get("heldout_gain.total_variation")
+    if ours is not None and alone is not None:
+        more = metrics["heldout_gain.autodecoder_over_total_variation"]
+        note = "bits per photon more than a penalised fit of each source alone"
+        name = f"each source alone {alone:.3f}"
+        found.append(_tile("Learned from others", f"{more:+.3f}".replace("-", "−"), note, ours, top, alone, name))
+    for column, words in (("hr_hs", "Hardness"), ("rms", "Variability"), ("variability_odds", "Variability odds")):
+        both = [metrics.get(f"regression.{column}.latents.{method}.r2") for method in ("ridge", "forest")]
+        if len(found) < 4 and (known := [r2 for r2 in both if r2 is not None]):
+            r2 = max(known)
+            found.append(_tile(words, f"{r2:.2f}", "R² from the representation", r2, 1.0, 0.0, "the mean 0"))
     return found
 
 
@@ -217,6 +243,18 @@ def render(page: Page) -> str:
         class_colours=colours,
         config_json=json.dumps(page.config, indent=1, ensure_ascii=False),
     )
+
+
+def write_report(page: Page, out: str, run: Run) -> None:
+    """Write `report.html`, `metrics.json` and the pictures to `out`, and log all of them to MLflow."""
+    metrics = page.findings.metrics
+    (page.folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
+    (page.folder / "report.html").write_text(render(page), encoding="utf-8")
+    run.metrics(metrics)
+    run.artifact(page.folder)
+    system, root = storage.filesystem(out)
+    system.create_dir(root, recursive=True)
+    pyarrow.fs.copy_files(str(page.folder), root, pyarrow.fs.LocalFileSystem(), system)
 
 
 def _embed(path: Path) -> str:

@@ -1,56 +1,95 @@
-"""Scoring of one part of an events table: what each worker of `evaluate` does.
+"""Scoring of an events table, part by part on Ray.
 
 Imports little on purpose: each worker process pays for what this module imports.
 """
 
-from collections.abc import Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 
+import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 
 from lexray import storage
-from lexray.autodecoding import load_autodecoder
+from lexray.autodecoding import Autodecoder, load_autodecoder
+from lexray.config import resolve_path
 from lexray.evaluation.baselines import bayesian_blocks, constant
 from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, score_models
 from lexray.evaluation.tables import read_rates
 from lexray.events.eventlist import EventList, from_table
+from lexray.progress import Progress
 
 
-def score_part(
-    events: str, part: int, sources: Collection[str], autodecoder: str | None, true_rates: str | None, seed: int
+def score_sources(
+    events: str,
+    sources: Collection[str],
+    models: Mapping[str, RateModel],
+    true_rates: str | None,
+    seed: int,
+    progress: Progress,
 ) -> list[Score]:
-    """Held-out likelihoods of every model for the detections of `sources` in one part.
+    """Held-out likelihoods of every model over `sources`, one Ray task a part of the events table.
 
     Parameters
     ----------
     events : str
         Table.
-    part : int
-        Which part of it.
     sources : collection of str
         Those to score: the test sources.
-    autodecoder : str or None
-        Folder of a trained autodecoder.
+    models : mapping
+        Name to model, beside those that `score_part` always has; they are sent to the workers.
     true_rates : str or None
         Rates that a simulator drew the photons from.
     seed : int
         Of the thinning.
+    progress : Progress
+        Counts detections.
     """
-    wanted = (pc.field("part") == part) & pc.field("source_id").isin(list(sources))
+    rows = storage.read(events, ["source_id"])["source_id"].to_pylist()
+    wanted, sent = ray.put(sorted(sources)), ray.put(dict(models))
+    score = ray.remote(score_part)
+    # Workers run in folders of their own.
+    table, truth = resolve_path(events), None if true_rates is None else resolve_path(true_rates)
+    waiting = [score.remote(table, part, wanted, sent, truth, seed) for part in storage.part_files(events)]
+    scores: list[Score] = []
+    with progress.task("detections scored", total=sum(source in sources for source in rows)) as task:
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            for part in ray.get(done):
+                scores += part
+                task.advance(len(part))
+    return sorted(scores, key=lambda score: score.detection_id)
+
+
+def score_part(
+    events: str,
+    part: int,
+    sources: Collection[str],
+    models: Mapping[str, RateModel],
+    true_rates: str | None,
+    seed: int,
+) -> list[Score]:
+    """Held-out likelihoods for the detections of `sources` in one part; parameters as in `score_sources`.
+
+    A constant rate, Bayesian Blocks and the true rate are always among the models.
+    """
+    wanted = (pc.field("part") == part) & pc.field("source_id").isin(pa.array(sources, pa.string()))
     detections = [e for e in from_table(storage.dataset(events).to_table(filter=wanted)) if len(e)]
     if not detections:
         return []
     truth = read_rates(true_rates, detections)
-    models: dict[str, RateModel] = {
+    always: dict[str, RateModel] = {
         "constant": lambda fits: [constant(fit) for fit in fits],
         "bayesian_blocks": lambda fits: [bayesian_blocks(fit) for fit in fits],
         "true_rate": lambda fits: [truth.get(fit.detection_id) for fit in fits],
     }
-    if autodecoder is not None:
-        models["autodecoder"] = partial(reconstruct, autodecoder)
-    return score_models(detections, models, {"true_rate_with_level": models["true_rate"]}, seed)
+    return score_models(detections, {**always, **models}, {"true_rate_with_level": always["true_rate"]}, seed)
 
 
 def reconstruct(autodecoder: str, events: Sequence[EventList]) -> list[PiecewiseRate]:
+    """Rates that the autodecoder in a folder fits to event lists."""
+    return rates_of(load_autodecoder(autodecoder), events)
+
+
+def rates_of(model: Autodecoder, events: Sequence[EventList]) -> list[PiecewiseRate]:
     """Rates that an autodecoder fits to event lists."""
-    return [PiecewiseRate(edges, rate) for edges, rate in load_autodecoder(autodecoder).rates(events)]
+    return [PiecewiseRate(edges, rate) for edges, rate in model.rates(events)]

@@ -13,6 +13,7 @@ from lexray.evaluation.figures import LightCurve
 from lexray.evaluation.findings import Findings
 from lexray.evaluation.heldout import PiecewiseRate, Score
 from lexray.evaluation.inputs import Known
+from lexray.evaluation.intervals import RateInterval
 from lexray.evaluation.report import Example, Picture, Step
 from lexray.evaluation.tables import read_detections, read_rates
 from lexray.events.eventlist import EventList
@@ -70,6 +71,7 @@ def light_section(
     true_rates: str | None,
     reconstruct: Callable[[Sequence[EventList]], Sequence[PiecewiseRate]] | None,
     progress: Progress,
+    bound: Callable[[Sequence[EventList]], Sequence[RateInterval] | None] | None = None,
 ) -> list[Picture]:
     """Light curves of the best, the median and the worst of the test, and of real files wherever they fall.
 
@@ -87,13 +89,19 @@ def light_section(
         Gives the rates that `rates` lacks.
     progress : Progress
         Counts the light curves.
+    bound : callable, optional
+        Gives the rates' 68 % intervals, or None.
     """
     chosen = pictures.chosen_detections(scores)
     names: dict[str, tuple[str, float | None]] = {
         score.detection_id: (f"{name.capitalize()} of the test", gained) for name, (score, gained) in chosen.items()
     }
     table = storage.read(events, ["detection_id", "source_id", "mission", "flags"], order="detection_id")
-    real = [row for row in table.to_pylist() if row["mission"] != "chandra" or "whole_field" in (row["flags"] or [])]
+    real = [
+        row
+        for row in table.to_pylist()
+        if row["mission"] not in ("chandra", "") or "whole_field" in (row["flags"] or [])
+    ]
     for row in real[:_MAX_REAL]:
         names.setdefault(row["detection_id"], (f"A real file ({known.splits[row['source_id']]})", None))
     shown = read_detections(events, list(names))
@@ -101,11 +109,13 @@ def light_section(
     left = [e for e in shown if e.detection_id not in found]
     if reconstruct is not None and left:
         found |= {e.detection_id: rate for e, rate in zip(left, reconstruct(left), strict=True)}
+    intervals = bound(shown) if bound is not None and shown else None
+    bounds: Sequence[RateInterval | None] = intervals or [None] * len(shown)
     made = []
     with progress.task("light curves", total=len(shown)) as task:
         for i, e in enumerate(shown):
             why, gained = names[e.detection_id]
-            curve = LightCurve(e, found.get(e.detection_id), truth.get(e.detection_id))
+            curve = LightCurve(e, found.get(e.detection_id), truth.get(e.detection_id), bounds[i])
             kind = known.class_of.get(e.source_id, "")
             made.append(pictures.light_curve_picture(folder, f"lightcurve-{i + 1}", curve, why, kind, gained))
             task.advance()

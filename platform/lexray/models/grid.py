@@ -51,10 +51,40 @@ class GridDecoder(nn.Module):
             Log-shape of each band minus that mean.
         """
         coefficients = self.coefficients(self.body(latent)).unflatten(1, (1 + self.n_bands, len(self.basis)))
-        curves = coefficients @ self.basis
-        shared, bands = curves[:, 0], 0.3 * curves[:, 1:]
-        offset = bands.mean(1)
-        return shared + offset, bands - offset[:, None]
+        return _mean_and_deviation(coefficients @ self.basis)
+
+
+class FreeCurves(nn.Module):
+    """A decoder that has learnt nothing: its latent is the coefficients that `GridDecoder` would write.
+
+    Fitted under the same penalties, it is what those alone make of a single detection.
+
+    Parameters
+    ----------
+    n_bands : int
+        B.
+    n_knots : int
+        K, a power of two, at least 4.
+    """
+
+    basis: Tensor
+
+    def __init__(self, n_bands: int = 3, n_knots: int = 256) -> None:
+        super().__init__()
+        self.n_bands, self.n_knots = n_bands, n_knots
+        self.register_buffer("basis", multiscale_hats(n_knots), persistent=False)
+        self.latent_dim = (1 + n_bands) * len(self.basis)
+
+    def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """As `GridDecoder.forward`."""
+        return _mean_and_deviation(latent.reshape(len(latent), 1 + self.n_bands, -1) @ self.basis)
+
+
+def _mean_and_deviation(curves: Tensor) -> tuple[Tensor, Tensor]:
+    """From a shared curve and one a band, f[N, 1 + B, K], to their mean over the bands and the deviations from it."""
+    shared, bands = curves[:, 0], 0.3 * curves[:, 1:]
+    offset = bands.mean(1)
+    return shared + offset, bands - offset[:, None]
 
 
 def multiscale_hats(n_knots: int) -> Tensor:

@@ -1,23 +1,75 @@
-r"""Likelihood of an inhomogeneous Poisson process whose log-rate is linear between knots.
+r"""Likelihood of an inhomogeneous Poisson process in several bands, seen during good time only.
 
 A detection observed during its good time :math:`G` with photons :math:`(t_j, b_j)` and rates :math:`\lambda_b(t)` has
 
 .. math:: \log L = \sum_j \log\lambda_{b_j}(t_j) - \sum_b \int_G \lambda_b(t)\,dt .
 
-With :math:`\log\lambda_b(t) = \sum_k u_{bk} h_k(t)` over hat functions :math:`h_k` at K equidistant knots, the first
-sum is :math:`\sum_{bk} W_{bk} u_{bk}` with :math:`W_{bk} = \sum_{j: b_j = b} h_k(t_j)`, exactly: the photons of a
-detection enter only through `hat_counts`, once. The integral is closed in each cell between two knots. Time is scaled
-by each detection's duration, so that the knots lie at 0, 1/(K − 1) … 1.
+It comes in three forms:
+
+- *unbinned*, `log_likelihood_events`: log-rates at the photons, and the integral however it was done;
+- *on cells*, `log_likelihood_cells`: a rate that is constant within each cell, of which counts and exposure are enough;
+- *on knots*, `log_likelihood`: a log-rate that is linear between K equidistant knots. With
+  :math:`\log\lambda_b(t) = \sum_k u_{bk} h_k(t)` over hat functions :math:`h_k`, the first sum is
+  :math:`\sum_{bk} W_{bk} u_{bk}` with :math:`W_{bk} = \sum_{j: b_j = b} h_k(t_j)`, exactly: the photons of a detection
+  enter only through `hat_counts`, once. The integral is closed in each cell between two knots. Time is scaled by each
+  detection's duration, so that the knots lie at 0, 1/(K − 1) … 1.
+
+Where a background region was seen beside the source, during the same good time and so with the same live fraction, the
+two are one likelihood: the source's region sees :math:`s + b/r`, the background's sees :math:`b`, with
+:math:`r` the ratio of their areas × exposures (`BackgroundPhotons.scale`),
+
+.. math:: \log L = \sum_{src} \log(s + b/r) - \int_G (s + b/r)\,dt + \sum_{bkg} \log b - \int_G b\,dt
+
+(`joint_log_likelihood_events`). On knots, :math:`b` is estimated first (`lexray.models.background`) and then held:
+`Cells.background`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lexray.models.photons import Photons
+from lexray.models.photons import Photons, owner
+
+#: Shape of the Gamma prior of a band's counts: Jeffreys'.
+PRIOR_COUNTS = 0.5
+#: Share of that prior which is the source's own where there is a background.
+_OWN_SHARE = 0.1
+_NEWTON_STEPS = 10
+# A floor where a logarithm would be infinite: a photon in a cell without good time, by rounding.
+_TINY = 1e-20
+
+
+@dataclass(frozen=True)
+class CellBackground:
+    """Photons and expected background by cell of those M of N detections whose background is known.
+
+    Attributes
+    ----------
+    rows : i8[M]
+        Which of the N detections, in increasing order.
+    counts : f4[M, B, K − 1]
+        Photons of the source's region.
+    expected : f4[M, B, K − 1]
+        Background photons expected among them.
+    """
+
+    rows: Tensor
+    counts: Tensor
+    expected: Tensor
+
+    def select(self, rows: Tensor, n: int) -> CellBackground | None:
+        """Of the detections `rows` of N; None where none of them has a known background."""
+        place = torch.full((n,), -1, dtype=torch.int64)
+        place[self.rows] = torch.arange(len(self.rows))
+        mine = place[rows]
+        known = mine >= 0
+        if not known.any():
+            return None
+        return CellBackground(known.nonzero()[:, 0], self.counts[mine[known]], self.expected[mine[known]])
 
 
 @dataclass(frozen=True)
@@ -32,11 +84,17 @@ class Cells:
         Good time in each cell, as a share of the detection's duration.
     centre : f4[N, K − 1]
         Mean position of that good time within the cell, 0 … 1.
+    background : CellBackground, optional
+        Of the detections whose background is known. The likelihood of these is that of a rate constant in each cell.
     """
 
     hat_counts: Tensor
     exposure: Tensor
     centre: Tensor
+    background: CellBackground | None = None
+
+    def __len__(self) -> int:
+        return len(self.hat_counts)
 
     @property
     def counts(self) -> Tensor:
@@ -45,7 +103,37 @@ class Cells:
 
     def select(self, rows: Tensor) -> Cells:
         """The detections `rows`."""
-        return Cells(self.hat_counts[rows], self.exposure[rows], self.centre[rows])
+        background = None if self.background is None else self.background.select(rows, len(self))
+        return Cells(self.hat_counts[rows], self.exposure[rows], self.centre[rows], background)
+
+    def to(self, device: torch.device | str) -> Cells:
+        """On `device`; to be selected from on the CPU only."""
+        known = self.background
+        if known is not None:
+            known = CellBackground(known.rows.to(device), known.counts.to(device), known.expected.to(device))
+        return Cells(self.hat_counts.to(device), self.exposure.to(device), self.centre.to(device), known)
+
+    @staticmethod
+    def concatenate(several: Sequence[Cells]) -> Cells:
+        """All detections behind one another."""
+        known = []
+        first = 0
+        for one in several:
+            if one.background is not None:
+                known.append(replace(one.background, rows=one.background.rows + first))
+            first += len(one)
+        return Cells(
+            torch.cat([c.hat_counts for c in several]),
+            torch.cat([c.exposure for c in several]),
+            torch.cat([c.centre for c in several]),
+            CellBackground(
+                torch.cat([b.rows for b in known]),
+                torch.cat([b.counts for b in known]),
+                torch.cat([b.expected for b in known]),
+            )
+            if known
+            else None,
+        )
 
 
 def cells(photons: Photons, n_knots: int) -> Cells:
@@ -88,8 +176,31 @@ def _good_time(photons: Photons, duration: Tensor, n_knots: int) -> tuple[Tensor
     return amount.clamp(min=0.0).float(), centre.float()
 
 
+def cell_counts(photons: Photons, n_cells: int) -> Tensor:
+    """Photons of each detection and band in equal cells from its start to its last good time, f4[N, B, n_cells]."""
+    return _counts_in_cells(photons.time, photons.band, photons.owner, photons.duration, photons.n_bands, n_cells)
+
+
+def background_counts(photons: Photons, n_cells: int) -> Tensor:
+    """As `cell_counts`, of the photons of the background regions."""
+    b = photons.background
+    return _counts_in_cells(b.time, b.band, b.owner, photons.duration, photons.n_bands, n_cells)
+
+
+def _counts_in_cells(time: Tensor, band: Tensor, owner: Tensor, duration: Tensor, n_bands: int, n_cells: int) -> Tensor:
+    n = len(duration)
+    cell = (time / duration[owner] * n_cells).long().clamp(0, n_cells - 1)
+    slot = (owner * n_bands + band) * n_cells + cell
+    return torch.bincount(slot, minlength=n * n_bands * n_cells).reshape(n, n_bands, n_cells).float()
+
+
 def log_integral(log_rate: Tensor, exposure: Tensor, centre: Tensor) -> Tensor:
-    r"""Log of the integral of a rate over good time.
+    """Log of the integral of a rate over good time: the sum of `cell_log_integrals`, f[N, B]."""
+    return torch.logsumexp(cell_log_integrals(log_rate, exposure, centre), dim=-1)
+
+
+def cell_log_integrals(log_rate: Tensor, exposure: Tensor, centre: Tensor) -> Tensor:
+    r"""Log of the integral of a rate over the good time of each cell.
 
     Parameters
     ----------
@@ -100,7 +211,8 @@ def log_integral(log_rate: Tensor, exposure: Tensor, centre: Tensor) -> Tensor:
 
     Returns
     -------
-    f[N, B]
+    f[N, B, K − 1]
+        −∞ where there is no good time.
 
     Notes
     -----
@@ -112,7 +224,7 @@ def log_integral(log_rate: Tensor, exposure: Tensor, centre: Tensor) -> Tensor:
     at_centre = log_rate[..., :-1] + rise * centre[:, None, :]
     n_cells = exposure.shape[-1]
     s = rise * (exposure * n_cells / 2)[:, None, :]
-    return torch.logsumexp(at_centre + _log_sinhc(s) + exposure.log()[:, None, :], dim=-1)
+    return at_centre + _log_sinhc(s) + exposure.log()[:, None, :]
 
 
 def _log_sinhc(s: Tensor) -> Tensor:
@@ -124,13 +236,95 @@ def _log_sinhc(s: Tensor) -> Tensor:
     return torch.where(small, series, exact)
 
 
+def log_likelihood_events(log_rate: Tensor, offsets: Tensor, integral: Tensor) -> Tensor:
+    """Unbinned log-likelihood of each detection.
+
+    Parameters
+    ----------
+    log_rate : f[P]
+        At each photon, in its band; in log(ct/s).
+    offsets : i8[N + 1]
+        Photons ``offsets[i]:offsets[i + 1]`` belong to detection i.
+    integral : f[N, B]
+        Of each band's rate over good time, in counts: in closed form or by any quadrature.
+
+    Returns
+    -------
+    f[N]
+        In nats.
+    """
+    return _sum_by_owner(log_rate, offsets) - integral.sum(-1)
+
+
+def joint_log_likelihood_events(
+    source: Tensor,
+    background: Tensor,
+    offsets: Tensor,
+    background_alone: Tensor,
+    background_offsets: Tensor,
+    source_integral: Tensor,
+    background_integral: Tensor,
+    scale: Tensor,
+) -> Tensor:
+    """Unbinned log-likelihood of a source's region and its background's, seen during the same good time.
+
+    Parameters
+    ----------
+    source, background : f[P]
+        Log-rates of the source, and of the background in its own region, at each photon of the source's region.
+    offsets : i8[N + 1]
+    background_alone : f[Q]
+        Log-rate of the background at each photon of its own region.
+    background_offsets : i8[N + 1]
+    source_integral, background_integral : f[N, B]
+        Of both rates over good time, in counts.
+    scale : f[N]
+        The background region's area × exposure over the source's.
+
+    Returns
+    -------
+    f[N]
+        In nats.
+    """
+    behind = background - scale.log()[owner(offsets)]
+    at_source = torch.logaddexp(source, behind)
+    in_source = log_likelihood_events(at_source, offsets, source_integral + background_integral / scale[:, None])
+    return in_source + log_likelihood_events(background_alone, background_offsets, background_integral)
+
+
+def _sum_by_owner(values: Tensor, offsets: Tensor) -> Tensor:
+    return values.new_zeros(len(offsets) - 1).index_add(0, owner(offsets), values)
+
+
+def log_likelihood_cells(log_rate: Tensor, counts: Tensor, exposure: Tensor) -> Tensor:
+    """Log-likelihood of each detection under a rate that is constant within cells.
+
+    Parameters
+    ----------
+    log_rate : f[N, B, C]
+        In log(ct/s).
+    counts : f[N, B, C]
+        Photons.
+    exposure : f[N, C]
+        Good time in seconds. A cell without any is not looked at.
+
+    Returns
+    -------
+    f[N]
+        In nats.
+    """
+    seen = (exposure > 0)[:, None, :]
+    log_rate = torch.where(seen, log_rate, 0.0)
+    return (counts * seen * log_rate - exposure[:, None, :] * log_rate.exp()).sum((-1, -2))
+
+
 def log_likelihood(log_rate: Tensor, data: Cells) -> Tensor:
     """Poisson process log-likelihood of each detection.
 
     Parameters
     ----------
     log_rate : f[N, B, K]
-        Per unit of scaled time; subtract ``log(duration)`` from it for counts/s.
+        Of the source, per unit of scaled time; subtract ``log(duration)`` from it for counts/s.
     data : Cells
 
     Returns
@@ -139,7 +333,8 @@ def log_likelihood(log_rate: Tensor, data: Cells) -> Tensor:
         In nats.
     """
     events = (data.hat_counts * log_rate).sum((-1, -2))
-    return events - log_integral(log_rate, data.exposure, data.centre).exp().sum(-1)
+    alone = events - log_integral(log_rate, data.exposure, data.centre).exp().sum(-1)
+    return _with_background(alone, log_rate, data, _above_background)
 
 
 def profile_log_likelihood(log_shape: Tensor, data: Cells) -> Tensor:
@@ -147,7 +342,8 @@ def profile_log_likelihood(log_shape: Tensor, data: Cells) -> Tensor:
 
     With :math:`\log\lambda_b = \ell_b + g_b(t)` the likelihood is highest at
     :math:`\ell_b = \log n_b - \log\int_G e^{g_b}`; what is left is :math:`\sum_{bk} W_{bk} g_{bk} - \sum_b n_b
-    \log\int_G e^{g_b}`, the log-probability of the arrival times given how many photons there are.
+    \log\int_G e^{g_b}`, the log-probability of the arrival times given how many photons there are. Above a known
+    background the level is that of `level`.
 
     Parameters
     ----------
@@ -161,10 +357,11 @@ def profile_log_likelihood(log_shape: Tensor, data: Cells) -> Tensor:
         In nats.
     """
     events = (data.hat_counts * log_shape).sum((-1, -2))
-    return events - (data.counts * log_integral(log_shape, data.exposure, data.centre)).sum(-1)
+    alone = events - (data.counts * log_integral(log_shape, data.exposure, data.centre)).sum(-1)
+    return _with_background(alone, log_shape, data, _profiled_above_background)
 
 
-def level(log_shape: Tensor, data: Cells, prior_counts: float = 0.5) -> Tensor:
+def level(log_shape: Tensor, data: Cells, prior_counts: float = PRIOR_COUNTS) -> Tensor:
     """Log of the factor that gives each band's rate the posterior mean count, f[N, B].
 
     Parameters
@@ -173,5 +370,95 @@ def level(log_shape: Tensor, data: Cells, prior_counts: float = 0.5) -> Tensor:
     data : Cells
     prior_counts : float
         Shape of the Gamma prior of a band's counts (Jeffreys: 1/2), so that a band without a photon has a finite rate.
+
+    Notes
+    -----
+    Above a known background it is the level of highest likelihood under that prior, which is the same number where
+    the background vanishes.
     """
-    return torch.log(data.counts + prior_counts) - log_integral(log_shape, data.exposure, data.centre)
+    total = torch.log(data.counts + prior_counts)
+    known = data.background
+    if known is not None:
+        share = _shares(log_shape[known.rows], data, known).detach()
+        total = total.index_copy(0, known.rows, source_counts(share, known.counts, known.expected, prior_counts).log())
+    return total - log_integral(log_shape, data.exposure, data.centre)
+
+
+def source_counts(share: Tensor, counts: Tensor, expected: Tensor, prior_counts: float = PRIOR_COUNTS) -> Tensor:
+    r"""Counts of the source above a background of known expectation, by band.
+
+    The S that maximises :math:`\sum_k n_k \log(S p_k + B_k) - S + \epsilon \log S + (a - \epsilon) \log(S + B)`.
+
+    Parameters
+    ----------
+    share : f[M, B, C]
+        p: where the source's photons fall, summing to 1 over the cells.
+    counts : f[M, B, C]
+        n.
+    expected : f[M, B, C]
+        Background photons; their sum over the cells is B.
+    prior_counts : float
+        a, positive.
+
+    Returns
+    -------
+    f[M, B]
+
+    Notes
+    -----
+    The prior adds half a count to what the region saw, whatever the background: given to the source alone, it would
+    lift a faint source by a (S + B)/S counts. A small part :math:`\epsilon` of it is the source's own, and keeps a
+    source fainter than the scatter of its background at a positive rate.
+
+    The maximum is where :math:`r(S) = \epsilon/S + (a - \epsilon)/(S + B) + \sum_k n_k p_k/(S p_k + B_k) = 1`. Newton's
+    method is applied to :math:`1/r(S)`, which is a straight line where there is no background, and kept in bounds.
+    """
+    own, shared = _OWN_SHARE * prior_counts, (1 - _OWN_SHARE) * prior_counts
+    behind = expected.sum(-1)
+    low = torch.full_like(behind, own)
+    high = counts.sum(-1) + prior_counts
+    total = (high - behind).maximum(low)
+    for _ in range(_NEWTON_STEPS):
+        weight = share / (total[..., None] * share + expected).clamp(min=_TINY)
+        r = own / total + shared / (total + behind) + (counts * weight).sum(-1)
+        slope = own / total.square() + shared / (total + behind).square() + (counts * weight.square()).sum(-1)
+        # 1/r(S) = 1, linearised: d(1/r)/dS = slope/r².
+        low, high = torch.where(r >= 1, total, low), torch.where(r <= 1, total, high)
+        newton = total + (r - 1) * r / slope
+        total = torch.where((newton >= low) & (newton <= high), newton, (low * high).sqrt())
+    return total
+
+
+_AboveBackground = Callable[[Tensor, Cells, CellBackground], Tensor]
+
+
+def _with_background(alone: Tensor, log_rate: Tensor, data: Cells, above: _AboveBackground) -> Tensor:
+    """`alone`, f[N], with the rows whose background is known replaced by what `above` makes of them."""
+    known = data.background
+    if known is None:
+        return alone
+    return alone.index_copy(0, known.rows, above(log_rate[known.rows], data, known))
+
+
+def _above_background(log_rate: Tensor, data: Cells, known: CellBackground) -> Tensor:
+    exposure = data.exposure[known.rows]
+    source = cell_log_integrals(log_rate, exposure, data.centre[known.rows]).exp()
+    mean = source + known.expected
+    # Photons are points: their density is that of their cell, per unit of scaled time.
+    density = (mean / exposure[:, None].clamp(min=_TINY)).clamp(min=_TINY)
+    return (known.counts * density.log() - mean).sum((-1, -2))
+
+
+def _profiled_above_background(log_shape: Tensor, data: Cells, known: CellBackground) -> Tensor:
+    share = _shares(log_shape, data, known)
+    # What is returned, the prior's term with it, is highest at this level: no gradient flows through it.
+    total = source_counts(share.detach(), known.counts, known.expected)
+    mean = (total[..., None] * share + known.expected).clamp(min=_TINY)
+    region = total + known.expected.sum(-1)
+    prior = PRIOR_COUNTS * (_OWN_SHARE * total.log() + (1 - _OWN_SHARE) * region.log())
+    return (known.counts * mean.log()).sum((-1, -2)) + (prior - total).sum(-1)
+
+
+def _shares(log_shape: Tensor, data: Cells, known: CellBackground) -> Tensor:
+    """Share of a source's photons that fall into each cell, f[M, B, K − 1]."""
+    return cell_log_integrals(log_shape, data.exposure[known.rows], data.centre[known.rows]).softmax(-1)

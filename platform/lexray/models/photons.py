@@ -51,7 +51,7 @@ class BackgroundPhotons:
 
     def select(self, rows: Tensor) -> BackgroundPhotons:
         """The detections `rows`, i8[M], in that order."""
-        photons, offsets = _gather(self.offsets, rows)
+        photons, offsets = gather(self.offsets, rows)
         return BackgroundPhotons(self.time[photons], self.band[photons], offsets, self.scale[rows])
 
 
@@ -109,10 +109,10 @@ class Photons:
         return Photons(
             torch.cat([p.time for p in several]),
             torch.cat([p.band for p in several]),
-            _join([p.offsets for p in several]),
+            join([p.offsets for p in several]),
             torch.cat([p.gti_start for p in several]),
             torch.cat([p.gti_stop for p in several]),
-            _join([p.gti_offsets for p in several]),
+            join([p.gti_offsets for p in several]),
             torch.cat([p.energy for p in several]),
             torch.cat([p.energy_range for p in several]),
             torch.cat([p.live for p in several]),
@@ -121,7 +121,7 @@ class Photons:
             BackgroundPhotons(
                 torch.cat([p.background.time for p in several]),
                 torch.cat([p.background.band for p in several]),
-                _join([p.background.offsets for p in several]),
+                join([p.background.offsets for p in several]),
                 torch.cat([p.background.scale for p in several]),
             ),
             several[0].n_bands,
@@ -160,8 +160,8 @@ class Photons:
 
     def select(self, rows: Tensor) -> Photons:
         """The detections `rows`, i8[M], in that order."""
-        photons, offsets = _gather(self.offsets, rows)
-        intervals, gti_offsets = _gather(self.gti_offsets, rows)
+        photons, offsets = gather(self.offsets, rows)
+        intervals, gti_offsets = gather(self.gti_offsets, rows)
         return Photons(
             self.time[photons],
             self.band[photons],
@@ -214,12 +214,12 @@ def owner(offsets: Tensor) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
 
 
-def _join(offsets: Sequence[Tensor]) -> Tensor:
+def join(offsets: Sequence[Tensor]) -> Tensor:
     lengths = torch.cat([o.diff() for o in offsets])
     return torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
 
 
-def _gather(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def gather(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Indices of the values that belong to `rows`, and the offsets they have then."""
     length = offsets.diff()[rows]
     new = torch.cat([torch.zeros(1, dtype=torch.int64), length.cumsum(0)])

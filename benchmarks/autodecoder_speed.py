@@ -1,0 +1,196 @@
+"""Speed of the autodecoders: training beside PPAD at its published size, time to a gain, encoding, and how both grow.
+
+python benchmarks/autodecoder_speed.py [--parts training reach encode growth] [--kinds splitnet grid] [--out FILE]
+
+``training``: sources a second through loss, gradient and optimiser, each kind at its own batch; kinds take turns, and
+the ratios are of one round each, so that what else the machine does meets all alike. ``reach``: seconds of training, on
+4,000 sources of `lexray.evaluation.eight_kinds`, until new sources are foretold with three quarters of what the true
+rate gains. ``encode``: milliseconds a new source, in batches. ``growth``: seconds and peak memory of one epoch over
+1,000, 10,000 and 100,000 sources of 300 photons that lie in part files, each in a process of its own. All on one core.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from reconstruction import machine, settings_of, training_speed
+
+from lexray import __version__
+from lexray.autodecoding import Autodecoder
+from lexray.evaluation.eight_kinds import Sources, simulate
+from lexray.evaluation.heldout import score_models
+from lexray.models.photons import Photons
+from lexray.models.trainer import InMemory, Size, Trainer
+
+#: Sources in a part file.
+_PART = 1000
+#: Share of the true rate's gain that `reach` waits for.
+_SHARE = 0.75
+
+
+def training(kinds: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Sources a second of every kind and of PPAD as published."""
+    photons = simulate(512, 0, spread=0.0).photons
+    settings = {kind: settings_of(kind, 0) for kind in [*kinds, "resnet"]}
+    found = [{kind: training_speed(s, photons) for kind, s in settings.items()} for _ in range(rounds)]
+    return {
+        "sources_per_s": {kind: statistics.median(f[kind] for f in found) for kind in settings},
+        "over_resnet": {kind: statistics.median(f[kind] / f["resnet"] for f in found) for kind in kinds},
+        "batch": {kind: s.batch for kind, s in settings.items()},
+    }
+
+
+def reach(kinds: Sequence[str], seconds: float, epochs: int | None) -> dict[str, Any]:
+    """Seconds of training until new sources are foretold well enough, and what was reached."""
+    both = simulate(4_600, 1)
+    train, new = both.photons.select(torch.arange(4_000)), both.select(range(4_000, 4_600))
+    goal = _SHARE * _ceiling(new)
+    found: dict[str, Any] = {"goal_bits_per_photon": goal}
+    for kind in kinds:
+        settings = settings_of(kind, 0)
+        settings = replace(settings, epochs=epochs or settings.epochs, patience=0)
+        trainer = Trainer(settings, InMemory({0: train}, {0: new.photons}))
+        took, gain = 0.0, 0.0
+        while took < seconds and gain < goal and not trainer.finished:
+            start = time.perf_counter()
+            trainer.run_epoch()
+            took += time.perf_counter() - start
+            gain = trainer.evaluate()
+        found[kind] = {"seconds": took, "gain": gain, "reached": gain >= goal, "epochs": trainer.epoch}
+    return found
+
+
+def _ceiling(new: Sources) -> float:
+    from lexray.evaluation.baselines import constant
+    from lexray.evaluation.heldout import gain
+
+    models = {
+        "constant": lambda fits: [constant(e) for e in fits],
+        "true_rate": lambda fits: [new.rate(i) for i in range(len(fits))],
+    }
+    scores = score_models(new.event_lists(), models)
+    true, flat = ([s.log_likelihood[name] for s in scores] for name in ("true_rate", "constant"))
+    return gain(true, flat, [s.n_held for s in scores])
+
+
+def encode(kinds: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Milliseconds a new source; how well the network was trained makes no difference to it."""
+    photons = simulate(2_000, 2, spread=0.0).photons
+    found = {}
+    for kind in kinds:
+        model = Autodecoder.fit(photons.select(torch.arange(256)), replace(settings_of(kind, 0), epochs=1))
+        model.encode_photons(photons.select(torch.arange(256)))
+        times = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            model.encode_photons(photons)
+            times.append(time.perf_counter() - start)
+        found[kind] = 1000 * statistics.median(times) / len(photons)
+    return found
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """A `Source` of part files."""
+
+    folder: Path
+    n: int
+
+    @property
+    def sizes(self) -> Mapping[int, Size]:
+        """Of each part."""
+        counts = json.loads((self.folder / "counts.json").read_text())
+        return {part: Size(_PART, counts[part]) for part in range(self.n // _PART)}
+
+    def read(self, part: int) -> tuple[Photons, Sequence[str]]:
+        """One part's photons."""
+        photons: Photons = torch.load(self.folder / f"{part}.pt", weights_only=False)  # written by this script
+        return photons, [f"{part}:{row}" for row in range(_PART)]
+
+    def validation(self) -> Mapping[int, Photons]:
+        """None."""
+        return {}
+
+
+def growth(kinds: Sequence[str], sizes: Sequence[int]) -> dict[str, Any]:
+    """Seconds and peak memory of an epoch, by kind and number of sources."""
+    found: dict[str, Any] = {kind: {} for kind in kinds}
+    with tempfile.TemporaryDirectory(prefix="lexray-bench-") as name:
+        folder = Path(name)
+        counts = []
+        for part in range(max(sizes) // _PART):
+            photons = simulate(_PART, 100 + part, spread=0.0).photons
+            torch.save(photons, folder / f"{part}.pt")
+            counts.append(len(photons.time))
+        (folder / "counts.json").write_text(json.dumps(counts))
+        for kind in kinds:
+            for n in sizes:
+                code = f"import autodecoder_speed as a; a.child({kind!r}, {name!r}, {n})"
+                done = subprocess.run(
+                    [sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=True
+                )
+                found[kind][str(n)] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def child(kind: str, folder: str, n: int) -> None:
+    """What `growth` runs in a process of its own."""
+    torch.set_num_threads(1)
+    trainer = Trainer(settings_of(kind, 0), PartFiles(Path(folder), n))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    trainer.run_epoch()
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gib = {"peak_gib": peak / 2**20, "before_gib": before / 2**20}
+    print(json.dumps({"seconds": seconds, "ms_a_source": 1000 * seconds / n, **gib}))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Speed of the autodecoders.")
+    parser.add_argument("--parts", nargs="+", default=["training", "reach", "encode", "growth"])
+    parser.add_argument("--kinds", nargs="+", default=["splitnet", "grid"], help="beside resnet")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=120.0, help="most that `reach` trains a kind")
+    parser.add_argument("--epochs", type=int, help="epochs of `reach`, along which learning rates fall")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "autodecoder_speed.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+    before = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
+    result = {**before, "benchmark": "autodecoder_speed", "lexray": __version__, "machine": machine(), "threads": 1}
+    measures = {
+        "training": lambda: training(arguments.kinds, arguments.rounds),
+        "reach": lambda: reach(arguments.kinds, arguments.seconds, arguments.epochs),
+        "encode": lambda: encode(arguments.kinds, arguments.rounds),
+        "growth": lambda: growth(arguments.kinds, arguments.sizes),
+    }
+    for part in arguments.parts:
+        load = os.getloadavg()[0]
+        result[part] = _rounded({**measures[part](), "load_average_at_start": load})
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+        print(part, json.dumps(result[part]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

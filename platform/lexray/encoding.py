@@ -1,0 +1,72 @@
+"""Rows of an `events` table to rows of other tables by a trained autodecoder; what workers load, and no more."""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lexray import usable
+from lexray.autodecoding import load_autodecoder
+from lexray.events.eventlist import from_table
+from lexray.partwise import PartFunction
+from lexray.ragged import PHOTON_COLUMNS, photons_of_table
+
+#: Columns of `events` that an encoder reads.
+COLUMNS = ("detection_id", "source_id", "n_events", *PHOTON_COLUMNS)
+#: Probability with which a rate lies between `lower` and `upper` of the `rates` table.
+INTERVAL = 0.68
+
+
+def encoder(autodecoder: str, device: str) -> PartFunction:
+    """Function that gives rows of the `latents` table; detections that cannot be encoded are left out."""
+    model = load_autodecoder(autodecoder, device)
+
+    def encode(_: int, rows: pa.Table) -> pa.Table:
+        rows = usable.without(rows, usable.faults(rows, model.n_bands))
+        encoded = model.encode_photons(photons_of_table(rows, model.n_bands))
+        n = rows.num_rows
+        columns = {
+            "detection_id": rows["detection_id"],
+            "source_id": rows["source_id"],
+            "model": [model.name] * n,
+            "latent": pa.FixedSizeListArray.from_arrays(encoded.latent.ravel(), model.latent_dim),
+            "log_rate": _lists(encoded.log_rate),
+            "latent_var": None if encoded.latent_var is None else _lists(encoded.latent_var),
+            "nll": encoded.nll,
+            "n_steps": np.full(n, encoded.n_steps, dtype=np.int32),
+            "anomaly": encoded.anomaly,
+            "p_value": encoded.p_value,
+        }
+        return pa.table({name: column for name, column in columns.items() if column is not None})
+
+    return encode
+
+
+def reconstructor(autodecoder: str, bins: int) -> PartFunction:
+    """Function that gives rows of the `rates` table, a row a detection and band, `bins` cells each.
+
+    `lower` and `upper` are null where the autodecoder has no intervals.
+    """
+    model = load_autodecoder(autodecoder)
+
+    def reconstruct(_: int, rows: pa.Table) -> pa.Table:
+        events = from_table(usable.without(rows, usable.faults(rows, model.n_bands)))
+        found, n_bands = model.rates(events, bins), model.n_bands
+        columns = {
+            "detection_id": np.repeat([e.detection_id for e in events], n_bands),
+            "band": np.tile(np.arange(n_bands, dtype=np.int8), len(events)),
+            "t": [(edges[:-1] + edges[1:]) / 2 for edges, _ in found for _ in range(n_bands)],
+            "rate": [band for _, rate in found for band in rate],
+        }
+        intervals = model.rate_intervals(events, bins, INTERVAL)
+        if intervals is not None:
+            columns["lower"] = [band for _, lower, _ in intervals for band in lower]
+            columns["upper"] = [band for _, _, upper in intervals for band in upper]
+        return pa.table(columns)
+
+    return reconstruct
+
+
+def _lists(rows: NDArray[np.float32]) -> pa.Array:
+    """A list column of f4[N, M]."""
+    n, length = rows.shape
+    return pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32) * length), rows.ravel())

@@ -1,0 +1,106 @@
+"""Photons and good time in equal cells of each detection: what baselines with a fixed grid are fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lexray.evaluation.heldout import FIT_SHARE, PiecewiseRate, RateModel
+from lexray.events.eventlist import EventList
+from lexray.models.photons import Photons
+from lexray.ragged import photons_of
+
+#: Cells of a detection; the baselines' rates are constant within each.
+CELLS = 256
+#: From photons to log-shapes f[N, 1 or B, K]; their level does not matter.
+ShapeModel = Callable[[Photons], Tensor]
+
+
+@dataclass(frozen=True)
+class Binned:
+    """N detections in K equal cells from 0 to the end of the last good time.
+
+    Attributes
+    ----------
+    counts : f4[N, B, K]
+        Photons.
+    exposure : f4[N, K]
+        Good time as a share of the detection's duration.
+    """
+
+    counts: Tensor
+    exposure: Tensor
+
+    @property
+    def log_exposure(self) -> Tensor:
+        """Log of the exposure, a large negative number where there is none, f4[N, K]."""
+        return self.exposure.clamp(min=1e-30).log()
+
+
+def binned(photons: Photons, n_cells: int = CELLS) -> Binned:
+    """Sum photons and good time in cells."""
+    n, n_bands, duration = len(photons), photons.n_bands, photons.duration
+    cell = (photons.time / duration[photons.owner] * n_cells).long().clamp(0, n_cells - 1)
+    slot = (photons.owner * n_bands + photons.band) * n_cells + cell
+    counts = torch.bincount(slot, minlength=n * n_bands * n_cells).reshape(n, n_bands, n_cells).float()
+
+    length = duration[photons.gti_owner][:, None]
+    edges = torch.linspace(0.0, 1.0, n_cells + 1, dtype=torch.float64)
+    start, stop = photons.gti_start[:, None] / length, photons.gti_stop[:, None] / length
+    inside = torch.minimum(torch.maximum(edges, start), stop).diff()
+    good = torch.zeros(n, n_cells, dtype=torch.float64).index_add(0, photons.gti_owner, inside)
+    return Binned(counts, good.float())
+
+
+def shape_gain(log_shape: Tensor, held: Binned) -> Tensor:
+    """What a shape adds to a constant rate on held-out photons, f8[N] in nats.
+
+    Parameters
+    ----------
+    log_shape : f[N, 1 or B, K]
+    held : Binned
+        The held-out photons.
+
+    Notes
+    -----
+    The difference of two `heldout.score`, in which the level's terms cancel: all models have the same.
+    """
+    shape = log_shape.double().expand(held.counts.shape)
+    mean = torch.logsumexp(shape + held.log_exposure[:, None], -1) - held.exposure.sum(-1).log()[:, None]
+    return (held.counts * (shape - mean[..., None])).sum((1, 2))
+
+
+def mean_gain(model: ShapeModel, photons: Photons, seed: int) -> float:
+    """Held-out gain of a model on `photons`, in bits per held-out photon: by which its settings are chosen."""
+    fit, rest = photons.thin(FIT_SHARE, torch.Generator().manual_seed(seed))
+    held = binned(rest)
+    return float(shape_gain(model(fit), held).sum() / held.counts.sum().clamp(min=1) / np.log(2))
+
+
+def as_rates(model: ShapeModel) -> RateModel:
+    """The model for `heldout.score_models`: event lists in, rates out."""
+
+    return partial(_rates, model)  # which can be sent to a worker
+
+
+def _rates(model: ShapeModel, events: Sequence[EventList]) -> list[PiecewiseRate]:
+    if not events:
+        return []
+    photons = photons_of(events, len(events[0].bands))
+    return piecewise(model(photons), photons)
+
+
+def piecewise(log_shape: Tensor, photons: Photons) -> list[PiecewiseRate]:
+    """Rates of shapes f[N, 1 or B, K], with an arbitrary level: `PiecewiseRate.at_level` gives them theirs."""
+    shape = log_shape.double().expand(-1, photons.n_bands, -1)
+    relative = torch.exp(shape - shape.amax(-1, keepdim=True)).clamp(min=1e-12).numpy()
+    n_cells = relative.shape[-1]
+    return [
+        PiecewiseRate(np.linspace(0.0, duration, n_cells + 1), rate)
+        for duration, rate in zip(photons.duration.tolist(), relative, strict=True)
+    ]

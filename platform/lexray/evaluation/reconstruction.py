@@ -1,0 +1,210 @@
+"""What `lexray evaluate autodecoder` measures beside the held-out gain of every evaluation."""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from lexray import storage
+from lexray.autodecoding import load_autodecoder
+from lexray.config import resolve_path
+from lexray.evaluation import gregory_loredo
+from lexray.evaluation.binned import as_rates
+from lexray.evaluation.findings import MODELS, Findings, Representation, Row
+from lexray.evaluation.heldout import PiecewiseRate, RateModel
+from lexray.evaluation.intervals import RateInterval, rate_intervals
+from lexray.evaluation.kernel import Kernel
+from lexray.evaluation.population import vectors
+from lexray.evaluation.report import Listing
+from lexray.evaluation.scoring import reconstruct
+from lexray.evaluation.tables import read_detections, read_rates
+from lexray.evaluation.total_variation import TotalVariation
+from lexray.events.eventlist import EventList, from_table
+from lexray.progress import Progress
+from lexray.ragged import photons_of
+from lexray.sources import stable_hash
+
+#: What is read off a detection's representation: hardness of its counts, the arsinh of the log10 of its variability
+#: odds, and the rms of the true rate.
+PROPERTIES = {
+    "hr_ms": "hardness, medium–soft",
+    "hr_hs": "hardness, hard–soft",
+    "rms": "fractional rms of the true rate",
+    "variability_odds": "Gregory–Loredo odds",
+}
+ANOMALIES = "Anomalies"
+#: Detections in the anomalies' table.
+_MOST_ANOMALIES = 15
+#: The probability below which a detection is counted as an anomaly.
+_RARE = 0.01
+
+
+def chosen_by(names: Collection[str], n: int, purpose: str) -> list[str]:
+    """At most `n` of the names, the same whichever order they come in."""
+    return sorted(names, key=lambda name: (stable_hash(name, purpose), name))[:n]
+
+
+def fitted_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tuple[dict[str, RateModel], list[str]]:
+    """The best fixed kernel and the penalised fit of each source alone, both chosen on training detections.
+
+    Returns
+    -------
+    dict
+        Name to model; empty where there is nothing to choose on.
+    list of str
+        What was chosen, for a person.
+    """
+    training = [e for e in read_detections(events, list(detection_ids)) if len(e)]
+    if not training:
+        return {}, []
+    photons = photons_of(training, len(training[0].bands))
+    kernel, fit = Kernel.best(photons, seed), TotalVariation.best(photons, seed)
+    said = [
+        f"The kernel is {100 * kernel.width:.2g} % of a detection's length wide, with {100 * kernel.floor:.0f} % of a "
+        "constant rate mixed in.",
+        f"The penalties of each source's own fit are {fit.mean:g} nats a unit of log-rate of the mean over the bands "
+        f"and {fit.deviation:g} of a band's deviation from it; an infinite one leaves all bands one shape.",
+    ]
+    chosen = f"Both were chosen by their held-out gain on {len(training)} training detections."
+    return {"kernel": as_rates(kernel), "total_variation": as_rates(fit)}, [*said, chosen]
+
+
+def rate_models(autodecoder: str, beside: Sequence[str]) -> tuple[dict[str, RateModel], dict[str, str]]:
+    """Models of trained folders, and all models of the evaluation as they are said to a person, in order."""
+    models: dict[str, RateModel] = {"autodecoder": partial(reconstruct, resolve_path(autodecoder))}
+    others: dict[str, str] = {}
+    for folder in beside:
+        name = load_autodecoder(folder).name
+        key = f"beside.{name}"
+        while key in others:
+            key += "_"
+        others[key] = name if name not in others.values() else f"{name} ({folder})"
+        models[key] = partial(reconstruct, resolve_path(folder))
+    before = {name: said for name, said in MODELS.items() if name in ("constant", "bayesian_blocks")}
+    fitted = {name: MODELS[name] for name in ("kernel", "total_variation")}
+    truth = {name: MODELS[name] for name in ("true_rate", "true_rate_with_level")}
+    return models, {**before, **fitted, **others, "autodecoder": MODELS["autodecoder"], **truth}
+
+
+def intervals_of(autodecoder: str, events: Sequence[EventList]) -> list[RateInterval] | None:
+    """The 68 % interval of each detection's rate; None where this kind of model gives none."""
+    return rate_intervals(load_autodecoder(autodecoder), events, 0.68)
+
+
+def measured_properties(
+    events: str, detection_ids: Collection[str], true_rates: str | None, progress: Progress
+) -> dict[str, dict[str, float]]:
+    """`PROPERTIES` of detections, one Ray task a part of the events table: detection → property → value."""
+    if not detection_ids:
+        return {}
+    wanted = ray.put(list(detection_ids))
+    measure = ray.remote(_properties_of_part)
+    table, truth = resolve_path(events), None if true_rates is None else resolve_path(true_rates)
+    waiting = [measure.remote(table, part, wanted, truth) for part in storage.part_files(events)]
+    found: dict[str, dict[str, float]] = {}
+    with progress.task("variability odds", total=len(detection_ids)) as task:
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            for part in ray.get(done):
+                found |= part
+                task.advance(len(part))
+    return found
+
+
+def _properties_of_part(
+    events: str, part: int, detection_ids: Collection[str], true_rates: str | None
+) -> dict[str, dict[str, float]]:
+    where = (pc.field("part") == part) & pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
+    detections = from_table(storage.dataset(events).to_table(filter=where))
+    truth = read_rates(true_rates, detections)
+    found = {}
+    for e in detections:
+        # Odds run from 10⁻³ to 10⁵⁰⁰: in their logarithm a few bright sources would be all that counts.
+        values = {"variability_odds": float(np.arcsinh(gregory_loredo.odds(e)))}
+        if len(e.bands) >= 3:
+            values |= {"hr_ms": e.hardness_ratio(0, 1), "hr_hs": e.hardness_ratio(0, 2)}
+        if e.detection_id in truth:
+            values["rms"] = true_rms(truth[e.detection_id], e)
+        found[e.detection_id] = values
+    return found
+
+
+def true_rms(rate: PiecewiseRate, events: EventList) -> float:
+    """Fractional rms of a rate within good time, all bands together."""
+    total, good = rate.rate.sum(axis=0), events.gti.exposure(rate.edges)
+    mean = np.average(total, weights=good)
+    return float(np.sqrt(np.average((total / mean - 1) ** 2, weights=good)))
+
+
+def detection_features(latents: pa.Table, splits: Mapping[str, str]) -> list[Representation]:
+    """Representation and log count rates of each detection, and the latter alone: what needs no autodecoder.
+
+    Parameters
+    ----------
+    latents : table
+        Rows of the `latents` table.
+    splits : mapping
+        Source → split.
+    """
+    rates = vectors(latents["log_rate"])
+    both = np.concatenate([vectors(latents["latent"]), rates], axis=1)
+    ids = [str(name) for name in latents["detection_id"].to_pylist()]
+    parts = [splits[str(source)] for source in latents["source_id"].to_pylist()]
+    return [
+        Representation("latents", "representation and count rates", both, parts, ids, standardise=True),
+        Representation("log_rate", "count rates alone", rates, parts, ids, standardise=True),
+    ]
+
+
+def anomalies(
+    found: Findings, latents: pa.Table, group_of: Mapping[str, str], counts: Mapping[str, int]
+) -> Listing | None:
+    """The detections that the model deems least likely, rarest first; None where the latents have no such score.
+
+    Parameters
+    ----------
+    found : Findings
+        Takes the share of detections with a small p-value: of a population like the training's, as large as the
+        probability itself.
+    latents : table
+        Rows of the `latents` table.
+    group_of : mapping
+        Source → class or kind.
+    counts : mapping
+        Detection → photons.
+    """
+    if not {"anomaly", "p_value"} <= set(latents.column_names):
+        return None
+    columns = ("detection_id", "source_id", "anomaly", "p_value")
+    rows = [row for row in latents.select(columns).to_pylist() if row["anomaly"] is not None]
+    if not rows:
+        found.left_out.append("anomalies: the latents table has no score")
+        return None
+    known = [row["p_value"] for row in rows if row["p_value"] is not None]
+    if known:
+        share = float(np.mean(np.asarray(known) < _RARE))
+        found.metrics |= {"anomalies.n_detections": len(rows), "anomalies.share_below_1pct": share}
+        words = "detections with a p-value below 1 %"
+        found.add(ANOMALIES, Row(words, share, None, None, _RARE, "as simulated", len(known), "%"))
+    rows.sort(key=lambda row: (_or(row["p_value"], 1.0), -row["anomaly"], row["detection_id"]))
+    return Listing(
+        "Anomalies",
+        "The detections that are least likely under the model and the population that it learned, of all splits. The "
+        "p-value is the share of simulated detections, of the same counts and exposure, that are as unlikely.",
+        ("Detection", "Kind", "Photons", "Score", "p-value"),
+        [_cells(row, group_of, counts) for row in rows[:_MOST_ANOMALIES]],
+    )
+
+
+def _cells(row: Mapping[str, Any], group_of: Mapping[str, str], counts: Mapping[str, int]) -> list[str]:
+    name = row["detection_id"]
+    p = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
+    return [name, group_of.get(row["source_id"], ""), f"{counts.get(name, 0):,}", f"{row['anomaly']:.2f}", p]
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value

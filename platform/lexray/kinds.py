@@ -1,0 +1,149 @@
+"""Kinds of autodecoder that can be trained: a section of the configuration for each, in one mapping.
+
+Defaults are those of the kind's settings; what all kinds share (seed, patience, precision …) stands above the sections.
+"""
+
+from abc import abstractmethod
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from lexray.config import Config
+from lexray.models import resnetloss
+from lexray.models.autodecoder import GridSettings, Penalties
+from lexray.models.learning import Schedule
+from lexray.models.resnetlearner import ResnetSettings
+from lexray.models.splitting import SplitnetSettings
+
+Kind = Literal["splitnet", "grid", "resnet"]
+
+Epochs = Annotated[int, Field(ge=1, description="passes over the training's detections")]
+Batch = Annotated[int, Field(ge=1, description="detections a step, over all workers")]
+LearningRate = Annotated[float, Field(ge=0, description="network's highest learning rate")]
+LatentLearningRate = Annotated[float, Field(ge=0, description="latents' highest learning rate")]
+WeightDecay = Annotated[float, Field(ge=0, description="of AdamW, on the network's weights")]
+Clip = Annotated[float, Field(gt=0, description="largest norm of the network's gradient per photon")]
+WarmUp = Annotated[int, Field(ge=0, description="steps until the learning rates are at their highest")]
+Ema = Annotated[
+    float, Field(ge=0, lt=1, description="decay a step of the weights' moving average that is kept; 0: off")
+]
+Lanes = Annotated[int, Field(ge=1, description="streams of parts that a batch is drawn from; at least the workers")]
+Bands = Annotated[int, Field(ge=1, description="energy bands of every detection; those with others are left out")]
+LatentDim = Annotated[int, Field(ge=1, description="numbers in a latent")]
+Width = Annotated[int, Field(ge=1, description="hidden units of a layer")]
+FitSteps = Annotated[int, Field(ge=1, description="optimiser steps for the latent of a new detection")]
+FitLearningRate = Annotated[float, Field(gt=0, description="learning rate of these steps")]
+Blocks = Annotated[int, Field(ge=1, description="residual blocks")]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Section(Config):
+    """Configuration of one kind."""
+
+    epochs: Epochs = GridSettings.epochs
+    batch: Batch = GridSettings.batch
+    learning_rate: LearningRate = GridSettings.learning_rate
+    weight_decay: WeightDecay = GridSettings.weight_decay
+    clip: Clip = GridSettings.clip
+    warm_up: WarmUp = GridSettings.warm_up
+    ema: Ema = GridSettings.ema
+    lanes: Lanes = GridSettings.lanes
+    n_bands: Bands = GridSettings.n_bands
+
+    @abstractmethod
+    def settings(self, **shared: Any) -> Schedule:
+        """What the library takes, with the keys that all kinds share."""
+
+
+class SplitnetSection(Section):
+    """Configuration of the `splitnet` autodecoder."""
+
+    epochs: Epochs = SplitnetSettings.epochs
+    batch: Batch = SplitnetSettings.batch
+    learning_rate: LearningRate = SplitnetSettings.learning_rate
+    weight_decay: WeightDecay = SplitnetSettings.weight_decay
+    warm_up: WarmUp = SplitnetSettings.warm_up
+    ema: Ema = SplitnetSettings.ema
+    width: Width = SplitnetSettings.width
+    blocks: Blocks = SplitnetSettings.blocks
+    spectral_features: int = Field(
+        SplitnetSettings.spectral_features, ge=1, description="numbers that the photons' energies add to the features"
+    )
+    contaminate: float = Field(
+        SplitnetSettings.contaminate, ge=0, le=1, description="share trained with another's photons as background"
+    )
+    hide: float = Field(
+        SplitnetSettings.hide, ge=0, le=1, description="share trained with parts of their good time hidden"
+    )
+
+    def settings(self, **shared: Any) -> SplitnetSettings:
+        """As `Section.settings`."""
+        return SplitnetSettings(**self.model_dump(), **shared)
+
+
+class GridPenalties(Config):
+    """Weights beside the log-likelihood in nats."""
+
+    tv_mean: Weight = Field(Penalties.tv_mean, description="total variation of the log-rate's mean over the bands")
+    tv_deviation: Weight = Field(
+        Penalties.tv_deviation, description="total variation of each band's deviation from that mean"
+    )
+    latent: Weight = Field(Penalties.latent, description="squared norm of the latent")
+
+
+class GridSection(Section):
+    """Configuration of the `grid` autodecoder."""
+
+    latent_learning_rate: LatentLearningRate = GridSettings.latent_learning_rate
+    latent_dim: LatentDim = GridSettings.latent_dim
+    n_knots: int = Field(GridSettings.n_knots, ge=4, description="knots of the rate in time; a power of two")
+    width: Width = GridSettings.width
+    fit_steps: FitSteps = GridSettings.fit_steps
+    fit_learning_rate: FitLearningRate = GridSettings.fit_learning_rate
+    penalties: GridPenalties = GridPenalties()
+
+    def settings(self, **shared: Any) -> GridSettings:
+        """As `Section.settings`."""
+        own = {**self.model_dump(), "penalties": Penalties(**self.penalties.model_dump())}
+        return GridSettings(**own, **shared)
+
+
+class ResnetPenalties(Config):
+    """Weights beside the log-likelihood in nats."""
+
+    total_variation: Weight = Field(
+        resnetloss.Penalties.total_variation, description="mean absolute change of the rate, on mesh and photons"
+    )
+    latent: Weight = Field(resnetloss.Penalties.latent, description="squared norm of the latent")
+
+
+class ResnetSection(Section):
+    """Configuration of the `resnet` autodecoder: the published one."""
+
+    epochs: Epochs = ResnetSettings.epochs
+    batch: Batch = ResnetSettings.batch
+    learning_rate: LearningRate = ResnetSettings.learning_rate
+    latent_learning_rate: LatentLearningRate = ResnetSettings.latent_learning_rate
+    weight_decay: WeightDecay = ResnetSettings.weight_decay
+    clip: Clip = ResnetSettings.clip
+    latent_dim: LatentDim = ResnetSettings.latent_dim
+    width: Width = ResnetSettings.width
+    blocks: Blocks = ResnetSettings.blocks
+    octaves: int = Field(ResnetSettings.octaves, ge=1, description="octaves of the positional encoding of time")
+    n_steps: int = Field(ResnetSettings.n_steps, ge=2, description="steps of the rate's integral, a detection")
+    shortest: float = Field(ResnetSettings.shortest, gt=0, description="seconds that are one unit of scaled time")
+    good_time: bool = Field(
+        ResnetSettings.good_time, description="integrate over good time only; as published, up to the last photon"
+    )
+    fit_steps: FitSteps = ResnetSettings.fit_steps
+    fit_learning_rate: FitLearningRate = ResnetSettings.fit_learning_rate
+    penalties: ResnetPenalties = ResnetPenalties()
+
+    def settings(self, **shared: Any) -> ResnetSettings:
+        """As `Section.settings`."""
+        own = {**self.model_dump(), "penalties": resnetloss.Penalties(**self.penalties.model_dump())}
+        return ResnetSettings(**own, **shared)
+
+
+#: Section of each kind, under its name; `train autodecoder` has a key for each.
+SECTIONS: dict[Kind, type[Section]] = {"splitnet": SplitnetSection, "grid": GridSection, "resnet": ResnetSection}

@@ -1,0 +1,250 @@
+r"""What a trained autodecoder learns of itself: how sure its representations are, and which detections are odd.
+
+**Variance of the representation.** Two halves of a detection's photons, dealt at random, are two independent
+observations of one source. A small network learns from the differences between their representations how far each
+number scatters at that brightness and kind: no truth is needed.
+
+**Anomaly.** The score of a detection is the negative log-probability of its photons' times under its own
+reconstruction, less what that is on average for times drawn from the same rate, plus that of its representation
+under the population's: a Gaussian mixture over the training's. Its p-value is the share of simulated detections of
+similar brightness with a score at least as high; these are drawn from the reconstructions of the training's detections
+and encoded like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
+from torch import Tensor, nn
+
+from lexray.models.binning import exposure_shares
+from lexray.models.learning import keyed_generator
+from lexray.models.photons import Photons
+from lexray.models.reconstructor import Encoding, Reconstructor
+
+#: Shares of the photons that a detection's two disjoint parts get.
+_PART_SHARES = (0.1, 0.5)
+#: Simulated detections of similar brightness that a score is compared with.
+NEIGHBOURS = 500
+_COMPONENTS, _MIXTURE = 16, 8
+_HIDDEN, _STEPS, _LEARNING_RATE = 64, 400, 5e-3
+_BINS = 256
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What `calibrate` found, as tensors that a model file holds.
+
+    Attributes
+    ----------
+    doubt : dict of str to Tensor
+        Weights of the network that writes the representation's variance.
+    population : dict of str to Tensor
+        Projection and Gaussian mixture of the training's representations.
+    null_counts, null_score : f4[M]
+        Photons of simulated detections, increasing, and their scores.
+    """
+
+    doubt: dict[str, Tensor]
+    population: dict[str, Tensor]
+    null_counts: Tensor
+    null_score: Tensor
+
+    def variance(self, features: Tensor, counts: Tensor) -> Tensor:
+        """Variance of each number of representations, f4[N, F].
+
+        Parameters
+        ----------
+        features : f4[N, F]
+        counts : f[N, B]
+            Photons by band.
+        """
+        d = self.doubt
+        hidden = torch.nn.functional.silu(_known(features, counts, d) @ d["0.weight"].T + d["0.bias"])
+        return (hidden @ d["2.weight"].T + d["2.bias"]).exp() * d["scale"].square()
+
+    def score(self, encoding: Encoding, counts: Tensor) -> Tensor:
+        """Anomaly of each detection in nats, f4[N]."""
+        return encoding.misfit - self._log_population(_known(encoding.features, counts, self.doubt))
+
+    def p_value(self, score: Tensor, counts: Tensor) -> Tensor:
+        """Share of simulated detections of similar brightness with a score at least as high, f4[N].
+
+        Parameters
+        ----------
+        score : f4[N]
+        counts : f[N, B]
+        """
+        m = len(self.null_score)
+        n = min(NEIGHBOURS, m)
+        middle = torch.searchsorted(self.null_counts, counts.sum(1).float())
+        first = (middle - n // 2).clamp(0, m - n)
+        near = self.null_score[first[:, None] + torch.arange(n)]
+        return (1.0 + (near >= score[:, None]).sum(1)) / (n + 1.0)
+
+    def _log_population(self, known: Tensor) -> Tensor:
+        p = self.population
+        z = (known - p["mean"]) @ p["axes"].T / p["spread"]
+        away = torch.einsum("nkd,kde->nke", z[:, None] - p["centres"], p["precision"])
+        log_density = -0.5 * away.square().sum(-1) + p["log_weight"]
+        return log_density.logsumexp(1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Of a model file."""
+        return {
+            **{f"doubt.{name}": value for name, value in self.doubt.items()},
+            **{f"population.{name}": value for name, value in self.population.items()},
+            "null_counts": self.null_counts,
+            "null_score": self.null_score,
+        }
+
+    @staticmethod
+    def of_tensors(tensors: Mapping[str, Tensor]) -> Calibration:
+        """What `tensors` wrote."""
+        groups: dict[str, dict[str, Tensor]] = {"doubt": {}, "population": {}}
+        for name, value in tensors.items():
+            group, _, key = name.partition(".")
+            if key:
+                groups[group][key] = value
+        return Calibration(groups["doubt"], groups["population"], tensors["null_counts"], tensors["null_score"])
+
+
+def calibrate(model: Reconstructor, photons: Photons, seed: int = 0) -> Calibration:
+    """Learn how sure a model's representations are, and what the scores of ordinary detections are.
+
+    Parameters
+    ----------
+    model : Reconstructor
+    photons : Photons
+        Some hundred detections at least, of the training's.
+    seed : int
+    """
+    doubt = _learn_doubt(model, photons, seed)
+    encoding, counts = model.encode(photons), photons.counts.float()
+    population = _learn_population(_known(encoding.features, counts, doubt), seed)
+    bare = Calibration(doubt, population, torch.zeros(0), torch.zeros(0))
+    again = simulate_like(model, photons, keyed_generator(seed, 1))
+    score, number = bare.score(model.encode(again), again.counts.float()), again.counts.sum(1).float()
+    order = number.argsort()
+    return Calibration(doubt, population, number[order].contiguous(), score[order].contiguous())
+
+
+def _known(features: Tensor, counts: Tensor, scale: Mapping[str, Tensor]) -> Tensor:
+    """Standardised features beside log counts, f4[N, F + B]."""
+    return torch.cat([(features - scale["mean"]) / scale["scale"], (counts + 1).log() / 3 - 1.8], dim=1)
+
+
+def _learn_doubt(model: Reconstructor, photons: Photons, seed: int) -> dict[str, Tensor]:
+    generator = keyed_generator(seed, 0)
+    low, high = _PART_SHARES
+    share = (low + (high - low) * torch.rand(len(photons), generator=generator))[photons.owner]
+    drawn = torch.rand(len(photons.time), generator=generator)
+    halves = [photons.keep(drawn < share), photons.keep(drawn > 1 - share)]
+    features = [model.encode(half).features for half in halves]
+    counts = [half.counts.float() for half in halves]
+    everything = torch.cat(features)
+    scale = {"mean": everything.mean(0), "scale": everything.std(0) + 1e-3}
+    known = [_known(f, n, scale) for f, n in zip(features, counts, strict=True)]
+    n_features = everything.shape[1]
+    squared = (known[0] - known[1])[:, :n_features].square()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Linear(known[0].shape[1], _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, n_features))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=1e-2)
+    for step in range(_STEPS):
+        rows = torch.randint(len(squared), (min(512, len(squared)),), generator=generator)
+        variance = network(known[0][rows]).exp() + network(known[1][rows]).exp() + 1e-6
+        loss = (squared[rows] / variance + variance.log()).mean()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        for group in optimizer.param_groups:
+            group["lr"] = _LEARNING_RATE * (1 - step / _STEPS)
+        optimizer.step()
+    return {**{name: value.detach() for name, value in network.state_dict().items()}, **scale}
+
+
+def _learn_population(known: Tensor, seed: int) -> dict[str, Tensor]:
+    n = len(known)
+    projection = PCA(min(_COMPONENTS, n, known.shape[1]), whiten=True, random_state=seed).fit(known.numpy())
+    z = projection.transform(known.numpy())
+    mixture = GaussianMixture(max(1, min(_MIXTURE, n // 50)), reg_covar=1e-2, random_state=seed).fit(z)
+    log_determinant = np.log(np.diagonal(mixture.precisions_cholesky_, axis1=1, axis2=2)).sum(1)
+    constant = -0.5 * z.shape[1] * np.log(2 * np.pi)
+    found = {
+        "mean": projection.mean_,
+        "axes": projection.components_,
+        "spread": np.sqrt(projection.explained_variance_),
+        "centres": mixture.means_,
+        "precision": mixture.precisions_cholesky_,
+        "log_weight": np.log(mixture.weights_) + log_determinant + constant,
+    }
+    return {name: torch.as_tensor(np.ascontiguousarray(value), dtype=torch.float32) for name, value in found.items()}
+
+
+def simulate_like(model: Reconstructor, photons: Photons, generator: torch.Generator) -> Photons:
+    """New photons from the rates that a model reconstructs: what else might have been seen of the same sources.
+
+    Their energies are drawn from those seen in the same band. A background region stays as it is, and gives the
+    source's region as many photons as its scale says.
+
+    Parameters
+    ----------
+    model : Reconstructor
+    photons : Photons
+        N detections.
+    generator : torch.Generator
+    """
+    batches = torch.split(torch.arange(len(photons)), 512)
+    return Photons.concatenate([_simulate_like(model, photons.select(rows), generator) for rows in batches])
+
+
+def _simulate_like(model: Reconstructor, photons: Photons, generator: torch.Generator) -> Photons:
+    n_bands, duration = photons.n_bands, photons.duration
+    good = exposure_shares(photons, _BINS).double() * (duration / _BINS)[:, None]
+    number = torch.poisson(model.rates(photons, _BINS) * good[:, None], generator=generator).long()
+    slot = torch.repeat_interleave(torch.arange(number.numel()), number.flatten())
+    owner, band, cell = slot // (n_bands * _BINS), slot // _BINS % n_bands, slot % _BINS
+    elapsed = (good.cumsum(1) - good)[owner, cell]
+    good_time = elapsed + torch.rand(len(slot), generator=generator, dtype=torch.float64) * good[owner, cell]
+    time = _time_at(photons, owner, good_time)
+
+    background = photons.background
+    each = (1 / background.scale).nan_to_num(0.0)[background.owner]
+    of_background = torch.repeat_interleave(
+        torch.arange(len(background.time)), torch.poisson(each, generator=generator).long()
+    )
+    owner = torch.cat([owner, background.owner[of_background]])
+    band = torch.cat([band, background.band[of_background]])
+    time = torch.cat([time, background.time[of_background]])
+    order = (owner * (duration.max() + 1) + time).argsort()
+    owner, band, time = owner[order], band[order], time[order]
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(owner, minlength=len(photons)).cumsum(0)])
+    energy = _energies_like(photons, owner, band, generator)
+    return replace(photons, time=time, band=band, offsets=offsets, energy=energy)
+
+
+def _time_at(photons: Photons, owner: Tensor, good_time: Tensor) -> Tensor:
+    """When `good_time` seconds of good time of the detections `owner` have passed."""
+    length = photons.gti_stop - photons.gti_start
+    total = photons.ontime
+    passed = length.cumsum(0) - length
+    passed = passed - (total.cumsum(0) - total)[photons.gti_owner]
+    far = float(total.max()) + 1.0
+    interval = torch.searchsorted(photons.gti_owner * far + passed, owner * far + good_time, right=True) - 1
+    return torch.minimum(photons.gti_start[interval] + good_time - passed[interval], photons.gti_stop[interval])
+
+
+def _energies_like(photons: Photons, owner: Tensor, band: Tensor, generator: torch.Generator) -> Tensor:
+    """An energy seen of the same detection in the same band, for each; the middle of the range where there is none."""
+    place = photons.owner * photons.n_bands + photons.band
+    number = torch.bincount(place, minlength=len(photons) * photons.n_bands)
+    wanted = owner * photons.n_bands + band
+    among = (torch.rand(len(wanted), generator=generator) * number[wanted]).long()
+    seen = torch.cat([photons.energy[place.argsort(stable=True)], torch.ones(1)])
+    energy = seen[((number.cumsum(0) - number)[wanted] + among).clamp(max=len(seen) - 1)]
+    return torch.where(number[wanted] > 0, energy, photons.energy_range.log().mean(1).exp()[owner])

@@ -1,0 +1,95 @@
+"""Streams of parts that batches are drawn from, so that a training needs a few parts in memory and not all of them.
+
+Part p belongs to lane p mod `lanes`. In each epoch a lane goes through its parts in another order and through each
+part's rows in another order, and a step takes one slice of every lane. Which rows these are depends on the seed, the
+step and the parts alone, whoever owns the lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from lexray.models.learning import keyed_generator
+
+T = TypeVar("T")
+
+#: Parts of a lane that are in memory at once: the current one and the next.
+_HELD = 2
+#: Second key of a generator: which of a training's random choices it makes.
+LATENTS, PARTS, ROWS, DRAWS, VALIDATION = range(5)
+
+
+class Lane(Generic[T]):
+    """Parts of one lane, read ahead.
+
+    Parameters
+    ----------
+    number : int
+        Which of the `lanes` it is.
+    lanes : int
+    sizes : mapping of int to int
+        Detections of each of its parts.
+    load : callable
+        Reads a part; called in `reader`'s thread.
+    reader : ThreadPoolExecutor
+    seed : int
+    """
+
+    def __init__(
+        self,
+        number: int,
+        lanes: int,
+        sizes: Mapping[int, int],
+        load: Callable[[int], T],
+        reader: ThreadPoolExecutor,
+        seed: int,
+    ) -> None:
+        self.number, self._lanes, self._seed = number, lanes, seed
+        self._sizes = {part: sizes[part] for part in sorted(sizes) if sizes[part]}
+        self._load, self._reader = load, reader
+        self._held: dict[int, Future[T]] = {}
+        self._permuted: tuple[int, int, Tensor] = (-1, -1, torch.zeros(0, dtype=torch.int64))
+
+    def slices(self, epoch: int, step: int, steps: int) -> Iterator[tuple[int, T, Tensor]]:
+        """What the lane gives to step `step` of the `steps` of an epoch: (part, its data, rows i8[M]).
+
+        A slice that runs over a part's end goes on in the next part.
+        """
+        n = sum(self._sizes.values())
+        # Slices differ by a row in length; lanes that start elsewhere in that pattern even out the batches.
+        offset = self.number * steps // self._lanes
+        begin, end = ((s * n + offset) // steps for s in (step, step + 1))
+        order = self._order(epoch)
+        for i, part in enumerate(order):
+            size = self._sizes[part]
+            if begin < size and end > 0:
+                following = order[i + 1] if i + 1 < len(order) else self._order(epoch + 1)[0]
+                yield part, self._read(part, following), self._rows(epoch, part)[max(begin, 0) : end]
+            begin, end = begin - size, end - size
+
+    def _order(self, epoch: int) -> list[int]:
+        parts = list(self._sizes)
+        order = torch.randperm(len(parts), generator=keyed_generator(self._seed, PARTS, epoch, self.number))
+        return [parts[i] for i in order.tolist()]
+
+    def _rows(self, epoch: int, part: int) -> Tensor:
+        if self._permuted[:2] != (epoch, part):
+            generator = keyed_generator(self._seed, ROWS, epoch, part)
+            self._permuted = epoch, part, torch.randperm(self._sizes[part], generator=generator)
+        return self._permuted[2]
+
+    def _read(self, part: int, following: int) -> T:
+        """A part's data, while the following one is on its way."""
+        wanted = dict.fromkeys((part, following))
+        for other in list(self._held):
+            if len(self._held.keys() | wanted) > _HELD and other not in wanted:
+                del self._held[other]
+        for one in wanted:
+            if one not in self._held:
+                self._held[one] = self._reader.submit(self._load, one)
+        return self._held[part].result()

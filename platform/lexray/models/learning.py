@@ -1,0 +1,157 @@
+"""What the trainer needs of a model: the one interface that all kinds of autodecoder are trained through."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lexray.models.photons import Photons
+
+Data = TypeVar("Data")
+Sample = TypeVar("Sample")
+Precision = Literal["float32", "bfloat16"]
+
+
+class Learner(Protocol[Data, Sample]):
+    """One kind of model with its loss.
+
+    The trainer owns batches, optimiser, latents and workers; the learner knows how detections become a loss. It draws
+    nothing from global random state, and calls `network` as a module (``self.network(...)``), never a method of it, so
+    that the trainer can put mixed precision and compilation around it. The network has no buffer that training moves.
+    """
+
+    @property
+    def kind(self) -> str:
+        """'splitnet', 'grid' or 'resnet'."""
+        ...
+
+    @property
+    def network(self) -> nn.Module:
+        """The weights that all detections share; their gradients are summed over workers."""
+        ...
+
+    @property
+    def latent_dim(self) -> int:
+        """D, numbers that each detection owns; 0 where it owns none."""
+        ...
+
+    def prepare(self, photons: Photons) -> Data:
+        """What training keeps of a part while it is in memory; called in another thread, on the CPU."""
+        ...
+
+    def draw(self, data: Data, rows: Tensor, generator: torch.Generator) -> Sample:
+        """Detections `rows`, i8[M], of one part, with all that is random taken from `generator`."""
+        ...
+
+    def join(self, samples: Sequence[Sample]) -> Sample:
+        """Slices of several parts, at least one, as one batch in that order."""
+        ...
+
+    def to(self, sample: Sample, device: torch.device) -> Sample:
+        """The same batch on a device."""
+        ...
+
+    def losses(self, sample: Sample, latent: Tensor | None) -> Tensor:
+        """Loss of each detection, f[M] in nats, in the order of the rows.
+
+        Sums over a detection's photons, never means over detections: a detection's loss must not depend on its company.
+
+        Parameters
+        ----------
+        sample : Sample
+            M detections.
+        latent : f[M, D] or None
+            None where D is 0.
+        """
+        ...
+
+    def gains(self, fit: Photons, held: Photons, start: Tensor | None) -> Tensor:
+        """Log-likelihood of held-out photons over that of a constant rate, levels profiled out: f8[N] in nats.
+
+        Parameters
+        ----------
+        fit, held : Photons
+            N detections' photons, split at random; the model sees `fit` only.
+        start : f[D] or None
+            The training's mean latent, where there are latents.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """How a model is trained; each kind's settings add its network's sizes and its penalties.
+
+    Attributes
+    ----------
+    epochs : int
+    batch : int
+        Detections a step, over all workers.
+    learning_rate, latent_learning_rate : float
+        Highest ones of the network and of the latents; both follow `rate_factor`.
+    weight_decay, clip : float
+        Of the network: AdamW's decay, and the largest norm of its gradient per photon.
+    warm_up : int
+        Steps until the learning rates are at their highest.
+    ema : float
+        Decay a step of the weights' moving average, which is validated and kept; 0 keeps the weights themselves.
+    patience : int
+        Evaluations without a better held-out gain after which training stops, and the best network is kept;
+        0 trains to the end and keeps the last.
+    max_skipped : int
+        Steps in a row without a finite gradient, or times that the same detection caused one, that end the training.
+    lanes : int
+        Streams of parts that a batch is drawn from; also the largest number of workers.
+    precision : {'float32', 'bfloat16'}
+        Of the network in training; the likelihood is always in float32, and so is validation.
+    compile : bool
+        Whether the network is compiled for training.
+    n_bands : int
+        B, energy bands of every detection.
+    seed : int
+        Of weights, latents and batches.
+    """
+
+    epochs: int = 120
+    batch: int = 128
+    learning_rate: float = 3e-3
+    latent_learning_rate: float = 5e-2
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    warm_up: int = 20
+    ema: float = 0.0
+    patience: int = 5
+    max_skipped: int = 3
+    lanes: int = 8
+    precision: Precision = "float32"
+    compile: bool = False
+    n_bands: int = 3
+    seed: int = 0
+
+    @abstractmethod
+    def learner(self) -> Learner[Any, Any]:
+        """A model of these settings, its weights drawn from `seed`."""
+
+    def rate_factor(self, step: int, total: int) -> float:
+        """Factor on both learning rates in step `step` of `total`: a linear warm-up, then half a cosine down to 0."""
+        return cosine(step, total, min(self.warm_up, total // 10))
+
+
+def cosine(step: int, total: int, warm_up: int = 20) -> float:
+    """Factor on a learning rate: a linear warm-up, then half a cosine down to 0."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(total - warm_up, 1)))
+
+
+def keyed_generator(*key: int) -> torch.Generator:
+    """A generator of its own for each key of non-negative integers, the same on every machine."""
+    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(seed >> 1)

@@ -1,0 +1,250 @@
+"""Training the published Poisson process autodecoder, and latents of new detections (Song et al. 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lexray.models.learning import Schedule
+from lexray.models.photons import Photons
+from lexray.models.resnet import ResnetDecoder
+from lexray.models.resnetloss import (
+    Arrivals,
+    Penalties,
+    arrivals,
+    integral,
+    log_likelihood,
+    log_rates,
+    losses,
+    time_scale,
+)
+
+#: Steps of the reported integral for each of the training's; one more makes them odd, so that no octave fits.
+_FINER = 8
+
+
+@dataclass(frozen=True)
+class ResnetSettings(Schedule):
+    """Parameters of a training; the defaults are the published ones but for `good_time`.
+
+    Attributes
+    ----------
+    latent_dim, n_bands, width, blocks, octaves : int
+        Of the decoder.
+    n_steps : int
+        Of the integral, a detection.
+    shortest : float
+        Seconds that are one unit of scaled time; longer detections take their own duration.
+    good_time : bool
+        Whether the rate is integrated over good time only, in training on a mesh that is shifted at random. False, as
+        published: from 0 to the last photon, on a fixed mesh.
+    penalties : Penalties
+    clip : float
+        The published 10 is of the mean gradient of a detection; this is of a photon's, at 300 a detection.
+    fit_steps, fit_learning_rate : int, float
+        Adam steps for new detections, the decoder held fixed, and their rate.
+    """
+
+    epochs: int = 600
+    batch: int = 16
+    learning_rate: float = 1e-5
+    latent_learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    clip: float = 10.0 / 300.0
+    patience: int = 0
+    latent_dim: int = 8
+    n_bands: int = 3
+    width: int = 512
+    blocks: int = 5
+    octaves: int = 12
+    n_steps: int = 2_048
+    shortest: float = 28_800.0
+    good_time: bool = True
+    penalties: Penalties = field(default_factory=Penalties)
+    fit_steps: int = 400
+    fit_learning_rate: float = 0.01
+
+    def rate_factor(self, step: int, total: int) -> float:
+        """1: the published rates are constant, but for halvings after 50 epochs without a lower loss."""
+        return 1.0
+
+    def decoder(self) -> ResnetDecoder:
+        """A decoder of these sizes, its weights drawn from `seed`."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return ResnetDecoder(self.latent_dim, self.n_bands, self.width, self.blocks, self.octaves)
+
+    def learner(self) -> ResnetLearner:
+        """A model of these settings, its weights drawn from `seed`."""
+        return ResnetLearner(self)
+
+    def stages(self) -> tuple[ResnetSettings, ResnetSettings, ResnetSettings]:
+        """The three published trainings, each from the weights and latents of the one before.
+
+        First on a filtered subset (14,891 of 109,656 detections), then the latents alone on all, then
+        everything on all.
+        """
+        return self, replace(self, learning_rate=0.0), self
+
+    def arrivals(self, photons: Photons, generator: torch.Generator | None = None) -> Arrivals:
+        """Detections as the loss takes them; `generator` shifts the mesh where that is not as published."""
+        generator = generator if self.good_time else None
+        return arrivals(
+            photons, good_time=self.good_time, n_steps=self.n_steps, shortest=self.shortest, generator=generator
+        )
+
+
+class ResnetLearner:
+    """The published autodecoder as the trainer sees it.
+
+    Parameters
+    ----------
+    settings : ResnetSettings
+    network : ResnetDecoder, optional
+        A trained decoder, such as that of `from_ppad`; a new one, drawn from the settings' seed, if left out.
+    """
+
+    kind = "resnet"
+
+    def __init__(self, settings: ResnetSettings, network: ResnetDecoder | None = None) -> None:
+        self.settings = settings
+        self.network = settings.decoder() if network is None else network
+
+    @property
+    def latent_dim(self) -> int:
+        return self.settings.latent_dim
+
+    def prepare(self, photons: Photons) -> Photons:
+        """The photons as they are."""
+        return photons
+
+    def draw(self, data: Photons, rows: Tensor, generator: torch.Generator) -> Arrivals:
+        """Detections `rows`, their mesh shifted at random."""
+        return self.settings.arrivals(data.select(rows), generator)
+
+    def join(self, samples: Sequence[Arrivals]) -> Arrivals:
+        """Slices of several parts as one batch."""
+        return Arrivals.join(samples)
+
+    def to(self, sample: Arrivals, device: torch.device) -> Arrivals:
+        """The same batch on a device."""
+        return sample.to(device)
+
+    def losses(self, sample: Arrivals, latent: Tensor | None) -> Tensor:
+        """The published loss of each detection, f[M] in nats."""
+        if latent is None:
+            raise ValueError("resnet needs a latent for each detection")
+        return losses(self.network, latent, sample, self.settings.penalties)
+
+    def gains(self, fit: Photons, held: Photons, start: Tensor | None) -> Tensor:
+        """Latents fitted to `fit` from `start`, and the gain of `held`, f8[N] in nats: see `gains`."""
+        if start is None:
+            raise ValueError("resnet needs the mean latent of its training")
+        latent = fit_latents(self.network, fit, self.settings, start)
+        return gains(self.network, latent, held, self.settings)
+
+
+def fit_latents(decoder: ResnetDecoder, photons: Photons, settings: ResnetSettings, start: Tensor) -> Tensor:
+    """Latents of new detections, the decoder held fixed: Adam from `start`, by `settings`.
+
+    Parameters
+    ----------
+    decoder : ResnetDecoder
+    photons : Photons
+        N detections.
+    settings : ResnetSettings
+    start : f[D] or f[N, D]
+        As published, the mean latent of the training.
+
+    Returns
+    -------
+    f[N, D]
+        On the CPU, in the precision of `start`.
+    """
+    start = start.detach().expand(len(photons), -1)
+    device = next(decoder.parameters()).device
+    found = [start[:0].cpu()]
+    for rows in torch.split(torch.arange(len(photons)), settings.batch):
+        data = settings.arrivals(photons.select(rows)).to(device)
+        # All rows move in each step, so that a dense Adam is one of their own for each.
+        latent = start[rows].to(device, copy=True).requires_grad_()
+        optimizer = torch.optim.Adam([latent], lr=settings.fit_learning_rate)
+        for _ in range(settings.fit_steps):
+            (latent.grad,) = torch.autograd.grad(losses(decoder, latent, data, settings.penalties).sum(), latent)
+            optimizer.step()
+        found.append(latent.detach().cpu())
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def log_prob(decoder: ResnetDecoder, latent: Tensor, photons: Photons, settings: ResnetSettings) -> Tensor:
+    """Unbinned log-probability of the photons under each detection's rate during its good time.
+
+    Parameters
+    ----------
+    decoder : ResnetDecoder
+    latent : f[N, D]
+    photons : Photons
+        N detections.
+    settings : ResnetSettings
+
+    Returns
+    -------
+    f8[N]
+        In nats, of arrival times in seconds.
+    """
+    per_second = photons.counts.sum(1) * time_scale(photons, settings.shortest).log()
+    found = [
+        log_likelihood(decoder, z, data).double().cpu() for z, data in _in_batches(decoder, latent, photons, settings)
+    ]
+    return torch.cat([torch.zeros(0, dtype=torch.float64), *found]) - per_second
+
+
+@torch.no_grad()
+def gains(decoder: ResnetDecoder, latent: Tensor, held: Photons, settings: ResnetSettings) -> Tensor:
+    r"""Log-likelihood of photons over that of a constant rate, the levels of both profiled out.
+
+    .. math:: \sum_j \left(\log\lambda_{b_j}(t_j) - \log \frac{\int_G \lambda_{b_j} dt}{\int_G dt}\right)
+
+    Parameters
+    ----------
+    decoder : ResnetDecoder
+    latent : f[N, D]
+    held : Photons
+        N detections.
+    settings : ResnetSettings
+
+    Returns
+    -------
+    f8[N]
+        In nats.
+    """
+    found = [torch.zeros(0, dtype=torch.float64)]
+    for z, data in _in_batches(decoder, latent, held, settings):
+        photons, mesh = (log_rate.double() for log_rate in log_rates(decoder, z, data))
+        rate = mesh.exp()
+        of_band = torch.stack(
+            [integral(one[:, None], data.mesh_weight, data.mesh_owner, data.n) for one in rate.unbind(1)], dim=1
+        )
+        ontime = integral(torch.ones_like(rate[:, :1]), data.mesh_weight, data.mesh_owner, data.n)
+        mean = (of_band / ontime[:, None]).log()
+        relative = photons.gather(1, data.band[:, None])[:, 0] - mean[data.owner, data.band]
+        found.append(relative.new_zeros(data.n).index_add(0, data.owner, relative).cpu())
+    return torch.cat(found)
+
+
+def _in_batches(
+    decoder: ResnetDecoder, latent: Tensor, photons: Photons, settings: ResnetSettings
+) -> Iterator[tuple[Tensor, Arrivals]]:
+    """Latents and detections on the decoder's device; during good time, whatever the training did.
+
+    What is reported must not rest on the mesh of the training: see `_FINER`.
+    """
+    device = next(decoder.parameters()).device
+    judged = replace(settings, good_time=True, n_steps=_FINER * settings.n_steps + 1)
+    for rows in torch.split(torch.arange(len(photons)), settings.batch):
+        if len(rows):
+            yield latent[rows].to(device), judged.arrivals(photons.select(rows)).to(device)

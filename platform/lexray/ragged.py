@@ -1,0 +1,144 @@
+"""Event lists as ragged tensors: values and offsets, nothing padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lexray.errors import LexrayError
+from lexray.events.eventlist import Bands, EventList
+from lexray.models.photons import BackgroundPhotons, Photons
+
+#: Columns of the `events` table that `photons_of_table` reads.
+PHOTON_COLUMNS = (
+    "time", "energy", "bands", "gti_start", "gti_stop", "ontime", "exposure", "area", "frame_time",
+    "bkg_time", "bkg_energy", "bkg_scale",
+)  # fmt: skip
+_NO_PHOTONS = np.zeros(0), np.zeros(0, dtype=np.int8)
+
+
+def photons_of(events: Sequence[EventList], n_bands: int) -> Photons:
+    """Ragged tensors of event lists.
+
+    Raises
+    ------
+    LexrayError
+        If a detection has no good time, or not `n_bands` bands.
+    """
+    for e in events:
+        _require(len(e.bands) == n_bands, f"{e.detection_id}: has {len(e.bands)} energy bands, expected {n_bands}")
+        _require(len(e.gti) > 0, f"{e.detection_id}: has no good time")
+    return Photons(
+        _values([e.time for e in events], torch.float64),
+        _values([e.band for e in events], torch.int64),
+        _offsets([len(e) for e in events]),
+        _values([e.gti.start for e in events], torch.float64),
+        _values([e.gti.stop for e in events], torch.float64),
+        _offsets([len(e.gti) for e in events]),
+        _values([e.energy for e in events], torch.float32),
+        torch.tensor([[e.bands.edges[0], e.bands.edges[-1]] for e in events]).reshape(-1, 2),
+        torch.tensor([e.exposure / e.gti.ontime for e in events], dtype=torch.float32),
+        torch.tensor([e.area or [np.nan] * n_bands for e in events], dtype=torch.float32).reshape(-1, n_bands),
+        torch.tensor([e.frame_time for e in events], dtype=torch.float32),
+        _background_of(events),
+        n_bands,
+    )
+
+
+def _background_of(events: Sequence[EventList]) -> BackgroundPhotons:
+    inside = [_NO_PHOTONS if e.background is None else e.background.within(e.bands) for e in events]
+    return BackgroundPhotons(
+        _values([time for time, _ in inside], torch.float64),
+        _values([band for _, band in inside], torch.int64),
+        _offsets([len(time) for time, _ in inside]),
+        torch.tensor([np.nan if e.background is None else e.background.scale for e in events], dtype=torch.float32),
+    )
+
+
+def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
+    """As `photons_of`, for rows of the `events` table with the columns `PHOTON_COLUMNS`.
+
+    The lists' values and offsets are taken as they are; there is no loop over rows, but one over the few sets of bands.
+    """
+    time, offsets = _ragged(rows["time"])
+    energy, _ = _ragged(rows["energy"])
+    start, gti_offsets = _ragged(rows["gti_start"])
+    stop, _ = _ragged(rows["gti_stop"])
+    edges, edge_offsets = _ragged(rows["bands"])
+    _require(bool(np.all(np.diff(edge_offsets) == n_bands + 1)), f"events: a row has not {n_bands} energy bands")
+    _require(bool(np.all(np.diff(gti_offsets) > 0)), "events: a row has no good time")
+    edges = edges.reshape(-1, n_bands + 1)
+    band = _bands_of(energy, offsets, edges)
+    _require(not np.any(band < 0), "events: a photon lies outside its row's energy bands")
+    area = rows["area"].fill_null([np.nan] * n_bands)
+    return Photons(
+        torch.from_numpy(np.array(time)),
+        torch.from_numpy(band),
+        torch.from_numpy(offsets),
+        torch.from_numpy(np.array(start)),
+        torch.from_numpy(np.array(stop)),
+        torch.from_numpy(gti_offsets),
+        torch.from_numpy(np.array(energy)),
+        torch.from_numpy(edges[:, [0, -1]].copy()),
+        torch.from_numpy((_numbers(rows["exposure"]) / _numbers(rows["ontime"])).astype(np.float32)),
+        torch.from_numpy(_ragged(area)[0].astype(np.float32).reshape(-1, n_bands)),
+        torch.from_numpy(_numbers(rows["frame_time"]).astype(np.float32)),
+        _background_of_table(rows, edges),
+        n_bands,
+    )
+
+
+def _background_of_table(rows: pa.Table, edges: NDArray[np.floating]) -> BackgroundPhotons:
+    time, offsets = _ragged(rows["bkg_time"].fill_null([]))
+    energy, _ = _ragged(rows["bkg_energy"].fill_null([]))
+    band = _bands_of(energy, offsets, edges)
+    before = np.concatenate([[0], np.cumsum(band >= 0)])
+    return BackgroundPhotons(
+        torch.from_numpy(time[band >= 0]),
+        torch.from_numpy(band[band >= 0]),
+        torch.from_numpy(before[offsets]),
+        torch.from_numpy(_numbers(rows["bkg_scale"]).astype(np.float32)),
+    )
+
+
+def _bands_of(
+    energy: NDArray[np.floating], offsets: NDArray[np.int64], edges: NDArray[np.floating]
+) -> NDArray[np.int64]:
+    """Band of each photon, i8[P], by its row's `edges` f[N, B + 1]; −1 outside them."""
+    sets, which = np.unique(edges, axis=0, return_inverse=True)
+    owner = np.repeat(which, np.diff(offsets))
+    band = np.empty(len(energy), dtype=np.int64)
+    for i, one in enumerate(sets):
+        band[owner == i] = Bands(tuple(one.tolist())).index(energy[owner == i])
+    return band
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A column's values, NaN where null."""
+    values: NDArray[np.float64] = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
+    return values
+
+
+def _ragged(column: pa.ChunkedArray) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    values = array.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    return values, offsets - offsets[0]
+
+
+def _values(arrays: Sequence[NDArray[np.generic]], kind: torch.dtype) -> Tensor:
+    return torch.from_numpy(np.concatenate([np.zeros(0), *arrays])).to(kind)
+
+
+def _offsets(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise LexrayError(message)

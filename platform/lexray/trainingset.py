@@ -1,0 +1,160 @@
+"""What of an events table a training reads: planned once, from names and header columns; photons part by part."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+import torch
+
+from lexray import splits, storage, usable
+from lexray.models.photons import Photons
+from lexray.models.trainer import Size
+from lexray.ragged import PHOTON_COLUMNS, photons_of_table
+
+_COLUMNS = ("detection_id", *PHOTON_COLUMNS)
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """One part of the table.
+
+    Attributes
+    ----------
+    files : list of str
+        Those of the version that was planned with: what is committed meanwhile does not reach the training.
+    train, val : list of str
+        Detections to train on and to score.
+    n_photons : int
+        Of those to train on.
+    """
+
+    files: list[str]
+    train: list[str]
+    val: list[str]
+    n_photons: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Parts of a training, and what is wrong with the detections that it leaves out."""
+
+    parts: dict[int, PlannedPart]
+    left_out: dict[str, str]
+
+
+def plan(events: str, split_seed: int, n_bands: int, max_validation: int) -> Plan:
+    """Who trains and who validates.
+
+    Parameters
+    ----------
+    events : str
+        Table.
+    split_seed : int
+        As for `splits.read_splits`.
+    n_bands : int
+        Energy bands of the model; detections with others are left out.
+    max_validation : int
+        Of more detections to validate on, those with the smallest hash of their names are taken.
+    """
+    files = storage.part_files(events)
+    rows = storage.read(events, [*usable.HEADER_COLUMNS, "part"], order="detection_id")
+    left_out = usable.faults(rows, n_bands)
+    rows = usable.without(rows, left_out)
+    assignment = splits.read_splits(events, split_seed)
+    split = np.array([assignment[source] for source in rows["source_id"].to_pylist()], dtype=object)
+    part, names = rows["part"].to_numpy(), np.array(rows["detection_id"].to_pylist(), dtype=object)
+    n_events = rows["n_events"].fill_null(0).to_numpy()
+    scored = set(sorted(names[split == "val"].tolist(), key=_hash)[:max_validation])
+    parts = {}
+    for number, paths in files.items():
+        train, val = ((part == number) & (split == which) for which in ("train", "val"))
+        chosen = [name for name in names[val].tolist() if name in scored]
+        parts[number] = PlannedPart(paths, names[train].tolist(), chosen, int(n_events[train].sum()))
+    return Plan(parts, left_out)
+
+
+def some(plan: Plan, n_bands: int, most: int) -> Photons:
+    """Detections that are trained on, from as few parts as it takes: `most`, at least 1, or all if there are fewer."""
+    table, found, n = EventsTable(plan.parts, n_bands), [], 0
+    # A source's part is given by a hash of its name: the first parts are as good as any.
+    for number, part in plan.parts.items():
+        if n < most and part.train:
+            photons, _ = table.read(number)
+            found.append(photons.select(torch.arange(min(len(photons), most - n))))
+            n += len(found[-1])
+    return Photons.concatenate(found)
+
+
+class EventsTable:
+    """A `Source` for the trainer: parts of an events table, read when they are needed.
+
+    Attributes
+    ----------
+    emptied : set of str
+        Detections met with events that are in no band or have no time; they train as if they had none.
+    """
+
+    def __init__(self, parts: Mapping[int, PlannedPart], n_bands: int) -> None:
+        self._parts, self._n_bands = parts, n_bands
+        self.emptied: set[str] = set()
+
+    @property
+    def sizes(self) -> dict[int, Size]:
+        """As `Source.sizes`."""
+        return {number: Size(len(part.train), part.n_photons) for number, part in self._parts.items()}
+
+    def read(self, part: int) -> tuple[Photons, Sequence[str]]:
+        """As `Source.read`."""
+        wanted = self._parts[part].train
+        return self._photons(part, wanted), wanted
+
+    def validation(self) -> dict[int, Photons]:
+        """As `Source.validation`."""
+        return {number: self._photons(number, part.val) for number, part in self._parts.items() if part.val}
+
+    def _photons(self, part: int, wanted: Sequence[str]) -> Photons:
+        """Photons of the detections `wanted`, which are in the order of their names."""
+        chosen = pa.array(wanted, pa.string())
+        rows = [
+            rows.filter(pc.is_in(rows["detection_id"], chosen))
+            for rows in (_read(path, _COLUMNS) for path in self._parts[part].files)
+        ]
+        return photons_of_table(self._sound(pa.concat_tables(rows).sort_by("detection_id")), self._n_bands)
+
+    def _sound(self, rows: pa.Table) -> pa.Table:
+        bad = usable.faults(rows, self._n_bands)
+        if not bad:
+            return rows
+        self.emptied |= set(bad)
+        fine = pc.invert(pc.is_in(rows["detection_id"], pa.array(list(bad), pa.string())))
+        for name in ("time", "energy", "bkg_time", "bkg_energy", "bkg_scale"):
+            column = rows[name]
+            empty = pa.scalar([] if name in ("time", "energy") else None, column.type)
+            rows = rows.set_column(rows.column_names.index(name), name, pc.if_else(fine, column, empty))
+        return rows
+
+
+def sample(plan: Plan, n_bands: int, most: int) -> Photons:
+    """Up to `most` detections of the training, from as few parts as hold them."""
+    wanted: dict[int, PlannedPart] = {}
+    for number in sorted(plan.parts, key=lambda number: _hash(str(number))):
+        part = plan.parts[number]
+        wanted[number] = replace(part, train=part.train[:most])
+        most -= len(wanted[number].train)
+        if most <= 0:
+            break
+    source = EventsTable(wanted, n_bands)
+    return Photons.concatenate([source.read(number)[0] for number in wanted])
+
+
+def _read(path: str, columns: Sequence[str]) -> pa.Table:
+    system, file = storage.filesystem(path)
+    return pyarrow.parquet.ParquetFile(file, filesystem=system).read(list(columns))
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()

@@ -1,0 +1,217 @@
+"""`encode` and `rates`: runs that were killed go on, odd rows are left out by name, and memory stays bounded."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from lexray import encoding, partwise, storage, usable
+from lexray.autodecoding import Autodecoder
+from lexray.config import parse
+from lexray.errors import LexrayError
+from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, to_table
+from lexray.job import Report, execute
+from lexray.jobs import encode, rates
+from lexray.journal import Journal
+from lexray.models.autodecoder import GridSettings
+from lexray.progress import Progress
+from lexray.schemas import EVENTS
+from lexray.sources import part_of
+from lexray.storage import Fragment
+
+BANDS = Bands((0.5, 1.2, 2.0, 7.0))
+N, N_PARTS = 40, 4
+
+
+def detection(i: int, n: int = 80) -> EventList:
+    random = np.random.default_rng(i)
+    energy = random.choice(np.array([0.8, 1.5, 4.0], dtype=np.float32), n)
+    time = np.sort(random.uniform(0, 1e4, n))
+    background = Background(time[:5], energy[:5], 4.0) if i % 3 == 0 else None
+    gti = GoodTimeIntervals([0.0], [1e4])
+    return EventList(f"d{i:03d}", f"s{i:03d}", time, energy, gti, BANDS, 9e3, background=background)
+
+
+@pytest.fixture(scope="module")
+def autodecoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A decoder as it is before its training: it costs nothing and encodes as any other."""
+    settings = GridSettings(latent_dim=4, n_knots=16, width=8, fit_steps=5)
+    folder = tmp_path_factory.mktemp("model") / "autodecoder"
+    Autodecoder(settings, settings.decoder().state_dict(), torch.zeros(4)).save(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> str:
+    table = str(tmp_path / "events")
+    storage.write(table, "events", EVENTS, to_table([detection(i) for i in range(N)]), n_parts=N_PARTS)
+    return table
+
+
+def run(job: Any, events: str, autodecoder: str, out: Path, **keys: object) -> Report:
+    values = {"events": events, "autodecoder": autodecoder, "out": str(out), "workers": 1, **keys}
+    return execute(job.JOB, parse(job.Config, values), Progress())
+
+
+def content(table: str | Path) -> dict[str, Any]:
+    return storage.read(str(table)).drop_columns(["part"]).sort_by("detection_id").to_pydict()
+
+
+# --- runs that were killed ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.ray
+def test_a_killed_run_goes_on_and_the_table_is_that_of_an_undisturbed_one(
+    ray_session: None, events: str, autodecoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "latents"
+    run(encode, events, autodecoder, undisturbed)
+
+    def recording(folder: Path, fails_in: int | None) -> Callable[..., partwise.PartFunction]:
+        def make(*arguments: Any) -> partwise.PartFunction:
+            function = encoder(*arguments)
+
+            def call(part: int, rows: pa.Table) -> pa.Table:
+                if part == fails_in:
+                    raise LexrayError("the power went off")
+                with (folder / "done").open("a") as file:
+                    file.write(f"{part} ")
+                return function(part, rows)
+
+            return call
+
+        return make
+
+    encoder = encoding.encoder
+    parts = list(storage.part_files(events))
+    monkeypatch.setattr(encoding, "encoder", recording(tmp_path, fails_in=parts[-1]))
+    with pytest.raises(Exception, match="the power went off"):
+        run(encode, events, autodecoder, out)
+    assert not storage.is_table(str(out))  # nothing of it is visible
+    done = (tmp_path / "done").read_text().split()
+    assert set(done) == {str(part) for part in parts[:-1]}
+
+    again = tmp_path / "again"
+    again.mkdir()
+    monkeypatch.setattr(encoding, "encoder", recording(again, fails_in=None))
+    report = run(encode, events, autodecoder, out)
+    assert (again / "done").read_text().split() == [str(parts[-1])]
+    assert report.counts == {"detections": N, "left_out": 0}
+    assert content(out) == content(undisturbed)
+    assert not Path(f"{out}.journal").exists()
+
+
+def test_a_journal_is_of_one_output_of_the_same_inputs(tmp_path: Path) -> None:
+    out = str(tmp_path / "table")
+    schema = pa.schema([("x", pa.int64())])
+    journal = Journal(out, ["v1"])
+    fragments = [storage.write_part(out, schema, part, pa.table({"x": [part]})) for part in range(3)]
+    for fragment in fragments:
+        journal.note(fragment)
+    assert Journal(out, ["v1"]).finished() == dict(enumerate(fragments))
+
+    (tmp_path / "table" / fragments[1].path).unlink()  # written, and lost since
+    (tmp_path / "table" / fragments[2].path).write_bytes(b"torn")
+    assert Journal(out, ["v1"]).finished() == {0: fragments[0]}
+    assert Journal(out, ["v2"]).finished() == {}
+    assert Journal(out, ["v1"]).finished() == {}  # dropped by the run of other inputs
+
+    journal = Journal(out, ["v1"])
+    journal.note(Fragment(fragments[0].path, 0, fragments[0].size, 1))
+    assert Journal(out, ["v1"], afresh=True).finished() == {}
+    journal.remove()
+    assert list(tmp_path.iterdir()) == [tmp_path / "table"]
+
+
+# --- odd rows -------------------------------------------------------------------------------------------------------
+
+
+def odd_rows() -> tuple[pa.Table, dict[str, str]]:
+    """A table of ordinary, nearly empty and impossible detections, and what is wrong with the last."""
+    rows = to_table([detection(i) for i in range(9)] + [detection(10, n=0), detection(11, n=1)]).to_pylist()
+    rows[0]["exposure"] = 0.0
+    rows[1]["gti_start"], rows[1]["gti_stop"] = [], []
+    rows[2]["gti_start"], rows[2]["gti_stop"] = [5.0], [5.0]
+    rows[3]["time"][7] = math.nan
+    rows[4]["energy"][0] = 20.0
+    rows[5]["bands"] = [0.5, 7.0]
+    rows[6]["bkg_scale"] = None
+    rows[7]["exposure"] = None
+    return pa.Table.from_pylist(rows, EVENTS), {
+        "d000": "has no exposure",
+        "d001": "has no good time",
+        "d002": "has no good time",
+        "d003": usable.BAD_PHOTONS,
+        "d004": usable.BAD_PHOTONS,
+        "d005": "has not 3 energy bands",
+        "d006": "has a background without times, or without a scale",
+        "d007": "has no exposure",
+    }
+
+
+def test_what_is_wrong_with_a_row_is_said_of_it_and_of_no_other() -> None:
+    rows, wrong = odd_rows()
+    assert usable.faults(rows, 3) == wrong
+    for i in range(rows.num_rows):  # alone as in company
+        name = rows["detection_id"][i].as_py()
+        assert usable.faults(rows.slice(i, 1), 3) == {key: value for key, value in wrong.items() if key == name}
+    headers = {name: why for name, why in wrong.items() if name not in ("d003", "d004", "d006")}
+    assert usable.faults(rows.select(usable.HEADER_COLUMNS), 3) == headers
+    assert usable.faults(usable.without(rows, wrong), 3) == {}
+    assert usable.faults(rows.slice(0, 0), 3) == {}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("job", [encode, rates])
+def test_detections_that_cannot_be_encoded_are_left_out_and_named(
+    ray_session: None, job: Any, autodecoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, wrong = odd_rows()
+    storage.write(str(tmp_path / "events"), "events", EVENTS, rows, n_parts=2)
+    out = tmp_path / "out"
+    report = run(job, str(tmp_path / "events"), autodecoder, out, max_bad_fraction=0.9)
+    assert report.counts["detections"] == 3
+    assert report.counts["left_out"] == len(wrong)
+    assert set(content(out)["detection_id"]) == {"d008", "d010", "d011"}
+    said = " ".join(capsys.readouterr().err.split())
+    assert "left out 8 detections: d000 has no exposure; d001 has no good time" in said
+    quarantined = storage.read(f"{out}.quarantine")["detail"].to_pylist()
+    assert sorted(quarantined)[0] == "detection d000: it has no exposure"
+    assert len(quarantined) == len(wrong)
+
+
+# --- parts that do not fit ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.ray
+def test_a_part_is_read_in_slices_and_comes_back_in_order(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, out = str(tmp_path / "events"), str(tmp_path / "out")
+    events = [detection(i, n=50) for i in reversed(range(30))]
+    storage.write(table, "events", EVENTS, to_table(events), n_parts=2)
+    schema = pa.schema([("detection_id", pa.string()), ("n_events", pa.int32()), ("slice_rows", pa.int64())])
+
+    def make() -> partwise.PartFunction:
+        partwise._READ_ROWS, partwise._SLICE_EVENTS = 2, 150  # in the worker's process only
+
+        def count(_: int, rows: pa.Table) -> pa.Table:
+            return rows.append_column("slice_rows", pa.array([rows.num_rows] * rows.num_rows))
+
+        return count
+
+    with Progress().task("rows") as task:
+        fragments = partwise.map_parts(
+            table, out, schema, make, task, 1, columns=schema.names[:2], order=["detection_id"], sliced=True
+        )
+    storage.commit(out, "counted", schema, fragments)
+    for part in range(2):
+        rows = storage.read(out, parts=[part])
+        expected = sorted(e.detection_id for e in events if part_of(e.source_id, 2) == part)
+        assert rows["detection_id"].to_pylist() == expected
+        assert max(rows["slice_rows"].to_pylist()) == 4  # two batches of two rows: the first 150 events or more

@@ -1,0 +1,161 @@
+"""`lexray evaluate autodecoder`, and how it stands beside `lexray evaluate` on the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from lexray import storage
+from lexray.autodecoding import Autodecoder
+from lexray.cli import app
+from lexray.evaluation import reconstruction
+from lexray.evaluation.eight_kinds import KINDS, simulate
+from lexray.evaluation.findings import Findings
+from lexray.events.eventlist import to_table
+from lexray.job import execute
+from lexray.jobs.evaluate_autodecoder import JOB, Config
+from lexray.models.autodecoder import GridSettings
+from lexray.progress import Progress
+from lexray.schemas import EVENTS, RATES, latents
+from lexray.sources import split
+
+N = 160
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Tables of 160 simulated sources, two small untrained autodecoders, and latents with made-up anomalies."""
+    root = tmp_path_factory.mktemp("reconstruction")
+    path = {name: str(root / name) for name in ("events", "latents", "autodecoder", "other")}
+    path |= {name: str(root / f"{name}.parquet") for name in ("labels", "true_rates")}
+    sources = simulate(N, 2)
+    events = sources.event_lists()
+    storage.write(path["events"], "events", EVENTS, to_table(events), 3)
+    truth = []
+    for i, e in enumerate(events):
+        rate = sources.rate(i)
+        t = (rate.edges[:-1] + rate.edges[1:]) / 2
+        truth += [{"detection_id": e.detection_id, "band": b, "t": t, "rate": rate.rate[b]} for b in range(3)]
+    pq.write_table(pa.Table.from_pylist(truth, RATES), path["true_rates"])
+    kinds = [KINDS[k] for k in sources.kind]
+    pq.write_table(pa.table({"source_id": [e.source_id for e in events], "kind": kinds}), path["labels"])
+    models = {}
+    for name, dim in (("autodecoder", 16), ("other", 2)):
+        small = GridSettings(latent_dim=dim, n_knots=32, width=16, fit_steps=40)
+        models[name] = Autodecoder(small, small.decoder().state_dict(), torch.zeros(dim))
+        models[name].save(path[name])
+    encoded = models["autodecoder"].encode(events)
+    schema = latents(encoded.latent.shape[1])
+    rows = [
+        {"detection_id": e.detection_id, "source_id": e.source_id, "latent": z, "log_rate": r,
+         "anomaly": float(-i), "p_value": (i + 0.5) / N}
+        for i, (e, z, r) in enumerate(zip(events, encoded.latent, encoded.log_rate, strict=True))
+    ]  # fmt: skip
+    storage.write(path["latents"], "latents", schema, pa.Table.from_pylist(rows, schema))
+    return {**path, "beside": [path.pop("other")]}
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    tables: dict[str, Any], ray_session: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Any, dict[str, float]]:
+    out = tmp_path_factory.mktemp("evaluation")
+    given = {key: value for key, value in tables.items() if key != "other"}
+    report = execute(JOB, Config(out=str(out), chosen_on=20, **given), Progress())
+    return out, report, json.loads((out / "metrics.json").read_text())
+
+
+@pytest.mark.ray
+def test_every_model_is_scored_on_the_test_sources(evaluated: tuple[Path, Any, dict[str, float]]) -> None:
+    _, report, metrics = evaluated
+    sources = [f"sim:2:{KINDS[k]}:{i}" for i, k in enumerate(simulate(N, 2).kind)]
+    n_test = [split(name.casefold()) for name in sources].count("test")
+    assert metrics["heldout_gain.n_detections"] == report.counts["test_detections"] == n_test
+    gains = {name: metrics[f"heldout_gain.{name}"] for name in ("bayesian_blocks", "kernel", "total_variation")}
+    beside = [key for key in metrics if key.startswith("heldout_gain.beside.") and key.endswith("k")]
+    assert len(beside) == 1
+    ceiling = metrics["heldout_gain.true_rate"]
+    for name, value in gains.items():
+        assert 0 < value < ceiling
+        assert metrics[f"heldout_gain.{name}_share_of_ceiling"] == pytest.approx(value / ceiling)
+        over = metrics[f"heldout_gain.autodecoder_over_{name}"]
+        assert over == pytest.approx(metrics["heldout_gain.autodecoder"] - value, abs=1e-9)
+    # Sixteen numbers can say more of a rate than two.
+    assert metrics["heldout_gain.autodecoder"] > metrics[beside[0]]
+
+
+@pytest.mark.ray
+def test_groups_add_up_to_the_whole(evaluated: tuple[Path, Any, dict[str, float]]) -> None:
+    _, _, metrics = evaluated
+    by_kind = {key.split(".")[2] for key in metrics if key.startswith("heldout_gain.by_kind.")}
+    assert by_kind == set(KINDS)
+    assert metrics["heldout_gain.by_kind.steady.true_rate"] == pytest.approx(0, abs=1e-9)
+    for grouped in ("by_kind", "by_counts"):
+        gains = [v for k, v in metrics.items() if k.startswith(f"heldout_gain.{grouped}.") and k.endswith(".true_rate")]
+        assert min(gains) < metrics["heldout_gain.true_rate"] < max(gains)
+
+
+@pytest.mark.ray
+def test_representations_are_probed_detection_by_detection(evaluated: tuple[Path, Any, dict[str, float]]) -> None:
+    _, _, metrics = evaluated
+    for name in reconstruction.PROPERTIES:
+        for representation in ("latents", "log_rate"):
+            assert np.isfinite(metrics[f"regression.{name}.{representation}.ridge.r2"])
+            assert np.isfinite(metrics[f"regression.{name}.{representation}.forest.r2"])
+    assert metrics["regression.hr_hs.log_rate.ridge.r2"] > 0.5  # it is a function of the count rates
+    assert metrics["regression.rms.log_rate.ridge.r2"] < 0.2  # of which these know nothing
+
+
+@pytest.mark.ray
+def test_report_shows_charts_light_curves_and_the_rarest(evaluated: tuple[Path, Any, dict[str, float]]) -> None:
+    out, _, metrics = evaluated
+    page = (out / "report.html").read_text()
+    names = {path.name for path in out.glob("*.png")}
+    expected = {"heldout_gain", "heldout_gain_by_class", "heldout_gain_by_counts", "properties", "lightcurve-1"}
+    assert {f"{name}.png" for name in expected} <= names
+    rarest = f"sim:2:{KINDS[simulate(N, 2).kind[0]]}:0"
+    assert f"<td>{rarest}</td>" in page
+    assert metrics["anomalies.share_below_1pct"] == pytest.approx(2 / N)
+    assert "chosen by their held-out gain on 20 training detections" in page
+
+
+@pytest.mark.ray
+def test_without_tables_and_baselines_it_says_what_is_left_out(
+    tables: dict[str, Any], evaluated: tuple[Path, Any, dict[str, float]], tmp_path: Path
+) -> None:
+    config = Config(out=str(tmp_path), events=tables["events"], autodecoder=tables["autodecoder"], chosen_on=0)
+    execute(JOB, config, Progress())
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "heldout_gain.kernel" not in metrics
+    assert not [key for key in metrics if key.startswith(("regression", "anomalies"))]
+    # The same photons are hidden whatever else is scored.
+    for name in ("autodecoder", "bayesian_blocks"):
+        before = evaluated[2][f"heldout_gain.{name}"]
+        assert metrics[f"heldout_gain.{name}"] == pytest.approx(before, rel=1e-9)
+    assert "no latents table was given" in (tmp_path / "report.html").read_text()
+
+
+def test_two_words_are_a_command_and_one_still_is() -> None:
+    runner = CliRunner()
+    both = runner.invoke(app, ["evaluate", "autodecoder", "--keys"])
+    one = runner.invoke(app, ["evaluate", "--keys"])
+    assert (both.exit_code, one.exit_code) == (0, 0)
+    assert "beside" in both.stdout
+    assert "text_embeddings" in one.stdout
+    assert "beside" not in one.stdout
+
+
+def test_latents_without_scores_have_no_anomalies() -> None:
+    rows = {"detection_id": ["a"], "source_id": ["s"], "anomaly": [None], "p_value": [None]}
+    found = Findings()
+    schema = pa.schema([("detection_id", pa.string()), ("source_id", pa.string()), ("anomaly", pa.float32()),
+                        ("p_value", pa.float32())])  # fmt: skip
+    assert reconstruction.anomalies(found, pa.table(rows, schema), {}, {}) is None
+    assert "anomalies: the latents table has no score" in found.left_out
+    assert reconstruction.ANOMALIES not in found.sections

@@ -1,0 +1,332 @@
+"""`splitnet`: its cells, its splits, its losses against scipy, and what a small trained one says of new sources."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from lexray.autodecoding import Autodecoder, load_autodecoder
+from lexray.errors import LexrayError
+from lexray.evaluation.eight_kinds import KINDS, Sources, simulate
+from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
+from lexray.events.fits import read_events
+from lexray.models.binning import FEWEST, MOST, USUAL, bin_photons, n_cells
+from lexray.models.learning import keyed_generator
+from lexray.models.splitnet import Seen, estimate
+from lexray.models.splitreading import log_gamma_quantile
+from lexray.models.splitting import SplitnetSettings, log_negative_binomial, split
+from lexray.ragged import photons_of
+
+BANDS = Bands((0.5, 1.2, 2.0, 7.0))
+SMALL = SplitnetSettings(width=8, epochs=12, batch=32, contaminate=0.3, warm_up=20, ema=0.98)
+
+
+@pytest.fixture(scope="module")
+def new() -> Sources:
+    return simulate(240, seed=101)
+
+
+@pytest.fixture(scope="module")
+def model() -> Autodecoder:
+    """Trained on sources like the new ones, for some seconds."""
+    return Autodecoder.fit(simulate(800, seed=100).photons, SMALL)
+
+
+def detection(time: np.ndarray, gti: GoodTimeIntervals, **more: object) -> EventList:
+    energy = np.full(len(time), 1.5, dtype=np.float32)
+    return EventList("d", "s", np.sort(time), energy, gti, BANDS, gti.ontime, **more)  # type: ignore[arg-type]
+
+
+# --- cells
+
+
+@pytest.mark.parametrize(
+    ("duration", "frame_time", "expected"),
+    [
+        (28_800.0, np.nan, USUAL),
+        (1_000.0, np.nan, USUAL),
+        (57_600.0, np.nan, 2 * USUAL),
+        (200_000.0, 3.2, MOST),
+        (1e7, np.nan, MOST),
+        (100.0, 3.2, 16),  # 31 frames: cells of two
+        (1_000.0, 3.2, 256),
+        (5.0, 3.2, FEWEST),
+    ],
+)
+def test_cells_follow_the_duration_and_are_no_shorter_than_a_frame(
+    duration: float, frame_time: float, expected: int
+) -> None:
+    assert n_cells(torch.tensor([duration]), torch.tensor([frame_time])).tolist() == [expected]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_cells_keep_every_photon_and_all_good_time(seed: int, n: int) -> None:
+    random = np.random.default_rng(seed)
+    events = []
+    for i in range(n):
+        edges = np.sort(random.uniform(0, 10 ** random.uniform(2, 5), 2 * random.integers(1, 4)))
+        gti = GoodTimeIntervals(edges[::2], edges[1::2]).shift(-edges[0])
+        time = np.sort(gti.time_at(random.uniform(0, gti.ontime, random.integers(0, 50))))
+        energy = random.uniform(0.5, 7.0, len(time)).astype(np.float32)
+        events.append(EventList(str(i), "s", time, energy, gti, BANDS, gti.ontime))
+    photons = photons_of(events, 3)
+    groups, size, place = bin_photons(photons)
+    for i, e in enumerate(events):
+        data = groups[int(size[i])].select(place[i : i + 1])
+        assert data.counts()[0].sum(1).tolist() == np.bincount(e.band, minlength=3).tolist()
+        assert data.energies().sum() == len(e)
+        assert float((data.exposure[0] * data.width[0]).sum()) == pytest.approx(e.gti.ontime, rel=1e-4)
+
+
+# --- splits and losses
+
+
+def test_a_split_deals_each_photon_to_one_side(new: Sources) -> None:
+    (data,) = bin_photons(new.photons)[0].values()
+    one = split(data, torch.arange(len(data)), keyed_generator(1), contaminate=0.0, hide=0.0)
+    counts = data.counts()
+    assert torch.equal((one.seen.counts + one.target).sum(-1), counts.sum(-1))
+    assert torch.equal(one.seen.energies + one.target_energies, data.energies())
+    # Photons and good time are turned and shifted together: each detection keeps how many fell on how much of it.
+    for whole, dealt, before, after in zip(
+        counts.sum(1), (one.seen.counts + one.target).sum(1), data.exposure, one.seen.exposure, strict=True
+    ):
+        assert sorted(zip(whole.tolist(), before.tolist(), strict=True)) == sorted(
+            zip(dealt.tolist(), after.tolist(), strict=True)
+        )
+    share = one.seen.counts.sum() / counts.sum()
+    assert float(share) == pytest.approx(0.725, abs=0.02)  # the mean of 0.5 … 0.95
+
+
+def test_another_ones_photons_serve_as_background_in_the_stated_ratio(new: Sources) -> None:
+    (data,) = bin_photons(new.photons)[0].values()
+    one = split(data, torch.arange(len(data)), keyed_generator(1), contaminate=1.0, hide=0.0)
+    assert not one.seen.scale.isnan().any()
+    added = (one.seen.counts + one.target).sum((1, 2)) - data.counts().sum((1, 2))
+    assert (added >= 0).all()
+    region = one.seen.background.sum((1, 2))
+    share = 1 / (1 + one.ratio)
+    expected = (region / (one.seen.scale * share)).sum()  # scale is over the part that is seen
+    assert float(added.sum()) == pytest.approx(float(expected), rel=0.05)
+    assert (one.seen.background.sum(1)[one.seen.exposure == 0] == 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 60), st.floats(1e-3, 50), st.floats(1e-3, 20))
+def test_counts_of_an_uncertain_rate_are_negative_binomial(n: int, mean: float, variance: float) -> None:
+    found = log_negative_binomial(torch.tensor([float(n)]), torch.tensor([mean]), torch.tensor([variance]))
+    shape = 1 / variance
+    expected = stats.nbinom.logpmf(n, shape, shape / (shape + mean)) + stats.poisson.logpmf(n, 1.0) * 0
+    missing = -float(torch.lgamma(torch.tensor(n + 1.0, dtype=torch.float64)))  # what depends on n alone is left out
+    assert found.item() + missing == pytest.approx(expected, rel=2e-3, abs=2e-3)
+
+
+@pytest.mark.parametrize("probability", [0.025, 0.16, 0.5, 0.84, 0.975])
+def test_quantiles_of_the_gamma_distribution(probability: float) -> None:
+    variance = torch.tensor([1e-3, 0.02, 0.3, 1.0, 5.0])
+    shape = 1 / variance.double().numpy()
+    expected = np.log(stats.gamma.ppf(probability, shape, scale=1 / shape))
+    np.testing.assert_allclose(log_gamma_quantile(variance, probability).numpy(), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_a_sources_loss_does_not_depend_on_its_company(new: Sources) -> None:
+    learner = SMALL.learner()
+    data = learner.prepare(new.photons)
+    sample = learner.draw(data, torch.arange(12), keyed_generator(3))
+    ((k, one),) = sample.items()
+    together = learner.losses(sample, None)
+    for i in range(12):
+        row = torch.tensor([i])
+        alone = replace(
+            one,
+            row=torch.tensor([0]),
+            seen=one.seen.map(lambda value, row=row: value[row]),
+            target=one.target[row],
+            target_energies=one.target_energies[row],
+            exposure=one.exposure[row],
+            ratio=one.ratio[row],
+        )
+        assert learner.losses({k: alone}, None).item() == pytest.approx(together[i].item(), rel=1e-4)
+
+
+def test_batches_of_several_numbers_of_cells_keep_their_order(new: Sources) -> None:
+    """Losses come in the order of the rows, whatever group each detection is in."""
+    long = replace(new.photons, gti_stop=new.photons.gti_stop.clone(), time=new.photons.time.clone())
+    for i in range(0, 240, 3):  # every third is stretched to twice its length
+        long.gti_stop[long.gti_offsets[i + 1] - 1] *= 2
+    learner = SMALL.learner()
+    data = learner.prepare(long)
+    assert len(data.groups) == 2
+    rows = torch.arange(10)
+    joined = learner.join([learner.draw(data, rows, keyed_generator(4)), learner.draw(data, rows, keyed_generator(4))])
+    losses = learner.losses(joined, None)
+    assert torch.allclose(losses[:10], losses[10:], rtol=1e-4)
+    for k, one in joined.items():
+        in_group = learner.losses({k: replace(one, row=torch.arange(len(one.row)))}, None)
+        assert torch.allclose(losses[one.row], in_group, rtol=1e-4)
+    assert sorted(torch.cat([one.row for one in joined.values()]).tolist()) == list(range(20))
+
+
+# --- a trained one
+
+
+def test_it_foretells_held_out_photons_of_new_sources(model: Autodecoder, new: Sources) -> None:
+    fit, held = new.photons.thin(0.8, keyed_generator(0))
+    with torch.no_grad():
+        gains = model._learner.gains(fit, held, None)
+    varying = torch.tensor([KINDS[k] != "steady" for k in new.kind])
+    assert float(gains[varying].sum() / held.counts.sum(1)[varying].sum() / np.log(2)) > 0.1
+    assert abs(float(gains[~varying].sum() / held.counts.sum(1)[~varying].sum())) < 0.05
+
+
+def test_the_rate_integrates_to_the_counts_also_through_gaps(model: Autodecoder, new: Sources) -> None:
+    events = new.event_lists()[:40]
+    assert any(len(e.gti) > 1 for e in events)
+    for e, (edges, rate) in zip(events, model.rates(events), strict=True):
+        counts = np.bincount(e.band, minlength=3)
+        np.testing.assert_allclose((rate * e.gti.exposure(edges)).sum(1), counts + 0.5, rtol=0.01)
+
+
+def test_likelihood_is_in_physical_units(model: Autodecoder, new: Sources) -> None:
+    events = new.event_lists()[:5]
+    for e, (edges, rate), nll in zip(events, model.rates(events), -model.log_prob(events), strict=True):
+        cell = np.minimum(np.searchsorted(edges, e.time, side="right") - 1, len(edges) - 2)
+        by_hand = (rate * e.gti.exposure(edges)).sum() - np.log(rate[e.band, cell]).sum()
+        assert nll == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_intervals_hold_the_truth_and_wider_ones_more_often(model: Autodecoder, new: Sources) -> None:
+    """A model of some seconds' training; `benchmarks/reconstruction.py` measures the coverage of a whole one."""
+    events = new.event_lists()
+    shares = []
+    for level in (0.68, 0.95):
+        found = model.rate_intervals(events, 256, level)
+        assert found is not None
+        inside = [
+            np.mean((low <= (truth := new.rate(i).rate[:, 4::8])) & (truth <= high))
+            for i, (_, low, high) in enumerate(found)
+        ]
+        shares.append(np.mean(inside))
+    assert 0.5 < shares[0] < 0.85
+    assert 0.85 < shares[1] < 0.99
+
+
+def test_encoding_does_not_depend_on_company_or_order(model: Autodecoder, new: Sources) -> None:
+    events = new.event_lists()[:9]
+    together, backwards, alone = (model.encode(some) for some in (events, events[::-1], events[4:5]))
+    np.testing.assert_allclose(together.latent, backwards.latent[::-1], atol=1e-4)
+    np.testing.assert_allclose(together.latent[4], alone.latent[0], atol=1e-4)
+    assert together.latent_var is not None
+    assert together.latent_var.shape == together.latent.shape
+    assert (together.latent_var > 0).all()
+    assert together.n_steps == 0
+
+
+def test_saved_and_loaded_it_answers_the_same(model: Autodecoder, new: Sources, tmp_path: object) -> None:
+    model.save(str(tmp_path))
+    again = load_autodecoder(str(tmp_path))
+    one, other = (m.encode_photons(new.photons) for m in (model, again))
+    for name in ("latent", "latent_var", "log_rate", "nll", "anomaly", "p_value"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert again.name == model.name
+
+
+def test_a_flare_of_the_background_alone_leaves_the_source_flat(model: Autodecoder) -> None:
+    random = np.random.default_rng(5)
+    gti = GoodTimeIntervals([0.0], [28_800.0])
+    flare = lambda n: random.normal(14_400, 900, n)  # noqa: E731
+    time = np.concatenate([random.uniform(0, 28_800, 400), flare(random.poisson(200))])
+    region = np.concatenate([random.uniform(0, 28_800, 100), flare(random.poisson(1600))])
+    region = np.sort(region)
+    background = Background(region, np.full(len(region), 1.5, np.float32), 8.0)
+    known, unknown = (model.rate(detection(time, gti, **more))[1][1] for more in ({"background": background}, {}))
+    middle, outside = slice(120, 136), np.r_[0:90, 166:256]
+    assert unknown[middle].mean() > 4 * unknown[outside].mean()
+    assert known[middle].mean() == pytest.approx(known[outside].mean(), rel=0.5)
+    # 100 of the region's photons are steady, an eighth of them in the source's region.
+    assert known.mean() * 28_800 == pytest.approx(400, rel=0.2)
+
+
+# --- odd detections
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_few_photons_are_encoded_with_wide_intervals(model: Autodecoder, n: int) -> None:
+    e = detection(np.linspace(100.0, 900.0, n), GoodTimeIntervals([0.0], [1000.0]))
+    encoded = model.encode([e])
+    for name in ("latent", "latent_var", "log_rate", "nll", "anomaly", "p_value"):
+        assert np.isfinite(getattr(encoded, name)).all(), name
+    intervals = model.rate_intervals([e], 64, 0.95)
+    assert intervals is not None
+    _, low, high = intervals[0]
+    assert (high > 5 * low).all()
+    assert np.isfinite(high).all()
+
+
+def test_ten_million_events_are_encoded(model: Autodecoder) -> None:
+    time = np.random.default_rng(1).uniform(0, 28_800, 10_000_000)
+    e = detection(time, GoodTimeIntervals([0.0], [28_800.0]))
+    encoded = model.encode([e])
+    assert np.isfinite(encoded.latent).all()
+    assert np.exp(encoded.log_rate[0, 1]) == pytest.approx(1e7 / 28_800, rel=1e-3)
+
+
+def test_what_has_no_good_time_is_refused_by_name(model: Autodecoder) -> None:
+    with pytest.raises(LexrayError, match="d: has no good time"):
+        model.encode([detection(np.zeros(0), GoodTimeIntervals([], []))])
+
+
+def test_a_band_without_any_event_in_the_whole_set_is_trained_and_encoded() -> None:
+    photons = simulate(64, seed=3).photons
+    dark = photons.keep(photons.band != 2)
+    model = Autodecoder.fit(dark, replace(SMALL, epochs=1))
+    encoded = model.encode_photons(dark)
+    assert np.isfinite(encoded.latent).all()
+    assert np.isfinite(encoded.nll).all()
+
+
+def test_the_same_photons_over_minutes_and_over_hours_are_not_the_same(model: Autodecoder) -> None:
+    share = np.random.default_rng(2).uniform(0, 1, 200)
+    short, long = (
+        model.encode([detection(share * t, GoodTimeIntervals([0.0], [t]))]).latent for t in (1_000.0, 28_800.0)
+    )
+    assert np.abs(short - long).max() > 0.01
+
+
+# --- real files
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["chandra_test.fits", "ngc300nicer_bary.evt", "J0218_nicer_2070030405_cleanfilt_cut_bary.evt"],
+)
+def test_real_files_are_encoded_and_their_mean_rate_gives_their_counts(
+    model: Autodecoder, real_events: object, name: str
+) -> None:
+    """NGC 300 ULX1 has 1.5 ks of good time in 11.5 ks: its gaps must not dilute its rate."""
+    events = read_events(real_events / name)  # type: ignore[operator]
+    assert len(events.bands) == 3
+    encoded = model.encode([events])
+    assert np.isfinite(encoded.latent).all()
+    edges, rate = model.rates([events])[0]
+    counts = np.bincount(events.band, minlength=3)
+    expected = (rate * events.gti.exposure(edges)).sum(1)
+    assert np.all(np.abs(expected - counts) < 3 * np.sqrt(counts + 1))
+    mean = rate.mean(1) * events.gti.ontime
+    assert mean.sum() == pytest.approx(counts.sum(), rel=0.3)
+
+
+def test_the_network_reads_any_device_tensor_alike(new: Sources) -> None:
+    """What one batch of all says, batches of one say too: nothing is normalised over detections."""
+    (data,) = bin_photons(new.photons)[0].values()
+    network = SMALL.learner().network
+    seen: Seen = data.select(torch.arange(6)).seen()
+    with torch.no_grad():
+        together = estimate(network, seen).density
+        ones = [estimate(network, seen.map(lambda value, i=i: value[i : i + 1])).density for i in range(6)]
+    torch.testing.assert_close(together, torch.cat(ones), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,95 @@
+"""What of an events table is trained on: who, which version, and what becomes of odd rows."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lexray import splits, storage, trainingset
+from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
+from lexray.schemas import EVENTS
+from lexray.trainingset import EventsTable
+
+N, N_PARTS = 120, 4
+
+
+def detection(i: int) -> EventList:
+    random = np.random.default_rng(i)
+    n = 5 + i % 7
+    energy = random.choice(np.array([0.8, 1.5, 4.0], dtype=np.float32), n)
+    gti = GoodTimeIntervals([0.0], [1e4])
+    time = np.sort(random.uniform(0, 1e4, n))
+    return EventList(f"d{i:03d}", f"s{i:03d}", time, energy, gti, Bands((0.5, 1.2, 2.0, 7.0)), 1e4)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    """A table of which three rows are odd."""
+    rows = to_table([detection(i) for i in reversed(range(N))]).to_pylist()
+    rows[-1]["exposure"] = 0.0
+    rows[-2]["bands"] = [0.5, 7.0]
+    events = str(tmp_path / "events")
+    storage.write(events, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), n_parts=N_PARTS)
+    return events
+
+
+def test_the_split_is_planned_without_the_photons_and_without_odd_rows(table: str) -> None:
+    plan = trainingset.plan(table, 0, 3, max_validation=1000)
+    assert plan.left_out == {"d000": "has no exposure", "d001": "has not 3 energy bands"}
+    assignment = splits.read_splits(table, 0)
+    for split, planned in (
+        ("train", [name for part in plan.parts.values() for name in part.train]),
+        ("val", [name for part in plan.parts.values() for name in part.val]),
+    ):
+        assert sorted(planned) == [f"d{i:03d}" for i in range(2, N) if assignment[f"s{i:03d}"] == split]
+
+
+def test_parts_are_read_as_they_were_planned(table: str) -> None:
+    plan = trainingset.plan(table, 0, 3, max_validation=1000)
+    source = EventsTable(plan.parts, 3)
+    storage.write(table, "events", EVENTS, to_table([detection(i) for i in range(200, 210)]), n_parts=N_PARTS)
+    validation = source.validation()
+    for number, size in source.sizes.items():
+        photons, names = source.read(number)
+        assert names == sorted(names)
+        assert (len(photons), len(photons.time)) == (size.detections, size.photons)
+        assert photons.counts.sum(1).tolist() == [5 + int(name[1:]) % 7 for name in names]
+        assert len(validation.get(number, ())) == len(plan.parts[number].val)
+    assert source.emptied == set()
+
+
+def test_a_detection_with_impossible_photons_trains_as_if_it_had_none(table: str) -> None:
+    rows = storage.read(table).drop_columns(["part"]).to_pylist()
+    for row in rows:
+        if int(row["detection_id"][1:]) % 2:
+            row["time"][0] = math.nan
+    storage.write(table, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), n_parts=N_PARTS)
+    plan = trainingset.plan(table, 0, 3, max_validation=0)
+    source = EventsTable(plan.parts, 3)
+    for number in source.sizes:
+        photons, names = source.read(number)
+        expected = [0 if int(name[1:]) % 2 else 5 + int(name[1:]) % 7 for name in names]
+        assert photons.counts.sum(1).tolist() == expected
+    assert source.emptied == {name for part in plan.parts.values() for name in part.train if int(name[1:]) % 2}
+
+
+def test_the_validation_is_capped_by_a_hash_and_grows_with_its_cap(table: str) -> None:
+    def chosen(most: int) -> set[str]:
+        parts = trainingset.plan(table, 0, 3, max_validation=most).parts
+        return {name for part in parts.values() for name in part.val}
+
+    everyone = chosen(1000)
+    assert len(chosen(0)) == 0
+    assert len(chosen(5)) == 5
+    assert chosen(3) < chosen(5) < everyone
+    assert chosen(5) != set(sorted(everyone)[:5])
+
+
+def test_some_are_taken_from_as_few_parts_as_it_takes(table: str) -> None:
+    plan = trainingset.plan(table, 0, 3, max_validation=0)
+    n = sum(len(part.train) for part in plan.parts.values())
+    assert len(trainingset.some(plan, 3, 7)) == 7
+    assert len(trainingset.some(plan, 3, n - 1)) == n - 1
+    assert len(trainingset.some(plan, 3, 10 * n)) == n
