@@ -38,10 +38,10 @@ class Config(JobConfig):
 
     out: Annotated[str, AfterValidator(local_path)] = Field(description="folder of the autodecoder, on a local disk")
     events: str = Field(description="events table")
-    kind: Kind = Field("grid", description="which autodecoder; the section of that name configures it")
+    kind: Kind = Field("splitnet", description="which autodecoder; the section of that name configures it")
     workers: int = Field(2, ge=1, description="training workers, each with one CPU")
     use_gpu: bool = Field(False, description="give each worker a GPU")
-    checkpoint_every: float = Field(20, gt=0, description="epochs between two checkpoints, each with a validation")
+    checkpoint_every: float = Field(5, gt=0, description="epochs between two checkpoints, each with a validation")
     max_failures: int = Field(2, ge=0, description="restarts after a worker died, from the last checkpoint")
     seed: int = Field(Schedule.seed, ge=0, description="seed of weights, latents and batches")
     split_seed: int = Field(0, description="seed of the split into train, val and test")

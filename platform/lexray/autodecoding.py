@@ -18,6 +18,7 @@ from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
 from lexray.models import resnetloss
 from lexray.models.autodecoder import GridSettings, Penalties
+from lexray.models.binning import USUAL, n_cells
 from lexray.models.calibration import Calibration, calibrate
 from lexray.models.grid import GridDecoder
 from lexray.models.latentreading import GridReconstructor, ResnetReconstructor
@@ -202,12 +203,21 @@ class Autodecoder:
         Returns
         -------
         list of (edges f8[bins + 1] in s since t_ref, rate f8[B, bins] in ct/s of good time)
-            The rate at each cell's centre, gaps included: what would have been seen. Where there is a background
-            region, of the source alone.
+            Gaps included: what would have been seen. Where there is a background region, of the source alone.
         """
+        return [(edges, rate) for edges, rate, _, _ in self._reconstruct(events, bins, None)]
+
+    def rates_at_full_resolution(self, events: Sequence[EventList]) -> list[tuple[Float64s, Float64s]]:
+        """As `rates`, each in as many cells as `splitnet` would see of it: the longer, the more."""
+        if not events:
+            return []
         photons = photons_of(events, self.n_bands)
-        rates = self._model.rates(photons, bins).numpy()
-        return [(edges, rate) for edges, rate in zip(_edges(photons, bins), rates, strict=True)]
+        bins = n_cells(photons.duration, photons.frame_time).clamp(min=USUAL)
+        found: dict[int, tuple[Float64s, Float64s]] = {}
+        for k in sorted(set(bins.tolist())):
+            rows = (bins == k).nonzero()[:, 0].tolist()
+            found |= dict(zip(rows, self.rates([events[i] for i in rows], k), strict=True))
+        return [found[i] for i in range(len(events))]
 
     def rate_intervals(
         self, events: Sequence[EventList], bins: int = 256, level: float = 0.68
@@ -226,12 +236,30 @@ class Autodecoder:
         -------
         list of (edges f8[bins + 1], lower f8[B, bins], upper f8[B, bins])
         """
-        photons = photons_of(events, self.n_bands)
-        bounds = self._model.intervals(photons, bins, level)
-        if bounds is None:
+        if not self.has_intervals:
             return None
-        lower, upper = (bound.numpy() for bound in bounds)
-        return [(edges, a, b) for edges, a, b in zip(_edges(photons, bins), lower, upper, strict=True)]
+        found = self.rates_with_intervals(events, bins, level)
+        return [(edges, a, b) for edges, _, a, b in found if a is not None and b is not None]
+
+    def rates_with_intervals(
+        self, events: Sequence[EventList], bins: int = 256, level: float = 0.68
+    ) -> list[tuple[Float64s, Float64s, Float64s | None, Float64s | None]]:
+        """`rates` and `rate_intervals` at once: (edges, rate, lower, upper); no bounds where there are none."""
+        return self._reconstruct(events, bins, level)
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether this kind of autodecoder has bounds for its rates."""
+        return self.kind != "resnet"
+
+    def _reconstruct(
+        self, events: Sequence[EventList], bins: int, level: float | None
+    ) -> list[tuple[Float64s, Float64s, Float64s | None, Float64s | None]]:
+        photons = photons_of(events, self.n_bands)
+        found = self._model.reconstruct(photons, bins, level)
+        without = [None] * len(events)
+        lower, upper = (without if bound is None else list(bound.numpy()) for bound in (found.lower, found.upper))
+        return list(zip(_edges(photons, bins), found.rate.numpy(), lower, upper, strict=True))
 
     def rate(self, events: EventList, bins: int = 256) -> tuple[Float64s, Float64s]:
         """Reconstructed rate of one detection: (cell centres f8[bins] in s since t_ref, rate f8[B, bins] in ct/s)."""

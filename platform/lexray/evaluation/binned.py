@@ -12,6 +12,8 @@ from torch import Tensor
 
 from lexray.evaluation.heldout import FIT_SHARE, PiecewiseRate, RateModel
 from lexray.events.eventlist import EventList
+from lexray.models.binning import exposure_shares
+from lexray.models.likelihood import cell_counts
 from lexray.models.photons import Photons
 from lexray.ragged import photons_of
 
@@ -22,7 +24,7 @@ ShapeModel = Callable[[Photons], Tensor]
 
 
 @dataclass(frozen=True)
-class Binned:
+class CellCounts:
     """N detections in K equal cells from 0 to the end of the last good time.
 
     Attributes
@@ -42,28 +44,18 @@ class Binned:
         return self.exposure.clamp(min=1e-30).log()
 
 
-def binned(photons: Photons, n_cells: int = CELLS) -> Binned:
+def binned(photons: Photons, n_cells: int = CELLS) -> CellCounts:
     """Sum photons and good time in cells."""
-    n, n_bands, duration = len(photons), photons.n_bands, photons.duration
-    cell = (photons.time / duration[photons.owner] * n_cells).long().clamp(0, n_cells - 1)
-    slot = (photons.owner * n_bands + photons.band) * n_cells + cell
-    counts = torch.bincount(slot, minlength=n * n_bands * n_cells).reshape(n, n_bands, n_cells).float()
-
-    length = duration[photons.gti_owner][:, None]
-    edges = torch.linspace(0.0, 1.0, n_cells + 1, dtype=torch.float64)
-    start, stop = photons.gti_start[:, None] / length, photons.gti_stop[:, None] / length
-    inside = torch.minimum(torch.maximum(edges, start), stop).diff()
-    good = torch.zeros(n, n_cells, dtype=torch.float64).index_add(0, photons.gti_owner, inside)
-    return Binned(counts, good.float())
+    return CellCounts(cell_counts(photons, n_cells), exposure_shares(photons, n_cells) / n_cells)
 
 
-def shape_gain(log_shape: Tensor, held: Binned) -> Tensor:
+def shape_gain(log_shape: Tensor, held: CellCounts) -> Tensor:
     """What a shape adds to a constant rate on held-out photons, f8[N] in nats.
 
     Parameters
     ----------
     log_shape : f[N, 1 or B, K]
-    held : Binned
+    held : CellCounts
         The held-out photons.
 
     Notes

@@ -122,13 +122,14 @@ def thin(events: EventList, seed: int = 0) -> tuple[EventList, EventList]:
     """Split a detection's photons at random: 80 % to fit, 20 % held out.
 
     The generator is seeded by the detection's name, so that the split does not depend on which detections come before
-    it, on how many workers there are, or on the part that they work on.
+    it, on how many workers there are, or on the part that they work on. A background region is left out of both parts:
+    what is foretold are all photons of the source's region, by every model alike.
     """
     generator = np.random.default_rng([seed, stable_hash(events.detection_id, "thin")])
     fit = generator.random(len(events)) < FIT_SHARE
     return (
-        replace(events, time=events.time[fit], energy=events.energy[fit]),
-        replace(events, time=events.time[~fit], energy=events.energy[~fit]),
+        replace(events, time=events.time[fit], energy=events.energy[fit], background=None),
+        replace(events, time=events.time[~fit], energy=events.energy[~fit], background=None),
     )
 
 

@@ -92,4 +92,4 @@ def reconstruct(autodecoder: str, events: Sequence[EventList]) -> list[Piecewise
 
 def rates_of(model: Autodecoder, events: Sequence[EventList]) -> list[PiecewiseRate]:
     """Rates that an autodecoder fits to event lists."""
-    return [PiecewiseRate(edges, rate) for edges, rate in model.rates(events)]
+    return [PiecewiseRate(edges, rate) for edges, rate in model.rates_at_full_resolution(events)]

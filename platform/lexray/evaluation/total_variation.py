@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lexray.evaluation.binned import CELLS, Binned, binned, mean_gain
+from lexray.evaluation.binned import CELLS, CellCounts, binned, mean_gain
 from lexray.models.learning import cosine
 from lexray.models.photons import Photons
 
@@ -48,7 +48,7 @@ class TotalVariation:
         fitted = [self._fit(binned(photons.select(some))) for some in torch.split(rows, _BATCH)]
         return torch.cat([torch.zeros(0, photons.n_bands, CELLS), *fitted])
 
-    def objective(self, mean: Tensor, deviation: Tensor, data: Binned) -> Tensor:
+    def objective(self, mean: Tensor, deviation: Tensor, data: CellCounts) -> Tensor:
         """What is minimised, f[N] in nats: mean f[N, CELLS], deviation f[N, B, CELLS]; levels are profiled out."""
         shape = mean[:, None] + deviation
         level = torch.logsumexp(shape + data.log_exposure[:, None], -1)
@@ -58,7 +58,7 @@ class TotalVariation:
             loss = loss + self.deviation * deviation.diff().abs().sum((1, 2))
         return loss
 
-    def _fit(self, data: Binned) -> Tensor:
+    def _fit(self, data: CellCounts) -> Tensor:
         n, n_bands, _ = data.counts.shape
         rows = 1 + n_bands if math.isfinite(self.deviation) else 1
         boxes = [torch.zeros(n, rows, level, requires_grad=True) for level in _LEVELS]

@@ -20,7 +20,8 @@ USUAL, FEWEST, MOST = 256, 16, 2048
 _USUAL_DURATION = 28_800.0
 #: Logarithmic energy cells from a detection's lowest band edge to its highest.
 ENERGY_CELLS = 48
-_CHUNK = 2048
+#: Good-time intervals times cells whose exposure is summed at once.
+_CHUNK = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Binned:
     width : f4[N]
         Of a cell, in seconds.
     area : f4[N]
-        Effective area in cm², mean over the bands; NaN where unknown.
+        Effective area in cm² times the live fraction, mean over the bands; NaN where unknown.
     energy_range : f4[N, 2]
         keV.
     background_slot : i4[Q]
@@ -178,19 +179,15 @@ def bin_photons(photons: Photons) -> tuple[dict[int, Binned], Tensor, Tensor]:
 def _bin(photons: Photons, k: int) -> Binned:
     duration = photons.duration
     background = photons.background
-    chunks = [
-        exposure_shares(photons.select(torch.arange(first, min(first + _CHUNK, len(photons)))), k)
-        for first in range(0, len(photons), _CHUNK)
-    ]
     low, high = (edge[photons.owner] for edge in photons.energy_range.log().unbind(1))
     energy_cell = ((photons.energy.log() - low) / (high - low) * ENERGY_CELLS).int().clamp(0, ENERGY_CELLS - 1)
     return Binned(
         _slots(photons.time, duration[photons.owner], photons.band, k),
         energy_cell,
         photons.offsets,
-        torch.cat(chunks),
+        exposure_shares(photons, k),
         (duration / k).float(),
-        photons.area.mean(1),
+        photons.area.mean(1) * photons.live,
         photons.energy_range,
         _slots(background.time, duration[background.owner], background.band, k),
         background.offsets,
@@ -208,8 +205,10 @@ def exposure_shares(photons: Photons, k: int) -> Tensor:
     """Good time in each of `k` equal cells, as a share of the cell: f4[N, k]."""
     of = photons.gti_owner
     duration = photons.duration[of]
-    start, stop = (photons.gti_start / duration)[:, None], (photons.gti_stop / duration)[:, None]
+    start, stop = photons.gti_start / duration, photons.gti_stop / duration
     edges = torch.linspace(0.0, 1.0, k + 1, dtype=torch.float64)
-    until = torch.minimum(torch.maximum(edges, start), stop) - start
-    good = torch.zeros(len(photons), k + 1, dtype=torch.float64).index_add(0, of, until)
+    good = torch.zeros(len(photons), k + 1, dtype=torch.float64)
+    for some in torch.split(torch.arange(len(of)), max(1, _CHUNK // k)):
+        begin, end = start[some, None], stop[some, None]
+        good.index_add_(0, of[some], torch.minimum(torch.maximum(edges, begin), end) - begin)
     return (good.diff() * k).clamp(0.0, 1.0).float()

@@ -22,7 +22,7 @@ from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from lexray.models.binning import exposure_shares
+from lexray.models.binning import USUAL, exposure_shares, n_cells
 from lexray.models.learning import keyed_generator
 from lexray.models.photons import Photons
 from lexray.models.reconstructor import Encoding, Reconstructor
@@ -33,7 +33,8 @@ _PART_SHARES = (0.1, 0.5)
 NEIGHBOURS = 500
 _COMPONENTS, _MIXTURE = 16, 8
 _HIDDEN, _STEPS, _LEARNING_RATE = 64, 400, 5e-3
-_BINS = 256
+#: Detections times bins that are simulated at once.
+_AT_ONCE = 131_072
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,9 @@ def _known(features: Tensor, counts: Tensor, scale: Mapping[str, Tensor]) -> Ten
 def _learn_doubt(model: Reconstructor, photons: Photons, seed: int) -> dict[str, Tensor]:
     generator = keyed_generator(seed, 0)
     low, high = _PART_SHARES
-    share = (low + (high - low) * torch.rand(len(photons), generator=generator))[photons.owner]
-    drawn = torch.rand(len(photons.time), generator=generator)
-    halves = [photons.keep(drawn < share), photons.keep(drawn > 1 - share)]
+    share = low + (high - low) * torch.rand(len(photons), generator=generator)
+    drawn, mine = torch.rand(len(photons.time), generator=generator), share[photons.owner]
+    halves = [photons.keep(chosen).background_over(share) for chosen in (drawn < mine, drawn > 1 - mine)]
     features = [model.encode(half).features for half in halves]
     counts = [half.counts.float() for half in halves]
     everything = torch.cat(features)
@@ -199,16 +200,22 @@ def simulate_like(model: Reconstructor, photons: Photons, generator: torch.Gener
         N detections.
     generator : torch.Generator
     """
-    batches = torch.split(torch.arange(len(photons)), 512)
-    return Photons.concatenate([_simulate_like(model, photons.select(rows), generator) for rows in batches])
+    bins = n_cells(photons.duration, photons.frame_time).clamp(min=USUAL)
+    order = bins.argsort(stable=True)
+    made = [
+        _simulate_like(model, photons.select(rows), k, generator)
+        for k in sorted(set(bins.tolist()))
+        for rows in torch.split(order[bins[order] == k], _AT_ONCE // k)
+    ]
+    return Photons.concatenate(made).select(order.argsort())
 
 
-def _simulate_like(model: Reconstructor, photons: Photons, generator: torch.Generator) -> Photons:
+def _simulate_like(model: Reconstructor, photons: Photons, bins: int, generator: torch.Generator) -> Photons:
     n_bands, duration = photons.n_bands, photons.duration
-    good = exposure_shares(photons, _BINS).double() * (duration / _BINS)[:, None]
-    number = torch.poisson(model.rates(photons, _BINS) * good[:, None], generator=generator).long()
+    good = exposure_shares(photons, bins).double() * (duration / bins)[:, None]
+    number = torch.poisson(model.reconstruct(photons, bins).rate * good[:, None], generator=generator).long()
     slot = torch.repeat_interleave(torch.arange(number.numel()), number.flatten())
-    owner, band, cell = slot // (n_bands * _BINS), slot // _BINS % n_bands, slot % _BINS
+    owner, band, cell = slot // (n_bands * bins), slot // bins % n_bands, slot % bins
     elapsed = (good.cumsum(1) - good)[owner, cell]
     good_time = elapsed + torch.rand(len(slot), generator=generator, dtype=torch.float64) * good[owner, cell]
     time = _time_at(photons, owner, good_time)

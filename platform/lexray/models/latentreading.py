@@ -10,9 +10,9 @@ from torch import Tensor
 from lexray.models.autodecoder import GridLearner, GridSettings, one_thread
 from lexray.models.binning import exposure_shares
 from lexray.models.grid import GridDecoder
-from lexray.models.likelihood import cell_counts, log_likelihood
+from lexray.models.likelihood import Cells, cell_counts, log_likelihood
 from lexray.models.photons import Photons
-from lexray.models.reconstructor import Encoding, at_bins
+from lexray.models.reconstructor import Encoding, Reconstruction, at_bins
 from lexray.models.representation import dimension, represent
 from lexray.models.resnet import ResnetDecoder
 from lexray.models.resnetlearner import ResnetSettings, fit_latents, log_prob
@@ -69,26 +69,21 @@ class GridReconstructor:
             log_rate, data = self._learner.fit(batch, self.start)
             features.append(represent(log_rate, batch))
             nll.append(-log_likelihood(log_rate, data) + data.counts.sum(1) * batch.duration.log().float())
-            misfit.append(_misfit(at_bins(log_rate, _BINS, centred=False).exp(), batch))
+            misfit.append(_misfit_on_knots(log_rate, batch, data))
         return Encoding(torch.cat(features), torch.cat(nll), torch.cat(misfit))
 
-    def rates(self, photons: Photons, bins: int) -> Tensor:
-        """See `Reconstructor.rates`."""
-        rates = [torch.zeros(0, self.n_bands, bins, dtype=torch.float64)]
+    def reconstruct(self, photons: Photons, bins: int, level: float | None = None) -> Reconstruction:
+        """See `Reconstructor.reconstruct`; bounds as `GridLearner.interval` says."""
+        found = [torch.zeros(1 if level is None else 3, 0, self.n_bands, bins, dtype=torch.float64)]
         for batch in _batches(photons):
-            log_rate, _ = self._learner.fit(batch, self.start)
-            rates.append((at_bins(log_rate, bins, centred=False) - batch.duration.log()[:, None, None]).exp())
-        return torch.cat(rates)
-
-    def intervals(self, photons: Photons, bins: int, level: float) -> tuple[Tensor, Tensor] | None:
-        """See `GridLearner.interval`."""
-        bounds = [torch.zeros(2, 0, self.n_bands, bins, dtype=torch.float64)]
-        for batch in _batches(photons):
-            log_bounds = torch.stack(self._learner.interval(batch, self.start, level)).flatten(0, 1)
-            at = at_bins(log_bounds, bins, centred=False).reshape(2, len(batch), self.n_bands, bins)
-            bounds.append((at - batch.duration.log()[:, None, None]).exp())
-        lower, upper = torch.cat(bounds, dim=1)
-        return lower, upper
+            if level is None:
+                log_rates = self._learner.fit(batch, self.start)[0][None]
+            else:
+                lower, upper = self._learner.interval(batch, self.start, level)
+                log_rates = torch.stack([(lower + upper) / 2, lower, upper])  # symmetric in the log-rate
+            in_bins = torch.stack([at_bins(log_rate, bins, centred=False) for log_rate in log_rates])
+            found.append((in_bins - batch.duration.log()[:, None, None]).exp())
+        return Reconstruction(*torch.cat(found, dim=1))
 
 
 class ResnetReconstructor:
@@ -133,12 +128,16 @@ class ResnetReconstructor:
         nll = -log_prob(self.network, latent, photons, self.settings)
         misfit = [torch.zeros(0)]
         for rows in torch.split(torch.arange(len(photons)), _BATCH):
-            misfit.append(_misfit(self._rates(latent[rows], photons.select(rows), _BINS), photons.select(rows)))
+            some = photons.select(rows)
+            rate = self._rates(latent[rows], some, _BINS)
+            expected = rate * exposure_shares(some, _BINS)[:, None]
+            misfit.append(_misfit(rate, expected, cell_counts(some, _BINS)))
         return Encoding(latent, nll.float(), torch.cat(misfit))
 
-    def rates(self, photons: Photons, bins: int) -> Tensor:
-        """See `Reconstructor.rates`."""
-        return self._rates(fit_latents(self.network, photons, self.settings, self.start), photons, bins)
+    def reconstruct(self, photons: Photons, bins: int, level: float | None = None) -> Reconstruction:
+        """See `Reconstructor.reconstruct`; the published model has no bounds."""
+        latent = fit_latents(self.network, photons, self.settings, self.start)
+        return Reconstruction(self._rates(latent, photons, bins))
 
     def _rates(self, latent: Tensor, photons: Photons, bins: int) -> Tensor:
         device = next(self.network.parameters()).device
@@ -154,10 +153,6 @@ class ResnetReconstructor:
             rates.append(per_unit / scale[rows, None, None])
         return torch.cat(rates)
 
-    def intervals(self, photons: Photons, bins: int, level: float) -> tuple[Tensor, Tensor] | None:
-        """None: the published model has none."""
-        return None
-
 
 def _batches(photons: Photons) -> Iterator[Photons]:
     for rows in torch.split(torch.arange(len(photons)), _BATCH):
@@ -166,10 +161,20 @@ def _batches(photons: Photons) -> Iterator[Photons]:
                 yield photons.select(rows)
 
 
-def _misfit(rates: Tensor, photons: Photons) -> Tensor:
-    """See `Encoding.misfit`; of rates f8[N, B, K] in equal bins, whose level does not matter."""
-    counts = cell_counts(photons, rates.shape[-1]).double()
-    share = rates * exposure_shares(photons, rates.shape[-1])[:, None]
-    share = share / share.sum(-1, keepdim=True)
+def _misfit_on_knots(log_rate: Tensor, photons: Photons, data: Cells) -> Tensor:
+    """See `Encoding.misfit`, of log-rates f4[N, B, K] at knots; of source and background together."""
+    exposure = data.exposure[:, None].double()
+    rate = at_bins(log_rate, data.exposure.shape[1], centred=False).exp()
+    expected = rate * exposure
+    if data.background is not None:
+        rows = data.background.rows
+        expected[rows] += data.background.expected
+        rate[rows] += data.background.expected / exposure[rows].clamp(min=1e-6)
+    return _misfit(rate, expected, cell_counts(photons, rate.shape[-1]))
+
+
+def _misfit(rate: Tensor, expected: Tensor, counts: Tensor) -> Tensor:
+    """See `Encoding.misfit`: of rates, expected counts and counts f[N, B, K] in cells, whatever the rates' unit."""
+    share = expected / expected.sum(-1, keepdim=True)
     typical = counts.sum(-1, keepdim=True) * share
-    return ((typical - counts) * rates.clamp(min=1e-300).log()).sum((1, 2)).float()
+    return ((typical - counts) * rate.clamp(min=1e-300).log()).sum((1, 2)).float()

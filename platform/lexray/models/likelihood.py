@@ -181,12 +181,6 @@ def cell_counts(photons: Photons, n_cells: int) -> Tensor:
     return _counts_in_cells(photons.time, photons.band, photons.owner, photons.duration, photons.n_bands, n_cells)
 
 
-def background_counts(photons: Photons, n_cells: int) -> Tensor:
-    """As `cell_counts`, of the photons of the background regions."""
-    b = photons.background
-    return _counts_in_cells(b.time, b.band, b.owner, photons.duration, photons.n_bands, n_cells)
-
-
 def _counts_in_cells(time: Tensor, band: Tensor, owner: Tensor, duration: Tensor, n_bands: int, n_cells: int) -> Tensor:
     n = len(duration)
     cell = (time / duration[owner] * n_cells).long().clamp(0, n_cells - 1)

@@ -203,15 +203,16 @@ class Photons:
         """
         chosen = torch.rand(len(self.time), generator=generator) < fraction
         first, rest = self.keep(chosen), self.keep(~chosen)
-        return first._background_over(fraction), rest._background_over(1 - fraction)
+        return first.background_over(fraction), rest.background_over(1 - fraction)
 
-    def _background_over(self, fraction: float) -> Photons:
+    def background_over(self, fraction: float | Tensor) -> Photons:
+        """As these are the share `fraction`, one or f[N], of the photons: their background is that share of it too."""
         return replace(self, background=replace(self.background, scale=self.background.scale / fraction))
 
 
 def owner(offsets: Tensor) -> Tensor:
     """Row to which each value belongs."""
-    return torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
+    return torch.repeat_interleave(torch.arange(len(offsets) - 1, device=offsets.device), offsets.diff())
 
 
 def join(offsets: Sequence[Tensor]) -> Tensor:

@@ -29,6 +29,22 @@ class Encoding:
     misfit: Tensor
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """Rates of N detections in M equal bins, in ct/s of good time, gaps included: what would have been seen.
+
+    Attributes
+    ----------
+    rate : f8[N, B, M]
+    lower, upper : f8[N, B, M] or None
+        None where they were not asked for, or are not estimated.
+    """
+
+    rate: Tensor
+    lower: Tensor | None = None
+    upper: Tensor | None = None
+
+
 class Reconstructor(Protocol):
     """A trained autodecoder on ragged photons. All are on the CPU, whatever device the work is done on."""
 
@@ -56,21 +72,22 @@ class Reconstructor(Protocol):
         """Representation of each detection."""
         ...
 
-    def rates(self, photons: Photons, bins: int) -> Tensor:
-        """Reconstructed rates, f8[N, B, bins] in ct/s of good time.
+    def reconstruct(self, photons: Photons, bins: int, level: float | None = None) -> Reconstruction:
+        """Rates in equal bins from 0 to the end of the last good time.
 
-        At the centres of equal bins from 0 to the end of the last good time, gaps included: what would have been seen.
-        Where a background region is known, of the source without its background.
+        Parameters
+        ----------
+        photons : Photons
+            N detections. Where a background region is known, the rates are of the source without its background.
+        bins : int
+        level : float, optional
+            Probability with which each bin's rate lies between the bounds; without it there are none.
         """
         ...
 
-    def intervals(self, photons: Photons, bins: int, level: float) -> tuple[Tensor, Tensor] | None:
-        """Bounds, f8[N, B, bins] each, between which the rate lies with probability `level`; None if not estimated."""
-        ...
 
-
-def at_bins(log_rate: Tensor, bins: int, *, centred: bool) -> Tensor:
-    """Log-rates between their samples, linearly, at the centres of equal bins: f8[N, B, bins].
+def at_bins(log_rate: Tensor, bins: int, *, centred: bool, exposure: Tensor | None = None) -> Tensor:
+    """Log-rates in equal bins, f8[N, B, bins]: between their samples, linearly, or of means over wider bins.
 
     Parameters
     ----------
@@ -78,10 +95,27 @@ def at_bins(log_rate: Tensor, bins: int, *, centred: bool) -> Tensor:
     bins : int
     centred : bool
         Whether the samples are at the centres of K cells; else they are at knots from the first moment to the last.
+    exposure : f[N, K], optional
+        Good time in each cell, as a share of the cell, which weighs the means: with it they give the expected counts.
     """
-    k = log_rate.shape[-1]
+    values, k = log_rate.double(), log_rate.shape[-1]
+    if bins < (k if centred else k - 1):
+        cells = values if centred else (values[..., :-1] + values[..., 1:]) / 2
+        return _means(cells.exp(), bins, exposure).log()
     position = (torch.arange(bins, dtype=torch.float64) + 0.5) / bins
     x = (position * k - 0.5).clamp(0, k - 1) if centred else position * (k - 1)
     left = x.floor().long().clamp(max=k - 2)
-    values = log_rate.double()
     return torch.lerp(values[..., left], values[..., left + 1], (x - left).expand_as(values[..., left]))
+
+
+def _means(rate: Tensor, bins: int, exposure: Tensor | None) -> Tensor:
+    """Weighted means over bins, f8[N, B, bins], of rates f8[N, B, K] in cells; without good time, plain ones."""
+    weight = torch.ones_like(rate[:, :1]) if exposure is None else exposure[:, None].double() + 1e-6
+    share = torch.arange(bins + 1, dtype=torch.float64) / bins * rate.shape[-1]
+    left = share.floor().long().clamp(max=rate.shape[-1] - 1)
+
+    def total(values: Tensor) -> Tensor:
+        until = torch.nn.functional.pad(values.cumsum(-1), (1, 0))
+        return torch.lerp(until[..., left], until[..., left + 1], (share - left).expand_as(until[..., left])).diff()
+
+    return total(rate * weight) / total(weight)

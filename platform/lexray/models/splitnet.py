@@ -47,7 +47,7 @@ class Seen:
     width : f4[N]
         Of a cell, in seconds.
     area : f4[N]
-        Effective area in cm², mean over the bands; NaN where unknown.
+        Effective area in cm² times the live fraction, mean over the bands; NaN where unknown.
     energies : f4[N, E]
         Counts in logarithmic cells of energy.
     energy_range : f4[N, 2]

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from lexray.models.binning import Binned, bin_photons
 from lexray.models.photons import Photons
-from lexray.models.reconstructor import Encoding, at_bins
+from lexray.models.reconstructor import Encoding, Reconstruction, at_bins
 from lexray.models.splitnet import LOG_VARIANCE, Estimate, SplitNet, estimate
 from lexray.models.splitting import SplitnetSettings
 
 #: Degrees of freedom of the Student's t whose standardised quantiles stand for the normal ones in intervals. The Gamma
 #: distribution has the right variance, but rates are mostly better known than that, and at edges far worse: with this
 #: number intervals of 68 % and of 95 % both hold what they promise, on simulations (decision record 8).
-_FREEDOM = 5
+_FREEDOM = 7
 #: Cells of time that are read at once, over all detections of a batch.
 _CELLS_AT_ONCE = 65_536
 
@@ -74,23 +74,19 @@ class SplitnetReconstructor:
             nll[read.rows], misfit[read.rows] = (value.float().cpu() for value in _fit_of(read.data, read.found))
         return Encoding(features, nll, misfit)
 
-    def rates(self, photons: Photons, bins: int) -> Tensor:
-        """See `Reconstructor.rates`."""
-        rates = torch.empty(len(photons), self.n_bands, bins, dtype=torch.float64)
+    def reconstruct(self, photons: Photons, bins: int, level: float | None = None) -> Reconstruction:
+        """See `Reconstructor.reconstruct`; bounds are central, of a Gamma distribution with heavier tails."""
+        found = torch.empty(1 if level is None else 3, len(photons), self.n_bands, bins, dtype=torch.float64)
         for read in self._read(photons):
-            rates[read.rows] = at_bins(_log_rate(read).cpu(), bins, centred=True).exp()
-        return rates
-
-    def intervals(self, photons: Photons, bins: int, level: float) -> tuple[Tensor, Tensor]:
-        """Central intervals, in each bin on its own, of the rate's distribution: a Gamma with heavier tails."""
-        half_width = stats.t.ppf((1 + level) / 2, _FREEDOM) * ((_FREEDOM - 2) / _FREEDOM) ** 0.5
-        bounds = torch.empty(2, len(photons), self.n_bands, bins, dtype=torch.float64)
-        for read in self._read(photons):
-            for bound, deviations in zip(bounds, (-half_width, half_width), strict=True):
-                mean = _log_rate(read) + read.found.shift.log()
-                log_bound = mean + log_gamma_quantile(read.found.variance, float(stats.norm.cdf(deviations)))
-                bound[read.rows] = at_bins(log_bound.cpu(), bins, centred=True).exp()
-        return bounds[0], bounds[1]
+            log_rate = _log_rate(read)
+            found[0, read.rows] = _in_bins(log_rate, read, bins)
+            if level is not None:
+                mean = log_rate + read.found.shift.log()
+                half_width = stats.t.ppf((1 + level) / 2, _FREEDOM) * ((_FREEDOM - 2) / _FREEDOM) ** 0.5
+                for bound, deviations in zip(found[1:], (-half_width, half_width), strict=True):
+                    quantile = log_gamma_quantile(read.found.variance, float(stats.norm.cdf(deviations)))
+                    bound[read.rows] = _in_bins(mean + quantile, read, bins)
+        return Reconstruction(*found)
 
     def _read(self, photons: Photons) -> Iterator[_Read]:
         groups, size, _ = bin_photons(photons)
@@ -104,13 +100,18 @@ class SplitnetReconstructor:
 def _fit_of(data: Binned, found: Estimate) -> tuple[Tensor, Tensor]:
     """`nll` and `misfit` of each detection, f8[N], source and background together, of arrival times in seconds."""
     counts, exposure = data.counts().double(), data.exposure[:, None].double()
-    expected = found.level[..., None] * found.density * exposure + found.contamination
-    log_rate = (expected / (exposure * data.width[:, None, None]).clamp(min=1e-12)).clamp(min=1e-300).log()
+    source, beside = found.level[..., None] * found.density, found.contamination / exposure.clamp(min=1e-6)
+    log_rate = (source + beside).log() - data.width.double().log()[:, None, None]
+    expected = source * exposure + found.contamination
     seen = (counts * log_rate).sum((1, 2))
     # Of as many photons in each band as were seen, dealt over the cells as the rate says.
     share = expected / expected.sum(-1, keepdim=True)
     typical = (counts.sum(-1, keepdim=True) * share * log_rate).sum((1, 2))
     return expected.sum((1, 2)) - seen, typical - seen
+
+
+def _in_bins(log_rate: Tensor, read: _Read, bins: int) -> Tensor:
+    return at_bins(log_rate.cpu(), bins, centred=True, exposure=read.data.exposure.cpu()).exp()
 
 
 def _log_rate(read: _Read) -> Tensor:

@@ -85,15 +85,13 @@ def split(data: Binned, row: Tensor, generator: torch.Generator, contaminate: fl
     chosen = torch.rand(len(data.slot), generator=generator) < share[data.owner]
     counts, target = data.counts(chosen), data.counts(~chosen)
     background, scale = data.background_counts(), data.scale / share
-    if contaminate > 0 and m > 1:
-        add = data.scale.isnan() & (torch.rand(m, generator=generator) < contaminate)
-        inside, region, ratio = _contamination(counts + target, data.exposure, generator)
-        of_seen = torch.binomial(inside, share[:, None, None].expand_as(inside), generator=generator)
-        added = add[:, None, None]
-        counts = torch.where(added, counts + of_seen, counts)
-        target = torch.where(added, target + inside - of_seen, target)
-        background = torch.where(added, region, background)
-        scale = torch.where(add, ratio / share, scale)
+    add = (data.scale.isnan() & (torch.rand(m, generator=generator) < contaminate)).nonzero()[:, 0]
+    if len(add) and m > 1:
+        inside, region, ratio = _contamination(counts + target, data.exposure, add, generator)
+        of_seen = torch.binomial(inside, share[add, None, None].expand_as(inside), generator=generator)
+        counts[add] += of_seen
+        target[add] += inside - of_seen
+        background[add], scale[add] = region, ratio / share[add]
     cell = torch.arange(k).expand(m, k)
     cell = torch.where(torch.rand(m, 1, generator=generator) < 0.5, cell, k - 1 - cell)
     cell = (cell + torch.randint(k, (m, 1), generator=generator)) % k
@@ -124,18 +122,19 @@ def _shown(exposure: Tensor, hide: float, generator: torch.Generator) -> Tensor:
     return shown | ~enough[:, None] | (torch.rand(m, 1, generator=generator) >= hide)
 
 
-def _contamination(counts: Tensor, exposure: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Each detection's neighbour as its background: counts inside the source's region, in the other, and their ratio.
+def _contamination(
+    counts: Tensor, exposure: Tensor, rows: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The neighbours of `rows` as their backgrounds: counts inside the source's region, in the other, and their ratio.
 
     Photons dealt at random to the two are independent Poisson processes of one shape, as a background's are.
     """
-    m = len(counts)
-    theirs = counts.roll(1, 0)
-    ratio = 10.0 ** torch.rand(m, generator=generator)
+    theirs = counts[rows - 1]
+    ratio = 10.0 ** torch.rand(len(rows), generator=generator)
     # Up to as many photons as the source's own, and none where it was not observed.
-    brightness = counts.sum((1, 2)) / theirs.sum((1, 2)).clamp(min=1.0)
-    kept_share = (torch.rand(m, generator=generator) * brightness * (1 + ratio)).clamp(max=1.0)
-    kept = torch.binomial(theirs, kept_share[:, None, None] * exposure[:, None].expand_as(theirs), generator=generator)
+    brightness = counts[rows].sum((1, 2)) / theirs.sum((1, 2)).clamp(min=1.0)
+    share = (torch.rand(len(rows), generator=generator) * brightness * (1 + ratio)).clamp(max=1.0)
+    kept = torch.binomial(theirs, share[:, None, None] * exposure[rows, None].expand_as(theirs), generator=generator)
     inside = torch.binomial(kept, (1 / (1 + ratio))[:, None, None].expand_as(kept), generator=generator)
     return inside, kept - inside, ratio
 
