@@ -135,9 +135,7 @@ def make_splitnet(photons: Photons, seed: int, arguments: argparse.Namespace) ->
 
 def make_resnet(photons: Photons, seed: int, arguments: argparse.Namespace) -> Trained:
     # The published rates, 1e-5 and 1e-4, are for days.
-    small = replace(
-        settings_of("resnet", seed), width=128, n_steps=512, learning_rate=1e-3, latent_learning_rate=1e-2
-    )
+    small = replace(settings_of("resnet", seed), width=128, n_steps=512, learning_rate=1e-3, latent_learning_rate=1e-2)
     epochs = max(1, math.floor(arguments.ppad_seconds * training_speed(small, photons) / len(photons)))
     return train_autodecoder(replace(small, epochs=epochs), photons)
 

@@ -139,6 +139,7 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
     if before is not None:
         progress.say(f"{job.name}: up to date, nothing to do ({config.out})")
         code = _exit_code(config, before["refused_fraction"])
+        before = {"complete": True, **before}  # which Lexray 0.1.0 did not say
         return Report(**{**before, "skipped": True, "seconds": time.monotonic() - start, "exit_code": code})
     if not storage.is_table(config.out):
         # A folder changes file by file: half of the new content must not pass for the whole of the old.
