@@ -1,4 +1,4 @@
-"""`lexray encode`: fit latents of detections with a trained autodecoder, part by part on Ray Data."""
+"""`lexray encode`: encode detections with a trained autodecoder, part by part on Ray Data."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ class Config(JobConfig):
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Fit every detection that has exposure, and write the latents table."""
+    """Encode every detection that the model can take, and write the latents table."""
     model = load_autodecoder(config.autodecoder)
     schema = schemas.latents(model.latent_dim)
     n = storage.dataset(config.events).count_rows()
@@ -66,5 +66,5 @@ JOB = Job(
     run=run,
     inputs=("events", "autodecoder"),
     positional=("events",),
-    summary="Fit latents of detections with a trained autodecoder.",
+    summary="Encode detections with a trained autodecoder.",
 )

@@ -23,7 +23,7 @@ class Config(JobConfig):
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Reconstruct every detection that has exposure, and write the rates table: a row a detection and band."""
+    """Reconstruct every detection that the model can take, and write the rates table: a row a detection and band."""
     n_bands = load_autodecoder(config.autodecoder).n_bands
     n = storage.dataset(config.events).count_rows()
     made_of = [*(storage.version(path) for path in (config.events, config.autodecoder)), config.bins]

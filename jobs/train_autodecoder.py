@@ -23,7 +23,7 @@ from lexray.autodecoding import CALIBRATED_ON, Autodecoder
 from lexray.config import JobConfig, local_path
 from lexray.errors import LexrayError
 from lexray.job import Context, Job, Outcome
-from lexray.kinds import GridSection, Kind, ResnetSection, Section, SplitnetSection
+from lexray.kinds import VALIDATED_ON, GridSection, Kind, ResnetSection, Section, SplitnetSection
 from lexray.models.learning import Precision, Schedule
 from lexray.models.trainer import Trainer, TrainingDiverged
 from lexray.trainingset import EventsTable, Plan
@@ -45,9 +45,13 @@ class Config(JobConfig):
     max_failures: int = Field(2, ge=0, description="restarts after a worker died, from the last checkpoint")
     seed: int = Field(Schedule.seed, ge=0, description="seed of weights, latents and batches")
     split_seed: int = Field(0, description="seed of the split into train, val and test")
-    max_validation: int = Field(2000, ge=0, description="detections to validate on, at most")
-    patience: int = Field(
-        Schedule.patience, ge=0, description="validations without a better gain before it ends; 0 trains to the end"
+    max_validation: int | None = Field(
+        None, ge=0, description="detections to validate on, at most; by default as many as the kind can in a short time"
+    )
+    patience: int | None = Field(
+        None,
+        ge=0,
+        description="validations without a better gain before it ends; 0 trains to the end; by default the kind's own",
     )
     precision: Precision = Field(Schedule.precision, description="of the network in training: float32 or bfloat16")
     compile: bool = Field(Schedule.compile, description="compile the network for training")
@@ -70,14 +74,20 @@ class Config(JobConfig):
     @property
     def settings(self) -> Schedule:
         """What the library takes."""
-        return self.section.settings(**self.model_dump(include={"seed", "patience", "precision", "compile"}))
+        shared = self.model_dump(include={"seed", "patience", "precision", "compile"}, exclude_none=True)
+        return self.section.settings(**shared)
+
+    @property
+    def validated_on(self) -> int:
+        """Detections to validate on, at most."""
+        return VALIDATED_ON[self.kind] if self.max_validation is None else self.max_validation
 
 
 def run(config: Config, context: Context) -> Outcome:
     """Train, and write the autodecoder."""
     if config.force:  # a forced training begins anew, also after one that was killed
         shutil.rmtree(_checkpoints(config), ignore_errors=True)
-    plan = trainingset.plan(config.events, config.split_seed, config.section.n_bands, config.max_validation)
+    plan = trainingset.plan(config.events, config.split_seed, config.section.n_bands, config.validated_on)
     if plan.left_out:
         context.progress.warn(f"train autodecoder: {usable.summary(plan.left_out)}")
     if not any(part.train for part in plan.parts.values()):
@@ -89,7 +99,10 @@ def run(config: Config, context: Context) -> Outcome:
     ):
         result = _train(config, context.run, plan, queue)
     trained = Autodecoder(config.settings, result["network"], result["mean_latent"])
-    trained.calibrated(trainingset.sample(plan, config.section.n_bands, CALIBRATED_ON[config.kind])).save(config.out)
+    most = CALIBRATED_ON[config.kind]
+    if most:
+        trained = trained.calibrated(trainingset.sample(plan, config.section.n_bands, most))
+    trained.save(config.out)
     shutil.rmtree(_checkpoints(config), ignore_errors=True)
     return Outcome(counts={**result["counts"], "left_out": len(plan.left_out)}, metrics=result["metrics"])
 
@@ -117,7 +130,7 @@ def _train(config: Config, run: tracking.Run, plan: Plan, queue: Queue) -> dict[
             resources_per_worker={"CPU": 1, **({"GPU": 1} if config.use_gpu else {})},
         ),
         run_config=ray.train.RunConfig(
-            name=storage.digest([*made_of, config.max_validation]),
+            name=storage.digest([*made_of, config.validated_on]),
             storage_path=str(_checkpoints(config)),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
@@ -215,5 +228,5 @@ JOB = Job(
     run=run,
     inputs=("events",),
     positional=("events",),
-    summary="Fit the autodecoder to an events table.",
+    summary="Fit an autodecoder to an events table.",
 )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from lexray import encoding, partwise, storage, usable
 from lexray.autodecoding import Autodecoder
 from lexray.config import parse
 from lexray.errors import LexrayError
-from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, to_table
+from lexray.evaluation.reconstruction import fitted_baselines
+from lexray.evaluation.scoring import reconstruct, score_part
+from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, from_table, to_table
 from lexray.job import Report, execute
 from lexray.jobs import encode, rates
 from lexray.journal import Journal
 from lexray.models.autodecoder import GridSettings
 from lexray.progress import Progress
+from lexray.ragged import photons_of, photons_of_table
 from lexray.schemas import EVENTS
 from lexray.sources import part_of
 from lexray.storage import Fragment
@@ -128,6 +134,10 @@ def test_a_journal_is_of_one_output_of_the_same_inputs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "table"]
 
 
+_BAD_PHOTONS = "has an event without a time, or outside its energy bands"
+_BAD_GOOD_TIME = "has good-time intervals that are backward, out of order or before 0 s, or that overlap"
+
+
 # --- odd rows -------------------------------------------------------------------------------------------------------
 
 
@@ -146,8 +156,8 @@ def odd_rows() -> tuple[pa.Table, dict[str, str]]:
         "d000": "has no exposure",
         "d001": "has no good time",
         "d002": "has no good time",
-        "d003": usable.BAD_PHOTONS,
-        "d004": usable.BAD_PHOTONS,
+        "d003": _BAD_PHOTONS,
+        "d004": _BAD_PHOTONS,
         "d005": "has not 3 energy bands",
         "d006": "has a background without times, or without a scale",
         "d007": "has no exposure",
@@ -166,6 +176,69 @@ def test_what_is_wrong_with_a_row_is_said_of_it_and_of_no_other() -> None:
     assert usable.faults(rows.slice(0, 0), 3) == {}
 
 
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"bands": [0.5, 1.2, 1.2, 7.0]}, "has energy bands whose edges do not increase from above 0 keV"),
+        ({"bands": [0.5, 2.0, 1.2, 7.0]}, "has energy bands whose edges do not increase from above 0 keV"),
+        ({"bands": [0.5, 2.0, 2.000001, 7.0]}, "has energy bands whose edges do not increase from above 0 keV"),
+        ({"bands": [0.0, 1.2, 2.0, 7.0]}, "has energy bands whose edges do not increase from above 0 keV"),
+        ({"bands": [0.5, 1.2, None, 7.0]}, "has energy bands whose edges do not increase from above 0 keV"),
+        ({"area": [100.0, 200.0]}, "has not one effective area a band"),
+        ({"area": [100.0, 200.0, None]}, "has not one effective area a band"),
+        ({"area": [100.0, 200.0, math.nan]}, None),
+        ({"gti_start": [0.0, 5e3]}, "has good-time intervals without both ends"),
+        ({"gti_start": [0.0, 5e3], "gti_stop": [9e3, 1e4]}, _BAD_GOOD_TIME),
+        ({"gti_start": [5e3, 0.0], "gti_stop": [1e4, 5e3]}, _BAD_GOOD_TIME),
+        ({"gti_start": [0.0, 7e3], "gti_stop": [1e4, 6e3]}, _BAD_GOOD_TIME),
+        ({"gti_start": [-5.0], "gti_stop": [1e4]}, _BAD_GOOD_TIME),
+        ({"gti_start": [0.0, 5e3], "gti_stop": [5e3, 1e4]}, None),
+        ({"time": [3.0, 2.0, 9e3]}, "has events out of order of their times"),
+        ({"time": [3.0, 3.0, 9e3]}, None),
+        ({"time": [0.0, 5e3, 1.001e4]}, "has an event outside its good time"),
+        ({"time": [-1.0, 5e3, 1e4]}, "has an event outside its good time"),
+        ({"time": [0.0, 4e3, 1e4 + 1e-3], "gti_start": [0.0, 6e3], "gti_stop": [4e3, 1e4]}, None),
+        (
+            {"time": [0.0, 5e3, 1e4], "gti_start": [0.0, 6e3], "gti_stop": [4e3, 1e4]},
+            "has an event outside its good time",
+        ),
+    ],
+)
+def test_a_row_that_no_model_can_take_is_found_beside_any_other(changes: dict[str, Any], wrong: str | None) -> None:
+    """Rows that pass can be read, and their photons are those of the events table."""
+    rows = to_table([detection(i, n=3) for i in range(4)]).to_pylist()
+    rows[0]["gti_start"], rows[1]["gti_stop"] = [], [5.0, 1e4]  # odd themselves
+    rows[2] |= changes
+    found = usable.faults(pa.Table.from_pylist(rows, EVENTS), 3)
+    others = "has good-time intervals without both ends"
+    expected = {"d000": others, "d001": others, "d002": wrong}
+    assert found == {name: why for name, why in expected.items() if why is not None}
+    fine = usable.without(pa.Table.from_pylist(rows, EVENTS), found)
+    assert torch.equal(photons_of_table(fine, 3).time, photons_of(from_table(fine), 3).time)
+
+
+@given(
+    gaps=st.lists(st.tuples(st.floats(1e-3, 1e4), st.floats(1e-3, 1e4)), min_size=1, max_size=5),
+    t_ref=st.floats(0, 1e9),
+    share=st.floats(0, 1),
+)
+def test_photons_on_the_edges_of_good_times_are_usable(
+    gaps: list[tuple[float, float]], t_ref: float, share: float
+) -> None:
+    """Both were moved by the same `t_ref`, as `ingest` does."""
+    edges = t_ref + np.cumsum(np.array(gaps).ravel())
+    gti = GoodTimeIntervals(edges[::2], edges[1::2])
+    assume(len(gti))
+    time = np.sort(np.concatenate([gti.start, gti.start + share * (gti.stop - gti.start), gti.stop]))
+    zero = gti.start[0]
+    energy = np.full(len(time), 1.0, dtype=np.float32)
+    events = EventList(
+        "d", "s", time[gti.contains(time)] - zero, energy[gti.contains(time)], gti.shift(-zero), BANDS, 1.0
+    )
+    assume(len(events.gti))
+    assert usable.faults(to_table([detection(0), events, detection(1)]), 3) == {}
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("job", [encode, rates])
 def test_detections_that_cannot_be_encoded_are_left_out_and_named(
@@ -182,7 +255,22 @@ def test_detections_that_cannot_be_encoded_are_left_out_and_named(
     assert "left out 8 detections: d000 has no exposure; d001 has no good time" in said
     quarantined = storage.read(f"{out}.quarantine")["detail"].to_pylist()
     assert sorted(quarantined)[0] == "detection d000: it has no exposure"
+    assert sorted(quarantined)[6] == "detection d006: it has photons or a background that no model can take"
     assert len(quarantined) == len(wrong)
+
+
+def test_detections_that_cannot_be_encoded_are_not_evaluated_either(autodecoder: str, tmp_path: Path) -> None:
+    rows, wrong = odd_rows()
+    events = str(tmp_path / "events")
+    storage.write(events, "events", EVENTS, rows, n_parts=1)
+    assert usable.usual_bands(events) == 3
+    models = {"autodecoder": partial(reconstruct, autodecoder)}
+    scores = score_part(events, 0, rows["source_id"].to_pylist(), models, None, 0, 3)
+    assert [score.detection_id for score in scores] == ["d008", "d011"]  # d010 has no photons
+    assert all("autodecoder" in score.log_likelihood for score in scores)
+    baselines, said = fitted_baselines(events, [*wrong, "d008"], 0)
+    assert set(baselines) == {"kernel", "total_variation"}
+    assert said[-1].endswith("on 1 training detections.")
 
 
 # --- parts that do not fit ------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_the_demos_pipeline_reads_and_trains_on_a_cluster(cli: Cli, address: str
         "workdir": tmp_path,
         "steps.simulate.sources": 40,
         "steps.embed.engine": "hf",
-        "steps.train_autodecoder.grid.epochs": 2,
+        "steps.train_autodecoder.splitnet.epochs": 2,
         "steps.train_autodecoder.workers": 1,
     }
     sets = [argument for key, value in smaller.items() for argument in ("--set", f"{key}={value}")]

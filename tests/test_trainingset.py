@@ -1,14 +1,18 @@
 """What of an events table is trained on: who, which version, and what becomes of odd rows."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from lexray import splits, storage, trainingset
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
+from lexray.models.photons import Photons
 from lexray.schemas import EVENTS
 from lexray.trainingset import EventsTable
 
@@ -87,9 +91,32 @@ def test_the_validation_is_capped_by_a_hash_and_grows_with_its_cap(table: str) -
     assert chosen(5) != set(sorted(everyone)[:5])
 
 
-def test_some_are_taken_from_as_few_parts_as_it_takes(table: str) -> None:
+def of_two_missions(i: int) -> EventList:
+    """The first in the alphabet saw two photons of each source, the other three."""
+    n, name = (2, f"asca:{i:03d}") if i < 100 else (3, f"xmm:{i:03d}")
+    energy = np.full(n, 1.0, dtype=np.float32)
+    return replace(detection(i), detection_id=name, time=np.arange(n, dtype=np.float64), energy=energy)
+
+
+def test_a_sample_is_of_many_parts_and_not_of_the_first_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = str(tmp_path / "events")
+    storage.write(table, "events", EVENTS, to_table([of_two_missions(i) for i in range(200)]), n_parts=20)
     plan = trainingset.plan(table, 0, 3, max_validation=0)
     n = sum(len(part.train) for part in plan.parts.values())
-    assert len(trainingset.some(plan, 3, 7)) == 7
-    assert len(trainingset.some(plan, 3, n - 1)) == n - 1
-    assert len(trainingset.some(plan, 3, 10 * n)) == n
+    of_first = sum(name.startswith("asca") for part in plan.parts.values() for name in part.train)
+    read: list[int] = []
+    whole = EventsTable.read
+
+    def noting(self: EventsTable, part: int) -> tuple[Photons, Sequence[str]]:
+        read.append(part)
+        return whole(self, part)
+
+    monkeypatch.setattr(EventsTable, "read", noting)
+    sample = trainingset.sample(plan, 3, 30)
+    assert len(sample) == 30
+    assert 5 <= len(read) <= 8
+    share = float((sample.offsets.diff() == 2).double().mean())
+    assert abs(share - of_first / n) < 0.3  # three standard deviations
+    assert torch.equal(trainingset.sample(plan, 3, 30).time, sample.time)
+    assert len(trainingset.sample(plan, 3, n - 1)) == n - 1
+    assert len(trainingset.sample(plan, 3, 10 * n)) == n

@@ -50,17 +50,16 @@ def reconstructor(autodecoder: str, bins: int) -> PartFunction:
 
     def reconstruct(_: int, rows: pa.Table) -> pa.Table:
         events = from_table(usable.without(rows, usable.faults(rows, model.n_bands)))
-        found, n_bands = model.rates(events, bins), model.n_bands
+        found, n_bands = model.rates_with_intervals(events, bins, INTERVAL), model.n_bands
         columns = {
             "detection_id": np.repeat([e.detection_id for e in events], n_bands),
             "band": np.tile(np.arange(n_bands, dtype=np.int8), len(events)),
-            "t": [(edges[:-1] + edges[1:]) / 2 for edges, _ in found for _ in range(n_bands)],
-            "rate": [band for _, rate in found for band in rate],
+            "t": [(edges[:-1] + edges[1:]) / 2 for edges, *_ in found for _ in range(n_bands)],
+            "rate": [band for _, rate, _, _ in found for band in rate],
         }
-        intervals = model.rate_intervals(events, bins, INTERVAL)
-        if intervals is not None:
-            columns["lower"] = [band for _, lower, _ in intervals for band in lower]
-            columns["upper"] = [band for _, _, upper in intervals for band in upper]
+        if model.has_intervals:
+            columns["lower"] = [band for *_, lower, _ in found if lower is not None for band in lower]
+            columns["upper"] = [band for *_, upper in found if upper is not None for band in upper]
         return pa.table(columns)
 
     return reconstruct

@@ -6,7 +6,7 @@ Defaults are those of the kind's settings; what all kinds share (seed, patience,
 from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from lexray.config import Config
 from lexray.models import resnetloss
@@ -16,6 +16,8 @@ from lexray.models.resnetlearner import ResnetSettings
 from lexray.models.splitting import SplitnetSettings
 
 Kind = Literal["splitnet", "grid", "resnet"]
+#: Detections that each kind is validated on, at most: what is quick for one is hours for another.
+VALIDATED_ON: dict[Kind, int] = {"splitnet": 2000, "grid": 2000, "resnet": 16}
 
 Epochs = Annotated[int, Field(ge=1, description="passes over the training's detections")]
 Batch = Annotated[int, Field(ge=1, description="detections a step, over all workers")]
@@ -35,6 +37,12 @@ FitSteps = Annotated[int, Field(ge=1, description="optimiser steps for the laten
 FitLearningRate = Annotated[float, Field(gt=0, description="learning rate of these steps")]
 Blocks = Annotated[int, Field(ge=1, description="residual blocks")]
 Weight = Annotated[float, Field(ge=0)]
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("it takes a power of two")
+    return value
 
 
 class Section(Config):
@@ -96,10 +104,18 @@ class GridSection(Section):
 
     latent_learning_rate: LatentLearningRate = GridSettings.latent_learning_rate
     latent_dim: LatentDim = GridSettings.latent_dim
-    n_knots: int = Field(GridSettings.n_knots, ge=4, description="knots of the rate in time; a power of two")
+    n_knots: Annotated[int, AfterValidator(_power_of_two)] = Field(
+        GridSettings.n_knots, ge=4, description="knots of the rate in time; a power of two"
+    )
     width: Width = GridSettings.width
     fit_steps: FitSteps = GridSettings.fit_steps
     fit_learning_rate: FitLearningRate = GridSettings.fit_learning_rate
+    fit_stiffness: float = Field(
+        GridSettings.fit_stiffness, gt=0, description="factor on the total variations' penalties for a new detection"
+    )
+    lone: float = Field(
+        GridSettings.lone, ge=0, le=1, description="share in a new detection's log-rate of its fit without the network"
+    )
     penalties: GridPenalties = GridPenalties()
 
     def settings(self, **shared: Any) -> GridSettings:

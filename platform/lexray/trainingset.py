@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
-import torch
 
 from lexray import splits, storage, usable
 from lexray.models.photons import Photons
@@ -16,6 +15,8 @@ from lexray.models.trainer import Size
 from lexray.ragged import PHOTON_COLUMNS, photons_of_table
 
 _COLUMNS = ("detection_id", *PHOTON_COLUMNS)
+#: Parts that a sample is spread over, where there are so many.
+_SAMPLED_PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,6 @@ def plan(events: str, split_seed: int, n_bands: int, max_validation: int) -> Pla
     return Plan(parts, left_out)
 
 
-def some(plan: Plan, n_bands: int, most: int) -> Photons:
-    """Detections that are trained on, from as few parts as it takes: `most`, at least 1, or all if there are fewer."""
-    table, found, n = EventsTable(plan.parts, n_bands), [], 0
-    # A source's part is given by a hash of its name: the first parts are as good as any.
-    for number, part in plan.parts.items():
-        if n < most and part.train:
-            photons, _ = table.read(number)
-            found.append(photons.select(torch.arange(min(len(photons), most - n))))
-            n += len(found[-1])
-    return Photons.concatenate(found)
-
-
 class EventsTable:
     """A `Source` for the trainer: parts of an events table, read when they are needed.
 
@@ -139,16 +128,20 @@ class EventsTable:
 
 
 def sample(plan: Plan, n_bands: int, most: int) -> Photons:
-    """Up to `most` detections of the training, from as few parts as hold them."""
-    wanted: dict[int, PlannedPart] = {}
+    """Detections that are trained on, `most` (at least 1) or all if there are fewer, from a few parts.
+
+    Names begin with the mission: parts, and detections within these, are chosen by hashes of theirs.
+    """
+    parts: dict[int, PlannedPart] = {}
+    names: list[str] = []
     for number in sorted(plan.parts, key=lambda number: _hash(str(number))):
-        part = plan.parts[number]
-        wanted[number] = replace(part, train=part.train[:most])
-        most -= len(wanted[number].train)
-        if most <= 0:
-            break
-    source = EventsTable(wanted, n_bands)
-    return Photons.concatenate([source.read(number)[0] for number in wanted])
+        if len(parts) < _SAMPLED_PARTS or len(names) < most:
+            parts[number] = plan.parts[number]
+            names += parts[number].train
+    chosen = set(sorted(names, key=_hash)[:most])
+    parts = {number: replace(p, train=[n for n in p.train if n in chosen]) for number, p in parts.items()}
+    source = EventsTable(parts, n_bands)
+    return Photons.concatenate([source.read(number)[0] for number, part in parts.items() if part.train])
 
 
 def _read(path: str, columns: Sequence[str]) -> pa.Table:

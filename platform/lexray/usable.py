@@ -4,7 +4,7 @@
 which: one odd row must not end the work on a million.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +15,17 @@ from lexray import storage
 from lexray.schemas import QUARANTINE
 
 #: Columns that tell without the photons.
-HEADER_COLUMNS = ("detection_id", "source_id", "n_events", "exposure", "ontime", "bands", "gti_start", "gti_stop")
-#: What is wrong with a row whose header is in order.
-BAD_PHOTONS = "has an event without a time, or outside its energy bands"
-_BAD_BACKGROUND = "has a background without times, or without a scale"
+HEADER_COLUMNS = (
+    "detection_id", "source_id", "n_events", "exposure", "ontime", "area", "bands", "gti_start", "gti_stop"
+)  # fmt: skip
+#: What is wrong with a row whose photons were not looked at again.
+_UNTOLD = "has photons or a background that no model can take"
+#: Share of a detection's length by which rounding may move a time; rates are scored with as much.
+_ROUNDING = 1e-6
+#: Share of a band's edge that the lower one differs by at least: edges are read with six digits.
+_NARROWEST = 1e-5
+
+Bools = NDArray[np.bool_]
 
 
 def faults(rows: pa.Table, n_bands: int) -> dict[str, str]:
@@ -31,14 +38,22 @@ def faults(rows: pa.Table, n_bands: int) -> dict[str, str]:
     n_bands : int
         Energy bands of the model.
     """
-    found = [_bands(rows, n_bands), _good_time(rows), _exposure(rows)]
+    checks, rest, found = _HEADER_CHECKS, rows, dict[str, str]()
     if "time" in rows.column_names:
-        found += [_photons(rows), _background(rows)]
-    reasons: dict[int, str] = {}
-    for bad, reason in found:
-        for i in np.flatnonzero(bad).tolist():
-            reasons.setdefault(i, reason)  # the first that is wrong
-    return {rows["detection_id"][i].as_py(): reasons[i] for i in sorted(reasons)}
+        checks += _PHOTON_CHECKS
+    for check, reason in checks:
+        bad = check(rest, n_bands)
+        if bad.any():
+            names = rest["detection_id"].filter(pa.array(bad)).to_pylist()
+            found |= dict.fromkeys(names, reason.format(n_bands=n_bands))
+            rest = rest.filter(pa.array(~bad))
+    return {name: found[name] for name in rows["detection_id"].to_pylist() if name in found} if found else {}
+
+
+def usual_bands(events: str) -> int:
+    """Energy bands that most rows of an events table have, at least 1."""
+    edges = _lengths(storage.read(events, ["bands"])["bands"])
+    return max(1, int(np.bincount(edges, minlength=1).argmax()) - 1)
 
 
 def without(rows: pa.Table, detections: Mapping[str, str]) -> pa.Table:
@@ -61,7 +76,7 @@ def left_out(events: str, out: str, n_bands: int) -> dict[str, str]:
     written = pc.unique(storage.read(out, ["detection_id"])["detection_id"])
     absent = headers.filter(pc.invert(pc.is_in(headers["detection_id"], written)))
     found = faults(absent, n_bands)
-    return {name: found.get(name, BAD_PHOTONS) for name in absent["detection_id"].to_pylist()}
+    return {name: found.get(name, _UNTOLD) for name in absent["detection_id"].to_pylist()}
 
 
 def quarantine(out: str, stage: str, table: str, reasons: Mapping[str, str]) -> list[str]:
@@ -81,52 +96,102 @@ def quarantine(out: str, stage: str, table: str, reasons: Mapping[str, str]) -> 
     return [place]
 
 
-Found = tuple[NDArray[np.bool_], str]
+# Each check sees only the rows that passed those before it, and says which of them do not pass.
 
 
-def _bands(rows: pa.Table, n_bands: int) -> Found:
-    return _lengths(rows["bands"]) != n_bands + 1, f"has not {n_bands} energy bands"
+def _other_bands(rows: pa.Table, n_bands: int) -> Bools:
+    bad: Bools = _lengths(rows["bands"]) != n_bands + 1
+    return bad
 
 
-def _good_time(rows: pa.Table) -> Found:
-    matched = _lengths(rows["gti_start"]) == _lengths(rows["gti_stop"])
+def _odd_bands(rows: pa.Table, n_bands: int) -> Bools:
+    edges = _values(rows["bands"]).astype(np.float64).reshape(-1, n_bands + 1)
+    with np.errstate(invalid="ignore"):
+        good: Bools = (edges[:, 1:] - edges[:, :-1] > _NARROWEST * edges[:, 1:]).all(1) & (edges[:, 0] > 0)
+    return ~good
+
+
+def _odd_area(rows: pa.Table, n_bands: int) -> Bools:
+    bad: Bools = rows["area"].is_valid().to_numpy() & (_lengths(rows["area"]) != n_bands)
+    return bad | _any(pc.list_flatten(rows["area"]).is_null().to_numpy(), rows["area"])
+
+
+def _one_end(rows: pa.Table, _: int) -> Bools:
+    bad: Bools = _lengths(rows["gti_start"]) != _lengths(rows["gti_stop"])
+    return bad
+
+
+def _no_good_time(rows: pa.Table, _: int) -> Bools:
     start, stop = _values(rows["gti_start"]), _values(rows["gti_stop"])
-    if not matched.all():
-        return ~matched, "has good-time intervals without both ends"
-    length = np.where(stop > start, stop - start, 0.0)
-    total = np.bincount(_owner(rows["gti_start"]), weights=length, minlength=rows.num_rows)
-    numbers = ~_any(~(np.isfinite(start) & np.isfinite(stop)), rows["gti_start"])
-    return ~((total > 0) & numbers), "has no good time"
+    known = np.isfinite(start) & np.isfinite(stop)
+    return ~_any(known & (stop > start), rows["gti_start"]) | _any(~known, rows["gti_start"])
 
 
-def _exposure(rows: pa.Table) -> Found:
+def _odd_good_time(rows: pa.Table, _: int) -> Bools:
+    start, stop, owner = _values(rows["gti_start"]), _values(rows["gti_stop"]), _owner(rows["gti_start"])
+    wrong = (stop < start) | (start < 0)
+    wrong[1:] |= (owner[1:] == owner[:-1]) & (start[1:] < stop[:-1] - _ROUNDING * stop[1:])
+    return _any(wrong, rows["gti_start"])
+
+
+def _no_exposure(rows: pa.Table, _: int) -> Bools:
     good = np.ones(rows.num_rows, dtype=bool)
     for name in ("exposure", "ontime"):
         value = rows[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
         good &= np.isfinite(value) & (value > 0)
-    return ~good, "has no exposure"
+    return ~good
 
 
-def _photons(rows: pa.Table) -> Found:
-    matched = _lengths(rows["time"]) == _lengths(rows["energy"])
-    in_order = matched & (_lengths(rows["bands"]) > 1)
-    bad = ~matched
-    chosen = rows.filter(pa.array(in_order))
-    edges = pa.table({"low": pc.list_element(chosen["bands"], 0), "high": _last(chosen["bands"])})
-    owner = _owner(chosen["energy"])
-    time, energy = _values(chosen["time"]), _values(chosen["energy"])
-    low, high = (edges[name].to_numpy()[owner] for name in ("low", "high"))
-    wrong = ~(np.isfinite(time) & (energy >= low) & (energy <= high))
-    bad[np.flatnonzero(in_order)] |= _any(wrong, chosen["time"])
-    return bad, BAD_PHOTONS
+def _odd_photons(rows: pa.Table, n_bands: int) -> Bools:
+    bad: Bools = _lengths(rows["time"]) != _lengths(rows["energy"])
+    edges, energy = _values(rows["bands"]).reshape(-1, n_bands + 1), _values(rows["energy"])
+    owner = _owner(rows["energy"])
+    outside = ~((energy >= edges[owner, 0]) & (energy <= edges[owner, -1]))
+    return bad | _any(outside, rows["energy"]) | _any(~np.isfinite(_values(rows["time"])), rows["time"])
 
 
-def _background(rows: pa.Table) -> Found:
+def _unsorted(rows: pa.Table, _: int) -> Bools:
+    time, owner = _values(rows["time"]), _owner(rows["time"])
+    back = np.zeros(len(time), dtype=bool)
+    back[1:] = (time[1:] < time[:-1]) & (owner[1:] == owner[:-1])
+    return _any(back, rows["time"])
+
+
+def _out_of_good_time(rows: pa.Table, _: int) -> Bools:
+    start, stop = _values(rows["gti_start"]), _values(rows["gti_stop"])
+    time, owner = _values(rows["time"]), _owner(rows["time"])
+    slack = (_ROUNDING * _last(rows["gti_stop"]))[owner]
+    # Complex numbers compare by their real parts first: each photon is looked up among its own row's intervals.
+    last = np.searchsorted(_owner(rows["gti_start"]) + 1j * start, owner + 1j * (time + slack), side="right") - 1
+    first = np.cumsum(_lengths(rows["gti_start"])) - _lengths(rows["gti_start"])
+    before = last < first[owner]
+    return _any(before | (time > stop[np.maximum(last, 0)] + slack), rows["time"])
+
+
+def _odd_background(rows: pa.Table, _: int) -> Bools:
     known = rows["bkg_time"].is_valid().to_numpy()
     scale = rows["bkg_scale"].cast(pa.float64()).fill_null(np.nan).to_numpy()
-    bad = known & ~(scale > 0)
-    bad |= _any(~np.isfinite(_values(rows["bkg_time"])), rows["bkg_time"])
-    return bad | (_lengths(rows["bkg_time"]) != _lengths(rows["bkg_energy"])), _BAD_BACKGROUND
+    bad: Bools = known & ~(scale > 0)
+    bad |= _lengths(rows["bkg_time"]) != _lengths(rows["bkg_energy"])
+    return bad | _any(~np.isfinite(_values(rows["bkg_time"])), rows["bkg_time"])
+
+
+Checks = tuple[tuple[Callable[[pa.Table, int], Bools], str], ...]
+_HEADER_CHECKS: Checks = (
+    (_other_bands, "has not {n_bands} energy bands"),
+    (_odd_bands, "has energy bands whose edges do not increase from above 0 keV"),
+    (_odd_area, "has not one effective area a band"),
+    (_one_end, "has good-time intervals without both ends"),
+    (_no_good_time, "has no good time"),
+    (_odd_good_time, "has good-time intervals that are backward, out of order or before 0 s, or that overlap"),
+    (_no_exposure, "has no exposure"),
+)
+_PHOTON_CHECKS: Checks = (
+    (_odd_photons, "has an event without a time, or outside its energy bands"),
+    (_unsorted, "has events out of order of their times"),
+    (_out_of_good_time, "has an event outside its good time"),
+    (_odd_background, "has a background without times, or without a scale"),
+)
 
 
 def _lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -145,11 +210,11 @@ def _values(column: pa.ChunkedArray) -> NDArray[np.floating]:
     return values
 
 
-def _last(column: pa.ChunkedArray) -> pa.Array:
-    values, end = _values(column), np.cumsum(_lengths(column))
-    return pa.array(values[end - 1])
+def _last(column: pa.ChunkedArray) -> NDArray[np.floating]:
+    """The last value of each row's list; none is empty."""
+    return _values(column)[np.cumsum(_lengths(column)) - 1]
 
 
-def _any(bad: NDArray[np.bool_], column: pa.ChunkedArray) -> NDArray[np.bool_]:
+def _any(bad: Bools, column: pa.ChunkedArray) -> Bools:
     """Rows that have a bad value."""
     return np.bincount(_owner(column)[bad], minlength=len(column)) > 0

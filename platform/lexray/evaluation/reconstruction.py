@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from lexray import storage
+from lexray import storage, usable
 from lexray.autodecoding import load_autodecoder
 from lexray.config import resolve_path
 from lexray.evaluation import gregory_loredo
@@ -20,10 +20,10 @@ from lexray.evaluation.intervals import RateInterval, rate_intervals
 from lexray.evaluation.kernel import Kernel
 from lexray.evaluation.population import vectors
 from lexray.evaluation.report import Listing
-from lexray.evaluation.scoring import reconstruct
-from lexray.evaluation.tables import read_detections, read_rates
+from lexray.evaluation.scoring import reconstruct, usable_events
+from lexray.evaluation.tables import read_rates
 from lexray.evaluation.total_variation import TotalVariation
-from lexray.events.eventlist import EventList, from_table
+from lexray.events.eventlist import EventList
 from lexray.progress import Progress
 from lexray.ragged import photons_of
 from lexray.sources import stable_hash
@@ -58,10 +58,14 @@ def fitted_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tu
     list of str
         What was chosen, for a person.
     """
-    training = [e for e in read_detections(events, list(detection_ids)) if len(e)]
+    n_bands = usable.usual_bands(events)
+    where = pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
+    rows = storage.dataset(events).to_table(filter=where)
+    by_id = {e.detection_id: e for e in usable_events(rows, n_bands) if len(e)}
+    training = [by_id[name] for name in detection_ids if name in by_id]
     if not training:
         return {}, []
-    photons = photons_of(training, len(training[0].bands))
+    photons = photons_of(training, n_bands)
     kernel, fit = Kernel.best(photons, seed), TotalVariation.best(photons, seed)
     said = [
         f"The kernel is {100 * kernel.width:.2g} % of a detection's length wide, with {100 * kernel.floor:.0f} % of a "
@@ -104,7 +108,8 @@ def measured_properties(
     wanted = ray.put(list(detection_ids))
     measure = ray.remote(_properties_of_part)
     table, truth = resolve_path(events), None if true_rates is None else resolve_path(true_rates)
-    waiting = [measure.remote(table, part, wanted, truth) for part in storage.part_files(events)]
+    n_bands = usable.usual_bands(events)
+    waiting = [measure.remote(table, part, wanted, truth, n_bands) for part in storage.part_files(events)]
     found: dict[str, dict[str, float]] = {}
     with progress.task("variability odds", total=len(detection_ids)) as task:
         while waiting:
@@ -116,10 +121,10 @@ def measured_properties(
 
 
 def _properties_of_part(
-    events: str, part: int, detection_ids: Collection[str], true_rates: str | None
+    events: str, part: int, detection_ids: Collection[str], true_rates: str | None, n_bands: int
 ) -> dict[str, dict[str, float]]:
     where = (pc.field("part") == part) & pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
-    detections = from_table(storage.dataset(events).to_table(filter=where))
+    detections = usable_events(storage.dataset(events).to_table(filter=where), n_bands)
     truth = read_rates(true_rates, detections)
     found = {}
     for e in detections:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from lexray import storage
+from lexray import storage, usable
 from lexray.autodecoding import Autodecoder, load_autodecoder
 from lexray.config import resolve_path
 from lexray.evaluation.baselines import bayesian_blocks, constant
@@ -49,7 +49,8 @@ def score_sources(
     score = ray.remote(score_part)
     # Workers run in folders of their own.
     table, truth = resolve_path(events), None if true_rates is None else resolve_path(true_rates)
-    waiting = [score.remote(table, part, wanted, sent, truth, seed) for part in storage.part_files(events)]
+    n_bands = usable.usual_bands(events)
+    waiting = [score.remote(table, part, wanted, sent, truth, seed, n_bands) for part in storage.part_files(events)]
     scores: list[Score] = []
     with progress.task("detections scored", total=sum(source in sources for source in rows)) as task:
         while waiting:
@@ -67,13 +68,15 @@ def score_part(
     models: Mapping[str, RateModel],
     true_rates: str | None,
     seed: int,
+    n_bands: int,
 ) -> list[Score]:
     """Held-out likelihoods for the detections of `sources` in one part; parameters as in `score_sources`.
 
-    A constant rate, Bayesian Blocks and the true rate are always among the models.
+    A constant rate, Bayesian Blocks and the true rate are always among the models. Detections that no model of
+    `n_bands` energy bands can take are left out.
     """
     wanted = (pc.field("part") == part) & pc.field("source_id").isin(pa.array(sources, pa.string()))
-    detections = [e for e in from_table(storage.dataset(events).to_table(filter=wanted)) if len(e)]
+    detections = [e for e in usable_events(storage.dataset(events).to_table(filter=wanted), n_bands) if len(e)]
     if not detections:
         return []
     truth = read_rates(true_rates, detections)
@@ -83,6 +86,11 @@ def score_part(
         "true_rate": lambda fits: [truth.get(fit.detection_id) for fit in fits],
     }
     return score_models(detections, {**always, **models}, {"true_rate_with_level": always["true_rate"]}, seed)
+
+
+def usable_events(rows: pa.Table, n_bands: int) -> list[EventList]:
+    """Event lists of those rows of an events table that a model of `n_bands` energy bands can take."""
+    return from_table(usable.without(rows, usable.faults(rows, n_bands)))
 
 
 def reconstruct(autodecoder: str, events: Sequence[EventList]) -> list[PiecewiseRate]:

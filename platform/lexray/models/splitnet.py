@@ -77,7 +77,7 @@ class Seen:
         by_band = above.sum(-1, keepdim=True).clamp(min=0.0)
         n = by_band.sum(1, keepdim=True)
         relative = torch.cat([above / (by_band + 3), above.sum(1, keepdim=True) / (n + 3)], dim=1)
-        area = torch.where(self.area.isnan(), _USUAL_AREA, self.area)
+        area = torch.where(self.area > 0, self.area, _USUAL_AREA)  # unknown, or of an instrument that is blind
         scalars = torch.stack(
             [
                 _log_counts(n[:, 0, 0]),
