@@ -62,7 +62,7 @@ JOBS = {
     "literature": ("literature", "Match papers to the sources of an events table."),
     "summarize": ("summarize", "Write a summary of each source from its papers."),
     "embed": ("embed", "Turn summaries into text vectors with a sentence model."),
-    "train autodecoder": ("train_autodecoder", "Train an autodecoder on an events table."),
+    "train autodecoder": ("train_autodecoder", "Fit an autodecoder to an events table."),
     "encode": ("encode", "Encode detections with a trained autodecoder."),
     "rates": ("rates", "Write reconstructed rates of detections."),
     "train alignment": ("train_alignment", "Fit the two towers that bring latents and text into one space."),
