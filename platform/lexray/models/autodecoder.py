@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 from torch import Tensor, nn
 from torch.func import jacfwd, vmap
 
@@ -314,7 +314,7 @@ class GridLearner:
         detections; one that cannot draw what it is shown does not know so, and its intervals are too narrow.
         """
         fitted = self._fit(photons, start)
-        half_width = _HALF_WIDTH * float(student_t(_DEGREES).ppf(0.5 + probability / 2))
+        half_width = _HALF_WIDTH * float(stdtrit(_DEGREES, 0.5 + probability / 2))
         parts = [torch.zeros_like(fitted.log_rate[:0])]
         with one_thread(), torch.no_grad():
             for rows in torch.arange(len(photons)).tensor_split(max(1, math.ceil(len(photons) / _JACOBIANS))):

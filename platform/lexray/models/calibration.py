@@ -18,8 +18,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from lexray.models.binning import USUAL, exposure_shares, n_cells
@@ -170,6 +168,10 @@ def _learn_doubt(model: Reconstructor, photons: Photons, seed: int) -> dict[str,
 
 
 def _learn_population(known: Tensor, seed: int) -> dict[str, Tensor]:
+    # Needed by a training alone: every worker that encodes would wait a second for it.
+    from sklearn.decomposition import PCA
+    from sklearn.mixture import GaussianMixture
+
     n = len(known)
     projection = PCA(min(_COMPONENTS, n, known.shape[1]), whiten=True, random_state=seed).fit(known.numpy())
     z = projection.transform(known.numpy())

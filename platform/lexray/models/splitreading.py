@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
-from scipy.special import gammaincinv
+from scipy.special import gammaincinv, ndtr, stdtrit
 from torch import Tensor
 
 from lexray.models.binning import Binned, bin_photons
@@ -82,9 +81,9 @@ class SplitnetReconstructor:
             found[0, read.rows] = _in_bins(log_rate, read, bins)
             if level is not None:
                 mean = log_rate + read.found.shift.log()
-                half_width = stats.t.ppf((1 + level) / 2, _FREEDOM) * ((_FREEDOM - 2) / _FREEDOM) ** 0.5
+                half_width = stdtrit(_FREEDOM, (1 + level) / 2) * ((_FREEDOM - 2) / _FREEDOM) ** 0.5
                 for bound, deviations in zip(found[1:], (-half_width, half_width), strict=True):
-                    quantile = log_gamma_quantile(read.found.variance, float(stats.norm.cdf(deviations)))
+                    quantile = log_gamma_quantile(read.found.variance, float(ndtr(deviations)))
                     bound[read.rows] = _in_bins(mean + quantile, read, bins)
         return Reconstruction(*found)
 
