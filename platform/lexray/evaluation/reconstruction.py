@@ -199,7 +199,7 @@ def anomalies(
     return Listing(
         "Anomalies",
         "The detections that are least likely under the model and the population that it learned, of all splits. The "
-        "p-value is the share of simulated detections, of the same counts and exposure, that are as unlikely.",
+        "p-value is the share of simulated detections, of similar total counts, that are as unlikely.",
         ("Detection", "Kind", "Photons", "Score", "p-value"),
         [_cells(row, group_of, counts) for row in rows[:_MOST_ANOMALIES]],
     )
