@@ -121,7 +121,7 @@ class Autodecoder:
         lexray.models.trainer.TrainingDiverged
             If the loss is not finite, again and again.
         """
-        photons = events if isinstance(events, Photons) else photons_of(events, int(settings.n_bands))
+        photons = events if isinstance(events, Photons) else photons_of(events, settings.n_bands)
         trainer = Trainer(settings, InMemory({0: photons}))
         for _ in range(settings.epochs):
             trainer.run_epoch()
@@ -174,13 +174,14 @@ class Autodecoder:
 
     def encode_photons(self, photons: Photons) -> Encoded:
         """As `encode`, for N ragged detections."""
-        found, counts = self._model.encode(photons), photons.counts.float()
+        found, in_bands = self._model.encode(photons), photons.counts
+        counts = in_bands.float()
         variance = anomaly = p_value = None
         if self.calibration is not None:
             variance = self.calibration.variance(found.features, counts).numpy()
             score = self.calibration.score(found, counts)
             anomaly, p_value = score.numpy(), self.calibration.p_value(score, counts).numpy()
-        mean_rate = (photons.counts + 0.5).log() - photons.ontime.log()[:, None]
+        mean_rate = (in_bands + 0.5).log() - photons.ontime.log()[:, None]
         return Encoded(
             found.features.numpy(),
             variance,
@@ -205,14 +206,14 @@ class Autodecoder:
         list of (edges f8[bins + 1] in s since t_ref, rate f8[B, bins] in ct/s of good time)
             Gaps included: what would have been seen. Where there is a background region, of the source alone.
         """
-        return [(edges, rate) for edges, rate, _, _ in self._reconstruct(events, bins, None)]
+        return [(edges, rate) for edges, rate, _, _ in self.rates_with_intervals(events, bins, None)]
 
     def rates_at_full_resolution(self, events: Sequence[EventList]) -> list[tuple[Float64s, Float64s]]:
         """As `rates`, each in as many cells as `splitnet` would see of it: the longer, the more."""
-        if not events:
-            return []
-        photons = photons_of(events, self.n_bands)
-        bins = n_cells(photons.duration, photons.frame_time).clamp(min=USUAL)
+        durations, frame_times = (
+            torch.tensor([getattr(e, name) for e in events]) for name in ("duration", "frame_time")
+        )
+        bins = n_cells(durations, frame_times).clamp(min=USUAL)
         found: dict[int, tuple[Float64s, Float64s]] = {}
         for k in sorted(set(bins.tolist())):
             rows = (bins == k).nonzero()[:, 0].tolist()
@@ -242,24 +243,22 @@ class Autodecoder:
         return [(edges, a, b) for edges, _, a, b in found if a is not None and b is not None]
 
     def rates_with_intervals(
-        self, events: Sequence[EventList], bins: int = 256, level: float = 0.68
+        self, events: Sequence[EventList], bins: int = 256, level: float | None = 0.68
     ) -> list[tuple[Float64s, Float64s, Float64s | None, Float64s | None]]:
-        """`rates` and `rate_intervals` at once: (edges, rate, lower, upper); no bounds where there are none."""
-        return self._reconstruct(events, bins, level)
+        """`rates` and `rate_intervals` at once: (edges, rate, lower, upper).
 
-    @property
-    def has_intervals(self) -> bool:
-        """Whether this kind of autodecoder has bounds for its rates."""
-        return self.kind != "resnet"
-
-    def _reconstruct(
-        self, events: Sequence[EventList], bins: int, level: float | None
-    ) -> list[tuple[Float64s, Float64s, Float64s | None, Float64s | None]]:
+        The bounds are None where `level` is, or where this kind of autodecoder has none.
+        """
         photons = photons_of(events, self.n_bands)
         found = self._model.reconstruct(photons, bins, level)
         without = [None] * len(events)
         lower, upper = (without if bound is None else list(bound.numpy()) for bound in (found.lower, found.upper))
         return list(zip(_edges(photons, bins), found.rate.numpy(), lower, upper, strict=True))
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether this kind of autodecoder has bounds for its rates."""
+        return self.kind != "resnet"
 
     def rate(self, events: EventList, bins: int = 256) -> tuple[Float64s, Float64s]:
         """Reconstructed rate of one detection: (cell centres f8[bins] in s since t_ref, rate f8[B, bins] in ct/s)."""

@@ -24,6 +24,7 @@ from lexray.models.binning import USUAL, exposure_shares, n_cells
 from lexray.models.learning import keyed_generator
 from lexray.models.photons import Photons
 from lexray.models.reconstructor import Encoding, Reconstructor
+from lexray.models.splitnet import log_counts
 
 #: Shares of the photons that a detection's two disjoint parts get.
 _PART_SHARES = (0.1, 0.5)
@@ -135,7 +136,7 @@ def calibrate(model: Reconstructor, photons: Photons, seed: int = 0) -> Calibrat
 
 def _known(features: Tensor, counts: Tensor, scale: Mapping[str, Tensor]) -> Tensor:
     """Standardised features beside log counts, f4[N, F + B]."""
-    return torch.cat([(features - scale["mean"]) / scale["scale"], (counts + 1).log() / 3 - 1.8], dim=1)
+    return torch.cat([(features - scale["mean"]) / scale["scale"], log_counts(counts)], dim=1)
 
 
 def _learn_doubt(model: Reconstructor, photons: Photons, seed: int) -> dict[str, Tensor]:

@@ -80,7 +80,7 @@ class Seen:
         area = torch.where(self.area > 0, self.area, _USUAL_AREA)  # unknown, or of an instrument that is blind
         scalars = torch.stack(
             [
-                _log_counts(n[:, 0, 0]),
+                log_counts(n[:, 0, 0]),
                 (self.width / _USUAL_WIDTH).log() / 3,
                 (area / _USUAL_AREA).log() / 3,
             ],
@@ -100,10 +100,11 @@ class Seen:
         """Input of `SpectrumNet`, f4[N, E + 3]."""
         n = self.energies.sum(1, keepdim=True)
         relative = self.energies / (n + 3) * self.energies.shape[1]
-        return torch.cat([_log_relative(relative), _log_counts(n), self.energy_range.log()], dim=1)
+        return torch.cat([_log_relative(relative), log_counts(n), self.energy_range.log()], dim=1)
 
 
-def _log_counts(n: Tensor) -> Tensor:
+def log_counts(n: Tensor) -> Tensor:
+    """Logarithm of numbers of photons, brought to the size of a network's other inputs."""
     return (n + 1).log() / 3 - 1.8
 
 
