@@ -8,8 +8,8 @@ import pyarrow as pa
 from lexray.errors import LexrayError
 
 #: Version of all schemas below. A table written by a newer one is refused, one by an older one read as `migrated` says.
-#: 2: events.counts_per_frame.
-SCHEMA_VERSION = 2
+#: 2: events.counts_per_frame. 3: what literature, summaries and text_embeddings rest on.
+SCHEMA_VERSION = 3
 
 
 def _field(name: str, kind: pa.DataType, meaning: str = "", unit: str = "", *, required: bool = False) -> pa.Field:
@@ -118,24 +118,43 @@ LITERATURE = pa.schema(
         _field("body", _string, "null if not had"),
         _field("n_objects", _i4, "how many objects the paper treats; null if unknown"),
         _field("n_citations", _i4),
-        _field("separation", _f8, "between the paper's position and the source's", "arcsec"),
+        _field("n_mentions", _i4, "how often the paper speaks of the object; null if unknown"),
+        _field("separation", _f8, "between the paper's object and the source, proper motion undone", "arcsec"),
         _field("matched_by", _string, "'name', 'position', or null where no detection matches"),
+        _field("error_source", _f8, "radius that holds the X-ray position with a probability of 95 %", "arcsec"),
+        _field("error_object", _f8, "radius that holds the object's position with a probability of 95 %", "arcsec"),
+        _field("proper_motion", _f8, "the object's shift between its epoch and the observation's", "arcsec"),
+        _field("p_chance", _f8, "probability that an unrelated object lies as near"),
+        _field("object", _string, "what the catalogue calls the object that the paper was found by"),
+        _field("identifiers", _strings, "all names by which catalogues know that object"),
+        _field("found_by", _string, "'file', 'simbad' or 'ads'"),
     ]
 )
 
 SUMMARIES = pa.schema(
     [
         _field("source_id", _string, required=True),
-        _field("summary", _string),
+        _field("summary", _string, "names, coordinates and survey numbers masked: what is embedded"),
+        _field("summary_unmasked", _string, "the same for people"),
         _field("facts", _string, "the structured answer as JSON"),
         _field("bibcodes", _strings),
-        _field("grounded", _f4, "share of the summary's facts found in its papers"),
-        _field("n_papers", _i4),
+        _field("grounded", _f4, "share of the numbers and named classes that were found in the papers"),
+        _field("findings", _strings, "what was not found in them"),
+        _field("n_papers", _i4, "papers that it rests on"),
+        _field("n_papers_left_out", _i4, "papers on the source that it does not rest on"),
         _field("engine", _string),
+        _field("engine_version", _string),
         _field("model", _string),
-        _field("prompt_sha256", _string),
-        _field("status", _string, "'ok' or 'failed'"),
+        _field("revision", _string, "of the model: the hub's commit or the weights' sha256"),
+        _field("sampling", _string, "temperature, seed and the like as JSON"),
+        _field("prompt_sha256", _string, "of the prompts' templates"),
+        _field("tokens_in", _i4, "of all prompts"),
+        _field("tokens_out", _i4, "of all answers"),
+        _field("attempts", _i4, "runs that have tried"),
+        _field("status", _string, "'ok', 'ungrounded' or 'failed'"),
         _field("reason", _string, "why it failed"),
+        _field("detail", _string, "the same for people"),
+        _field("key", _string, "hash of all that the row was made of"),
     ]
 )
 
@@ -154,7 +173,16 @@ RATES = pa.schema(
 def text_embeddings(dimension: int) -> pa.Schema:
     """Schema of the `text_embeddings` table for vectors of `dimension` numbers."""
     return pa.schema(
-        [_field("source_id", _string, required=True), _field("model", _string), _vector("embedding", dimension)]
+        [
+            _field("source_id", _string, required=True),
+            _field("model", _string),
+            _vector("embedding", dimension),
+            _field("truncated", pa.bool_(), "the text is longer than the model takes"),
+            _field("engine", _string),
+            _field("engine_version", _string),
+            _field("revision", _string, "of the model: the hub's commit or the weights' sha256"),
+            _field("key", _string, "hash of all that the row was made of"),
+        ]
     )
 
 
@@ -190,7 +218,10 @@ def embeddings(dimension: int) -> pa.Schema:
 
 def migrated(name: str, written: pa.Schema) -> pa.Schema:
     """Schema to read a table of an older version with: columns that it does not have yet are null."""
-    return pa.unify_schemas([written, EVENTS]) if name == "events" else written
+    now = {"events": EVENTS, "literature": LITERATURE, "summaries": SUMMARIES}.get(name)
+    if name == "text_embeddings":
+        now = text_embeddings(written.field("embedding").type.list_size)
+    return written if now is None else pa.unify_schemas([written, now])
 
 
 def _vector(name: str, dimension: int) -> pa.Field:

@@ -67,6 +67,11 @@ class Run:
         """Store a mapping as a JSON or YAML file, by the name's ending."""
         self.client.log_dict(self.run_id, dict(values), name)
 
+    def table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
+        """Store rows of the same columns as a table, which MLflow's page shows; `name` ends in '.json'."""
+        columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+        self.client.log_table(self.run_id, data=columns, artifact_file=name)
+
     def end(self, *, failed: bool = False) -> None:
         """Close the run as FINISHED or FAILED; only for one that `start` opened."""
         self.client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")

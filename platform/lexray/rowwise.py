@@ -1,0 +1,89 @@
+"""Rows that are dear to make: each is kept as soon as it is finished, and all are gathered into the table at the end.
+
+A run that is killed, and one whose inputs have partly changed, makes only the rows that it lacks. A row carries the
+hash of all that it was made of (`key`), so nobody has to remember what a run was asked for.
+"""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+import pyarrow.fs
+import pyarrow.parquet
+
+from lexray import storage
+from lexray.schemas import check
+from lexray.storage import Fragment
+
+
+class Rows:
+    """Rows of a table with `source_id` and `key`, finished ones in small files below ``OUT.rows`` until `gather`.
+
+    Safe to use from any number of workers at once: each file has a name of its own and appears whole or not at all.
+
+    Parameters
+    ----------
+    out : str
+        The table.
+    schema : pyarrow.Schema
+        Of its rows.
+    """
+
+    def __init__(self, out: str, schema: pa.Schema) -> None:
+        self.out, self.schema = out, schema
+
+    def note(self, part: int, rows: pa.Table) -> None:
+        """Keep finished rows of a part.
+
+        Raises
+        ------
+        LexrayError
+            If they do not fit the schema.
+        """
+        rows = check(rows, self.schema, self.out)
+        system, root = storage.filesystem(self.out)
+        folder = f"{root}.rows/part={part}"
+        system.create_dir(folder, recursive=True)
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex}"
+        pa.parquet.write_table(rows, f"{folder}/{name}.new", filesystem=system)
+        system.move(f"{folder}/{name}.new", f"{folder}/{name}.parquet")
+
+    def finished(self, part: int, columns: Sequence[str]) -> pa.Table:
+        """Rows of a part that are there: the table's own, then those of runs that were killed, the newest last."""
+        system, root = storage.filesystem(self.out)
+        listed = system.get_file_info(pyarrow.fs.FileSelector(f"{root}.rows/part={part}", allow_not_found=True))
+        noted = sorted(info.path for info in listed if info.extension == "parquet")
+        sets = [storage.dataset(self.out).filter(pc.field("part") == part)] if storage.is_table(self.out) else []
+        sets += [pyarrow.dataset.dataset(path, filesystem=system) for path in noted]
+        empty = self.schema.empty_table().select(list(columns))
+        # What another Lexray, or a model with vectors of another length, has left here is nothing of ours.
+        fitting = [rows for rows in sets if _has(rows.schema, empty.schema)]
+        return pa.concat_tables([empty, *(rows.to_table(list(columns)).cast(empty.schema) for rows in fitting)])
+
+    def gather(self, part: int, keys: Mapping[str, str]) -> Fragment:
+        """One file of a part: of each source in `keys` the newest row with that key, in the order of their names.
+
+        Parameters
+        ----------
+        part : int
+        keys : mapping
+            `key` by `source_id`. What is there of other sources, or was made of something else, is left behind.
+        """
+        rows = self.finished(part, self.schema.names)
+        pairs = zip(rows["source_id"].to_pylist(), rows["key"].to_pylist(), strict=True)
+        newest = {source: i for i, (source, key) in enumerate(pairs) if keys.get(source) == key}
+        chosen = rows.take(pa.array([newest[source] for source in sorted(newest)], pa.int64()))
+        return storage.write_part(self.out, self.schema, part, chosen)
+
+    def remove(self) -> None:
+        """Delete the small files; the table is committed."""
+        system, root = storage.filesystem(self.out)
+        if system.get_file_info(f"{root}.rows").type == pyarrow.fs.FileType.Directory:
+            system.delete_dir(f"{root}.rows")
+
+
+def _has(schema: pa.Schema, wanted: pa.Schema) -> bool:
+    return all(field.name in schema.names and schema.field(field.name).type == field.type for field in wanted)

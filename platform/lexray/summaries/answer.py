@@ -1,0 +1,106 @@
+"""What a language model has to answer: a JSON object of bounded length, which the engine's decoding enforces.
+
+Every text is bounded and of characters that JSON writes as they are, one byte each. So the longest answer has a known
+number of bytes, and no tokenizer needs more tokens than bytes: with `MAX_TOKENS` no answer is ever cut off.
+"""
+
+import json
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from lexray.errors import RefusedInput
+
+#: What a source is, from the particular to the general where classes overlap.
+ObjectClass = Literal[
+    "AGN", "galaxy", "galaxy cluster", "ULX", "HMXB", "LMXB", "X-ray binary", "black hole", "magnetar", "neutron star",
+    "CV", "supernova remnant", "supernova", "gamma-ray burst", "tidal disruption event", "young star", "low-mass star",
+    "high-mass star", "star", "unknown",
+]  # fmt: skip
+Variability = Literal[
+    "steady", "flaring", "periodic", "dipping", "eclipsing", "irregular", "transient", "variable", "unknown"
+]  # fmt: skip
+SpectralShape = Literal[
+    "power law", "blackbody", "thermal plasma", "power law and thermal", "supersoft", "line-dominated", "unknown"
+]  # fmt: skip
+Confidence = Literal["low", "medium", "high"]
+UNKNOWN = "unknown"
+
+#: 150 words of English prose with its spaces and some to spare.
+MAX_CHARACTERS = 1200
+MAX_QUANTITIES = 6
+_LONGEST = {"name": 48, "value": 32, "unit": 24}
+
+
+def _text(most: int) -> Any:
+    # Printable ASCII without the quotation mark and the backslash, which JSON would escape.
+    return Annotated[str, StringConstraints(pattern=rf"^[ !#-\[\]-~]{{1,{most}}}$")]
+
+
+class Quantity(BaseModel):
+    """A measured number, with the paper that gives it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: _text(_LONGEST["name"]) = Field(description="what was measured, such as 'orbital period'")
+    value: _text(_LONGEST["value"]) = Field(description="the number as the paper gives it, such as '62.0' or '4.7e39'")
+    unit: _text(_LONGEST["unit"]) = Field(description="such as 'erg/s'; '-' where it has none")
+    paper: Annotated[str, StringConstraints(pattern=r"^P[1-9][0-9]?$")] = Field(description="the paper's label")
+
+
+class Answer(BaseModel):
+    """What papers say of one source's physics."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    summary: _text(MAX_CHARACTERS)
+    object_class: ObjectClass
+    variability: Variability
+    spectral_shape: SpectralShape
+    key_quantities: Annotated[list[Quantity], Field(max_length=MAX_QUANTITIES)]
+    confidence: Confidence
+
+    @property
+    def words(self) -> int:
+        """Of the summary."""
+        return len(self.summary.split())
+
+
+def parse_answer(text: str) -> Answer:
+    """The answer in an engine's text.
+
+    Raises
+    ------
+    RefusedInput
+        'invalid_answer', naming what is wrong, where it is not what the schema asks for.
+    """
+    try:
+        return Answer.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "answer"
+        raise RefusedInput("invalid_answer", f"{place}: {first['msg']}"[:300]) from None
+
+
+def _longest() -> int:
+    """Bytes of the longest answer, written without white space as the engine is made to."""
+
+    def of(choices: Any) -> str:
+        return max(get_args(choices), key=len)
+
+    quantity = {key: "x" * most for key, most in _LONGEST.items()} | {"paper": "P99"}
+    answer = {
+        "summary": "x" * MAX_CHARACTERS,
+        "object_class": of(ObjectClass),
+        "variability": of(Variability),
+        "spectral_shape": of(SpectralShape),
+        "key_quantities": [quantity] * MAX_QUANTITIES,
+        "confidence": of(Confidence),
+    }
+    return len(json.dumps(answer, separators=(",", ":")))
+
+
+#: A string and not a dictionary: Arrow would give every dictionary of a column the same keys.
+SCHEMA = json.dumps(Answer.model_json_schema())
+#: Enough for any answer: one more than it has bytes, for the end of text.
+MAX_TOKENS = _longest() + 1
