@@ -1,85 +1,173 @@
-"""`lexray embed`: summaries → text vectors, by vLLM on Ray Data or by sentence-transformers in this process."""
+"""`lexray embed`: texts → vectors, by vLLM on Ray Data, by sentence-transformers in this process, or by an API."""
 
-import time
-from collections.abc import Iterator
-from typing import Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
 
-from lexray import cluster, storage
+from lexray import storage
 from lexray.config import JobConfig
-from lexray.errors import LexrayError
 from lexray.job import Context, Job, Outcome
-from lexray.schemas import text_embeddings
-from lexray.summaries import vllm
-from lexray.summaries.encoder import DEFAULT_MODEL, TextEncoder, TextModel, describe_model
-from lexray.summaries.vectors import Written, count_texts, read_texts, write_vectors
+from lexray.schemas import QUARANTINE
+from lexray.summaries.embedding import Engine, InProcess, OverHttp
+from lexray.summaries.encoder import DEFAULT_MODEL, TextModel, describe_model
+from lexray.summaries.openai import Endpoint
+from lexray.summaries.pooling import Pooling
+from lexray.summaries.vectors import Backlog, Failure, Stamp, Tally, TextColumn, commit, holds
+from lexray.summaries.vllm import EngineSettings
+
+#: Texts of which MLflow shows the first.
+_SAMPLE = 20
+Positive = Annotated[int, Field(ge=1)]
 
 
 class Config(JobConfig):
     """Configuration of `lexray embed`."""
 
-    summaries: str = Field(description="summaries table")
-    engine: Literal["vllm", "hf"] = Field(
-        "vllm", description="'vllm': vLLM on Ray Data; 'hf': sentence-transformers in this process"
+    summaries: str = Field(description="summaries table, or any other with `source_id` and a column of texts")
+    column: str = Field("summary", description="the column of texts")
+    include_ungrounded: bool = Field(False, description="embed summaries, too, that say more than their papers do")
+    engine: Literal["vllm", "hf", "http"] = Field(
+        "vllm",
+        description="'vllm': vLLM on Ray Data; 'hf': sentence-transformers in this process; 'http': `endpoint`",
     )
     model: str = Field(DEFAULT_MODEL, description="sentence model: its folder, or its name on the Hugging Face hub")
+    endpoint: Endpoint | None = Field(None, description="an API like OpenAI's: url, model and more; for engine 'http'")
+    document_prefix: str | None = Field(
+        None, description="put before each text; by default what the model's folder says, of an endpoint's nothing"
+    )
+    max_length: int | None = Field(
+        None, ge=8, description="tokens of a text that are read; by default, and at most, as many as the model takes"
+    )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="'auto' takes a GPU where there is one")
-    replicas: int = Field(1, ge=1, description="vLLM engines, each with one GPU or one logical CPU")
+    replicas: Positive | tuple[Positive, Positive] = Field(
+        1, description="vLLM engines: so many at most, or the fewest and the most of them"
+    )
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer of a vLLM engine's model")
+    pipeline_parallel: int = Field(1, ge=1, description="groups of a model's layers, each on GPUs of its own")
     batch_size: int = Field(64, ge=1, description="texts a call")
+    price_per_million_tokens: float | None = Field(None, ge=0, description="what the endpoint takes, in any currency")
+    price_per_hour: float | None = Field(None, ge=0, description="what the machines that embed cost, all together")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Config":
+        if (self.engine == "http") != (self.endpoint is not None):
+            raise ValueError("engine 'http' and 'endpoint' come together")
+        if isinstance(self.replicas, tuple) and self.replicas[0] > self.replicas[1]:
+            raise ValueError("'replicas' takes the fewest first, then the most")
+        return self
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Embed the summaries that did not fail."""
-    if config.engine == "vllm":
-        vllm.require_vllm()
-    model = describe_model(config.model)
-    n_rows = storage.dataset(config.summaries).count_rows()
-    n_texts = count_texts(config.summaries)
-    start = time.monotonic()
-    first: float | None = None
-    fragments: list[storage.Fragment] = []
-    truncated = 0
-    engine = _with_vllm if config.engine == "vllm" else _in_process
-    with context.progress.task("texts", total=n_texts) as task:
-        for written in engine(config, model, context) if n_texts else ():
-            first = first or time.monotonic()
-            fragments.append(written.fragment)
-            truncated += written.truncated
-            task.advance(written.fragment.n_rows)
-    storage.commit(config.out, "text_embeddings", text_embeddings(model.dimension), fragments)
-    if truncated:
+    """Embed what is new or changed, then make the table of all vectors that are wanted."""
+    texts = TextColumn.of(config.summaries, config.column, config.include_ungrounded)
+    engine = _engine(config, context)
+    backlog = Backlog(texts, engine.recipe, config.out, config.force)
+    keys, left = backlog.survey()
+    tally = Tally()
+    with context.progress.task("texts", total=sum(left.values())) as task:
+        for done in engine.embed(backlog, list(left)) if left else ():
+            tally.add(done)
+            task.advance(done.n_rows + len(done.failures))
+    tally.stop()
+
+    failed = {failure.source_id for failure in tally.failures}
+    wanted = {part: {source: key for source, key in of.items() if source not in failed} for part, of in keys.items()}
+    if tally.n_rows or not holds(config.out, wanted):
+        commit(config.out, engine.dimension, wanted)
+    quarantine = _write_quarantine(config.out, tally.failures)
+    counts = _counts(config.out, texts, sum(map(len, keys.values())), sum(left.values()), tally)
+    if counts["truncated"]:
         context.progress.warn(
-            f"embed: {truncated} of {n_texts} texts are longer than the model's {model.max_length} tokens"
+            f"embed: {counts['truncated']} of {counts['texts']} texts are longer than the {engine.max_length} tokens "
+            "that are read of them"
         )
-    context.run.tags({"text_model": model.name, "text_model.sha256": model.sha256})
+    _log(context, backlog, engine if left else None)
     return Outcome(
-        counts={"texts": n_texts, "truncated": truncated, "skipped": n_rows - n_texts, "dimension": model.dimension},
-        metrics={"seconds_to_first_vector": (first or start) - start, "seconds": time.monotonic() - start},
-        taken=n_texts,
+        counts=counts,
+        metrics=_metrics(config, counts, tally),
+        outputs=[quarantine],
+        refused=counts["failed"],
+        taken=counts["texts"] - counts["failed"],
+        complete=not tally.failures,
     )
 
 
-def _with_vllm(config: Config, model: TextModel, context: Context) -> Iterator[Written]:
-    with cluster.session(config.ray):
-        gpu = vllm.has_gpu() if config.device == "auto" else config.device == "gpu"
-        if gpu and not vllm.has_gpu():
-            raise LexrayError("device gpu: the Ray session has none; set device=cpu or join a cluster that has one")
-        where = "GPU" if gpu else "CPU"
-        context.progress.say(f"  starting vLLM with {model.name} on the {where}; this takes about a minute")
-        settings = vllm.EngineSettings(gpu, config.replicas, config.batch_size)
-        yield from vllm.embed(config.summaries, model, settings, config.out)
+def _engine(config: Config, context: Context) -> Engine:
+    if config.endpoint is not None:
+        return OverHttp(config.endpoint, config.document_prefix or "", config.batch_size)
+    model = _limited(describe_model(config.model), config)
+    if config.engine == "hf":
+        return InProcess(model, {"auto": None, "cpu": "cpu", "gpu": "cuda"}[config.device], config.batch_size)
+    settings = EngineSettings(
+        gpu=False,
+        replicas=config.replicas,
+        batch_size=config.batch_size,
+        tensor_parallel=config.tensor_parallel,
+        pipeline_parallel=config.pipeline_parallel,
+    )
+    return Pooling(model, config.device, settings, config.ray, context.progress)
 
 
-def _in_process(config: Config, model: TextModel, _: Context) -> Iterator[Written]:
-    encoder = TextEncoder(config.model, {"auto": None, "cpu": "cpu", "gpu": "cuda"}[config.device])
-    for part in storage.part_files(config.summaries):
-        texts = read_texts(config.summaries, part)
-        if texts.num_rows:
-            summaries = texts["summary"].to_pylist()
-            vectors = encoder.encode(summaries, config.batch_size)
-            fragment = write_vectors(config.out, part, model, texts["source_id"].to_pylist(), vectors)
-            yield Written(fragment, sum(encoder.truncated(summaries)))
+def _limited(model: TextModel, config: Config) -> TextModel:
+    """The model with the prefix and the longest text that the configuration asks for."""
+    prefix = model.document_prefix if config.document_prefix is None else config.document_prefix
+    return replace(model, document_prefix=prefix, max_length=min(model.max_length, config.max_length or 10**9))
+
+
+def _counts(out: str, texts: TextColumn, n_texts: int, n_left: int, tally: Tally) -> dict[str, Any]:
+    table = storage.dataset(out)
+    return {
+        "texts": n_texts,
+        "embedded": tally.n_rows,
+        "unchanged": n_texts - n_left,
+        "truncated": int(table.count_rows(filter=pc.field("truncated"))),
+        "failed": len(tally.failures),
+        "failed_by_reason": tally.reasons,
+        "skipped": texts.count() - n_texts,
+        "dimension": int(table.schema.field("embedding").type.list_size),
+    }
+
+
+def _metrics(config: Config, counts: dict[str, Any], tally: Tally) -> dict[str, float]:
+    found = {
+        "seconds_to_first_vector": tally.seconds_to_first,
+        "seconds": tally.seconds,
+        "tokens_in": tally.n_tokens,
+        "tokens_per_s": tally.tokens_per_s,
+        "truncated": counts["truncated"],
+        **{f"failed/{reason}": n for reason, n in tally.reasons.items()},
+    }
+    if tally.n_rows and (config.price_per_million_tokens is not None or config.price_per_hour is not None):
+        tokens, hours = tally.n_tokens / 1e6, tally.seconds / 3600
+        paid = (config.price_per_million_tokens or 0) * tokens + (config.price_per_hour or 0) * hours
+        found["cost_per_1000"] = 1000 * paid / tally.n_rows
+    return found
+
+
+def _write_quarantine(out: str, failures: list[Failure]) -> str:
+    table = f"{out}.quarantine"
+    rows = [{"file": one.source_id, "stage": "embed", "reason": one.reason, "detail": one.detail} for one in failures]
+    part = storage.write_part(table, QUARANTINE, 0, pa.Table.from_pylist(rows, schema=QUARANTINE))
+    # Written even where it is empty: the failures of an earlier run must not outlive it.
+    storage.commit(table, "quarantine", QUARANTINE, [part])
+    return table
+
+
+def _log(context: Context, backlog: Backlog, used: Engine | None) -> None:
+    """Which engine and model it was, and what some of the rows are made of."""
+    stamp = Stamp("", "", backlog.recipe.model, "") if used is None else used.stamp
+    context.run.tags({f"text_model.{name}": value for name, value in vars(stamp).items() if value and name != "model"})
+    context.run.tags({"text_model": stamp.model})
+    shown = storage.dataset(backlog.out).head(_SAMPLE, columns=["source_id", "truncated", "engine_version", "part"])
+    texts = {
+        row["source_id"]: row["text"]
+        for part in set(shown["part"].to_pylist())
+        for row in backlog.texts.read(part).to_pylist()
+    }
+    context.run.table([row | {"text": texts[row["source_id"]]} for row in shown.to_pylist()], "sample.json")
 
 
 JOB = Job(

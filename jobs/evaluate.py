@@ -23,6 +23,7 @@ from lexray import cluster
 from lexray.config import JobConfig, resolve_path
 from lexray.evaluation import findings, inputs
 from lexray.evaluation.findings import Findings
+from lexray.evaluation.groundedness import worst_summaries
 from lexray.evaluation.inputs import Known
 from lexray.evaluation.pictures import caveats, gain_pictures
 from lexray.evaluation.report import Page, lineage, write_report
@@ -81,6 +82,7 @@ def run(config: Config, context: Context) -> Outcome:
             ),
             examples=examples,
             caveats=caveats(found, config.true_rates is not None),
+            listings=[] if (doubtful := worst_summaries(config.summaries)) is None else [doubtful],
         )
         write_report(page, config.out, context.run)
     for line in found.left_out:

@@ -132,7 +132,7 @@ def run(config: Config, context: Context) -> Outcome:
             caveats=[*said, *pictures.caveats(found, config.true_rates is not None)],
             job=JOB.name,
             title="How well the rates are reconstructed",
-            anomalies=listing,
+            listings=[] if listing is None else [listing],
         )
         write_report(page, config.out, context.run)
     for line in found.left_out:

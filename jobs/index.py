@@ -108,7 +108,12 @@ def _fill(folder: Path, config: Config, inputs: dict[str, str], context: Context
     return Manifest(
         dimension=towers.sizes.dimension,
         n_bands=autodecoder.n_bands,
-        text_model=SentenceModel(name=config.text_model, sha256=encoder.sha256, dimension=encoder.dimension),
+        text_model=SentenceModel(
+            name=config.text_model,
+            sha256=encoder.sha256,
+            dimension=encoder.dimension,
+            query_prefix=encoder.model.query_prefix,
+        ),
         counts={
             "sources": len(set(embeddings["source_id"].to_pylist())),
             "vectors": len(index),

@@ -1,95 +1,195 @@
-"""`lexray summarize`: papers → a summary of each source, part by part on Ray Data."""
+"""`lexray summarize`: papers → a summary of each source, by a language model or out of the papers' own sentences."""
 
 from collections import Counter
-from functools import partial, reduce
-from operator import add
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import pyarrow as pa
-import ray
-from pydantic import Field
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
 
 from lexray import cluster, storage
 from lexray.config import JobConfig
+from lexray.errors import ConfigError
 from lexray.job import Context, Job, Outcome
-from lexray.partwise import PartFunction, map_parts
+from lexray.journal import Journal
+from lexray.partwise import map_parts
+from lexray.rowwise import Rows
 from lexray.schemas import SUMMARIES
-from lexray.summaries.extractive import Corpus, Extractive, by_source, summarize_part
+from lexray.summaries import extracting, summarizing, vllm
+from lexray.summaries.language_model import describe_language_model
+from lexray.summaries.openai import Endpoint
+from lexray.summaries.summarizing import HttpEngine, Tally, VllmEngine, WritingEngine
+from lexray.summaries.writing import Writer, WriterSettings
+
+#: Rows of which MLflow shows the first.
+_SAMPLE = 20
+_READ = ("source_id", "summary", "status", "reason", "grounded", "n_papers", "n_papers_left_out")
+Positive = Annotated[int, Field(ge=1)]
 
 
-class Config(JobConfig):
+class Config(JobConfig, WriterSettings):
     """Configuration of `lexray summarize`."""
 
     literature: str = Field(description="literature table")
-    engine: Literal["extractive"] = Field("extractive", description="'extractive': the most informative sentences")
-    max_words: int = Field(150, ge=10, description="length of a summary")
-    mask_names: bool = Field(True, description="write 'the source' for a source's name in what is embedded")
-    workers: int = Field(2, ge=1, description="worker processes, each with one CPU")
+    engine: Literal["extractive", "vllm", "http"] = Field(
+        "extractive",
+        description="'extractive': the papers' most informative sentences; 'vllm': `model` on Ray; 'http': `endpoint`",
+    )
+    model: str | None = Field(None, description="language model: its folder, or its name on the Hugging Face hub")
+    revision: str | None = Field(None, description="the hub's branch, tag or commit of it")
+    endpoint: Endpoint | None = Field(None, description="an API like OpenAI's: url, model and more; for engine 'http'")
+    context: int = Field(
+        16384, ge=1024, description="tokens of a prompt and its answer, as far as the model takes them"
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="'auto' takes a GPU where there is one")
+    replicas: Positive | tuple[Positive, Positive] = Field(
+        1, description="engines, or the fewest and the most of them: more are started while sources wait"
+    )
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer of a vLLM engine's model")
+    pipeline_parallel: int = Field(1, ge=1, description="groups of a model's layers, each on GPUs of its own")
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="further arguments of vLLM's engine, such as gpu_memory_utilization"
+    )
+    batch_size: int = Field(32, ge=1, description="sources a call; those of several calls are under way at once")
+    price_per_million_in: float | None = Field(None, ge=0, description="of tokens read, in any currency")
+    price_per_million_out: float | None = Field(None, ge=0, description="of tokens written")
+    price_per_hour: float | None = Field(None, ge=0, description="what the machines that write cost, all together")
+    workers: int = Field(2, ge=1, description="worker processes of the engine 'extractive', each with one CPU")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Config":
+        if (self.engine == "http") != (self.endpoint is not None):
+            raise ValueError("engine 'http' and 'endpoint' come together")
+        if self.engine == "vllm" and self.model is None:
+            raise ValueError("engine 'vllm' takes a 'model'")
+        if self.engine == "extractive" and self.model is not None:
+            raise ValueError("engine 'extractive' takes no 'model'; set engine=vllm")
+        if isinstance(self.replicas, tuple) and self.replicas[0] > self.replicas[1]:
+            raise ValueError("'replicas' takes the fewest first, then the most")
+        return self
 
 
 def run(config: Config, context: Context) -> Outcome:
-    """Count the corpus' terms, then summarize each source's papers."""
-    parts = list(storage.part_files(config.literature))
+    """Summarize the sources that lack a summary; those that failed before are tried again."""
+    counts: dict[str, int] = {}
+    metrics: dict[str, float] = {}
     with cluster.session(config.ray):
-        corpus = _corpus(config.literature, parts)
-        with context.progress.task("sources", total=corpus.n_sources) as task:
-            make = partial(_engine, ray.put(corpus), config.max_words, config.mask_names)
-            fragments = map_parts(config.literature, config.out, SUMMARIES, make, task, config.workers)
-    storage.commit(config.out, "summaries", SUMMARIES, fragments)
-    written = storage.read(config.out, ["status", "reason", "grounded", "n_papers", "summary"])
+        if config.engine == "extractive":
+            _extract(config, context)
+        else:
+            counts, metrics = _write(config, context)
+    written = storage.read(config.out, _READ)
+    by_status = Counter(written["status"].to_pylist())
     reasons = Counter(written["reason"].drop_null().to_pylist())
-    failed = sum(reasons.values())
-    summaries = [text for text in written["summary"].to_pylist() if text]
-    grounded = [share for share in written["grounded"].to_pylist() if share is not None]
-    metrics = {
-        "mean_words": sum(len(text.split()) for text in summaries) / max(len(summaries), 1),
-        "mean_grounded": sum(grounded) / max(len(grounded), 1),
-    }
+    if by_status["ungrounded"]:
+        context.progress.warn(
+            f"summarize: {by_status['ungrounded']} of {written.num_rows} summaries say more than their papers do; "
+            "they are flagged 'ungrounded', and their column 'findings' says what"
+        )
+    with_text = written.filter(pc.field("summary").is_valid())
+    context.run.table(with_text.slice(0, _SAMPLE).to_pylist(), "summaries.json")
     return Outcome(
         counts={
             "sources": written.num_rows,
-            "papers": sum(written["n_papers"].to_pylist()),
-            "summaries": len(summaries),
-            "failed": failed,
+            "papers": pc.sum(written["n_papers"]).as_py() or 0,
+            "papers_left_out": pc.sum(written["n_papers_left_out"]).as_py() or 0,
+            "summaries": with_text.num_rows,
+            "ungrounded": by_status["ungrounded"],
+            "failed": by_status["failed"],
             "failed_by_reason": dict(reasons),
-        },
-        metrics=metrics,
-        refused=failed,
-        taken=len(summaries),
-    )
-
-
-def _corpus(literature: str, parts: list[int]) -> Corpus:
-    """Terms of all sources' papers, counted part by part and added up on the driver."""
-
-    def count(row: dict[str, Any]) -> dict[str, Any]:
-        rows = storage.read(literature, ["source_id", "title", "abstract", "body"], parts=[row["part"]])
-        corpus = Corpus.of(by_source(rows).values())
-        return {
-            "n_sources": corpus.n_sources,
-            "terms": list(corpus.frequency),
-            "counts": list(corpus.frequency.values()),
         }
-
-    if not parts:
-        return Corpus()
-    counted = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map(count)
-    return reduce(
-        add,
-        (
-            Corpus(row["n_sources"], Counter(dict(zip(row["terms"], row["counts"], strict=True))))
-            for row in counted.iter_rows()
-        ),
+        | counts,
+        metrics={
+            "mean_words": pc.mean(pc.count_substring_regex(with_text["summary"], r"\S+")).as_py() or 0.0,
+            "mean_grounded": pc.mean(with_text["grounded"]).as_py() or 0.0,
+            **{f"failed/{reason}": n for reason, n in reasons.items()},
+            **metrics,
+        },
+        refused=by_status["failed"],
+        taken=with_text.num_rows,
+        # What fails without a model fails every time.
+        complete=config.engine == "extractive" or not by_status["failed"],
     )
 
 
-def _engine(corpus: "ray.ObjectRef[Corpus]", max_words: int, mask_names: bool) -> PartFunction:
-    engine = Extractive(ray.get(corpus), max_words, mask_names)
+def _write(config: Config, context: Context) -> tuple[dict[str, int], dict[str, float]]:
+    """Summaries by a language model, of what lacks one."""
+    writer, engine = _engine(config)
+    store = Rows(config.out, SUMMARIES)
+    if config.force:
+        store.remove()
+    plan = summarizing.plan(config.literature, config.out, writer, afresh=config.force)
+    lacking = sum(part.lacking for part in plan.values())
+    tally = Tally()
+    if lacking:
+        if config.engine == "vllm":
+            context.progress.say(f"  starting vLLM with {config.model}; this takes about a minute")
+        with context.progress.task("sources", total=lacking) as task:
+            parts = [part for part, found in plan.items() if found.lacking]
+            tally = summarizing.summarize(
+                config.literature, config.out, parts, writer, engine, task, afresh=config.force
+            )
+    fragments = summarizing.gather(config.literature, config.out, writer)
+    storage.commit(config.out, "summaries", SUMMARIES, fragments)
+    store.remove()
+    context.run.tags(writer.provenance | {"prompt_sha256": writer.prompt_sha256})
+    sources = sum(part.sources for part in plan.values())
+    return {"written": lacking, "unchanged": sources - lacking}, _metrics(config, tally, lacking)
 
-    def summarize(_: int, rows: pa.Table) -> pa.Table:
-        return summarize_part(rows, engine)
 
-    return summarize
+def _engine(config: Config) -> tuple[Writer, WritingEngine]:
+    settings = WriterSettings.model_validate({name: getattr(config, name) for name in WriterSettings.model_fields})
+    model = None if config.model is None else describe_language_model(config.model, config.revision)
+    replicas = config.replicas
+    if config.endpoint is not None:
+        most = replicas if isinstance(replicas, int) else replicas[1]
+        provenance = summarizing.describe_endpoint(config.endpoint)
+        writer = Writer(settings, provenance, config.context)
+        return writer, HttpEngine(config.endpoint, most, config.batch_size, model)
+    vllm.require_vllm()
+    if model is None:
+        raise ConfigError("engine vllm: set 'model'")
+    gpu = vllm.use_gpu(config.device)
+    if not gpu:
+        vllm.require_head_size(model.path, model.name)
+    run_as = vllm.EngineSettings(
+        gpu, replicas, config.batch_size, config.tensor_parallel, config.pipeline_parallel, config.engine_args
+    )
+    context = min(config.context, model.context)
+    provenance = {
+        "engine": "vllm",
+        "engine_version": vllm.version(),
+        "model": model.name,
+        "revision": model.revision,
+    }
+    return Writer(settings, provenance, context), VllmEngine(model, run_as, context)
+
+
+def _metrics(config: Config, tally: Tally, n_sources: int) -> dict[str, float]:
+    found: dict[str, float] = {"tokens_in": tally.tokens_in, "tokens_out": tally.tokens_out, "seconds": tally.seconds}
+    if tally.seconds:
+        found["tokens_per_s"] = (tally.tokens_in + tally.tokens_out) / tally.seconds
+        found["tokens_out_per_s"] = tally.tokens_out / tally.seconds
+    prices = (config.price_per_million_in, config.price_per_million_out, config.price_per_hour)
+    if n_sources and any(price is not None for price in prices):
+        amounts = (tally.tokens_in / 1e6, tally.tokens_out / 1e6, tally.seconds / 3600)
+        paid = sum((price or 0.0) * amount for price, amount in zip(prices, amounts, strict=True))
+        found["cost_per_1000"] = 1000 * paid / n_sources
+    return found
+
+
+def _extract(config: Config, context: Context) -> None:
+    """Summaries out of the papers' own sentences."""
+    corpus = extracting.corpus(config.literature)
+    journal = Journal(
+        config.out,
+        ["summaries", storage.version(config.literature), config.max_words, config.mask_names],
+        afresh=config.force,
+    )
+    with context.progress.task("sources", total=corpus.n_sources) as task:
+        make = extracting.extractor(corpus, config.max_words, config.mask_names)
+        fragments = map_parts(config.literature, config.out, SUMMARIES, make, task, config.workers, journal=journal)
+    storage.commit(config.out, "summaries", SUMMARIES, fragments)
+    journal.remove()
 
 
 JOB = Job(

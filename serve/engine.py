@@ -53,8 +53,8 @@ class Engine:
 
     def __init__(self, aligned: Aligned) -> None:
         self.aligned = aligned
-        text = aligned.text_encoder
-        self._tokens = Tokens(text.name, text.model.max_length)
+        model = aligned.text_encoder.model
+        self._tokens, self._query_prefix = Tokens(model.path, model.max_length), model.query_prefix
 
     @property
     def release(self) -> str:
@@ -80,7 +80,7 @@ class Engine:
     def embed_texts(self, texts: list[str]) -> list[TextVector]:
         """Vectors of texts."""
         vectors = self.aligned.embed_text(texts)
-        tokens, _ = self._tokens(texts)
+        tokens, _ = self._tokens(texts, self._query_prefix)
         return [TextVector(vector, len(ids)) for vector, ids in zip(vectors, tokens, strict=True)]
 
     def embed_events(self, events: list[EventList]) -> list[Float32s]:

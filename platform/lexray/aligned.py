@@ -61,7 +61,7 @@ class Aligned:
         Raises
         ------
         LexrayError
-            If a model of that name has other weights here.
+            If a model of that name has other weights here, or wants another prefix.
         """
         from lexray.summaries.encoder import TextEncoder
 
@@ -71,6 +71,11 @@ class Aligned:
             raise LexrayError(
                 f"release {self.release.id}: its text model {wanted.name} has weights of sha256 {wanted.sha256[:12]}…, "
                 f"the one installed here {encoder.sha256[:12]}…; install the same, or build a release with this one"
+            )
+        if encoder.model.query_prefix != wanted.query_prefix:
+            raise LexrayError(
+                f"release {self.release.id}: its text model {wanted.name} puts {wanted.query_prefix!r} before a query, "
+                f"the one installed here {encoder.model.query_prefix!r}; install the same, or build a release with this"
             )
         return encoder
 
@@ -114,8 +119,8 @@ class Aligned:
         return self.encode(events)[1] if events else self._nothing()
 
     def embed_text(self, texts: list[str]) -> Float32s:
-        """Unit vectors f4[N, E] of N sentences in the shared space."""
-        return self.towers.embed_text(self.text_encoder.encode(texts)) if texts else self._nothing()
+        """Unit vectors f4[N, E] of N sentences, which ask for sources, in the shared space."""
+        return self.towers.embed_text(self.text_encoder.encode(texts, "query")) if texts else self._nothing()
 
     def search(self, query: str | EventList, k: int = 10, modality: str | None = None) -> list[Hit]:
         """The k sources nearest to a sentence or to an observation; see `SearchIndex.search`.

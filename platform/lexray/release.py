@@ -31,6 +31,7 @@ class SentenceModel(Config):
     name: str
     sha256: str = Field(description="of its weights")
     dimension: int
+    query_prefix: str = Field("", description="put before a text that asks")
 
 
 class Manifest(Config):
@@ -51,7 +52,10 @@ class Manifest(Config):
 
     def identity(self) -> str:
         """Id that follows from the content, so that a changed manifest no longer answers to its name."""
-        content = json.dumps(self.model_dump(mode="json", exclude={"release"}), sort_keys=True)
+        said = self.model_dump(mode="json", exclude={"release"})
+        if not self.text_model.query_prefix:  # which Lexray 0.1.0 did not say
+            del said["text_model"]["query_prefix"]
+        content = json.dumps(said, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 

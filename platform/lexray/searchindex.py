@@ -19,6 +19,7 @@ MODALITIES = ("xray", "text")
 ANN_ROWS = 10_000
 #: An approximate index is asked for this many times the rows wanted, and ranks them again by their exact distance.
 REFINE = 10
+_SAID = ["source_id", "summary", "summary_unmasked", "bibcodes"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ def rows(
         Columns `source_id`, `mission`, `n_events`, `exposure`, `ra`, `dec` of the `events` table.
     """
     known: dict[str, dict[str, Any]] = {}
-    for row in [] if summaries is None else summaries.select(["source_id", "summary", "bibcodes"]).to_pylist():
-        known.setdefault(fold_name(row["source_id"]), {}).update(summary=row["summary"], bibcodes=row["bibcodes"])
+    for row in [] if summaries is None else summaries.select(_SAID).to_pylist():
+        said = row["summary_unmasked"] or row["summary"]  # people may know the name
+        known.setdefault(fold_name(row["source_id"]), {}).update(summary=said, bibcodes=row["bibcodes"])
     for row in [] if labels is None else labels.to_pylist():
         about = known.setdefault(fold_name(row["source_id"]), {})
         about["class"] = row.get("class")

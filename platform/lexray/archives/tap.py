@@ -6,7 +6,7 @@ off says so in an INFO element, QUERY_STATUS = OVERFLOW, and looks complete othe
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +24,14 @@ from lexray.errors import LexrayError
 _LINE = 300
 #: A connection that broke, before the answer or within it.
 _LOST = (HTTPError, requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+
+class QueryRefused(LexrayError):
+    """The service says that it cannot run this query; another one it may."""
+
+
+class NoTable(LexrayError):
+    """The service's answer to this query is no VOTable, or half of one."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,11 @@ class _Session(requests.Session):
         super().__init__()
         self.headers["User-Agent"] = USER_AGENT
         self._timeout, self._pace = politeness.timeout, Pace(politeness.requests_per_second)
+        self.made = 0
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         self._pace.block()
+        self.made += 1
         kwargs["timeout"] = kwargs.get("timeout") or self._timeout
         return super().request(*args, **kwargs)
 
@@ -82,28 +92,44 @@ class Tap:
     ) -> None:
         self.url = url.rstrip("/")
         self._politeness, self._mode, self._maxrec, self._say = politeness, mode, maxrec, say
-        self._service = TAPService(self.url, session=_Session(politeness))
+        self._session = _Session(politeness)
+        self._service = TAPService(self.url, session=self._session)
         self._generator = np.random.default_rng()
 
-    def query(self, adql: str) -> Answer:
+    @property
+    def requests(self) -> int:
+        """Requests made so far, repeated ones included."""
+        return self._session.made
+
+    def query(self, adql: str, uploads: Mapping[str, Table] | None = None) -> Answer:
         """Rows of one query.
+
+        Parameters
+        ----------
+        adql : str
+        uploads : mapping, optional
+            Tables to send along; the query calls each ``TAP_UPLOAD.NAME`` (TAP 1.1, section 2.5).
 
         Raises
         ------
+        QueryRefused
+            What the service says is wrong with the query, in one line.
+        NoTable
+            Its answer is no VOTable.
         LexrayError
-            One line: what the service says is wrong with the query, that it does not answer, or that its answer is no
-            VOTable.
+            It does not answer.
         """
         attempt = 0
         while True:
             try:
-                return self._ask(adql)
+                return self._ask(adql, uploads)
             except DALQueryError as error:
-                raise LexrayError(f"{self.url} refuses the query: {_one_line(error)}") from None
+                raise QueryRefused(f"{self.url} refuses the query: {_one_line(error)}") from None
             except (DALAccessError, requests.RequestException, HTTPError) as error:
                 code, asked = _status(error)
                 if not _may_pass(error, code):
-                    raise LexrayError(f"{self.url}: {_explained(error)}") from None
+                    kind = NoTable if isinstance(error, DALFormatError) else LexrayError
+                    raise kind(f"{self.url}: {_explained(error)}") from None
                 seconds = self._politeness.wait(attempt, asked, self._generator)
                 if seconds is None:
                     asked_for = f", and asks to come back in {asked:.0f} s" if asked else ""
@@ -114,13 +140,13 @@ class Tap:
                 time.sleep(seconds)
                 attempt += 1
 
-    def _ask(self, adql: str) -> Answer:
+    def _ask(self, adql: str, uploads: Mapping[str, Table] | None) -> Answer:
         with warnings.catch_warnings():
             # Archives' VOTables are full of small offences against the standard that harm nothing here.
             warnings.simplefilter("ignore")
             warnings.simplefilter("ignore", DALOverflowWarning)  # we look at the status itself
             run = self._service.run_sync if self._mode == "sync" else self._service.run_async
-            result = run(adql, maxrec=self._maxrec)
+            result = run(adql, maxrec=self._maxrec, uploads=dict(uploads or {}))
             return Answer(_arrow(result.to_table()), str(result.query_status).upper() == "OVERFLOW")
 
 

@@ -202,6 +202,7 @@ def anomalies(
         "p-value is the share of simulated detections, of similar total counts, that are as unlikely.",
         ("Detection", "Kind", "Photons", "Score", "p-value"),
         [_cells(row, group_of, counts) for row in rows[:_MOST_ANOMALIES]],
+        numbers=(1, 2, 3, 4),
     )
 
 

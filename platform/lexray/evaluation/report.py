@@ -88,12 +88,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class Listing:
-    """A table of detections with a section of its own; cells are printed as they are."""
+    """A table with a section of its own; cells are printed as they are, those of `numbers` to the right."""
 
     title: str
     intro: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    numbers: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Page:
     caveats: Sequence[str]
     job: str = "evaluate"
     title: str = "What the light and the words say of the same sources"
-    anomalies: Listing | None = None
+    listings: Sequence[Listing] = ()
 
 
 def lineage(paths: Sequence[str]) -> list[Step]:

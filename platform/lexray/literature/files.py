@@ -1,7 +1,7 @@
 """Papers from files: JSONL, CSV and Parquet, one paper a line or row.
 
 Columns that are read, in any case: `source_id`, `ra`, `dec` (deg, ICRS), `bibcode`, `arxiv`, `year`, `title`,
-`abstract`, `body`, `n_objects`, `n_citations`. Others are ignored.
+`abstract`, `body`, `n_objects`, `n_citations`, `n_mentions`. Others are ignored.
 """
 
 import csv
@@ -23,19 +23,19 @@ from lexray.sources import fold_name, name_from_position
 
 FORMATS = ("jsonl", "ndjson", "csv", "parquet")
 _TEXTS = ("bibcode", "arxiv", "title", "abstract", "body")
-_INTEGERS = ("year", "n_objects", "n_citations")
+_INTEGERS = ("year", "n_objects", "n_citations", "n_mentions")
 _INT32_MAX = 2**31 - 1
 _PARQUET_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper as its file has it.
+    """A paper as its file, or a service, has it.
 
     Attributes
     ----------
     source_id : str
-        The source that the file says the paper is about; a name made from the position where it gives only that.
+        The source that it says the paper is about; a name made from the position where it gives only that.
     ra, dec : float or None
         The source's position, deg ICRS; both or neither.
     """
@@ -51,6 +51,7 @@ class Paper:
     body: str | None
     n_objects: int | None
     n_citations: int | None
+    n_mentions: int | None = None
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ class Paper:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A line, row or file that cannot be used, as the quarantine keeps it."""
+    """A line, row or file that cannot be used, or a source that a service cannot be asked for, for the quarantine."""
 
     file: str
     reason: str

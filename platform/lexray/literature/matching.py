@@ -2,19 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from astropy import units as u
-from astropy.coordinates import SkyCoord, angular_separation
+from astropy.coordinates import SkyCoord, angular_separation, search_around_sky
 from numpy.typing import NDArray
 
 from lexray import storage
+from lexray.literature.astrometry import mission_error, p_chance
 from lexray.literature.files import Paper
+from lexray.literature.targets import Source
 from lexray.schemas import LITERATURE
 from lexray.sources import fold_name
 
 Float64s = NDArray[np.float64]
+
+#: Radius in arcsec in which our sources are counted, for the probability that one lies near by chance.
+_FIELD = 120.0
+_OF_THE_PAPER = [name for name in LITERATURE.names if name in Paper.__dataclass_fields__ and name != "source_id"]
 
 
 @dataclass(frozen=True)
@@ -27,12 +34,28 @@ class Match:
         The events table's, or the paper's own where nothing matches.
     matched_by : 'name', 'position' or None
     separation : float or None
-        Between the paper's position and the source's nearest detection, arcsec; None where either is unknown.
+        Between the paper's object and the source's nearest detection, arcsec; None where either is unknown.
+    error_source, error_object : float or None
+        Radii in arcsec that hold the positions with a probability of 95 %.
+    proper_motion : float or None
+        The object's way in arcsec from its catalogue's epoch to the observation's.
+    p_chance : float or None
+        Probability that an unrelated object lies as near, of a match by position.
+    object : str or None
+        What a catalogue calls the object that the paper was found by.
+    identifiers : tuple of str
+        All names of it that are known.
     """
 
     source_id: str
     matched_by: str | None
     separation: float | None
+    error_source: float | None = None
+    error_object: float | None = None
+    proper_motion: float | None = None
+    p_chance: float | None = None
+    object: str | None = None
+    identifiers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,12 +70,15 @@ class SourceCatalogue:
         Source of each detection whose position is known, sorted.
     ra, dec : f8[N]
         Of those detections, deg ICRS.
+    error : f8[N], optional
+        Radii in arcsec that hold those positions with a probability of 95 %, NaN where unknown.
     """
 
     names: dict[str, str]
     source_ids: NDArray[np.object_]
     ra: Float64s
     dec: Float64s
+    error: Float64s | None = None
 
     @classmethod
     def empty(cls) -> "SourceCatalogue":
@@ -60,15 +86,38 @@ class SourceCatalogue:
         return cls({}, np.empty(0, dtype=object), np.empty(0), np.empty(0))
 
     @classmethod
-    def read(cls, events: str) -> "SourceCatalogue":
-        """Sources of an events table."""
-        rows = storage.read(events, ["source_id", "ra", "dec"], order="source_id")
+    def read(cls, events: str, error: float | None = None) -> "SourceCatalogue":
+        """Sources of an events table, with one `error` of all positions, or by default that of each mission."""
+        rows = storage.read(events, ["source_id", "ra", "dec", "mission"], order="source_id")
         source_ids = np.array(rows["source_id"].to_pylist(), dtype=object)
         ra, dec = (np.array(rows[key].to_pylist(), dtype=np.float64) for key in ("ra", "dec"))
         known = np.isfinite(ra) & np.isfinite(dec)
+        by_mission = {name: mission_error(name) for name in set(rows["mission"].to_pylist())}
+        errors = [by_mission[name] if error is None else error for name in rows["mission"].to_pylist()]
         # Reversed, so that of several spellings of one name the first in the alphabet stays.
         names = {fold_name(source): source for source in source_ids[::-1]}
-        return cls(names, source_ids[known], ra[known], dec[known])
+        return cls(names, source_ids[known], ra[known], dec[known], np.array(errors, dtype=np.float64)[known])
+
+    @classmethod
+    def of(cls, sources: Sequence[Source]) -> "SourceCatalogue":
+        """Sources that are looked for, each at one position."""
+        placed = sorted((s for s in sources if s.ra is not None and s.dec is not None), key=lambda s: s.source_id)
+        ra, dec, error = (
+            np.array([getattr(s, key) for s in placed], dtype=np.float64) for key in ("ra", "dec", "error")
+        )
+        names = {fold_name(source.source_id): source.source_id for source in sources}
+        return cls(names, np.array([s.source_id for s in placed], dtype=object), ra, dec, error)
+
+    def __add__(self, other: "SourceCatalogue") -> "SourceCatalogue":
+        """Both's sources; a name that both have is this one's."""
+        if not other.names:
+            return self
+        columns = [np.concatenate(pair) for pair in ((getattr(self, k), getattr(other, k)) for k in ("ra", "dec"))]
+        errors = [np.full(len(c.ra), np.nan) if c.error is None else c.error for c in (self, other)]
+        source_ids = np.concatenate([self.source_ids, other.source_ids])
+        order = np.argsort(source_ids, kind="stable")
+        columns = [column[order] for column in (*columns, np.concatenate(errors))]
+        return SourceCatalogue(other.names | self.names, source_ids[order], *columns)
 
     def match(self, papers: Sequence[Paper], radius: float) -> list[Match]:
         """Find the source of each paper.
@@ -89,16 +138,43 @@ class SourceCatalogue:
         named = [self.names.get(fold_name(paper.source_id)) for paper in papers]
         to_named = self._separation(papers, named)
         nearest, to_nearest = self._nearest(papers)
+        by_position = [i for i in range(len(papers)) if named[i] is None and to_nearest[i] <= radius]
+        chance = dict(
+            zip(by_position, self._p_chance([papers[i] for i in by_position], to_nearest[by_position]), strict=True)
+        )
         matches = []
         for i, paper in enumerate(papers):
             name = named[i]
             if name is not None:
-                matches.append(Match(name, "name", float(to_named[i]) if np.isfinite(to_named[i]) else None))
-            elif to_nearest[i] <= radius:
-                matches.append(Match(str(self.source_ids[nearest[i]]), "position", float(to_nearest[i])))
+                apart = float(to_named[i]) if np.isfinite(to_named[i]) else None
+                matches.append(Match(name, "name", apart, identifiers=_both(name, paper)))
+            elif i in chance:
+                name = str(self.source_ids[nearest[i]])
+                error = None if self.error is None else float(self.error[nearest[i]])
+                matches.append(
+                    Match(
+                        name,
+                        "position",
+                        float(to_nearest[i]),
+                        error_source=error if error is not None and np.isfinite(error) else None,
+                        p_chance=chance[i],
+                        identifiers=_both(name, paper),
+                    )
+                )
             else:
-                matches.append(Match(paper.source_id, None, None))
+                matches.append(Match(paper.source_id, None, None, identifiers=(paper.source_id,)))
         return matches
+
+    def _p_chance(self, papers: Sequence[Paper], separation: Float64s) -> list[float]:
+        """Probability that an unrelated one of our sources lies as near to the position that a paper gives."""
+        if not papers:
+            return []
+        sky = SkyCoord(*_positions(papers), unit="deg")
+        paper, detection, _, _ = search_around_sky(sky, SkyCoord(self.ra, self.dec, unit="deg"), _FIELD * u.arcsec)
+        _, source = np.unique(self.source_ids.astype(str), return_inverse=True)
+        pairs = np.unique(np.stack([paper, source[detection]]), axis=1)  # a source of many detections counts once
+        n_field = np.bincount(pairs[0], minlength=len(papers))
+        return [float(p) for p in p_chance(separation, n_field, _FIELD)]
 
     def _nearest(self, papers: Sequence[Paper]) -> tuple[NDArray[np.int64], Float64s]:
         """Nearest placed detection of each paper and its separation in arcsec, infinite where there is none."""
@@ -129,16 +205,22 @@ class SourceCatalogue:
         return smallest
 
 
+def row_of(paper: Paper, match: Match, found_by: str) -> dict[str, Any]:
+    """Row of the `literature` table."""
+    row = {key: getattr(paper, key) for key in _OF_THE_PAPER} | asdict(match)
+    return row | {"identifiers": list(match.identifiers), "found_by": found_by}
+
+
+def to_table(papers: Sequence[Paper], matches: Sequence[Match]) -> pa.Table:
+    """Rows of the `literature` table, of papers that files brought."""
+    rows = [row_of(paper, match, "file") for paper, match in zip(papers, matches, strict=True)]
+    return pa.Table.from_pylist(rows, schema=LITERATURE)
+
+
 def _positions(papers: Sequence[Paper]) -> Float64s:
     """f8[2, P]: right ascension and declination in degrees, NaN where unknown."""
     return np.array([[p.ra for p in papers], [p.dec for p in papers]], dtype=np.float64)
 
 
-def to_table(papers: Sequence[Paper], matches: Sequence[Match]) -> pa.Table:
-    """Rows of the `literature` table."""
-    columns = [name for name in LITERATURE.names if name in Paper.__dataclass_fields__]
-    rows = [
-        {key: getattr(paper, key) for key in columns} | asdict(match)
-        for paper, match in zip(papers, matches, strict=True)
-    ]
-    return pa.Table.from_pylist(rows, schema=LITERATURE)
+def _both(name: str, paper: Paper) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([name, paper.source_id]))

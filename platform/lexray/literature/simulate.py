@@ -4,6 +4,7 @@ What the X-ray data carry too (brightness, hardness, kind and strength of variab
 sometimes in numbers, each paper with measurement errors of its own. No paper names its source or tells its position.
 """
 
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +36,32 @@ _WEIGHTS = {
 }
 #: (photons × rms²) below which a test for variability finds nothing: χ² of about three standard deviations.
 _DETECTABLE = 12.0
+#: Sentences of the topic 'variability' that tell none.
+_UNDETECTED_TOPIC = dict.fromkeys(phrases.UNDETECTED, "undetected")
+_IN_TITLES = {"<class_name>": "nature", "<kind>": "variability"}
 _JOURNALS = ("ApJ..", "MNRAS", "A&A..", "AJ...", "ApJS.", "PASJ.", "RAA..", "AN...")
 
 Paper = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A simulated paper, and which fact each of its sentences was made to tell.
+
+    Attributes
+    ----------
+    paper : dict
+        As `papers_on` gives it.
+    sentences : tuple of (str, str)
+        Topic and text of each sentence of the abstract: 'nature', 'variability', 'spectrum' … and 'filler'. One that
+        says of variability that too few photons were had to see any is 'undetected'.
+    in_title : frozenset of str
+        Topics that the title tells: what the source is, and how it varies.
+    """
+
+    paper: Paper
+    sentences: tuple[tuple[str, str], ...]
+    in_title: frozenset[str]
 
 
 def papers_on(source: "SimulatedSource", seed: int) -> list[Paper]:
@@ -55,6 +79,11 @@ def papers_on(source: "SimulatedSource", seed: int) -> list[Paper]:
     list of dict
         `source_id`, `ra`, `dec`, `bibcode`, `arxiv`, `year`, `title`, `abstract`: a line of `literature.jsonl` each.
     """
+    return [told.paper for told in papers_with_topics(source, seed)]
+
+
+def papers_with_topics(source: "SimulatedSource", seed: int) -> list[Told]:
+    """The papers of `papers_on`, with what each sentence is about."""
     # Python's generator: it is fast for single choices, and its `choice` is the same in every version.
     chance = Random(int(np.random.SeedSequence(seed, spawn_key=(source.index, 1)).generate_state(1, np.uint64)[0]))
     if chance.random() >= SHARE_WITH_PAPERS:
@@ -92,33 +121,35 @@ def _plan(facts: list[str], chance: Random) -> list[str]:
     return chosen + ["filler"] * n_fillers
 
 
-def _paper(
-    source: "SimulatedSource", number: int, plan: list[str], chance: Random, first_year: int, seed: int
-) -> Paper:
+def _paper(source: "SimulatedSource", number: int, plan: list[str], chance: Random, first_year: int, seed: int) -> Told:
     slots = _slots(source, chance)
     chance.shuffle(plan)
     # What it is comes first, as in most abstracts.
     plan.sort(key=lambda fact: fact != "nature")
     unused: dict[str, list[str]] = {}
-    sentences = []
+    sentences: list[tuple[str, str]] = []
     for fact in plan:
         topic = fact.removesuffix("_more")
         if topic not in unused:
             templates = _templates(source, topic, chance)
             unused[topic] = chance.sample(templates, len(templates))
-        sentences.append(expand(unused[topic].pop(), slots, chance))
+        template = unused[topic].pop()
+        sentences.append((_UNDETECTED_TOPIC.get(template, topic), expand(template, slots, chance)))
     year = min(2026, first_year + chance.choice((0, 0, 1, 1, 2, 3, 5, 8)))
     bibcode, arxiv = _identifiers(4 * source.index + number, year, chance, seed)
-    return {
+    title = chance.choice(phrases.TITLES)
+    paper = {
         "source_id": source.source_id,
         "ra": round(source.ra, 6),
         "dec": round(source.dec, 6),
         "bibcode": bibcode,
         "arxiv": arxiv,
         "year": year,
-        "title": expand(chance.choice(phrases.TITLES), slots, chance),
-        "abstract": " ".join(sentences),
+        "title": expand(title, slots, chance),
+        "abstract": " ".join(sentence for _, sentence in sentences),
     }
+    in_title = frozenset(topic for slot, topic in _IN_TITLES.items() if slot in title)
+    return Told(paper, tuple(sentences), in_title)
 
 
 def _templates(source: "SimulatedSource", fact: str, chance: Random) -> tuple[str, ...]:

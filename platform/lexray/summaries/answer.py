@@ -24,17 +24,19 @@ SpectralShape = Literal[
     "power law", "blackbody", "thermal plasma", "power law and thermal", "supersoft", "line-dominated", "unknown"
 ]  # fmt: skip
 Confidence = Literal["low", "medium", "high"]
+Kind = Literal["object_class", "variability", "spectral_shape"]
 UNKNOWN = "unknown"
 
 #: 150 words of English prose with its spaces and some to spare.
 MAX_CHARACTERS = 1200
 MAX_QUANTITIES = 6
+#: Printable ASCII without the quotation mark and the backslash, which JSON would escape.
+_PLAIN = r"^[ !#-\[\]-~]{1,%d}$"
+_Prose = Annotated[str, StringConstraints(pattern=_PLAIN % MAX_CHARACTERS)]
 _LONGEST = {"name": 48, "value": 32, "unit": 24}
-
-
-def _text(most: int) -> Any:
-    # Printable ASCII without the quotation mark and the backslash, which JSON would escape.
-    return Annotated[str, StringConstraints(pattern=rf"^[ !#-\[\]-~]{{1,{most}}}$")]
+_Name = Annotated[str, StringConstraints(pattern=_PLAIN % _LONGEST["name"])]
+_Value = Annotated[str, StringConstraints(pattern=_PLAIN % _LONGEST["value"])]
+_Unit = Annotated[str, StringConstraints(pattern=_PLAIN % _LONGEST["unit"])]
 
 
 class Quantity(BaseModel):
@@ -42,10 +44,15 @@ class Quantity(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: _text(_LONGEST["name"]) = Field(description="what was measured, such as 'orbital period'")
-    value: _text(_LONGEST["value"]) = Field(description="the number as the paper gives it, such as '62.0' or '4.7e39'")
-    unit: _text(_LONGEST["unit"]) = Field(description="such as 'erg/s'; '-' where it has none")
+    name: _Name = Field(description="what was measured, such as 'orbital period'")
+    value: _Value = Field(description="the number as the paper gives it, such as '62.0' or '4.7e39'")
+    unit: _Unit = Field(description="such as 'erg/s'; '-' where it has none")
     paper: Annotated[str, StringConstraints(pattern=r"^P[1-9][0-9]?$")] = Field(description="the paper's label")
+
+    @property
+    def number(self) -> int:
+        """Of the paper among those that were read, from 0."""
+        return int(self.paper[1:]) - 1
 
 
 class Answer(BaseModel):
@@ -53,7 +60,7 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    summary: _text(MAX_CHARACTERS)
+    summary: _Prose
     object_class: ObjectClass
     variability: Variability
     spectral_shape: SpectralShape
@@ -64,6 +71,15 @@ class Answer(BaseModel):
     def words(self) -> int:
         """Of the summary."""
         return len(self.summary.split())
+
+    @property
+    def labels(self) -> dict[Kind, str]:
+        """The three words that it chose, by their keys."""
+        return {
+            "object_class": self.object_class,
+            "variability": self.variability,
+            "spectral_shape": self.spectral_shape,
+        }
 
 
 def parse_answer(text: str) -> Answer:
@@ -86,7 +102,7 @@ def _longest() -> int:
     """Bytes of the longest answer, written without white space as the engine is made to."""
 
     def of(choices: Any) -> str:
-        return max(get_args(choices), key=len)
+        return max(map(str, get_args(choices)), key=len)
 
     quantity = {key: "x" * most for key, most in _LONGEST.items()} | {"paper": "P99"}
     answer = {

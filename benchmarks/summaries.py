@@ -1,0 +1,195 @@
+"""Tokens a second through `lexray summarize` and `lexray embed` beside vLLM's own `LLM`, on the same prompts.
+
+python benchmarks/summaries.py [--sources N] [--rounds N] [--out FILE]
+
+``write``: a Llama of random weights writes answers to the schema for simulated sources; the job's rate is all tokens
+between its first question and its last answer, vLLM's that of one `LLM.generate` with all prompts, structured decoding
+and seeds as the job's. A prompt's tokens count as read in both. ``embed``: MiniLM on the summaries of the same sources,
+against `LLM.embed`. Rounds run one after the other, the job and vLLM in turns; engines' starts are left out and said.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from reconstruction import machine
+from tiny_llm import write_tiny_llm
+
+from lexray import __version__, storage
+from lexray.job import execute
+from lexray.jobs import embed, literature, simulate, summarize
+from lexray.progress import Progress
+from lexray.summaries.answer import MAX_TOKENS, SCHEMA
+from lexray.summaries.encoder import TextEncoder, describe_model
+from lexray.summaries.extractive import by_source
+from lexray.summaries.language_model import ChatTokens
+from lexray.summaries.prompting import Prompts
+from lexray.summaries.writing import Writer, WriterSettings
+
+#: Of the random model: some 30 million parameters, enough that the model is what takes the time.
+_HIDDEN, _LAYERS, _CONTEXT = 768, 6, 8192
+_BATCH = 64
+
+
+def prepare(folder: Path, n_sources: int) -> str:
+    """A literature table of simulated papers."""
+    archive = simulate.Config(sources=n_sources, seed=1, out=str(folder / "archive"))
+    execute(simulate.JOB, archive, Progress())
+    papers = literature.Config(inputs=[str(folder / "archive" / "literature.jsonl")], out=str(folder / "literature"))
+    return str(execute(literature.JOB, papers, Progress()).out)
+
+
+def write_job(table: str, model: str, out: Path) -> dict[str, float]:
+    """The job's figures; no second tries, so that both are asked the same."""
+    config = summarize.Config(
+        literature=table, engine="vllm", model=model, device="cpu", context=_CONTEXT, temperature=1.0,
+        min_grounded=0.0, batch_size=_BATCH, out=str(out),
+    )  # fmt: skip
+    start = time.monotonic()
+    report = execute(summarize.JOB, config, Progress())
+    found = {name: report.metrics[name] for name in ("tokens_in", "tokens_out", "seconds", "tokens_per_s")}
+    return found | {"rows": report.counts["summaries"], "start_and_end_s": time.monotonic() - start - found["seconds"]}
+
+
+def prompts(table: str, model: str) -> list[list[int]]:
+    """Token ids of all that the job asks."""
+    writer = Writer(
+        WriterSettings(min_grounded=0.0, temperature=1.0), dict.fromkeys(("engine", "model", "revision"), ""), _CONTEXT
+    )
+    tokens, templates = ChatTokens(model), Prompts.read()
+    works = [writer.prepare(s, papers, 0, tokens.count) for s, papers in by_source(storage.read(table)).items()]
+    return [tokens.chat(templates.messages(templates.summary, text, 150)) for work in works for text in work.prompts]
+
+
+def direct(task: str, model: str, path: str) -> dict[str, float]:
+    """vLLM's own figures; in a process of its own, whose last line they are."""
+    from vllm import LLM, SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    asked = json.loads(Path(path).read_text())
+    start = time.monotonic()
+    common = {"dtype": "float32", "enforce_eager": True, "disable_log_stats": True}
+    if task == "embed":
+        llm = LLM(model, runner="pooling", convert="embed", max_model_len=describe_model(model).max_length, **common)
+    else:
+        structured = {"backend": "guidance", "disable_any_whitespace": True}
+        llm = LLM(
+            model, max_model_len=_CONTEXT, structured_outputs_config=structured, enable_prefix_caching=True,
+            enable_chunked_prefill=False, max_num_batched_tokens=_CONTEXT, **common,
+        )  # fmt: skip
+    started = time.monotonic()
+    inputs = [{"prompt_token_ids": ids} for ids in asked]
+    if task == "embed":
+        llm.embed(inputs, use_tqdm=False)
+        n_out = 0
+    else:
+        schema = StructuredOutputsParams(json=SCHEMA)
+        params = [
+            SamplingParams(temperature=1.0, max_tokens=MAX_TOKENS, seed=i, structured_outputs=schema)
+            for i in range(len(asked))
+        ]
+        n_out = sum(len(answer.outputs[0].token_ids) for answer in llm.generate(inputs, params, use_tqdm=False))
+    seconds = time.monotonic() - started
+    n_in = sum(map(len, asked))
+    return {
+        "tokens_in": n_in, "tokens_out": n_out, "seconds": seconds, "tokens_per_s": (n_in + n_out) / seconds,
+        "start_s": started - start,
+    }  # fmt: skip
+
+
+def beside(task: str, model: str, asked: list[list[int]], folder: Path) -> dict[str, float]:
+    """`direct` in another process."""
+    path = folder / f"{task}.json"
+    path.write_text(json.dumps(asked))
+    command = [sys.executable, __file__, "--direct", task, model, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def embed_job(table: str, out: Path) -> dict[str, float]:
+    """The embedding job's figures."""
+    config = embed.Config(summaries=table, include_ungrounded=True, device="cpu", batch_size=_BATCH, out=str(out))
+    start = time.monotonic()
+    report = execute(embed.JOB, config, Progress())
+    found = {name: report.metrics[name] for name in ("tokens_in", "seconds", "tokens_per_s")}
+    return found | {"rows": report.counts["texts"], "start_and_end_s": time.monotonic() - start - found["seconds"]}
+
+
+def texts_to_embed(table: str) -> list[list[int]]:
+    """Token ids of the summaries."""
+    encoder = TextEncoder(device="cpu")
+    ids, _ = encoder._tokens([text for text in storage.read(table)["summary"].to_pylist() if text])
+    return ids
+
+
+def ratios(rounds: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, Any]:
+    """Medians over rounds, and the job's rate over vLLM's of the same round."""
+    ours, theirs = zip(*rounds, strict=True)
+
+    def medians(found: tuple[dict[str, float], ...]) -> dict[str, float]:
+        return {name: round(statistics.median(one[name] for one in found), 2) for name in found[0]}
+
+    shares = [a["tokens_per_s"] / b["tokens_per_s"] for a, b in rounds]
+    return {
+        "share": round(statistics.median(shares), 3),
+        "shares": [round(share, 3) for share in shares],
+        "job": medians(ours),
+        "vllm": medians(theirs),
+    }
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sources", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", default="benchmarks/results/summaries.json")
+    parser.add_argument("--direct", nargs=3, metavar=("TASK", "MODEL", "PROMPTS"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.direct:
+        print(json.dumps(direct(*arguments.direct)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        table = prepare(folder, arguments.sources)
+        model = write_tiny_llm(folder / "model", _HIDDEN, _LAYERS, _CONTEXT)
+        asked = prompts(table, model)
+        write = [
+            (write_job(table, model, folder / f"written{i}"), beside("generate", model, asked, folder))
+            for i in range(arguments.rounds)
+        ]
+        summaries = str(
+            execute(summarize.JOB, summarize.Config(literature=table, out=str(folder / "s")), Progress()).out
+        )
+        ids, minilm = texts_to_embed(summaries), describe_model().path
+        embedded = [
+            (embed_job(summaries, folder / f"embedded{i}"), beside("embed", minilm, ids, folder))
+            for i in range(arguments.rounds)
+        ]
+    found = {
+        "version": __version__,
+        "machine": machine(),
+        "sources": arguments.sources,
+        "prompts": len(asked),
+        "write": ratios(write),
+        "embed": ratios(embedded),
+    }
+    print(json.dumps(found, indent=1))
+    Path(arguments.out).write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

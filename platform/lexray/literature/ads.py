@@ -1,0 +1,380 @@
+"""Papers of NASA's Astrophysics Data System: what they say, how often they are cited, and those that name a source.
+
+Its search interface (https://github.com/adsabs/adsabs-dev-api, `openapi/services/solr.yaml`): ``/search/query`` takes a
+query and gives its papers page by page; ``/search/bigquery`` takes any number of bibcodes, a hundred times a day.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+from pydantic import Field
+
+from lexray.archives.cache import Cache
+from lexray.archives.politeness import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
+from lexray.config import Config
+from lexray.errors import ConfigError, LexrayError
+from lexray.literature.connectors import Found
+from lexray.literature.files import Paper, Refusal
+from lexray.literature.matching import Match
+from lexray.literature.naming import pattern, spoken_names
+from lexray.literature.plaintext import plain
+from lexray.literature.targets import Source
+
+_FIELDS = "bibcode,title,abstract,year,citation_count,identifier,keyword,doctype"
+#: Records of ADS that are no papers.
+_NO_PAPERS = frozenset({"catalog", "dataset", "editorial", "erratum", "instrument", "newsletter", "obituary"})
+_NO_PAPERS |= {"pressrelease", "proposal", "service", "software"}
+#: Characters that a query may have (adsabs-dev-api, `search.md`).
+_LONGEST_QUERY = 1000
+_ALL_OF_THEM = {"q": "*:*", "fq": "{!bitset}", "sort": "bibcode asc"}
+#: Beside what HTTP calls transient: ADS's own "server too busy".
+_BUSY = TRANSIENT | {499}
+
+Doc = dict[str, Any]
+
+
+class AdsConfig(Config):
+    """How ADS is asked."""
+
+    url: str = Field("https://api.adsabs.harvard.edu/v1", description="its API")
+    token_env: list[str] = Field(
+        ["ADS_API_TOKEN", "ADS_DEV_KEY"],
+        min_length=1,
+        description="environment variables that may hold the token of your account; the first that is set counts",
+    )
+    by_name: bool = Field(True, description="look for papers that name a source; else only complete those of SIMBAD")
+    names: int = Field(3, ge=1, le=20, description="names of a source that are looked for")
+    most: int = Field(500, ge=1, description="papers that one name brings at most, the best fitting first")
+    rows: int = Field(2000, ge=1, le=2000, description="papers in one answer")
+    http: Politeness = Politeness(requests_per_second=2.0)
+
+
+class _Refused(Exception):
+    """The service understands the request and will not do it."""
+
+
+class Ads:
+    """Papers of ADS.
+
+    Parameters
+    ----------
+    config : AdsConfig
+    cache : Cache
+    say : callable, optional
+        Told about each try that has to be repeated.
+
+    Raises
+    ------
+    ConfigError
+        If no token is set.
+    """
+
+    def __init__(self, config: AdsConfig, cache: Cache, say: Callable[[str], None] = lambda line: None) -> None:
+        self._config, self._cache, self._say = config, cache, say
+        self._url = config.url.rstrip("/")
+        self._counts: Counter[str] = Counter()
+        self._pace = Pace(config.http.requests_per_second)
+        self._generator = np.random.default_rng()
+        self._token = _token(config.token_env)
+        self._http = httpx.Client(
+            # No redirects: the token is for this server alone.
+            headers={"User-Agent": USER_AGENT, "Authorization": f"Bearer {self._token}"},
+            timeout=config.http.timeout,
+        )
+
+    def __repr__(self) -> str:
+        return f"Ads({self._url})"
+
+    def counts(self) -> dict[str, int]:
+        """What was done so far."""
+        names = ("completed", "unknown_bibcodes", "names", "papers", "not_naming", "requests", "retries")
+        return {name: self._counts[name] for name in names}
+
+    def papers(self, sources: Sequence[Source], known: Sequence[Found] = ()) -> Iterator[Found | Refusal]:
+        """The papers of `known` with their texts, and papers that name the sources; see `connectors.Connector`.
+
+        Raises
+        ------
+        LexrayError
+            If the service does not answer, or does not know the token.
+        """
+        yield from self._completed(known)
+        if self._config.by_name:
+            yield from self._naming(sources, known)
+
+    # Papers that are known ------------------------------------------------------------------------------------------
+
+    def _completed(self, known: Sequence[Found]) -> Iterator[Found]:
+        wanted = list(dict.fromkeys(found.paper.bibcode for found in known if found.paper.bibcode))
+        docs = self._docs(wanted)
+        for found in known:
+            doc = docs.get(found.paper.bibcode or "")
+            if doc is not None:
+                self._counts["completed"] += 1
+                yield Found(_paper(doc, found.match, found.paper.bibcode), found.match, "ads")
+
+    def _docs(self, bibcodes: Sequence[str]) -> dict[str, Doc]:
+        """Records by the bibcode that was asked for; it may be an older one of the paper's."""
+        docs: dict[str, Doc] = {}
+        missing = []
+        for bibcode in bibcodes:
+            kept = self._cache.get(*self._record(bibcode))
+            doc = None if kept is None else json.loads(kept)
+            if kept is None:
+                missing.append(bibcode)
+            elif doc is not None:
+                docs[bibcode] = doc
+        for first in range(0, len(missing), self._config.rows):
+            some = missing[first : first + self._config.rows]
+            came = self._by_bibcode(some)
+            # That it has no such paper is an answer, too.
+            self._cache.put_all((json.dumps(came.get(b)).encode(), self._record(b)) for b in some)
+            self._counts["unknown_bibcodes"] += len(some) - len(came)
+            docs |= came
+        return docs
+
+    def _record(self, bibcode: str) -> tuple[str, ...]:
+        return ("ads", self._url, _FIELDS, "bibcode", bibcode)
+
+    def _by_bibcode(self, bibcodes: Sequence[str]) -> dict[str, Doc]:
+        asked = set(bibcodes)
+        try:
+            found, _ = self._search("bigquery", _ALL_OF_THEM, "\n".join(["bibcode", *bibcodes]), 2 * len(bibcodes))
+        except _Refused as error:
+            raise LexrayError(f"{self._url}/search/bigquery refuses a list of bibcodes: {error}") from None
+        return {name: doc for doc in found for name in {doc["bibcode"], *doc["identifier"]} & asked}
+
+    # Papers that name a source --------------------------------------------------------------------------------------
+
+    def _naming(self, sources: Sequence[Source], known: Sequence[Found]) -> Iterator[Found | Refusal]:
+        matches = {found.match.source_id: found.match for found in known if found.match.matched_by}
+        names: dict[str, list[Match]] = {}
+        for source in sources:
+            own = Match(source.source_id, "name", None, error_source=source.error, identifiers=(source.source_id,))
+            match = matches.get(source.source_id, own)
+            others = [name for name in match.identifiers if name != source.source_id]
+            for name in spoken_names([source.source_id, *others], self._config.names):
+                names.setdefault(name, []).append(match)
+        self._counts["names"] += len(names)
+        unasked = []
+        for name in names:
+            kept = self._cache.get(*self._asked_name(name))
+            if kept is None:
+                unasked.append(name)
+            else:
+                yield from self._founds(json.loads(kept), names[name])
+        for some in _queries(unasked):
+            for name, docs in self._by_name(some):
+                if isinstance(docs, Refusal):
+                    yield from (Refusal(match.source_id, docs.reason, docs.detail) for match in names[name])
+                    continue
+                self._cache.put(json.dumps(docs).encode(), *self._asked_name(name))
+                yield from self._founds(docs, names[name])
+
+    def _asked_name(self, name: str) -> tuple[Any, ...]:
+        return ("ads", self._url, _FIELDS, "abs", name, self._config.most)
+
+    def _founds(self, docs: Sequence[Doc], matches: Sequence[Match]) -> Iterator[Found]:
+        for match in matches:
+            for doc in docs:
+                self._counts["papers"] += 1
+                yield Found(_paper(doc, match, doc["bibcode"]), match, "ads")
+
+    def _by_name(self, names: Sequence[str]) -> Iterator[tuple[str, list[Doc] | Refusal]]:
+        """Papers that have each of some names in title, abstract or keywords; names are halved where it is too much.
+
+        The service searches by words and their synonyms, so whether a paper really has the name is looked at here.
+        """
+        query = " OR ".join(f"abs:{phrase(name)}" for name in names)
+        most = self._config.most if len(names) == 1 else self._config.rows
+        parameters = {"q": query, "fq": "database:astronomy", "sort": "score desc, bibcode desc"}
+        try:
+            docs, n_found = self._search("query", parameters, None, most)
+        except _Refused as error:
+            if len(names) == 1:
+                yield names[0], Refusal(names[0], "ads_query_refused", f"the search for {names[0]!r}: {error}")
+                return
+            docs, n_found = [], most + 1
+        if n_found > most and len(names) > 1:
+            middle = len(names) // 2
+            yield from self._by_name(names[:middle])
+            yield from self._by_name(names[middle:])
+            return
+        texts = [" \n ".join([d["title"] or "", d["abstract"] or "", *d["keyword"]]) for d in docs]
+        naming = set()
+        for name in names:
+            expression = pattern([name])
+            has = [i for i, text in enumerate(texts) if expression is not None and expression.search(text)]
+            naming |= set(has)
+            yield name, [docs[i] for i in has if docs[i]["doctype"] not in _NO_PAPERS][: self._config.most]
+        self._counts["not_naming"] += len(docs) - len(naming)
+
+    # Asking ---------------------------------------------------------------------------------------------------------
+
+    def _search(self, place: str, parameters: dict[str, str], body: str | None, most: int) -> tuple[list[Doc], int]:
+        """Records of a search, up to `most`, and how many there are."""
+        docs: list[Doc] = []
+        while True:
+            page = {**parameters, "fl": _FIELDS, "start": str(len(docs)), "rows": str(self._config.rows)}
+            response = self._request(place, page, body)
+            docs += [_record(doc) for doc in response["docs"]]
+            n_found = int(response["numFound"])
+            if len(docs) >= min(n_found, most) or not response["docs"]:
+                return docs[:most], n_found
+
+    def _request(self, place: str, parameters: dict[str, str], body: str | None) -> Doc:
+        """The `response` of an answer, however often it has to be asked for."""
+        url = f"{self._url}/search/{place}"
+        attempt = 0
+        while True:
+            self._pace.block()
+            self._counts["requests"] += 1
+            asked = None
+            try:
+                if body is None:
+                    answer = self._http.get(url, params=parameters)
+                else:
+                    kind = {"Content-Type": "big-query/csv"}
+                    answer = self._http.post(url, params=parameters, content=body.encode(), headers=kind)
+                if answer.is_success:
+                    return _checked(answer)
+                asked = _wanted_wait(answer)
+                self._give_up_if_hopeless(answer)
+                failure = f"{answer.status_code} {answer.reason_phrase}".strip()
+            except httpx.TimeoutException:
+                failure = f"no answer within {self._config.http.timeout:g} s"
+            except httpx.TransportError as error:
+                failure = self._clean(str(error) or type(error).__name__)
+            except ValueError as error:
+                failure = f"the answer is none of a search: {self._clean(str(error))}"
+            seconds = self._config.http.wait(attempt, asked, self._generator)
+            if seconds is None:
+                later = f"; it asks to come back in {asked:.0f} s" if asked else ""
+                raise LexrayError(
+                    f"{url} does not answer (asked {attempt + 1} times): {failure}{later}; "
+                    "run again later, what has come is kept"
+                )
+            self._say(f"{url}: {failure}; asking again in {seconds:.1f} s")
+            time.sleep(seconds)
+            self._counts["retries"] += 1
+            attempt += 1
+
+    def _give_up_if_hopeless(self, answer: httpx.Response) -> None:
+        if answer.status_code in (401, 403):
+            raise LexrayError(
+                f"{self._url} does not accept the token ({answer.status_code}): set {self._config.token_env[0]} to the "
+                "API token of your ADS account's settings"
+            )
+        if answer.status_code not in _BUSY:
+            words = self._clean(" ".join(answer.text.split()))[:160]
+            if answer.status_code == 400:
+                raise _Refused(words)
+            raise LexrayError(f"{answer.url.copy_with(query=None)}: {answer.status_code}: {words}")
+
+    def _clean(self, text: str) -> str:
+        """A text that a server had a hand in, without the token."""
+        return " ".join(text.split()).replace(self._token, "…")
+
+
+def phrase(text: str) -> str:
+    """A phrase of the query language: no text can end it early.
+
+    Inside quotes Solr's parser knows the backslash and the quote only; control characters are no part of a name.
+    """
+    visible = "".join(c if c.isprintable() else " " for c in text)
+    return '"' + visible.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _token(names: Sequence[str]) -> str:
+    for name in names:
+        token = os.environ.get(name, "").strip()
+        if token:
+            if not token.isascii() or not token.isprintable() or " " in token:
+                raise ConfigError(f"ads: {name} holds no token: it has blanks or characters that are not ASCII")
+            return token
+    raise ConfigError(
+        f"ads: no token: set {' or '.join(names)} to the API token of your ADS account's settings, "
+        "or leave 'ads' out of connectors"
+    )
+
+
+def _queries(names: Sequence[str]) -> Iterator[list[str]]:
+    """Names in groups that one query can hold."""
+    group: list[str] = []
+    length = 0
+    for name in names:
+        more = len(f"abs:{phrase(name)} OR ")
+        if group and length + more > _LONGEST_QUERY:
+            yield group
+            group, length = [], 0
+        group.append(name)
+        length += more
+    if group:
+        yield group
+
+
+def _wanted_wait(answer: httpx.Response) -> float | None:
+    """Seconds that the service asks to wait: by ``Retry-After``, or until its count of the day begins anew."""
+    asked = retry_after(answer.headers)
+    if asked is None and answer.status_code == 429 and answer.headers.get("X-RateLimit-Reset", "").isdigit():
+        asked = max(0.0, float(answer.headers["X-RateLimit-Reset"]) - time.time())
+    return asked
+
+
+def _checked(answer: httpx.Response) -> Doc:
+    try:
+        found = answer.json()
+    except (ValueError, RecursionError):
+        words = " ".join(answer.text.split())[:80]
+        raise ValueError(f"not JSON but {words!r}") from None
+    response = found.get("response") if isinstance(found, dict) else None
+    if not isinstance(response, dict) or not isinstance(response.get("numFound"), int):
+        raise ValueError("it has no 'response' with a 'numFound'")
+    docs = response.get("docs")
+    if not isinstance(docs, list) or not all(isinstance(d, dict) and isinstance(d.get("bibcode"), str) for d in docs):
+        raise ValueError("its 'docs' are no papers with bibcodes")
+    return response
+
+
+def _record(doc: Doc) -> Doc:
+    """What is kept of a paper, in types that are certain."""
+    year = str(doc.get("year") or "")
+    citations = doc.get("citation_count")
+    return {
+        "bibcode": doc["bibcode"].strip(),
+        "title": plain(" ".join(_texts(doc.get("title")))),
+        "abstract": plain(" ".join(_texts(doc.get("abstract")))),
+        "year": int(year) if year.isdecimal() and len(year) == 4 else None,
+        "citation_count": citations if isinstance(citations, int) and 0 <= citations < 2**31 else None,
+        "identifier": _texts(doc.get("identifier")),
+        "keyword": _texts(doc.get("keyword")),
+        "doctype": str(doc.get("doctype") or ""),
+    }
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [text.encode("utf-8", "replace").decode() for text in values if isinstance(text, str)]
+
+
+def _paper(doc: Doc, match: Match, bibcode: str | None) -> Paper:
+    numbers = (text.partition(":")[2] for text in doc["identifier"] if text.lower().startswith("arxiv:"))
+    return Paper(
+        source_id=match.source_id,
+        ra=None,
+        dec=None,
+        bibcode=bibcode,
+        arxiv=next(numbers, None),
+        year=doc["year"],
+        title=doc["title"],
+        abstract=doc["abstract"],
+        body=None,
+        n_objects=None,
+        n_citations=doc["citation_count"],
+    )

@@ -1,0 +1,52 @@
+"""Papers of files, as a connector: they come as the files have them, and are matched to the sources afterwards."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from lexray.literature.connectors import Found
+from lexray.literature.files import Paper, Refusal, read_papers
+from lexray.literature.matching import SourceCatalogue
+from lexray.literature.targets import Source
+
+#: Papers that are held in memory at a time.
+_CHUNK = 10_000
+
+
+class Files:
+    """Papers of JSONL, CSV and Parquet files.
+
+    Parameters
+    ----------
+    files : sequence of str
+    catalogue : SourceCatalogue
+        Sources that papers are matched to. A paper on none of them comes under its own name.
+    radius : float
+        Largest separation of a match by position, arcsec.
+    """
+
+    def __init__(self, files: Sequence[str], catalogue: SourceCatalogue, radius: float) -> None:
+        self._files, self._catalogue, self._radius = files, catalogue, radius
+        self._counts: Counter[str] = Counter(files=len(files))
+
+    def counts(self) -> dict[str, int]:
+        """What was done so far."""
+        return {"files": self._counts["files"], "papers": self._counts["papers"]}
+
+    def papers(self, sources: Sequence[Source] = (), known: Sequence[Found] = ()) -> Iterator[Found | Refusal]:
+        """Papers of all files; see `connectors.Connector`. A file is read whole whichever sources are asked for."""
+        papers: list[Paper] = []
+        for file in self._files:
+            for item in read_papers(file):
+                if isinstance(item, Refusal):
+                    yield item
+                    continue
+                papers.append(item)
+                if len(papers) == _CHUNK:
+                    yield from self._matched(papers)
+                    papers = []
+        yield from self._matched(papers)
+
+    def _matched(self, papers: Sequence[Paper]) -> Iterator[Found]:
+        self._counts["papers"] += len(papers)
+        for paper, match in zip(papers, self._catalogue.match(papers, self._radius), strict=True):
+            yield Found(paper, match, "file")

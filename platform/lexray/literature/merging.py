@@ -1,0 +1,109 @@
+"""One row a paper: what several places say of the same one is put together."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lexray.literature.ranking import rank
+
+Row = dict[str, Any]
+
+#: Whose match a row carries: SIMBAD's is an object's, a file's is its author's, ADS's is a name in a text.
+_MATCHED = ("simbad", "file", "ads")
+#: Whose words and numbers a row carries: a file's were chosen, SIMBAD's are often cut.
+_WRITTEN = ("file", "ads", "simbad")
+_OF_THE_MATCH = (
+    "source_id",
+    "separation",
+    "matched_by",
+    "error_source",
+    "error_object",
+    "proper_motion",
+    "p_chance",
+    "object",
+    "found_by",
+)
+_OF_THE_PAPER = ("bibcode", "arxiv", "year", "title", "abstract", "body")
+_COUNTED = {"n_objects": _MATCHED, "n_mentions": _MATCHED, "n_citations": ("ads", "file", "simbad")}
+_ARXIV_VERSION = re.compile(r"v\d+$")
+
+
+def merge(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one source, each paper once.
+
+    Rows are one paper where they share the bibcode or the arXiv number. One that has neither is the paper of the same
+    title that has, else that of the same words throughout. A value that a row lacks is another's.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Of the `literature` table, of one source.
+
+    Returns
+    -------
+    list of dict
+        In the order in which the papers first came, those without an identifier last.
+    """
+    papers: list[list[Row]] = []
+    place: dict[tuple[str, ...], int] = {}
+    for row in sorted(rows, key=lambda row: not _identifiers(row)):
+        keys = _identifiers(row) or [("title", _letters(row["title"])) if row["title"] else ("",)]
+        places = sorted({place[key] for key in keys if key in place})
+        if not _identifiers(row) and not places:
+            keys = [("words", *(row[key] or "" for key in ("title", "abstract", "body")))]
+            places = [place[key] for key in keys if key in place]
+        if not places:
+            places = [len(papers)]
+            papers.append([])
+        first, *others = places
+        papers[first].append(row)
+        for other in others:  # this row has the identifiers of both
+            papers[first] += papers[other]
+            papers[other] = []
+            place |= {key: first for key, index in place.items() if index == other}
+        place |= dict.fromkeys(keys, first)
+        if _identifiers(row) and row["title"]:
+            place.setdefault(("title", _letters(row["title"])), first)
+    return [_one(paper) for paper in papers if paper]
+
+
+def select(rows: Sequence[Row], max_objects: int | None, max_papers: int | None) -> tuple[list[Row], int, int]:
+    """The papers of one source to keep, in `ranking.rank`'s order.
+
+    Returns
+    -------
+    rows : list of dict
+    catalogues : int
+        Left out since they treat more than `max_objects` objects.
+    surplus : int
+        Left out behind the first `max_papers`.
+    """
+    few = [row for row in rows if max_objects is None or (row["n_objects"] or 0) <= max_objects]
+    ranked = [dict(row) for row in rank(few, sorted({row["source_id"] for row in few}))]
+    return ranked[:max_papers], len(rows) - len(few), len(ranked) - len(ranked[:max_papers])
+
+
+def _identifiers(row: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = [("bibcode", row["bibcode"])] if row["bibcode"] else []
+    if row["arxiv"]:
+        number = row["arxiv"].casefold().removeprefix("arxiv:").strip()
+        found.append(("arxiv", _ARXIV_VERSION.sub("", number)))
+    return found
+
+
+def _letters(title: str) -> str:
+    return "".join(filter(str.isalnum, title.casefold()))
+
+
+def _one(rows: Sequence[Row]) -> Row:
+    def first(order: Sequence[str]) -> list[Row]:
+        return sorted(rows, key=lambda row: order.index(row["found_by"]))
+
+    matched, written = first(_MATCHED), first(_WRITTEN)
+    merged = {key: matched[0][key] for key in _OF_THE_MATCH}
+    for key in _OF_THE_PAPER:
+        merged[key] = next((row[key] for row in written if row[key]), None)
+    for key, order in _COUNTED.items():
+        merged[key] = next((row[key] for row in first(order) if row[key] is not None), None)
+    merged["identifiers"] = list(dict.fromkeys(name for row in matched for name in row["identifiers"] or ()))
+    return merged

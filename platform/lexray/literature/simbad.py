@@ -1,0 +1,410 @@
+"""Papers of SIMBAD: which of its objects a source is, and which papers it has on that object.
+
+The tables (https://simbad.cds.unistra.fr/simbad/tap/tapsearch.html): `basic` has objects, their positions (ICRS, epoch
+J2000, error ellipse of one standard deviation in mas, https://simbad.cds.unistra.fr/guide/errell.htx) and proper
+motions; `ident` all their names; `has_ref` which paper has which object, and how often (`obj_freq`); `ref` the papers,
+and how many objects each has (`nbobject`). A name in a query is compared as SIMBAD compares names, whatever its spaces.
+"""
+
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+from astropy.table import Table
+from pydantic import Field
+
+from lexray.archives.cache import Cache
+from lexray.archives.politeness import Politeness
+from lexray.archives.tap import Answer, NoTable, QueryRefused, Tap
+from lexray.config import Config
+from lexray.errors import LexrayError
+from lexray.literature import astrometry
+from lexray.literature.connectors import Found
+from lexray.literature.files import Paper, Refusal
+from lexray.literature.matching import Match
+from lexray.literature.naming import best_known_first
+from lexray.literature.plaintext import plain
+from lexray.literature.targets import Source
+
+#: Proper motion that every cone leaves room for, and the greatest there is (Barnard's star), mas/yr.
+_USUAL_MOTION, _GREATEST_MOTION = 100.0, 10_400.0
+#: Widest circle in arcsec in which fast stars are looked for.
+_FARTHEST = 300.0
+#: A candidate that is less probable than this among its rivals is ambiguous.
+_CERTAIN = 0.9
+#: Sources in a row that the service cannot be asked for, after which it is the service that is broken.
+_MOST_FAILURES = 20
+
+_PROBE = "SELECT TOP 1 oid FROM basic"
+_OBJECT = "b.oid, b.main_id, b.ra, b.dec, b.coo_err_maj, b.pmra, b.pmdec, b.pm_err_maj"
+_BY_NAME = (
+    f"SELECT s.asked, s.spelling, {_OBJECT} FROM TAP_UPLOAD.sources AS s "
+    "JOIN ident AS i ON s.name = i.id JOIN basic AS b ON b.oid = i.oidref"
+)
+# Most objects hardly move: those are looked for nearby. The few that do may have come from further.
+_BY_POSITION = (
+    f"SELECT s.asked, {_OBJECT} FROM (SELECT asked, ra, dec, near, far FROM TAP_UPLOAD.sources) AS s, basic AS b "
+    "WHERE CONTAINS(POINT('ICRS', b.ra, b.dec), CIRCLE('ICRS', s.ra, s.dec, s.far)) = 1 "
+    "AND (CONTAINS(POINT('ICRS', b.ra, b.dec), CIRCLE('ICRS', s.ra, s.dec, s.near)) = 1 "
+    f"OR b.pmra * b.pmra + b.pmdec * b.pmdec > {_USUAL_MOTION**2})"
+)
+_HOW_MANY = (
+    "SELECT s.asked, COUNT(*) AS n FROM (SELECT asked, ra, dec, field FROM TAP_UPLOAD.sources) AS s, basic AS b "
+    "WHERE CONTAINS(POINT('ICRS', b.ra, b.dec), CIRCLE('ICRS', s.ra, s.dec, s.field)) = 1 GROUP BY s.asked"
+)
+_NAMES = "SELECT s.asked, i.id FROM TAP_UPLOAD.sources AS s JOIN ident AS i ON i.oidref = s.oid"
+# YEAR is a word of the language (ADQL 2.0, section 2.1.2), so as a name it stands in quotes.
+_PAPERS = (
+    'SELECT s.asked, h.oidbibref, h.obj_freq, r.bibcode, r."year", r.title, r.abstract, r.nbobject '
+    "FROM TAP_UPLOAD.sources AS s JOIN has_ref AS h ON h.oidref = s.oid JOIN ref AS r ON r.oidbib = h.oidbibref"
+)
+#: Continues a single object's papers behind the last one of an answer that was cut off.
+_MORE_PAPERS = " WHERE h.oidbibref > {after} ORDER BY h.oidbibref"
+
+Row = dict[str, Any]
+
+
+class SimbadConfig(Config):
+    """How SIMBAD is asked."""
+
+    url: str = Field("https://simbad.cds.unistra.fr/simbad/sim-tap", description="its TAP service")
+    radius: float = Field(10.0, gt=0, le=120, description="no match by position is further apart, arcsec")
+    share: float = Field(
+        0.99, gt=0, lt=1, description="a match lies within the radius that holds this share of true pairs"
+    )
+    position_error: float = Field(
+        1.0, gt=0, description="radius at 95 % of positions that SIMBAD gives no error of, arcsec"
+    )
+    field: float = Field(2.0, gt=0, le=30, description="radius in which its objects are counted for p_chance, arcmin")
+    batch: int = Field(500, ge=1, le=10_000, description="sources in one query")
+    http: Politeness = Politeness(requests_per_second=4.0)
+
+
+@dataclass(frozen=True)
+class _Counterpart:
+    """An object, and how it was found to be a source."""
+
+    oid: int
+    match: Match
+
+
+class Simbad:
+    """Papers of SIMBAD, by name and else by position.
+
+    Parameters
+    ----------
+    config : SimbadConfig
+    cache : Cache
+    say : callable, optional
+        Told about each try that has to be repeated.
+    """
+
+    def __init__(self, config: SimbadConfig, cache: Cache, say: Callable[[str], None] = lambda line: None) -> None:
+        self._config, self._cache = config, cache
+        self._tap = Tap(config.url, config.http, say=say)
+        self._counts: Counter[str] = Counter()
+        self._sound, self._failures = False, 0
+
+    def counts(self) -> dict[str, int]:
+        """What was done so far."""
+        names = ("asked", "matched_by_name", "matched_by_position", "ambiguous", "unmatched", "papers", "no_text")
+        return {name: self._counts[name] for name in names} | {"requests": self._tap.requests}
+
+    def papers(self, sources: Sequence[Source], known: Sequence[Found] = ()) -> Iterator[Found | Refusal]:
+        """Papers on the objects that some sources are; see `connectors.Connector`.
+
+        Raises
+        ------
+        LexrayError
+            If the service does not answer, or answers no query as it should.
+        """
+        for first in range(0, len(sources), self._config.batch):
+            yield from self._batch(sources[first : first + self._config.batch])
+
+    def _batch(self, sources: Sequence[Source]) -> Iterator[Found | Refusal]:
+        self._counts["asked"] += len(sources)
+        refused: dict[int, Refusal] = {}
+        found = self._by_name(sources, refused)
+        found |= self._by_position(sources, [i for i in range(len(sources)) if i not in found], refused)
+        uploads = [{"asked": i, "oid": counterpart.oid} for i, counterpart in sorted(found.items())]
+        names: dict[int, list[str]] = {}
+        for row in self._ask(_NAMES, uploads, sources, refused):
+            names.setdefault(row["asked"], []).append(" ".join(row["id"].split()))
+        papers = list(self._ask(_PAPERS, uploads, sources, refused, _MORE_PAPERS))
+        matches = {i: _with_names(found[i].match, names.get(i, [])) for i in found}
+        for i, match in matches.items():
+            if i not in refused:
+                self._counts[f"matched_by_{match.matched_by}"] += 1
+        self._counts["unmatched"] += len(sources) - len(found.keys() | refused.keys())
+        yield from refused.values()
+        for row in papers:
+            paper = None if row["asked"] in refused else self._paper(row, sources[row["asked"]], matches[row["asked"]])
+            if paper is not None:
+                yield Found(paper, matches[row["asked"]], "simbad")
+
+    def _paper(self, row: Row, source: Source, match: Match) -> Paper | None:
+        title, abstract = plain(row["title"]), plain(row["abstract"])
+        if not row["bibcode"] or not (title or abstract):
+            self._counts["no_text"] += 1
+            return None
+        self._counts["papers"] += 1
+        whole = {key: _whole(row[name]) for key, name in (("year", "year"), ("n_objects", "nbobject"))}
+        return Paper(
+            source_id=match.object or source.source_id,
+            ra=None,
+            dec=None,
+            bibcode=row["bibcode"],
+            arxiv=None,
+            title=title,
+            abstract=abstract,
+            body=None,
+            n_citations=None,
+            n_mentions=_whole(row["obj_freq"]),
+            **whole,
+        )
+
+    # Which object a source is --------------------------------------------------------------------------------------
+
+    def _by_name(self, sources: Sequence[Source], refused: dict[int, Refusal]) -> dict[int, _Counterpart]:
+        uploads = [
+            {"asked": i, "spelling": number, "name": name}
+            for i, source in enumerate(sources)
+            for number, name in enumerate(_spellings(source.source_id))
+        ]
+        best: dict[int, Row] = {}
+        for row in self._ask(_BY_NAME, uploads, sources, refused):
+            before = best.get(row["asked"])
+            if before is None or (row["spelling"], row["oid"]) < (before["spelling"], before["oid"]):
+                best[row["asked"]] = row
+        rows = list(best.values())
+        pairs = self._pairs(rows, sources)
+        return {
+            row["asked"]: _counterpart(row, sources[row["asked"]], pair, "name")
+            for row, pair in zip(rows, pairs, strict=True)
+        }
+
+    def _by_position(
+        self, sources: Sequence[Source], left: Sequence[int], refused: dict[int, Refusal]
+    ) -> dict[int, _Counterpart]:
+        uploads = [
+            _circle(i, source, self._config.radius)
+            for i in left
+            if (source := sources[i]).ra is not None and source.error is not None and i not in refused
+        ]
+        rows = list(self._ask(_BY_POSITION, uploads, sources, refused))
+        rivals: dict[int, list[tuple[float, Row, _Pair]]] = {}
+        for row, pair in zip(rows, self._pairs(rows, sources), strict=True):
+            reach = pair.sigma * astrometry.radius_in_sigma(self._config.share)
+            if pair.separation is not None and pair.separation <= min(reach, self._config.radius):
+                density = math.exp(-0.5 * (pair.separation / pair.sigma) ** 2) / pair.sigma**2
+                rivals.setdefault(row["asked"], []).append((density, row, pair))
+        field = self._config.field
+        near = [{**_place(i, sources[i]), "field": field / 60} for i in rivals]
+        n_field = {row["asked"]: row["n"] for row in self._ask(_HOW_MANY, near, sources, refused)}
+        found = {}
+        for i, candidates in rivals.items():
+            density, row, pair = min(candidates, key=lambda item: (-item[0], item[1]["oid"]))
+            self._counts["ambiguous"] += density < _CERTAIN * sum(item[0] for item in candidates)
+            chance = astrometry.p_chance(np.array([pair.separation]), np.array([n_field.get(i, 1)]), field * 60)
+            found[i] = _counterpart(row, sources[i], pair, "position", float(chance[0]))
+        return found
+
+    def _pairs(self, rows: Sequence[Row], sources: Sequence[Source]) -> list["_Pair"]:
+        """Each row's object and its source, brought to one epoch."""
+        nan = math.nan
+
+        def column(name: str) -> astrometry.Float64s:
+            return np.array([nan if row[name] is None else row[name] for row in rows], dtype=float)
+
+        asked = [sources[row["asked"]] for row in rows]
+        mjd = np.array([nan if s.mjd is None else s.mjd for s in asked])
+        ra, dec = column("ra"), column("dec")
+        there = astrometry.moved(ra, dec, column("pmra"), column("pmdec"), mjd)
+        source_ra = np.array([nan if s.ra is None else s.ra for s in asked])
+        source_dec = np.array([nan if s.dec is None else s.dec for s in asked])
+        apart = astrometry.separation(source_ra, source_dec, *there)
+        motion = astrometry.separation(ra, dec, *there)
+        per_sigma = astrometry.radius_in_sigma(astrometry.CONFIDENCE)
+        pairs = []
+        for i, (row, source) in enumerate(zip(rows, asked, strict=True)):
+            if row["coo_err_maj"] is None or row["coo_err_maj"] <= 0:
+                sigma = self._config.position_error / per_sigma
+            else:
+                sigma = row["coo_err_maj"] / 1000
+            drift = (row["pm_err_maj"] or 0.0) / 1000 * abs(astrometry.years_since_2000(source.mjd))
+            sigma = math.hypot(sigma, drift)
+            known = row["pmra"] is not None and row["pmdec"] is not None and source.mjd is not None
+            pairs.append(
+                _Pair(
+                    separation=float(apart[i]) if np.isfinite(apart[i]) else None,
+                    sigma=math.hypot(sigma, (source.error or 0.0) / per_sigma),
+                    error_object=sigma * per_sigma,
+                    proper_motion=float(motion[i]) if known else None,
+                )
+            )
+        return pairs
+
+    # Asking --------------------------------------------------------------------------------------------------------
+
+    def _ask(
+        self,
+        adql: str,
+        uploads: Sequence[Row],
+        sources: Sequence[Source],
+        refused: dict[int, Refusal],
+        more: str | None = None,
+    ) -> Iterator[Row]:
+        """Rows of a query for all sources in `uploads`; they are halved where it is cut off or refused.
+
+        A source that cannot be asked for even alone goes to `refused`.
+        """
+        uploads = [row for row in uploads if row["asked"] not in refused]
+        if not uploads:
+            return
+        asked = sorted({row["asked"] for row in uploads})
+        try:
+            answer = self._answer(adql, uploads)
+        except (QueryRefused, NoTable) as error:
+            if len(asked) > 1:
+                yield from self._halves(adql, uploads, asked, sources, refused, more)
+                return
+            self._failures += 1
+            if self._failures > _MOST_FAILURES or not self._is_sound():
+                raise
+            reason = "query_refused" if isinstance(error, QueryRefused) else "bad_answer"
+            refused[asked[0]] = Refusal(sources[asked[0]].source_id, f"simbad_{reason}", str(error))
+            return
+        self._sound, self._failures = True, 0
+        rows = answer.rows.to_pylist()
+        if not answer.cut_off:
+            yield from rows
+        elif len(asked) > 1:
+            yield from self._halves(adql, uploads, asked, sources, refused, more)
+        elif more is None:
+            detail = f"{self._config.url} cuts its answer off after {len(rows)} rows"
+            refused[asked[0]] = Refusal(sources[asked[0]].source_id, "simbad_overflow", detail)
+        else:
+            yield from self._pages(adql + more, uploads)
+
+    def _halves(
+        self,
+        adql: str,
+        uploads: Sequence[Row],
+        asked: Sequence[int],
+        sources: Sequence[Source],
+        refused: dict[int, Refusal],
+        more: str | None,
+    ) -> Iterator[Row]:
+        middle = asked[len(asked) // 2]
+        yield from self._ask(adql, [r for r in uploads if r["asked"] < middle], sources, refused, more)
+        yield from self._ask(adql, [r for r in uploads if r["asked"] >= middle], sources, refused, more)
+
+    def _is_sound(self) -> bool:
+        """Whether the service answers at all: then it is the source that it cannot answer for."""
+        if not self._sound:
+            try:
+                self._sound = self._tap.query(_PROBE).rows.num_rows == 1
+            except (QueryRefused, NoTable):
+                return False
+        return self._sound
+
+    def _pages(self, adql: str, uploads: Sequence[Row]) -> Iterator[Row]:
+        """All rows of one source, each page behind the last row of the one before."""
+        after = -1
+        while True:
+            answer = self._answer(adql.format(after=after), uploads)
+            rows = answer.rows.to_pylist()
+            yield from rows
+            if not answer.cut_off:
+                return
+            before, after = after, max((row["oidbibref"] for row in rows), default=after)
+            if after <= before:
+                raise LexrayError(f"{self._config.url}: its pages do not go on after {after}")
+
+    def _answer(self, adql: str, uploads: Sequence[Row]) -> Answer:
+        key = ("tap", self._config.url, adql, list(uploads))
+        kept = self._cache.get(*key)
+        if kept is not None:
+            return _unpacked(kept)
+        table = {"sources": Table({name: [row[name] for row in uploads] for name in uploads[0]})}
+        try:
+            answer = self._tap.query(adql, table)
+        except NoTable:
+            answer = self._tap.query(adql, table)  # it may have been broken on the way
+        self._cache.put(_packed(answer), *key)
+        return answer
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """An object beside a source: arcsec, at the source's epoch; `sigma` of either coordinate's difference."""
+
+    separation: float | None
+    sigma: float
+    error_object: float
+    proper_motion: float | None
+
+
+def _counterpart(row: Row, source: Source, pair: _Pair, how: str, chance: float | None = None) -> _Counterpart:
+    match = Match(
+        source_id=source.source_id,
+        matched_by=how,
+        separation=pair.separation,
+        error_source=source.error,
+        error_object=pair.error_object if row["ra"] is not None else None,
+        proper_motion=pair.proper_motion,
+        p_chance=chance,
+        object=" ".join(row["main_id"].split()),
+    )
+    return _Counterpart(row["oid"], match)
+
+
+def _with_names(match: Match, names: Sequence[str]) -> Match:
+    known = best_known_first([match.object or "", *names])
+    return replace(match, identifiers=tuple(dict.fromkeys([*known, match.source_id])))
+
+
+def _spellings(name: str) -> list[str]:
+    """How a name may be written in SIMBAD: as it is, and with single blanks for blanks and underscores.
+
+    Names there are printable ASCII; what is not need not be asked for.
+    """
+    spaced = " ".join(name.replace("_", " ").split())
+    return [name for name in dict.fromkeys([name, spaced]) if name.isascii() and name.isprintable() and name.strip()]
+
+
+def _place(i: int, source: Source) -> Row:
+    return {"asked": i, "ra": source.ra, "dec": source.dec}
+
+
+def _circle(i: int, source: Source, radius: float) -> Row:
+    """Circles in degrees around a source: in which any object is looked for, and in which fast ones are."""
+    years = abs(astrometry.years_since_2000(source.mjd))
+    near = radius + _USUAL_MOTION / 1000 * years
+    far = min(radius + _GREATEST_MOTION / 1000 * years, max(near, _FARTHEST))
+    return {**_place(i, source), "near": near / 3600, "far": far / 3600}
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _packed(answer: Answer) -> bytes:
+    """An answer as bytes: Arrow's file format, and whether it was cut off."""
+    marked = answer.rows.replace_schema_metadata({"cut_off": str(answer.cut_off)})
+    buffer = io.BytesIO()
+    with pa.ipc.new_file(buffer, marked.schema) as file:
+        file.write_table(marked)
+    return buffer.getvalue()
+
+
+def _unpacked(body: bytes) -> Answer:
+    rows = pa.ipc.open_file(body).read_all()
+    metadata: Mapping[bytes, bytes] = rows.schema.metadata
+    return Answer(rows, metadata[b"cut_off"] == b"True")

@@ -1,0 +1,179 @@
+"""Sources whose papers are looked for: those of an events table, of a source table, or of both."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lexray import storage
+from lexray.errors import ConfigError
+from lexray.literature.astrometry import mission_error
+from lexray.sources import fold_name
+
+#: Columns of a source table. CSC's `err_ellipse_r0` is its error ellipse's major radius at 95 %.
+COLUMNS = ("source_id", "ra", "dec", "position_error", "mjd")
+_ALSO_CALLED = {"position_error": ("err_ellipse_r0",), "mjd": ("t_ref_mjd",)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source on the sky.
+
+    Attributes
+    ----------
+    source_id : str
+    ra, dec : float or None
+        Degrees, ICRS; both or neither.
+    error : float or None
+        Radius in arcsec that holds the position with a probability of 95 %; None where it is good for no match.
+    mjd : float or None
+        When it was there.
+    """
+
+    source_id: str
+    ra: float | None = None
+    dec: float | None = None
+    error: float | None = None
+    mjd: float | None = None
+
+
+def of_events(events: str, error: float | None = None) -> list[Source]:
+    """Sources of an events table, sorted by name.
+
+    Of a source's detections the one with the smallest error stands for it, the middle one in time where several have
+    it. A detection that is a whole field has the pointing's position: it gives a name and no position.
+
+    Parameters
+    ----------
+    events : str
+        The table.
+    error : float, optional
+        Radius at 95 % in arcsec of all positions; by default `astrometry.MISSION_ERRORS`.
+    """
+    columns = ["source_id", "ra", "dec", "t_ref_mjd", "mission", "flags"]
+    rows = storage.read(events, columns, order="source_id").to_pylist()
+    grouped: dict[str, list[Source]] = {}
+    for row in rows:
+        placed = row["ra"] is not None and row["dec"] is not None and "whole_field" not in (row["flags"] or ())
+        radius = error if error is not None else mission_error(row["mission"])
+        ra, dec = (row["ra"], row["dec"]) if placed else (None, None)
+        detection = Source(row["source_id"], ra, dec, radius if placed else None, row["t_ref_mjd"])
+        grouped.setdefault(fold_name(row["source_id"]), []).append(detection)
+    return [_representative(detections) for detections in grouped.values()]
+
+
+def _representative(detections: Sequence[Source]) -> Source:
+    def error(source: Source) -> float:
+        return float("inf") if source.error is None else source.error
+
+    smallest = min(map(error, detections))
+    best = [source for source in detections if error(source) == smallest]
+    best = [source for source in best if source.ra is not None] or best
+    best.sort(key=lambda s: (s.mjd is None, s.mjd or 0.0, s.ra or 0.0, s.dec or 0.0, s.source_id))
+    return best[(len(best) - 1) // 2]
+
+
+def of_table(path: str, called: Mapping[str, str], error: float | None = None) -> list[Source]:
+    """Sources of a source table, in its order.
+
+    Parameters
+    ----------
+    path : str
+        A CSV or Parquet file, or one of our tables (the `labels` that ``lexray fetch csc`` writes, say), with the
+        columns `source_id`, `ra`, `dec` (deg, ICRS) and, where known, `position_error` (radius at 95 %, arcsec) and
+        `mjd`.
+    called : mapping
+        What the table calls these columns, where not that.
+    error : float, optional
+        Radius at 95 % in arcsec where the table has none.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, lacks a column, or a value is none.
+    """
+    unknown = sorted(set(called) - set(COLUMNS))
+    if unknown:
+        raise ConfigError(f"source_columns: '{unknown[0]}' is none of {', '.join(COLUMNS)}")
+    sources: dict[str, Source] = {}
+    columns: dict[str, str | None] | None = None
+    for place, row in _rows(path):
+        columns = columns or _columns(path, list(row), called)
+        name = _value(row, columns["source_id"])
+        if name is None or not fold_name(str(name)):
+            raise ConfigError(f"sources: {path}: {place} has no source_id")
+        ra, dec, radius, mjd = (_number(path, place, row, columns[key]) for key in COLUMNS[1:])
+        placed = ra is not None and dec is not None
+        if placed and not (0 <= ra <= 360 and -90 <= dec <= 90):  # type: ignore[operator]
+            raise ConfigError(f"sources: {path}: {place}: no position in degrees: ra {ra:g}, dec {dec:g}")
+        if radius is not None and radius <= 0:
+            raise ConfigError(f"sources: {path}: {place}: position_error is {radius:g}, it takes arcsec above 0")
+        if not placed:
+            ra = dec = None
+        radius = (radius or error) if placed else None
+        sources.setdefault(fold_name(str(name)), Source(str(name), ra, dec, radius, mjd))
+    return list(sources.values())
+
+
+def together(of_table: Sequence[Source], of_events: Sequence[Source]) -> list[Source]:
+    """Sources of both, sorted by name, each once: under the events table's name, at the source table's position.
+
+    An epoch that the source table does not know is the events table's.
+    """
+    observed = {fold_name(source.source_id): source for source in of_events}
+    listed = {fold_name(source.source_id): source for source in of_table}
+    joined = []
+    for key in sorted({**observed, **listed}):
+        seen, told = observed.get(key), listed.get(key)
+        if seen is None or told is None:
+            joined.append(seen or told)
+            continue
+        better = told if told.ra is not None else seen
+        mjd = told.mjd if told.mjd is not None else seen.mjd
+        joined.append(Source(seen.source_id, better.ra, better.dec, better.error or seen.error, mjd))
+    return [source for source in joined if source is not None]
+
+
+def _rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    system, root = storage.filesystem(path)
+    try:
+        if path.lower().endswith(".csv"):
+            with system.open_input_stream(root) as stream:
+                text = stream.readall().decode("utf-8-sig")
+            for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
+                yield f"line {number}", row
+        else:
+            for number, row in enumerate(storage.read(path).to_pylist(), start=1):
+                yield f"row {number}", row
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        raise ConfigError(f"sources: {path}: {str(error).splitlines()[0]}") from None
+
+
+def _columns(path: str, found: Sequence[str], called: Mapping[str, str]) -> dict[str, str | None]:
+    """The table's name of each of `COLUMNS`, or None."""
+    by_lower = {name.strip().lower(): name for name in found if name}
+    columns: dict[str, str | None] = {}
+    for key in COLUMNS:
+        wanted = [called[key]] if key in called else [key, *_ALSO_CALLED.get(key, ())]
+        columns[key] = next((by_lower[name.lower()] for name in wanted if name.lower() in by_lower), None)
+        if columns[key] is None and (key in called or key in ("source_id", "ra", "dec")):
+            has = ", ".join(map(str, found))
+            raise ConfigError(f"sources: {path}: there is no column '{wanted[0]}'; it has {has} (see source_columns)")
+    return columns
+
+
+def _value(row: Mapping[str, Any], column: str | None) -> Any:
+    value = None if column is None else row.get(column)
+    return None if value is None or (isinstance(value, str) and not value.strip()) else value
+
+
+def _number(path: str, place: str, row: Mapping[str, Any], column: str | None) -> float | None:
+    value = _value(row, column)
+    try:
+        number = None if value is None else float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"sources: {path}: {place}: {column} is not a number: {str(value)[:40]!r}") from None
+    return number if number is not None and np.isfinite(number) else None

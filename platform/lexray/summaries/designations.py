@@ -1,0 +1,319 @@
+"""Names of celestial objects in prose: which words are one, and whether it is this source's, its host's or another's.
+
+Forms follow the IAU's recommendations for designations (acronym and position, truncated and not rounded), the General
+Catalogue of Variable Stars, and the habits of X-ray astronomy ('Cyg X-1', 'NGC 300 ULX1').
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+Who = Literal["source", "host", "other"]
+
+_CONSTELLATIONS = (
+    "Aps|Aqr|Aql|Ara|Ari|Aur|Boo|Cae|Cam|Cnc|CVn|CMa|CMi|Cap|Car|Cas|Cen|Cep|Cet|Cha|Cir|Col|CrA|CrB|Crv|Crt|Cru|Cyg"
+    "|Del|Dor|Dra|Equ|Eri|Gem|Gru|Her|Hor|Hya|Hyi|Lac|Leo|LMi|Lep|Lib|Lup|Lyn|Lyr|Mus|Nor|Oct|Oph|Ori|Pav|Peg|Per|Phe"
+    "|Pic|Psc|PsA|Pup|Pyx|Ret|Sge|Sgr|Sco|Scl|Sct|Ser|Tau|Tel|Tri|TrA|Tuc|UMa|UMi|Vel|Vir|Vul"
+)
+#: Galaxies and clusters, which hold sources.
+_HOSTS = (
+    r"NGC|IC|UGCA?|PGC|ESO|Messier|Mrk|Mkn|Markarian|Arp|Abell|Terzan|Liller|Westerlund|Trumpler|Collinder|Berkeley"
+)
+_CATALOGUES = rf"{_HOSTS}|HDE?|HR|HIP|GJ|Gl|Gliese|SAO|TYC|TIC|KIC|LS|SS|WR|Kes|RCW|CTB|Haro|Ark|MCG|Fairall|LkHa"
+#: Acronyms before a position of the equinox 1950, or before one with no letter.
+_OLD = (
+    r"[1-5][AEHMSU]|1ES|1E|2E|4U|3A|GS|GRS|GRO|KS|EXO|XTE|SAX|PSR|PKS|PG|XB|MXB|SLX|SGR|AXP|MR|HE|IRAS|QSO|RE|H|A|X|AX"
+    r"|IGR|RX|1H|XMMU|CXOU|MS|EQ|OJ|S5|WGA|1WGA|CXO|LSI"
+)
+_SIGN = r"\s?[+\-–]\s?"
+_NAME = re.compile(
+    rf"(?<![A-Za-z0-9.+\-])(?:"
+    # J095550.1+694046, J0218+4232; what stands before belongs to it and is looked for behind.
+    rf"J\s?\d{{4,9}}(?:\.\d+)?{_SIGN}\d{{2,8}}(?:\.\d+)?(?:[a-z](?![a-z]))?"
+    rf"|(?:{_OLD})\s?B?\d{{3,6}}(?:\.\d+)?[+\-–]\d{{1,6}}(?:\.\d+)?(?!\d|\.\d|[–-])"
+    rf"|B\d{{4}}[+\-–]\d{{2,3}}(?!\d)"
+    rf"|GX\s?\d{{1,3}}[+\-–]\d{{1,2}}(?!\d)|G\d{{1,3}}\.\d+[+\-–]\d+\.\d+"
+    rf"|(?:{_CATALOGUES})[\s_]?[+-]?\d(?:[\d+-]*\d)?(?!\d|\.\d)"
+    rf"|M\s?(?:[1-9]\d|10\d|110)(?!\d|\.\d)(?!\s?(?:V\b|dwarf|star|giant|type|-type|M_|M⊙|%))"
+    rf"|[34]C\s?[+-]?\d+(?:\.\d+)?"
+    rf"|(?:V\d{{3,4}}|[R-Z]|[A-Z]{{2}}|\d{{1,2}}|[αβγδηθλω])\s(?:{_CONSTELLATIONS})\b"
+    rf"(?!\s(?:stars|type|class|systems|X-))"
+    rf"|(?:Cen|Cas|Cyg|Her|Vir|Hya|Sgr|Centaurus|Cassiopeia|Cygnus|Perseus|Virgo|Hydra|Sagittarius)\s[AB]\b\*?"
+    rf"|(?:SN|AT)\s?\d{{4}}[A-Za-z]{{1,4}}\b|(?:GRB|FRB|GW|XRF|XRT)\s?\d{{6}}[A-Z]?\b|ASASSN-\d{{2}}[a-z]{{1,3}}\b"
+    rf"|Gaia\s(?:E?DR\d\s)?\d{{6,}}|\[[A-Z][A-Za-z+]*\d{{2,4}}[a-z]?\]\s?[A-Za-z0-9.+\-]*[A-Za-z0-9]"
+    rf"|(?:Ho|Holmberg)\s(?:II|IX|I|IV|V)\b|Geminga\b|Vela\s[Pp]ulsar|Crab\s(?:[Nn]ebula|[Pp]ulsar)|(?:η|[Ee]ta)\sCar"
+    rf"(?:inae)?\b"
+    rf"|(?:ULX|HLX)[\s-]?\d{{1,2}}(?!\d|\.\d|\s?%)|X-\d{{1,3}}(?![\d.]\d)"
+    rf")"
+)
+_ACRONYM = re.compile(
+    r"(?<![A-Za-z0-9])(?:[A-Za-z0-9-]*(?:[A-Z]{2}|\d[A-Za-z]|[A-Z]\d)[A-Za-z0-9-]*|Swift|Fermi|Einstein)\s{0,2}$"
+)
+_COMPONENT = re.compile(r"\s?(?:ULX|HLX|X)[\s-]{0,2}\d{1,3}(?!\d|\.\d)")
+#: What a component is named after: 'Cyg' of 'Cyg X-1', 'Vela', 'LMC'.
+_BEFORE_COMPONENT = re.compile(
+    r"(?<![A-Za-z0-9-])(?!(?:The|In|Of|For|And|From|This|Its|Both|While|With|That|An|A|At|On|Since|But|Source)\b)"
+    r"[A-Z][A-Za-z]+(?:\s[IVX]+)?\s?$"
+)
+_YEARS = re.compile(r"(?:19|20)\d\d[–-](?:19|20)?\d\d$")
+_PIECES = re.compile(r"[^\W\d_]+|\d+(?:\.\d+)?")
+_CORE = re.compile(r"([bj]?)(\d{3,9}(?:\.\d+)?)([+-])(\d{1,8}(?:\.\d+)?)[a-z]?$")
+#: What SIMBAD puts before names that are no catalogue's.
+_PREFIX = re.compile(r"^(?:NAME|V\*|\*{1,2}|Cl\*?|EM\*|HIDDEN NAME)\s+")
+_HOST = re.compile(
+    rf"(?:(?:{_HOSTS}|M)[\s_-]*\d+|\d+[\s_]+(?:{_CONSTELLATIONS})|[LS]MC|Circinus|Holmberg\s\w+|Ho\s\w+)(?=[\s_-]+\S)"
+)
+_SYNONYMS = {
+    "messier": "m", "mkn": "mrk", "markarian": "mrk", "holmberg": "ho", "gliese": "gj", "gl": "gj", "cygnus": "cyg",
+    "cygni": "cyg", "scorpius": "sco", "scorpii": "sco", "centaurus": "cen", "centauri": "cen", "hercules": "her",
+    "herculis": "her", "vela": "vel", "velorum": "vel", "circinus": "cir", "sagittarius": "sgr", "sagittarii": "sgr",
+    "perseus": "per", "persei": "per", "cassiopeia": "cas", "cassiopeiae": "cas", "tucanae": "tuc", "carinae": "car",
+    "orionis": "ori", "serpens": "ser", "serpentis": "ser", "aquila": "aql", "aquilae": "aql", "virginis": "vir",
+    "eta": "η", "omega": "ω", "alf": "α", "alpha": "α", "bet": "β", "beta": "β", "gam": "γ", "gamma": "γ", "del": "δ",
+    "delta": "δ", "lam": "λ", "lambda": "λ", "tet": "θ", "theta": "θ", "ome": "ω", "cxou": "cxo", "swiftj": "swift",
+}  # fmt: skip
+_SPELLINGS: dict[str, list[str]] = {}
+for _word, _piece in _SYNONYMS.items():
+    _SPELLINGS.setdefault(_piece, []).append(_word)
+#: No name where it is all there is of one.
+_COMMON = frozenset(
+    """
+    agn an another binary black bright burst candidate class cluster cv dip dwarf eclipse faint field first flare galaxy
+    hard hole host iron it its line lmxb hmxb location neutron nova nucleus object observation of on optical our period
+    position power pulsar quasar radio ray red region second soft source spectrum star steady supernova survey target
+    test the this transient two ulx unknown variable white wind with xray young
+    """.split()  # noqa: SIM905 -- a list of one word a line would bury the code
+)
+#: Catalogues of one object differ by its errors.
+_TOLERANCE_ARCSEC = 5.0
+
+
+@dataclass(frozen=True)
+class Named:
+    """A name in a text: characters `start` to `end`, and whose it is."""
+
+    start: int
+    end: int
+    who: Who
+
+
+def designations(flat: str) -> Iterator[tuple[int, int]]:
+    """Places of names of any object in a flattened text, in order.
+
+    >>> text = "Unlike 4U 1626-67 and M82 X-2, it has kT = 2 keV and 10^6 K."
+    >>> [text[start:end] for start, end in designations(text)]
+    ['4U 1626-67', 'M82 X-2']
+    """
+    end = 0
+    for match in _NAME.finditer(flat):
+        start, stop = match.span()
+        if start < end:
+            continue
+        found = match.group()
+        if found[0] == "J" and len(found) > 6:
+            before = _ACRONYM.search(flat, max(end, start - 14), start)
+            start = before.start() if before else start
+        elif found.startswith(("X-", "ULX", "HLX")):
+            before = _BEFORE_COMPONENT.search(flat, max(end, start - 20), start)
+            start = before.start() if before else start
+        else:
+            if _YEARS.search(found):
+                continue
+            component = _COMPONENT.match(flat, stop)
+            stop = component.end() if component else stop
+        yield start, stop
+        end = stop
+
+
+def key(name: str) -> str:
+    """Form in which names are compared: case, spaces, underscores and hyphens do not count, but the sign of a position.
+
+    >>> key("NGC300 ULX-1") == key("NGC_300_ULX1"), key("PSR J0218+4232")
+    (True, 'psrj0218+4232')
+    """
+    pieces, signs = _pieces(name)
+    return "".join(sign + piece for sign, piece in zip(signs, pieces, strict=True))
+
+
+@dataclass(frozen=True)
+class Names:
+    """All names of one source, for finding it in text.
+
+    Attributes
+    ----------
+    shown : str
+        The first name.
+    host : str or None
+        The galaxy or cluster that a name begins with: 'NGC 300' of 'NGC 300 ULX1'.
+    """
+
+    shown: str
+    host: str | None
+    _source: frozenset[str]
+    _hosts: frozenset[str]
+    _cores: tuple[tuple[str, str, str, str], ...]
+    _position: tuple[float, float] | None
+    _by_piece: dict[str, list[tuple[list[str], list[str], Who]]] = field(repr=False, compare=False)
+    _first_words: tuple[str, ...] = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, names: Sequence[str], ra: float | None = None, dec: float | None = None) -> "Names":
+        """Compile the names of a source.
+
+        Parameters
+        ----------
+        names : sequence of str
+            What it is called here, and every identifier that catalogues have for it.
+        ra, dec : float, optional
+            Degrees, ICRS: designations made from this position are the source's too.
+        """
+        names = [plain for name in names if (plain := _PREFIX.sub("", " ".join(name.split())).strip())]
+        usable = [name for name in names if _is_a_name(name)]
+        hosts = [match.group() for name in usable if (match := _HOST.match(name))]
+        own = {key(name) for name in usable}
+        by_piece: dict[str, list[tuple[list[str], list[str], Who]]] = {}
+        listed: list[tuple[str, Who]] = [(name, "source") for name in usable]
+        listed += [(host, "host") for host in hosts if key(host) not in own]
+        for name, who in listed:
+            pieces, signs = _pieces(name)
+            by_piece.setdefault(pieces[0], []).append((pieces, signs, who))
+        for found in by_piece.values():
+            found.sort(key=lambda entry: (-len(entry[0]), entry[2] != "source"))
+        found_cores = [match for folded in own if (match := _CORE.search(folded))]
+        cores = [(match[1], match[2], match[3], match[4]) for match in found_cores]
+        at = (ra, dec) if ra is not None and dec is not None and math.isfinite(ra) and math.isfinite(dec) else None
+        return cls(
+            shown=names[0] if names else "",
+            host=hosts[0] if hosts else None,
+            _source=frozenset(own),
+            _hosts=frozenset(key(host) for host in hosts) - own,
+            _cores=tuple(sorted(cores)),
+            _position=at,
+            _by_piece=by_piece,
+            _first_words=tuple(word for piece in by_piece for word in (piece, *_SPELLINGS.get(piece, ()))),
+        )
+
+    def find(self, flat: str) -> list[Named]:
+        """Names in a flattened text (`latex.flatten`), in order, none inside another."""
+        found = [Named(start, end, self._whose(flat[start:end])) for start, end in designations(flat)]
+        found += self._spelled(flat)
+        found.sort(key=lambda name: (name.start, -name.end, name.who != "source"))
+        apart: list[Named] = []
+        for name in found:
+            if apart and name.start < apart[-1].end:
+                last = apart[-1]
+                if name.end > last.end:  # two that overlap in part are one
+                    apart[-1] = Named(last.start, name.end, "source" if "source" in (last.who, name.who) else last.who)
+                continue
+            apart.append(name)
+        return apart
+
+    def _whose(self, found: str) -> Who:
+        folded = key(found)
+        if folded in self._source:
+            return "source"
+        if folded in self._hosts:
+            return "host"
+        core = _CORE.search(folded)
+        if core is not None:
+            return "source" if self._is_here(*core.groups()) else "other"
+        if folded.startswith(("x", "ulx", "hlx")) and any(name.endswith(folded) for name in self._source):
+            return "source"  # 'X-1' in a paper on M82 X-1
+        return "other"
+
+    def _is_here(self, equinox: str, ra: str, sign: str, dec: str) -> bool:
+        for _, own_ra, own_sign, own_dec in self._cores:
+            # Designations are truncated, so that the shorter is the longer one's beginning.
+            if sign == own_sign and _begins(ra, own_ra) and _begins(dec, own_dec):
+                return True
+        if self._position is None or equinox == "b" or len(ra.partition(".")[0]) < 4:
+            return False
+        east, east_step = _degrees(ra, 15.0)
+        north, north_step = _degrees(dec, 1.0)
+        if sign == "-":
+            north, north_step = -north, -north_step
+        own_east, own_north = self._position
+        slack = _TOLERANCE_ARCSEC / 3600
+        apart = (own_east - east - east_step / 2 + 180) % 360 - 180
+        return (
+            abs(apart) <= east_step / 2 + slack / max(math.cos(math.radians(own_north)), 1e-3)
+            and abs(own_north - north - north_step / 2) <= abs(north_step) / 2 + slack
+        )
+
+    def _spelled(self, flat: str) -> Iterator[Named]:
+        """Places where the names are written out, however they are spelled."""
+        lowered = flat.lower()
+        if not any(word in lowered for word in self._first_words):
+            return
+        pieces = list(_PIECES.finditer(flat))
+        for i, match in enumerate(pieces):
+            word = match.group().lower()
+            for wanted, signs, who in self._by_piece.get(_SYNONYMS.get(word, word), ()):
+                if len(pieces) - i < len(wanted) or not _same_pieces(flat, pieces, i, wanted, signs):
+                    continue
+                start, end = match.start(), pieces[i + len(wanted) - 1].end()
+                if not (flat[start - 1 : start].isalnum() or flat[end : end + 1].isalnum()):
+                    yield Named(start, end, who)
+                    break
+
+
+def _pieces(name: str) -> tuple[list[str], list[str]]:
+    """Words and numbers of a name, and the sign before each that a position has there."""
+    found = list(_PIECES.finditer(name.replace("−", "-").replace("–", "-")))
+    pieces = [_SYNONYMS.get(word, word) for word in (match.group().lower() for match in found)]
+    signs = [""]
+    for before, after in pairwise(found):
+        between = name[before.end() : after.start()].strip()
+        numbers = before.group()[-1].isdigit() and after.group()[0].isdigit()
+        signs.append(("+" if "+" in between else "-") if numbers and between and between[0] in "+-−–" else "")
+    return pieces, signs[: len(pieces)]
+
+
+def _same_pieces(flat: str, pieces: list[re.Match[str]], first: int, wanted: list[str], signs: list[str]) -> bool:
+    for step in range(len(wanted)):
+        word = pieces[first + step].group().lower()
+        if _SYNONYMS.get(word, word) != wanted[step]:
+            return False
+        if step:
+            between = flat[pieces[first + step - 1].end() : pieces[first + step].start()]
+            if between.strip(" _-–+*[]()") or len(between) > 6:
+                return False
+            sign = "+" if "+" in between else "-" if "-" in between or "–" in between else ""
+            if signs[step] and sign != signs[step]:
+                return False
+    return True
+
+
+def _is_a_name(name: str) -> bool:
+    """Whether a name is one that prose would not say of something else."""
+    pieces, _ = _pieces(name)
+    letters = "".join(piece for piece in pieces if not piece[0].isdigit())
+    digits = "".join(piece for piece in pieces if piece[0].isdigit())
+    if not letters:
+        return len(digits) >= 6
+    if digits:
+        return True
+    return len(letters) >= 3 and not all(piece in _COMMON for piece in pieces)
+
+
+def _begins(one: str, other: str) -> bool:
+    shorter, longer = sorted((one, other), key=len)
+    return longer.replace(".", "").startswith(shorter.replace(".", "")) and len(shorter) >= 3
+
+
+def _degrees(digits: str, scale: float) -> tuple[float, float]:
+    """Degrees of a truncated sexagesimal number such as '095550.1' or '69', and the width of its last place."""
+    whole, _, fraction = digits.partition(".")
+    value, unit = 0.0, 1.0
+    groups = [whole[i : i + 2] for i in range(0, min(len(whole), 6), 2)]
+    for place, group in enumerate(groups):
+        unit = 60.0**-place * (1.0 if len(group) == 2 else 10.0)
+        value += int(group) * unit
+    rest = whole[6:] + fraction
+    if rest:
+        unit = 60.0 ** -(len(groups) - 1) * 10.0 ** -len(rest)
+        value += int(rest) * unit
+    return value * scale, unit * scale

@@ -1,0 +1,216 @@
+"""Engines that make vectors of texts without Ray: sentence-transformers in this process, and models behind an API.
+
+The third, vLLM on Ray Data, is `lexray.summaries.pooling`.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from typing import Protocol, TypeVar
+
+from lexray import storage
+from lexray.errors import LexrayError, RefusedInput
+from lexray.summaries.encoder import TextEncoder, TextModel, Vectors
+from lexray.summaries.openai import Client, Endpoint
+from lexray.summaries.vectors import Backlog, Done, Failure, Keeper, Recipe, Stamp, Text
+
+T = TypeVar("T")
+#: What an endpoint is asked before anything else: how long its vectors are, and which model gives them.
+_HELLO = "an X-ray source"
+
+
+class Engine(Protocol):
+    """Makes vectors.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        Known before anything is started.
+    """
+
+    recipe: Recipe
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a text that are read; None where that is not ours to say."""
+
+    @property
+    def stamp(self) -> Stamp:
+        """What the rows say of their origin."""
+
+    @property
+    def dimension(self) -> int:
+        """Of the vectors, T."""
+
+    def embed(self, backlog: Backlog, parts: Sequence[int]) -> Iterator[Done]:
+        """Embed and keep what is left of some parts, some texts at a time.
+
+        Raises
+        ------
+        LexrayError
+            If the engine cannot start, or cannot go on. What is kept stays.
+        """
+
+
+def recipe_of(model: TextModel) -> Recipe:
+    """What decides the vectors of a model that is on disk."""
+    return Recipe(model.name, model.document_prefix, storage.digest([model.fingerprint, model.max_length]))
+
+
+class InProcess:
+    """sentence-transformers in this process.
+
+    Parameters
+    ----------
+    model : TextModel
+    device : str or None
+        'cpu', 'cuda'; None takes a GPU where there is one.
+    batch_size : int
+        Texts that the model reads at once.
+    """
+
+    def __init__(self, model: TextModel, device: str | None, batch_size: int) -> None:
+        self.recipe, self.dimension, self.max_length = recipe_of(model), model.dimension, model.max_length
+        self.stamp = Stamp(
+            "hf", f"sentence-transformers {version('sentence-transformers')}", model.name, model.revision
+        )
+        self._model, self._device, self._batch_size = model, device, batch_size
+
+    def embed(self, backlog: Backlog, parts: Sequence[int]) -> Iterator[Done]:
+        """As `Engine.embed`."""
+        encoder = TextEncoder(self._model, self._device)
+        keeper = Keeper(backlog.out, self.stamp, self.dimension)
+        for texts in _batches(backlog, parts, self._batch_size):
+            yield self._keep(encoder, keeper, texts)
+
+    def _keep(self, encoder: TextEncoder, keeper: Keeper, texts: Sequence[Text]) -> Done:
+        began, words = time.time(), [text.text for text in texts]
+        n_tokens, truncated = encoder.tokens(words)
+        try:
+            vectors = list(encoder.encode(words, batch_size=self._batch_size))
+        except RuntimeError as error:  # torch's, such as too little memory: smaller batches may pass
+            if len(texts) == 1:
+                return Done(0, 0, (Failure(texts[0].source_id, "engine_error", " ".join(str(error).split())[:300]),))
+            return _sum([self._keep(encoder, keeper, half) for half in _halves(texts)])
+        return keeper.keep(texts, vectors, truncated, sum(n_tokens), began)
+
+
+class OverHttp:
+    """A model behind an API like OpenAI's.
+
+    Nothing says whether it truncates: one that does as the API reference says refuses a text that is too long, which
+    then fails with 'too_long'.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+    prefix : str
+        What its model wants before a document.
+    batch_size : int
+        Texts a request.
+    """
+
+    max_length = None
+
+    def __init__(self, endpoint: Endpoint, prefix: str, batch_size: int) -> None:
+        # What the endpoint says of its model may change from answer to answer; what we ask for does not.
+        self.recipe = Recipe(endpoint.model, prefix, storage.digest(["http", endpoint.extra_body]))
+        self._endpoint, self._batch_size = endpoint, batch_size
+
+    @property
+    def stamp(self) -> Stamp:
+        """What the rows say of their origin, as far as the endpoint says it."""
+        return self._hello[0]
+
+    @property
+    def dimension(self) -> int:
+        """Of its first vector."""
+        return self._hello[1]
+
+    @cached_property
+    def _hello(self) -> tuple[Stamp, int]:
+        async def ask() -> tuple[Stamp, int]:
+            async with Client(self._endpoint) as client:
+                try:
+                    answer = await client.embed([self.recipe.prefix + _HELLO])
+                except RefusedInput as refused:
+                    raise LexrayError(f"{client}: it does not embed '{_HELLO}': {refused}") from None
+                runs = await client.engine()
+                return Stamp("http", runs, self._endpoint.model, answer.model), answer.vectors[0].size
+
+        return asyncio.run(ask())
+
+    def embed(self, backlog: Backlog, parts: Sequence[int]) -> Iterator[Done]:
+        """As `Engine.embed`; several requests are under way at once."""
+        keeper = Keeper(backlog.out, self.stamp, self.dimension)
+        return _drained(self._answers(keeper, backlog, parts))
+
+    async def _answers(self, keeper: Keeper, backlog: Backlog, parts: Sequence[int]) -> AsyncIterator[Done]:
+        waiting: set[asyncio.Task[Done]] = set()
+        async with Client(self._endpoint) as client:
+            try:
+                for texts in _batches(backlog, parts, self._batch_size):
+                    waiting.add(asyncio.create_task(self._keep(client, keeper, texts)))
+                    if len(waiting) >= 2 * self._endpoint.connections:
+                        finished, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                        for task in finished:
+                            yield task.result()
+                for answer in asyncio.as_completed(waiting):
+                    yield await answer
+            finally:
+                for task in waiting:
+                    task.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _keep(self, client: Client, keeper: Keeper, texts: Sequence[Text]) -> Done:
+        began = time.time()
+        try:
+            answer = await client.embed([self.recipe.prefix + text.text for text in texts])
+        except RefusedInput as refused:
+            if len(texts) == 1:
+                return Done(0, 0, (Failure(texts[0].source_id, refused.reason, refused.detail),))
+            # Nobody says which text it was.
+            return _sum(await asyncio.gather(*(self._keep(client, keeper, half) for half in _halves(texts))))
+        vectors: list[Vectors] = answer.vectors
+        return await asyncio.to_thread(keeper.keep, texts, vectors, [None] * len(texts), answer.tokens, began)
+
+
+def _batches(backlog: Backlog, parts: Sequence[int], size: int) -> Iterator[list[Text]]:
+    """Texts that are left, `size` at a time, whatever their part."""
+    batch: list[Text] = []
+    for part in parts:
+        for text in backlog.left(part):
+            batch.append(text)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def _halves(texts: Sequence[Text]) -> tuple[Sequence[Text], Sequence[Text]]:
+    middle = len(texts) // 2
+    return texts[:middle], texts[middle:]
+
+
+def _sum(done: Sequence[Done]) -> Done:
+    return Done(
+        sum(one.n_rows for one in done),
+        sum(one.n_tokens for one in done),
+        tuple(failure for one in done for failure in one.failures),
+        min(one.began for one in done),
+        max(one.ended for one in done),
+    )
+
+
+def _drained(items: AsyncIterator[T]) -> Iterator[T]:
+    """An asynchronous iterator's items, for code that is not."""
+
+    async def following() -> T | None:
+        return await anext(items, None)
+
+    with asyncio.Runner() as runner:
+        while (item := runner.run(following())) is not None:
+            yield item

@@ -1,0 +1,81 @@
+"""What a number in a sentence measures: the nearest word for a quantity of its dimension."""
+
+import functools
+import re
+from dataclasses import replace
+
+from astropy import units as u
+
+from lexray.summaries.latex import flatten
+from lexray.summaries.quantities import Found
+
+_RATE, _FLUX = u.ct / u.s, u.erg / u.cm**2 / u.s
+#: Name, the words for it, and units of which one is equivalent to its own (None: a plain number).
+_NAMES: tuple[tuple[str, str, tuple[u.UnitBase | None, ...]], ...] = (
+    ("orbital period", r"orbital (?:period|modulation|motion)", (u.s,)),
+    ("spin period", r"(?:spin|pulse|pulsation) period|pulsations?", (u.s,)),
+    ("spin-up rate", r"spin-?up rate|spin-?down rate|period derivative", (None, u.Hz / u.s)),
+    ("period", r"period(?:icity|ic)?|modulat\w+|recur\w*", (u.s,)),
+    ("timescale", r"time-?scales?|decay\w*|last(?:s|ing)?|rise|eclipses?|dips?", (u.s,)),
+    ("frequency", r"frequenc\w+|QPO|oscillations?", (u.Hz,)),
+    ("luminosity", r"luminosit\w+|L_?X", (u.erg / u.s,)),
+    ("flux", r"flux(?:es)?", (_FLUX, u.mJy, u.ct / u.cm**2 / u.s)),
+    ("count rate", r"count rate|rate|bright\w*|faint|counts per second|emission|counterpart", (_RATE,)),
+    ("photon index", r"photon ind(?:ex|ices)|Γ|[Gg]amma|slope|index", (None,)),
+    ("column density", r"column densit\w+|absorbing column|N_?\s?H\b|nH|absorption", (u.cm**-2,)),
+    ("plasma temperature", r"plasmas?|thermal plasma|gas", (u.keV, u.K)),
+    ("black-body temperature", r"black-?\s?body|kT_?bb", (u.keV, u.K)),
+    ("temperature", r"temperatures?|kT|thermal", (u.keV, u.K)),
+    ("line energy", r"lines?|Fe K\S*|fluorescen\w+", (u.keV,)),
+    ("mass", r"mass(?:es)?", (u.M_sun,)),
+    ("density", r"densit(?:y|ies)", (u.g / u.cm**3, u.cm**-3)),
+    ("distance", r"distance|away|parsec", (u.pc,)),
+    ("redshift", r"redshift|z", (None,)),
+    ("pulsed fraction", r"pulsed fraction|half amplitude", (u.percent,)),
+    ("fractional rms", r"fractional rms|rms", (u.percent,)),
+    ("depth", r"lost|drops?|depth", (u.percent,)),
+    ("hardness ratio", r"hardness ratio|HR", (None,)),
+    ("factor of change", r"factor", (None,)),
+    ("magnetic field", r"magnetic field|field", (u.G,)),
+    ("age", r"old|age", (u.s,)),
+)
+_PATTERNS = tuple((name, re.compile(rf"(?<![A-Za-z])(?:{words})(?![A-Za-z])"), units) for name, words, units in _NAMES)
+_BEFORE, _BEHIND = 90, 40
+
+
+def name_of(sentence: str, found: Found) -> str | None:
+    """What a quantity of a sentence measures, None where no word nearby says it.
+
+    >>> from lexray.summaries.quantities import find_quantities
+    >>> text = "A power law of photon index 1.9 is absorbed by a column density of 3e21 cm^-2"
+    >>> [name_of(text, found) for found in find_quantities(text)]
+    ['photon index', 'column density']
+    """
+    if found.shared:  # its unit may be the next number's alone
+        plain = name_of(sentence, replace(found, unit=None, shared=False))
+        if plain is not None:
+            return plain
+    if found.in_range and found.unit is not None and found.unit.is_equivalent(u.keV):
+        return None  # an energy band
+    flat = flatten(sentence)
+    before = flat[max(0, found.start - _BEFORE) : found.start]
+    behind = flat[found.start + len(found.text) :][:_BEHIND]
+    nearest: tuple[int, int, str] | None = None
+    for name, words, units in _PATTERNS:
+        if not any(_equivalent(found.unit, unit) for unit in units):
+            continue
+        # A word behind a number is farther away than it looks: most stand before.
+        places = [(len(before) - match.end(), match) for match in words.finditer(before)]
+        places += [(2 * match.start() + 12, match) for match in words.finditer(behind)]
+        for distance, match in places:
+            candidate = (distance, -len(match.group()), name)
+            nearest = candidate if nearest is None else min(nearest, candidate)
+    return None if nearest is None else nearest[2]
+
+
+@functools.lru_cache(maxsize=4096)
+def _equivalent(one: u.UnitBase | None, other: u.UnitBase | None) -> bool:
+    if one is None or one is u.percent or other is None:
+        # A rate of change in s/s has no dimension either, but a percentage is no index.
+        return one is other or (other is None and one is not None and one == u.dimensionless_unscaled)
+    return bool(one.is_equivalent(other))

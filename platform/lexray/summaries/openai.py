@@ -1,0 +1,446 @@
+"""Models behind an API like OpenAI's, wherever they run: OpenAI's own, vLLM's server, llama.cpp's, and others.
+
+Requests and answers are those of OpenAI's API reference, ``POST /v1/chat/completions``, ``POST /v1/embeddings`` and
+``GET /v1/models``. What is retried, what refuses one input and what ends the job is said at `Client`.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from lexray.archives.politeness import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
+from lexray.errors import LexrayError, RefusedInput
+
+T = TypeVar("T")
+Answer = TypeVar("Answer", bound=BaseModel)
+
+#: Requests given up one after the other, none answered between them, after which the engine counts as broken.
+_MOST_LOST = 16
+#: Seconds in which a connection must be made; the answer itself may take `timeout`.
+_CONNECT_S = 10.0
+#: Of an endpoint's own words, so much goes into an error.
+_MOST_WORDS = 300
+#: How OpenAI, vLLM, Text Embeddings Inference and llama.cpp say that a text has too many tokens.
+_TOO_LONG = re.compile(
+    r"context[ _](?:length|size|window)|max(?:imum)? (?:model |input |sequence |context )*length"
+    r"|too (?:long|many tokens)|must have less than \d+ tokens|longer than the max",
+    re.IGNORECASE,
+)
+
+
+class Endpoint(Politeness):
+    """An API like OpenAI's, and how hard it may be asked. The limits hold for each process that asks."""
+
+    url: str = Field(description="address of the API with its version, such as http://localhost:8000/v1")
+    model: str = Field(min_length=1, description="the model's name there")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="environment variable that holds the key; where it is not set, no key is sent",
+    )
+    connections: int = Field(16, ge=1, le=1024, description="requests under way at once")
+    requests_per_second: float = Field(50.0, gt=0, description="requests begun a second")
+    timeout: float = Field(300.0, gt=0, description="longest wait for an answer, s")
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="keys added to each request's body, such as chat_template_kwargs; null takes one of ours away",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("it takes an address that begins with http:// or https://")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError("it takes an address without password and query; the key belongs into `api_key_env`")
+        return url.rstrip("/")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A chat's answer.
+
+    Attributes
+    ----------
+    text : str
+    tokens_in, tokens_out : int
+        Of the prompt and of the answer; 0 where the endpoint does not say.
+    finish_reason : str
+        'stop', or 'length' where `max_tokens` cut it off.
+    model : str
+        What answered, as the endpoint calls it: often more exact than the name that was asked for.
+    """
+
+    text: str
+    tokens_in: int
+    tokens_out: int
+    finish_reason: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Vectors of some texts.
+
+    Attributes
+    ----------
+    vectors : list of f4[T]
+        In the order of the texts, as they came: nothing says that they are finite, or of one length.
+    tokens : int
+        Of all texts; 0 where the endpoint does not say.
+    model : str
+        As `Completion.model`.
+    """
+
+    vectors: list[NDArray[np.float32]]
+    tokens: int
+    model: str
+
+
+class Served(BaseModel):
+    """A model that an endpoint offers.
+
+    Attributes
+    ----------
+    id : str
+    owned_by : str
+        Who made or who runs it: 'vllm' of vLLM's server.
+    max_model_len : int, optional
+        Longest prompt and answer in tokens, which vLLM's server says.
+    """
+
+    id: str
+    owned_by: str = ""
+    max_model_len: int | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Chat(BaseModel):
+    choices: list[_Choice] = Field(min_length=1)
+    model: str = ""
+    usage: _Usage | None = None
+
+
+class _Vector(BaseModel):
+    index: int
+    embedding: str | list[float | None]
+
+
+class _Embeddings(BaseModel):
+    data: list[_Vector]
+    model: str = ""
+    usage: _Usage | None = None
+
+
+class _Models(BaseModel):
+    data: list[Served]
+
+
+class _AskAgain(Exception):
+    """A failure that may pass."""
+
+    def __init__(self, reason: str, detail: str, asked: float | None = None) -> None:
+        super().__init__(detail)
+        self.reason, self.detail, self.asked = reason, detail, asked
+
+
+class Client:
+    """Connections to one endpoint, for one event loop; use it in an ``async with`` block.
+
+    Asked again, with growing waits and as ``Retry-After`` says: 408, 425, 429 and all from 500 on, lost connections,
+    silence, answers that are not what the API reference says. What fails until `attempts` are used up, or is refused
+    for its own sake (other 4xx), is a `RefusedInput`, and the next input is asked for as if nothing had been. What
+    would fail for every input is a `LexrayError`: nobody listens there, the key is wrong (401, 403), the quota is used
+    up (402, or 429 with 'insufficient_quota'), there is no such model (404), or one request after the other was given
+    up and none answered.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+
+    Attributes
+    ----------
+    requests, retries : int
+        Requests made, and those among them that repeat a failed one.
+
+    Raises
+    ------
+    LexrayError
+        If the key cannot be sent in a header.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.requests = self.retries = 0
+        self._key = os.environ.get(endpoint.api_key_env, "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise LexrayError(f"{self}: the key in {endpoint.api_key_env} holds signs that no key has")
+        self._pace = Pace(endpoint.requests_per_second)
+        self._room = asyncio.Semaphore(endpoint.connections)
+        self._generator = np.random.default_rng()  # jitter must differ between clients
+        self._answered = False
+        self._lost = 0
+        self._http = httpx.AsyncClient(
+            headers={"User-Agent": USER_AGENT} | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+            timeout=httpx.Timeout(endpoint.timeout, connect=min(_CONNECT_S, endpoint.timeout), pool=None),
+            limits=httpx.Limits(max_connections=endpoint.connections, max_keepalive_connections=endpoint.connections),
+            follow_redirects=False,  # to wherever it leads, with what the texts say
+        )
+
+    def __str__(self) -> str:
+        return f"endpoint {self.endpoint.url} with {self.endpoint.model}"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int,
+        schema: str | None = None,
+        temperature: float = 0.0,
+        seed: int | None = 0,
+    ) -> Completion:
+        """An answer to messages, each with `role` and `content`.
+
+        Parameters
+        ----------
+        messages : sequence of mapping
+        max_tokens : int
+            Longest answer.
+        schema : str, optional
+            JSON schema that the endpoint's decoding is to enforce. Whether it does is for the caller to check.
+        temperature : float
+        seed : int, optional
+
+        Raises
+        ------
+        RefusedInput
+            'too_long', 'refused_by_engine', 'engine_error' or 'invalid_response'.
+        LexrayError
+            If no input would get an answer; see `Client`.
+        """
+        body: dict[str, Any] = {"messages": [dict(message) for message in messages], "max_tokens": max_tokens}
+        body |= {"temperature": temperature} | ({} if seed is None else {"seed": seed})
+        if schema is not None:
+            named = {"name": "answer", "schema": json.loads(schema), "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
+
+        def read(response: httpx.Response) -> Completion:
+            said = _parse(_Chat, response)
+            message, why = said.choices[0].message, said.choices[0].finish_reason or ""
+            if message.refusal or why == "content_filter":
+                raise RefusedInput("refused_by_engine", self._clean(message.refusal or "its content filter refuses"))
+            if message.content is None:
+                raise _AskAgain("invalid_response", "the answer has no content")
+            usage = said.usage or _Usage()
+            return Completion(message.content, usage.prompt_tokens, usage.completion_tokens, why, said.model)
+
+        return await self._patiently("chat/completions", body, read)
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Vectors of texts, in one request.
+
+        Raises
+        ------
+        RefusedInput
+            As `chat`; of several texts, nobody says which it was.
+        LexrayError
+            As `chat`.
+        """
+        body: dict[str, Any] = {"input": list(texts), "encoding_format": "base64"}
+
+        def read(response: httpx.Response) -> Embedded:
+            said = _parse(_Embeddings, response)
+            found = {item.index: item.embedding for item in said.data}
+            if len(said.data) != len(texts) or sorted(found) != list(range(len(texts))):
+                raise _AskAgain("invalid_response", f"{len(texts)} vectors were asked for, {len(found)} came")
+            vectors = [_vector(found[index]) for index in range(len(texts))]
+            return Embedded(vectors, (said.usage or _Usage()).prompt_tokens, said.model)
+
+        return await self._patiently("embeddings", body, read)
+
+    async def models(self) -> list[Served]:
+        """Models that the endpoint offers; none where it does not say.
+
+        Raises
+        ------
+        LexrayError
+            If it cannot be reached, or refuses the key.
+        """
+        try:
+            return (await self._patiently("models", None, lambda response: _parse(_Models, response))).data
+        except RefusedInput:
+            return []
+
+    async def engine(self) -> str:
+        """What runs there, as far as it says, such as 'vllm 0.29.0'; '' where it does not.
+
+        Raises
+        ------
+        LexrayError
+            As `models`.
+        """
+        owners = [served.owned_by for served in await self.models() if served.id == self.endpoint.model]
+        owner = owners[0] if owners else ""
+        if owner != "vllm":
+            return owner
+        try:  # beside the API, and vLLM's own
+            answer = await self._http.get(f"{self.endpoint.url.removesuffix('/v1')}/version")
+            return f"{owner} {answer.json()['version']}"
+        except (httpx.RequestError, ValueError, KeyError, TypeError):
+            return owner
+
+    async def _patiently(self, path: str, body: dict[str, Any] | None, read: Callable[[httpx.Response], T]) -> T:
+        """Ask until there is an answer that can be read, or no hope of one."""
+        attempt = 0
+        while True:
+            try:
+                found = read(await self._ask(path, body))
+                self._lost = 0
+                return found
+            except _AskAgain as error:
+                failure = error
+            seconds = self.endpoint.wait(attempt, failure.asked, self._generator)
+            if seconds is None:
+                self._give_up(failure, attempt + 1)
+            attempt += 1
+            self.retries += 1
+            if failure.asked is not None:
+                self._pace.hold(failure.asked)
+            await asyncio.sleep(seconds)
+
+    async def _ask(self, path: str, body: dict[str, Any] | None) -> httpx.Response:
+        """One request's answer, if its status is one of success."""
+        url = f"{self.endpoint.url}/{path}"
+        async with self._room:
+            await self._pace.turn()
+            self.requests += 1
+            try:
+                if body is None:
+                    response = await self._http.get(url)
+                else:
+                    whole = {"model": self.endpoint.model} | body | self.endpoint.extra_body
+                    response = await self._http.post(url, json={k: v for k, v in whole.items() if v is not None})
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                if not self._answered:  # a wrong address should not take a minute to say
+                    raise LexrayError(f"{self}: it cannot be reached: {_words(error)}") from None
+                raise _AskAgain("connection", _words(error)) from None
+            except httpx.TimeoutException:
+                raise _AskAgain("timeout", f"no answer within {self.endpoint.timeout:g} s") from None
+            except httpx.RequestError as error:
+                raise _AskAgain("cut", f"the answer broke off: {_words(error)}") from None
+        self._answered = True
+        if not response.is_success:
+            self._refuse(response, path)
+        return response
+
+    def _refuse(self, response: httpx.Response, path: str) -> NoReturn:
+        status, said = response.status_code, self._clean(_said(response))
+        key = f"the key in {self.endpoint.api_key_env}" if self._key else "a request without a key"
+        if response.is_redirect:
+            where = self._clean(response.headers.get("Location", ""))
+            raise LexrayError(f"{self}: it sends us on to {where}; give the address it means as `url`")
+        if status == 401:  # OpenAI's own words would quote half the key
+            wanted = "" if self._key else f"; set {self.endpoint.api_key_env}, or name another with `api_key_env`"
+            raise LexrayError(f"{self}: it refuses {key} (401){wanted}")
+        if status == 403:
+            raise LexrayError(f"{self}: it refuses {key} (403): {said}")
+        if status == 402 or (status == 429 and "insufficient_quota" in response.text):
+            raise LexrayError(f"{self}: what was paid for is used up ({status}): {said}")
+        if status == 404 and path != "models":
+            raise LexrayError(f"{self}: there is no such model, or no /{path} (404): {said}")
+        if status in TRANSIENT or status >= 500:
+            raise _AskAgain(f"http_{status}", f"{status} {said}".strip(), retry_after(response.headers))
+        if status == 413 or (status in (400, 422) and _TOO_LONG.search(response.text)):
+            raise RefusedInput("too_long", said)
+        raise RefusedInput("refused_by_engine", f"{status} {said}".strip())
+
+    def _give_up(self, failure: _AskAgain, attempts: int) -> NoReturn:
+        self._lost += 1
+        said = f"{failure.detail} (asked {attempts} times)"
+        if failure.asked is not None and failure.asked > self.endpoint.patience:
+            said = f"{failure.detail}: it asks to come back in {failure.asked:.0f} s, longer than `patience`"
+        if failure.reason == "connection":
+            raise LexrayError(f"{self}: it can no longer be reached: {said}; what is finished is kept, run again")
+        if self._lost >= _MOST_LOST:
+            raise LexrayError(
+                f"{self}: {self._lost} requests failed one after the other, the last: {said}; what is finished is kept"
+            )
+        raise RefusedInput("invalid_response" if failure.reason == "invalid_response" else "engine_error", said)
+
+    def _clean(self, words: str) -> str:
+        """An endpoint's own words on one line, without our key should it repeat it."""
+        line = " ".join(words.split())
+        return (line.replace(self._key, "…") if self._key else line)[:_MOST_WORDS]
+
+
+def _parse(model: type[Answer], response: httpx.Response) -> Answer:
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise _AskAgain(
+            "invalid_response", f"not the answer that was asked for: {place} {first['msg']}"[:300]
+        ) from None
+
+
+def _vector(said: str | list[float | None]) -> NDArray[np.float32]:
+    """Base64 of little-endian float32, or plain numbers from a server that does not know base64."""
+    if isinstance(said, list):
+        return np.array(said, dtype=np.float32)  # null becomes NaN
+    try:
+        return np.frombuffer(base64.b64decode(said, validate=True), dtype="<f4").astype(np.float32)
+    except (binascii.Error, ValueError):
+        raise _AskAgain("invalid_response", "a vector that is not base64 of numbers") from None
+
+
+def _said(response: httpx.Response) -> str:
+    """What an error's body says: OpenAI's ``error.message``, others' ``message`` or ``detail``, else its text."""
+    try:
+        body = response.json()
+    except ValueError:
+        return response.text
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(error, dict):
+        return str(error)
+    return str(error.get("message") or error.get("detail") or error)
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

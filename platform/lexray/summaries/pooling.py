@@ -1,0 +1,129 @@
+"""Text vectors from vLLM on Ray Data: replicas of the engine read texts, their vectors are kept as they come.
+
+vLLM pools as the model's own folder says (`modules.json`), the same place that sentence-transformers reads. The prefix
+of a document is put before the text here: vLLM reads no prompts.
+"""
+
+import functools
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Literal
+
+import numpy as np
+import ray
+import ray.data
+
+from lexray import cluster
+from lexray.config import RayConfig
+from lexray.errors import LexrayError
+from lexray.progress import Progress
+from lexray.summaries import vllm
+from lexray.summaries.embedding import recipe_of
+from lexray.summaries.encoder import TextModel, Tokens, Vectors
+from lexray.summaries.vectors import Backlog, Done, Failure, Keeper, Stamp, Text
+
+Row = dict[str, Any]
+#: Columns that pass by the engine.
+_PASSING = ("part", "source_id", "text", "key", "truncated", "n_tokens")
+
+
+class Pooling:
+    """vLLM on Ray Data.
+
+    Parameters
+    ----------
+    model : TextModel
+        A local one's folder must be on every node.
+    device : {'auto', 'cpu', 'gpu'}
+        'auto' takes GPUs where the Ray session has some.
+    settings : EngineSettings
+        Their `gpu` follows from `device`.
+    session : RayConfig
+        The Ray session to join or to start.
+    progress : Progress
+
+    Raises
+    ------
+    LexrayError
+        If vLLM is absent, or cannot pool as the model wants.
+    """
+
+    def __init__(
+        self,
+        model: TextModel,
+        device: Literal["auto", "cpu", "gpu"],
+        settings: vllm.EngineSettings,
+        session: RayConfig,
+        progress: Progress,
+    ) -> None:
+        vllm.require_vllm()
+        if model.document_prefix and not model.pools_prefix:
+            raise LexrayError(
+                f"engine vllm with {model.name}: the model leaves its prefix out of the vector, which vLLM cannot do; "
+                "set engine=hf"
+            )
+        self.recipe, self.dimension, self.max_length = recipe_of(model), model.dimension, model.max_length
+        self.stamp = Stamp("vllm", f"vllm {vllm.version()}", model.name, model.revision)
+        self._model, self._device, self._settings = model, device, settings
+        self._session, self._progress = session, progress
+
+    def embed(self, backlog: Backlog, parts: Sequence[int]) -> Iterator[Done]:
+        """As `Engine.embed`; before the first texts are done, an engine has to start."""
+        model = self._model
+        with cluster.session(self._session):
+            settings = replace(self._settings, gpu=vllm.use_gpu(self._device))
+            if not settings.gpu and settings.tensor_parallel * settings.pipeline_parallel > 1:
+                raise LexrayError("tensor_parallel, pipeline_parallel: they spread a model over GPUs; here are none")
+            if not settings.gpu:
+                vllm.require_head_size(model.path, model.name)
+            where = "GPU" if settings.gpu else "CPU"
+            self._progress.say(f"  starting vLLM with {model.name} on the {where}; this takes about a minute")
+            texts = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).flat_map(
+                lambda row: [asdict(text) for text in backlog.left(int(row["part"]))]
+            )
+            engine: Row = {"max_model_len": model.max_length} | ({"revision": model.revision} if model.on_hub else {})
+            tokenize = functools.partial(_tokenize, model=model)
+            processor = vllm.build(model.source, "embed", settings, engine, tokenize, _vector)
+            keep = functools.partial(_keep, keeper=Keeper(backlog.out, self.stamp, self.dimension))
+            with vllm.one_line(model.name):
+                for row in processor(texts).map_batches(keep, batch_format="numpy", batch_size=None).iter_rows():
+                    failures = tuple(Failure(*failure) for failure in json.loads(row["failures"]))
+                    yield Done(row["n_rows"], row["n_tokens"], failures, row["began"], row["ended"])
+
+
+def _tokenize(row: Row, model: TextModel) -> Row:
+    tokens = _tokens(model.source, model.max_length, model.revision if model.on_hub else None)
+    ids, truncated = tokens([row["text"]], model.document_prefix)
+    return {"tokenized_prompt": ids[0], "truncated": truncated[0], "n_tokens": len(ids[0])}
+
+
+@functools.lru_cache(maxsize=1)
+def _tokens(source: str, max_length: int, revision: str | None) -> Tokens:
+    """Loaded once a process."""
+    return Tokens(source, max_length, revision)
+
+
+def _vector(row: Row) -> Row:
+    # As bytes, of which a failed row, which does not come by here, simply has none.
+    vector = np.asarray(row["embeddings"], np.float32).tobytes()
+    return {name: row[name] for name in _PASSING} | {"vector": vector, "began": time.time() - row["time_taken_llm"]}
+
+
+def _keep(batch: Row, keeper: Keeper) -> Row:
+    """Keep a block's vectors; gives one row on what became of them."""
+    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    good = [row for row in rows if not row["__inference_error__"]]
+    failures = [
+        Failure(row["source_id"], "engine_error", " ".join(row["__inference_error__"].split())[:300])
+        for row in rows
+        if row["__inference_error__"]
+    ]
+    texts = [Text(int(row["part"]), row["source_id"], row["text"], row["key"]) for row in good]
+    vectors: list[Vectors] = [np.frombuffer(row["vector"], dtype=np.float32) for row in good]
+    truncated = [bool(row["truncated"]) for row in good]
+    n_tokens, began = sum(int(row["n_tokens"]) for row in good), min((row["began"] for row in good), default=np.inf)
+    done = keeper.keep(texts, vectors, truncated, n_tokens, float(began), failures)
+    said = vars(done) | {"failures": json.dumps([list(vars(failure).values()) for failure in done.failures])}
+    return {name: [value] for name, value in said.items()}

@@ -1,0 +1,432 @@
+"""Measured numbers in prose and LaTeX, with their units as `astropy.units` knows them, and when two are the same."""
+
+import functools
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from astropy import units as u
+
+from lexray.summaries.designations import designations
+from lexray.summaries.latex import flatten
+
+#: Units that astropy lacks: significance, the Crab's flux, the Sun's metallicity.
+SIGMA, CRAB, SOLAR_METALLICITY = u.def_unit("sigma"), u.def_unit("Crab"), u.def_unit("Zsun")
+_OWN = {"sigma": SIGMA, "Crab": CRAB, "mCrab": u.def_unit("mCrab", 1e-3 * CRAB), "Zsun": SOLAR_METALLICITY}
+
+_UNITS = {
+    r"[kMGT]?eV": None, r"ergs?": "erg", r"W|J|kW|kHz|MHz|GHz|mHz|Hz": None, r"μHz|uHz": "uHz",
+    r"milliseconds?|msec|ms": "ms", r"microseconds?|μs|us": "us", r"ns": "ns", r"seconds?|secs?|s": "s", r"ks|Ms": None,
+    r"kiloseconds?|ksec": "ks", r"megaseconds?": "Ms", r"minutes?|mins?": "min", r"hours?|hrs?|h": "h",
+    r"days?|d": "d", r"weeks?": "week", r"months?": "month", r"years?|yrs?": "yr", r"kyr": "kyr", r"Myr": "Myr",
+    r"Gyr": "Gyr", r"light[ -]years?": "lyr", r"[kMG]?pc": None, r"parsecs?": "pc", r"kiloparsecs?": "kpc",
+    r"[Mm]egaparsecs?": "Mpc", r"au|AU": "au", r"km|cm|mm|nm|m": None, r"μm|um|microns?": "um",
+    r"angstroms?|Angstroms?|Å": "AA", r"[kM]?K|kelvins?": None, r"MG|kG|mG|G": None, r"[Gg]auss": "G",
+    r"solar mass(?:es)?|M\s?_?\s?(?:⊙|\\?odot|sun|Sun|sol)|Msun": "M_sun",
+    r"solar luminosit(?:y|ies)|L\s?_?\s?(?:⊙|\\?odot|sun|Sun|sol)|Lsun": "L_sun",
+    r"solar radi(?:us|i)|R\s?_?\s?(?:⊙|\\?odot|sun|Sun|sol)|Rsun": "R_sun",
+    r"Z\s?_?\s?(?:⊙|\\?odot|sun|Sun)|Zsun|solar metallicit(?:y|ies)": "Zsun",
+    r"μJy|uJy": "uJy", r"mJy": "mJy", r"Jy": "Jy", r"mCrab": "mCrab", r"Crab": "Crab",
+    r"per\s?cent|percent|%": "%", r"counts?|cts?|photons?|ph": "ct",
+    r"arcsec(?:onds?)?|″": "arcsec", r"arcmin(?:utes?)?|′": "arcmin", r"mas": "mas", r"degrees?|deg|°": "deg",
+    r"sigma|σ": "sigma", r"mag(?:nitudes?)?": "mag", r"dex": "dex", r"kg": "kg", r"g(?:rams?)?": "g",
+}  # fmt: skip
+_ATOM = "|".join(f"(?:{pattern})" for pattern in _UNITS)
+_EXPONENT = r"(?:\s?\^\s*\(?\s*[+-]?\d+\)?|\*\*\s?[+-]?\d+|[+-]?\d(?![\d.])|[⁺⁻⁰¹²³⁴-⁹]+)"
+# A second unit has an exponent or stands behind a stroke: '2 s in', '3 d K dwarf' are no products.
+_UNIT = re.compile(
+    rf"\s*(million|billion|thousand)?[\s-]*(?P<unit>(?:{_ATOM})(?![A-Za-z])(?:{_EXPONENT})?"
+    rf"(?:(?:\s*/\s*|\s+per\s+)(?:{_ATOM})(?![A-Za-z])(?:{_EXPONENT})?|[\s.·*]*(?:{_ATOM})(?![A-Za-z])(?:{_EXPONENT}))*)"
+)
+_PART = re.compile(rf"(?P<over>\s*/\s*|\s+per\s+)?(?P<atom>{_ATOM})(?![A-Za-z])(?P<power>{_EXPONENT})?")
+_SCALES = {"thousand": 1e3, "million": 1e6, "billion": 1e9}
+_WORDS = {
+    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+    "twelve": 12, "twenty": 20,
+}  # fmt: skip
+
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
+_POWER = r"(?:\s*[×xX*·]\s*10\s*(?:\^\s*[+-]?\s*\d+|[+-]?\d{1,2}(?!\d)|[⁺⁻⁰¹²³⁴-⁹]+)|\s+10\s*\^\s*[+-]?\s*\d+)"
+_NUMBER = re.compile(
+    # Behind a letter and a hyphen it is part of a name: 'X-1', 'type-2'.
+    rf"(?<![A-Za-z0-9_.])(?<![A-Za-z]-)(?P<value>(?<![\d)])[+-]?(?:{_DIGITS}))(?P<exp>[eE][+-]?\d+)?"
+    rf"(?:\((?P<last>\d{{1,2}})\)|\s*(?:±|\+\s?/\s?-|\+-)\s*(?P<error>{_DIGITS})(?P<errexp>[eE][+-]?\d+)?"
+    rf"|\s*\^\s*\+\s?(?P<up>{_DIGITS})\s*_\s*-\s?(?P<down>{_DIGITS})"
+    rf"|\s*_\s*-\s?(?P<down2>{_DIGITS})\s*\^\s*\+\s?(?P<up2>{_DIGITS}))?"
+    rf"(?:\s*\)(?=\s*[×xX*·]\s*10))?(?(error)(?:\s*\))?)(?P<power>{_POWER})?"
+)
+_BARE_POWER = re.compile(r"10\s*(?:\^\s*([+-]?\s*\d+)|([⁺⁻⁰¹²³⁴-⁹]+))")
+_EXPONENT_OF = re.compile(r"([+-]?)\s*(\d+)\s*$")
+_DIGIT = re.compile(r"\d")
+_WORD = re.compile(rf"\b({'|'.join([*_WORDS, *(word.capitalize() for word in _WORDS)])})\b")
+_JOINED = re.compile(
+    r"[\s,]*(?:-{1,3}|–|—|\bto\b|\band\b|\bor\b|\bthrough\b|,)[\s,]*(?:(?:and|about|roughly|up to)\s+)?[~(<>]*\s*$"
+)
+_RANGE = re.compile(r"\s*(?:-{1,3}|–|—|\bto\b)\s*[~]?\s*$")
+_MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*\.?"
+#: Words before a number that makes a reference or a name and no measurement.
+_NO_QUANTITY_BEFORE = re.compile(
+    rf"(?:\b(?:Figs?|Figures?|Tables?|Tabs?|Sects?|Sections?|Eqs?|Equations?|Refs?|Papers?|Appendix|Chapter|[Vv]ol|[Vv]ersion"
+    rf"|[Nn]o|[Nn]os|[Oo]bs(?:ervation)?\s?I[Dd]s?|OBSID|ID|DR|[Cc]ycle|arXiv|doi|astro-ph)[\s.:/#]*|{_MONTH}\s|[\[#@/^]\s*|[_^]\s*)$"
+)
+_NO_QUANTITY_BEHIND = re.compile(rf"\s?(?:[A-Za-z&]|{_MONTH})|\s+{_MONTH}(?![a-z])|\]|/\d|:\d|\.\d|[a-z]*\s+et al")
+_GLUED = re.compile(r"[A-Za-z&_]")
+_HEDGED = re.compile(r"(?:~|≈|∼|\b(?:about|roughly|around|nearly|approximately|almost|some|circa|ca\.?))\s*[$(]*\s*$")
+_ARXIV = re.compile(r"(?:arXiv:\s*|astro-ph/)\S+|\b10\.\d{4,5}/\S+|https?://\S+")
+_MOST = 1e300
+
+
+@dataclass(frozen=True)
+class Found:
+    """A number in a text.
+
+    Attributes
+    ----------
+    value : float
+        In `unit`.
+    error : float or None
+        As stated, the larger side.
+    unit : astropy.units.Unit or None
+    text : str
+        As it stands there, with its unit.
+    start : int
+        Place of its first character.
+    last_place : float
+        What one more in the last digit is worth.
+    about : bool
+        Stated as approximate: '~45 s'.
+    shared : bool
+        The unit is the next number's, which may have it for itself: 'an index of 1.9 and 0.2 keV'.
+    in_range : bool
+        One end of a range: '0.5-7 keV'.
+    """
+
+    value: float
+    error: float | None
+    unit: u.UnitBase | None
+    text: str
+    start: int
+    last_place: float
+    about: bool = False
+    shared: bool = False
+    in_range: bool = False
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A number before its unit is known for good."""
+
+    found: Found
+    end: int
+    powered: bool
+    scale: float = 1.0  # of a 'million' before the unit
+
+
+@functools.lru_cache(maxsize=4096)  # choosing, naming and grounding ask for the same sentences
+def find_quantities(text: str, counted: bool = False) -> tuple[Found, ...]:
+    """Numbers of a text that measure something; those of names, years, references and coordinates do not.
+
+    Parameters
+    ----------
+    text : str
+        Prose with or without LaTeX.
+    counted : bool
+        Also number words without a unit, as in 'three flares'.
+
+    >>> text = r"$62.0 \\pm 2.5$ days at 4.7 x 10^{39} erg s^{-1}"
+    >>> [(found.value, str(found.unit)) for found in find_quantities(text)]
+    [(62.0, 'd'), (4.7e+39, 'erg / s')]
+    """
+    flat = flatten(text)
+    places = []
+    if _DIGIT.search(flat):
+        skipped = [*designations(flat), *(match.span() for match in _ARXIV.finditer(flat))]
+        places = _numbers(text, flat, skipped)
+    places += _number_words(text, flat, counted)
+    places.sort(key=lambda place: place.found.start)
+    return tuple(place.found for place in _share_units(text, flat, places) if _measures(flat, place))
+
+
+def same(said: Found, source: Found) -> bool:
+    """Whether a number says what a source gives, to the precision of the digits in which it is said.
+
+    >>> days, seconds, other = (find_quantities(text)[0] for text in ("62.0 days", "5.36e6 s", "61.4 days"))
+    >>> same(seconds, days), same(other, days)
+    (True, False)
+    """
+    if said.shared and same(replace(said, unit=None, shared=False), source):
+        return True
+    if source.shared and same(said, replace(source, unit=None, shared=False)):
+        return True
+    scale = _scale(source.unit, said.unit)
+    if scale is None:
+        return False
+    value = source.value * scale
+    tolerance = said.last_place / 2
+    if said.about:
+        tolerance = max(tolerance, _about(said.value) / 2)
+    if not math.isclose(said.value, value, rel_tol=1e-9, abs_tol=tolerance * (1 + 1e-9)):
+        return False
+    if said.error is None or source.error is None:
+        return said.error is None
+    return math.isclose(said.error, source.error * scale, rel_tol=0.1, abs_tol=said.last_place / 2)
+
+
+def kind_of(found: Found) -> str:
+    """What a quantity is by its unit, for people: 'a luminosity', 'a time'."""
+    if found.unit is None:
+        return "a number"
+    names = {str(name) for name in found.unit.physical_type}
+    return next((kind for physical, kind in _KINDS.items() if physical in names), "a quantity")
+
+
+_KINDS = {
+    "power": "a luminosity", "energy flux": "a flux", "time": "a time", "energy": "an energy", "length": "a length",
+    "column density": "a column density", "temperature": "a temperature", "mass": "a mass", "frequency": "a frequency",
+    "angle": "an angle", "speed": "a speed", "spectral flux density": "a flux density", "mass density": "a density",
+}  # fmt: skip
+
+
+def unit_text(unit: u.UnitBase | None) -> str:
+    """A unit as plain text that `find_quantities` reads again: 'erg/s', 'erg cm^-2 s^-1'; '-' where there is none."""
+    if unit is None or not unit.bases:
+        return "-"
+    parts = [(_SHORT.get(base.name, base.name), power) for base, power in zip(unit.bases, unit.powers, strict=True)]
+    above = " ".join(name if power == 1 else f"{name}^{power}" for name, power in parts if power > 0)
+    below = sorted((name, power) for name, power in parts if power < 0)
+    if above and len(below) == 1 and below[0][1] == -1:
+        return f"{above}/{below[0][0]}"
+    return " ".join(filter(None, [above, *(f"{name}^{power}" for name, power in below)]))
+
+
+_SHORT = {
+    "solMass": "M_sun",
+    "solLum": "L_sun",
+    "solRad": "R_sun",
+    "Angstrom": "angstrom",
+    "wk": "week",
+    "percent": "%",
+}
+
+
+def read_quantity(number: str, unit: str) -> tuple[Found, ...]:
+    """Numbers of a text such as '62.0' or '1.3-1.7', in a unit such as 'd' or 'erg/(s cm2)'; '-' is none.
+
+    Units that prose does not write are read as `astropy.units` does. An unknown one leaves no number.
+    """
+    unit = "" if unit.strip() in ("", "-") else unit.strip()
+    found = find_quantities(f"{number} {unit}")
+    if unit and found and any(one.unit is None for one in found):
+        try:
+            parsed = u.Unit(unit)
+        except ValueError:
+            return ()
+        found = tuple(replace(one, unit=parsed) for one in find_quantities(number))
+    return found
+
+
+def _numbers(text: str, flat: str, skipped: Sequence[tuple[int, int]]) -> list[_Place]:
+    places = []
+    at = 0
+    while match := _NUMBER.search(flat, at):
+        at = match.end()
+        start = match.start("value")
+        inside = next((stop for begin, stop in skipped if begin <= start < stop), None)
+        if inside is not None:
+            at = max(inside, start + 1)
+            continue
+        place = _read(text, flat, match)
+        if place is not None:
+            places.append(place)
+            at = max(place.end, start + 1)
+    return places
+
+
+def _read(text: str, flat: str, match: re.Match[str]) -> _Place | None:
+    start, end = match.start("value"), match.end()
+    digits = match["value"].replace(",", "")
+    bare = _BARE_POWER.match(flat, start + (digits[0] in "+-"))
+    if bare and digits.lstrip("+-") == "10" and not match["power"] and not match["exp"]:
+        exponent, value, last, error, end = _exponent(bare.group()[2:]), 1.0, 1.0, None, bare.end()
+        # '10^39' tells an order of magnitude.
+        value, last, powered = _power(value, exponent), _power(1.0, exponent), True
+    else:
+        decimals = len(digits.partition(".")[2])
+        power = match["exp"] and int(match["exp"][1:])
+        if match["power"]:
+            power = _exponent(re.sub(r"^\s*[×xX*·]?\s*10", "", match["power"]))
+        powered = bool(power)
+        exponent = int(power or 0)
+        value = _power(float(digits), exponent)
+        last = _power(10.0**-decimals, exponent)
+        error = _error(match, last, exponent)
+    if not math.isfinite(value) or abs(value) > _MOST or last == 0.0:
+        return None
+    unit, unit_end, scale = _unit(flat, end)
+    if flat[end : end + 1] and _GLUED.match(flat[end]) and unit is None:
+        return None  # '3C', '4U', '2MASS'
+    about = _HEDGED.search(flat, max(0, start - 16), start) is not None
+    stop = unit_end if unit is not None else end
+    wide = None if error is None else error * scale
+    found = Found(value * scale, wide, unit, _as_written(text, flat, start, stop), start, last * scale, about)
+    return _Place(found, stop, powered, scale)
+
+
+def _as_written(text: str, flat: str, start: int, stop: int) -> str:
+    while stop < len(text) and flat[stop] == " " and text[stop] != " ":
+        stop += 1  # the rest of a macro, closing braces
+    written = text[start:stop].strip(" $")
+    if written.count(")") > written.count("(") and text[start - 1 : start] == "(":
+        written = f"({written}"
+    return written
+
+
+def _error(match: re.Match[str], last: float, exponent: int) -> float | None:
+    if match["last"]:
+        return float(match["last"]) * last
+    stated = [match[name] for name in ("error", "up", "down", "up2", "down2") if match[name]]
+    if not stated:
+        return None
+    own = int(match["errexp"][1:]) if match["errexp"] else exponent
+    return _power(max(float(side.replace(",", "")) for side in stated), own)
+
+
+def _number_words(text: str, flat: str, counted: bool) -> list[_Place]:
+    places = []
+    for match in _WORD.finditer(flat):
+        unit, end, scale = _unit(flat, match.end())
+        factor = flat[max(0, match.start() - 12) : match.start()].rstrip().endswith(("factor of", "factors of"))
+        shared = _JOINED.match(flat[match.end() : match.end() + 4] + " ") is not None
+        if unit is None and not (counted or factor or shared):
+            continue
+        stop = end if unit is not None else match.end()
+        value = float(_WORDS[match[1].lower()])
+        about = _HEDGED.search(flat, max(0, match.start() - 16), match.start()) is not None
+        words = text[match.start() : stop].strip()
+        places.append(_Place(Found(value * scale, None, unit, words, match.start(), scale, about), stop, False, scale))
+    return places
+
+
+def _share_units(text: str, flat: str, places: Sequence[_Place]) -> list[_Place]:
+    """'0.5-10 keV', '1.3 and 1.7 s', '2-5 x 10^39 erg/s': what the second says holds for the first."""
+    shared = list(places)
+    for i in range(len(places) - 2, -1, -1):
+        first, second = shared[i], shared[i + 1]
+        between = flat[first.end : second.found.start]
+        spans = _RANGE.fullmatch(between) is not None
+        if spans and (first.found.unit is None or second.found.unit is not None):
+            first = replace(first, found=replace(first.found, in_range=True))
+            shared[i : i + 2] = first, replace(second, found=replace(second.found, in_range=True))
+        if first.found.unit is not None or second.found.unit is None or not _JOINED.fullmatch(between):
+            continue
+        if "," in between and first.found.text[:1].isalpha():
+            continue
+        factor = second.scale
+        if spans and second.powered and not first.powered and 0.1 <= first.found.value <= 100:
+            factor = 10.0 ** math.floor(math.log10(abs(second.found.value) or 1.0))
+        written = f"{first.found.text} {unit_text(second.found.unit)}"
+        if factor != 1.0:
+            written = text[first.found.start : second.found.start + len(second.found.text)].strip(" $")
+        found = replace(
+            first.found,
+            value=first.found.value * factor,
+            last_place=first.found.last_place * factor,
+            unit=second.found.unit,
+            shared=not spans,
+            text=written,
+        )
+        shared[i] = replace(first, found=found, scale=second.scale)
+    return shared
+
+
+def _measures(flat: str, place: _Place) -> bool:
+    """Whether a number measures anything, judged by what stands around it."""
+    found, end = place.found, place.end
+    if found.text[:1].isalpha():
+        return True  # a number word
+    before = flat[max(0, found.start - 20) : found.start]
+    if _NO_QUANTITY_BEFORE.search(before):
+        return False
+    if found.unit is not None:
+        return True
+    whole = found.value == int(found.value) if abs(found.value) < 1e15 else False
+    digits = flat[found.start : end].strip()
+    if digits.isdigit():
+        if 1900 <= found.value < 2100 and len(digits) == 4:
+            return False
+        if _NO_QUANTITY_BEHIND.match(flat, end) and _month_or_name(flat, end):
+            return False
+        if before.rstrip().endswith("(") and flat[end : end + 1] == ")" and len(digits) <= 2:
+            return False  # '(1)' numbers an item
+        if len(digits) >= 9:
+            return False
+    return not (whole and before.endswith(("et al. ", "et al.")))
+
+
+def _month_or_name(flat: str, end: int) -> bool:
+    return re.match(rf"\s+{_MONTH}(?![a-z])|\]|/\d|:\d", flat[end : end + 16]) is not None
+
+
+def _unit(flat: str, end: int) -> tuple[u.UnitBase | None, int, float]:
+    match = _UNIT.match(flat, end)
+    if match is None:
+        return None, end, 1.0
+    unit = _parse(match["unit"])
+    return unit, match.end(), _SCALES.get(match[1] or "", 1.0)
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse(text: str) -> u.UnitBase | None:
+    unit = u.dimensionless_unscaled
+    for part in _PART.finditer(text):
+        power = _exponent(part["power"]) if part["power"] else 1
+        unit = unit * _atom(part["atom"]) ** (-power if part["over"] else power)
+    return unit
+
+
+@functools.lru_cache(maxsize=512)
+def _atom(text: str) -> u.UnitBase:
+    for pattern, name in _UNITS.items():
+        if re.fullmatch(pattern, text):
+            name = name or ("K" if text.startswith("kelvin") else text)
+            if name == "month":
+                return u.Unit(u.yr / 12)
+            return _OWN[name] if name in _OWN else u.Unit(name)
+    raise ValueError(text)
+
+
+def _exponent(text: str) -> int:
+    plain = unicodedata.normalize("NFKC", text).replace("−", "-").replace(" ", "").strip("^*()")
+    match = _EXPONENT_OF.search(plain)
+    return int(match[1] + match[2][:4]) if match else 0
+
+
+def _power(value: float, exponent: int) -> float:
+    try:
+        return float(f"{value!r}e{exponent}") if "e" not in repr(value) else value * 10.0**exponent
+    except OverflowError:
+        return math.inf
+
+
+@functools.lru_cache(maxsize=65536)
+def _scale(source: u.UnitBase | None, said: u.UnitBase | None) -> float | None:
+    """What turns a number in one unit into the other, None where they do not measure the same."""
+    one = source if source is not None else u.dimensionless_unscaled
+    other = said if said is not None else u.dimensionless_unscaled
+    if one == other:
+        return 1.0
+    try:
+        return float(one.to(other, equivalencies=u.temperature_energy()))
+    except (u.UnitConversionError, u.UnitTypeError, TypeError):
+        return None
+
+
+def _about(value: float) -> float:
+    """What one more in the last digit other than 0 is worth."""
+    if not value:
+        return 0.0
+    digits = f"{abs(value):.12e}"
+    mantissa, exponent = digits.split("e")
+    return 10.0 ** (int(exponent) - len(mantissa.rstrip("0").partition(".")[2]))

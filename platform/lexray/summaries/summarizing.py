@@ -1,0 +1,425 @@
+"""Summaries by language models on Ray Data: sources that lack one are read, asked for, and kept as they come.
+
+One engine start serves all that a source needs, its first answer, merging and a second try: what travels through Ray
+Data is a source, and the stage that holds the engine asks as often as the source takes.
+"""
+
+import asyncio
+import contextlib
+import functools
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.exceptions import RayError
+
+from lexray import storage
+from lexray.errors import RefusedInput, meant_for_people
+from lexray.progress import Task
+from lexray.rowwise import Rows
+from lexray.schemas import SUMMARIES
+from lexray.storage import Fragment
+from lexray.summaries import hub, vllm
+from lexray.summaries.answer import MAX_TOKENS, SCHEMA
+from lexray.summaries.extractive import by_source
+from lexray.summaries.language_model import ChatTokens, LanguageModel
+from lexray.summaries.openai import Client, Endpoint
+from lexray.summaries.packing import Count
+from lexray.summaries.prompting import Messages
+from lexray.summaries.writing import Completion, Model, Work, Writer
+
+Row = dict[str, Any]
+
+#: The default backend's grammars let control characters into strings, and white space of any length between them.
+_STRUCTURED = {"backend": "guidance", "disable_any_whitespace": True}
+#: For models whose tokenizer is not here: English has four characters a token, numbers and LaTeX some two.
+_CHARACTERS_PER_TOKEN = 2.5
+#: An engine that is killed loses at most the answers of so many seconds.
+_KEEP_S = 5.0
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """What a part lacks.
+
+    Attributes
+    ----------
+    sources, lacking : int
+        Sources with papers, and those among them without a finished row.
+    """
+
+    sources: int
+    lacking: int
+
+
+@dataclass
+class Tally:
+    """What engines did.
+
+    Attributes
+    ----------
+    tokens_in, tokens_out : int
+    began, ended : float
+        Unix time of the first question and of the last answer, s.
+    """
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    began: float = float("inf")
+    ended: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Between the first question and the last answer, the engines' start excluded."""
+        return max(self.ended - self.began, 0.0)
+
+
+class WritingEngine(Protocol):
+    """Runs a writer's model on Ray Data."""
+
+    def counter(self) -> Count:
+        """How texts are counted, in the processes that prepare sources."""
+
+    def apply(self, works: "ray.data.Dataset", writer: Writer, store: Rows) -> "ray.data.Dataset":
+        """Dataset of {part, work} → dataset of what each cost: {tokens_in, tokens_out, began, ended}; rows are kept."""
+
+    def errors(self) -> contextlib.AbstractContextManager[None]:
+        """Says in one line what ended the work."""
+
+
+@dataclass(frozen=True)
+class VllmEngine:
+    """vLLM through the processor of `ray.data.llm`.
+
+    Attributes
+    ----------
+    model : LanguageModel
+    settings : vllm.EngineSettings
+    context : int
+        Tokens that a prompt and its answer may have.
+    """
+
+    model: LanguageModel
+    settings: vllm.EngineSettings
+    context: int
+
+    def counter(self) -> Count:
+        """The model's own tokenizer."""
+        return _tokenizer(self.model).count
+
+    def apply(self, works: "ray.data.Dataset", writer: Writer, store: Rows) -> "ray.data.Dataset":
+        """See `WritingEngine`."""
+        engine: Row = {
+            "max_model_len": self.context,
+            "structured_outputs_config": _STRUCTURED,
+            "enable_prefix_caching": True,  # all prompts begin alike
+        }
+        if not self.settings.gpu:
+            # A prompt that is read in pieces makes vLLM 0.29 turn back the request's generator, which no generator of
+            # torch's on a CPU can: the engine dies ("CPU Generator does not use offset").
+            engine |= {"enable_chunked_prefill": False, "max_num_batched_tokens": self.context}
+        if self.model.on_hub:
+            engine |= {"revision": self.model.revision, "tokenizer_revision": self.model.revision}
+        stage = functools.partial(_writing, writer=writer, store=store, model=self.model)
+        processor = vllm.build(self.model.source, "generate", self.settings, engine, _request, _cost, stage)
+        return processor(works)
+
+    def errors(self) -> contextlib.AbstractContextManager[None]:
+        """See `WritingEngine`."""
+        return vllm.one_line(self.model.name)
+
+
+@dataclass(frozen=True)
+class HttpEngine:
+    """An endpoint with an API like OpenAI's.
+
+    Attributes
+    ----------
+    endpoint : Endpoint
+    replicas : int
+        Processes that ask, each with the endpoint's limits.
+    batch_size : int
+        Sources under way at a time in each of them.
+    tokenizer : LanguageModel or None
+        Where texts are to be counted with the model's own; else they are estimated by their length.
+    """
+
+    endpoint: Endpoint
+    replicas: int
+    batch_size: int
+    tokenizer: LanguageModel | None = None
+
+    def counter(self) -> Count:
+        """The model's own tokenizer where it is known."""
+        return _estimate if self.tokenizer is None else _tokenizer(self.tokenizer).count
+
+    def apply(self, works: "ray.data.Dataset", writer: Writer, store: Rows) -> "ray.data.Dataset":
+        """See `WritingEngine`."""
+        return works.map_batches(
+            _Asking,
+            fn_constructor_args=(self, writer, store),
+            batch_format="pyarrow",
+            batch_size=self.batch_size,
+            compute=ray.data.ActorPoolStrategy(size=self.replicas),
+            max_concurrency=2,  # while the last answers of a batch are awaited the next one is under way
+            num_cpus=1,
+        )
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """See `WritingEngine`."""
+        with vllm.silent():
+            try:
+                yield
+            except RayError as error:
+                raise meant_for_people(error) or error from None
+
+
+def describe_endpoint(endpoint: Endpoint) -> dict[str, str]:
+    """Provenance of what an endpoint writes.
+
+    Raises
+    ------
+    LexrayError
+        If it cannot be reached, or refuses the key.
+    """
+
+    async def ask() -> str:
+        async with Client(endpoint) as client:
+            return await client.engine()
+
+    return {"engine": "http", "engine_version": asyncio.run(ask()), "model": endpoint.model, "revision": ""}
+
+
+def plan(literature: str, out: str, writer: Writer, *, afresh: bool) -> dict[int, Lacking]:
+    """What each part lacks.
+
+    Parameters
+    ----------
+    literature, out : str
+        Tables.
+    writer : Writer
+        Whose rows count as finished.
+    afresh : bool
+        No row does.
+    """
+
+    def look(row: Row) -> Row:
+        papers = _papers(literature, row["part"])
+        unfinished = papers if afresh else _unfinished(Rows(out, SUMMARIES), row["part"], papers, writer)
+        return {"part": row["part"], "sources": len(papers), "lacking": len(unfinished)}
+
+    looked = _by_part(list(storage.part_files(literature))).map(look).take_all()
+    return {row["part"]: Lacking(row["sources"], row["lacking"]) for row in looked}
+
+
+def summarize(
+    literature: str, out: str, parts: list[int], writer: Writer, engine: WritingEngine, task: Task, *, afresh: bool
+) -> Tally:
+    """Write rows of the sources of some parts that lack one; they are kept at once, and seen after `gather`.
+
+    Parameters
+    ----------
+    literature, out : str
+        Tables.
+    parts : list of int
+        Those that `plan` says lack some.
+    writer : Writer
+    engine : WritingEngine
+    task : Task
+        Advanced by the rows.
+    afresh : bool
+        No row counts as finished.
+
+    Raises
+    ------
+    LexrayError
+        If the engine does not start, or ends in the middle of the work. What was finished is kept.
+    """
+
+    store = Rows(out, SUMMARIES)
+
+    def works(row: Row) -> list[Row]:
+        papers = _papers(literature, row["part"])
+        count = engine.counter()
+        unfinished = dict.fromkeys(papers, 0) if afresh else _unfinished(store, row["part"], papers, writer)
+        return [
+            {"part": row["part"], "work": writer.prepare(source, papers[source], attempts, count).dumps()}
+            for source, attempts in unfinished.items()
+        ]
+
+    tally = Tally()
+    with engine.errors():
+        for cost in engine.apply(_by_part(parts).flat_map(works), writer, store).iter_rows():
+            tally.tokens_in += cost["tokens_in"]
+            tally.tokens_out += cost["tokens_out"]
+            tally.began, tally.ended = min(tally.began, cost["began"]), max(tally.ended, cost["ended"])
+            task.advance()
+    return tally
+
+
+def gather(literature: str, out: str, writer: Writer) -> list[Fragment]:
+    """One file a part of all rows that are finished, for `storage.commit`."""
+
+    def join(row: Row) -> Row:
+        papers = _papers(literature, row["part"])
+        keys = {source: writer.key(source, found) for source, found in papers.items()}
+        return asdict(Rows(out, SUMMARIES).gather(row["part"], keys))
+
+    joined = _by_part(list(storage.part_files(literature))).map(join)
+    return [Fragment(**row) for row in joined.take_all()]
+
+
+def _by_part(parts: list[int]) -> "ray.data.Dataset":
+    return ray.data.from_items([{"part": part} for part in parts], override_num_blocks=max(len(parts), 1))
+
+
+def _papers(literature: str, part: int) -> dict[str, list[Row]]:
+    return by_source(storage.read(literature, parts=[part]))
+
+
+def _unfinished(store: Rows, part: int, papers: Mapping[str, list[Row]], writer: Writer) -> dict[str, int]:
+    """Sources that no run has finished, with how many runs have tried."""
+    attempts = dict.fromkeys(papers, 0)
+    keys = {source: writer.key(source, found) for source, found in papers.items()}
+    for row in store.finished(part, ("source_id", "key", "status", "attempts")).to_pylist():
+        source = row["source_id"]
+        if keys.get(source) != row["key"]:
+            continue
+        if row["status"] != "failed":
+            attempts.pop(source, None)
+        elif source in attempts:
+            attempts[source] = max(attempts[source], row["attempts"] or 0)
+    return attempts
+
+
+class _Keeper:
+    """Keeps rows as they are finished, some at a time; for one event loop."""
+
+    def __init__(self, store: Rows) -> None:
+        self._store = store
+        self._rows: dict[int, list[Row]] = {}
+        self._last = time.monotonic()
+
+    async def add(self, part: int, row: Row) -> None:
+        self._rows.setdefault(part, []).append(row)
+        if time.monotonic() - self._last > _KEEP_S:
+            await self.flush()
+
+    async def flush(self) -> None:
+        rows, self._rows, self._last = self._rows, {}, time.monotonic()
+        for part, mine in rows.items():
+            await asyncio.to_thread(self._store.note, part, pa.Table.from_pylist(mine, schema=SUMMARIES))
+
+
+async def _write(sources: Sequence[Row], writer: Writer, model: Model, keeper: _Keeper) -> list[Row]:
+    """Rows of some sources, all asked for at once and kept as they are finished; what each cost."""
+
+    async def one(source: Row) -> Row:
+        began = time.time()
+        row = await writer.write(Work.loads(source["work"]), model)
+        await keeper.add(source["part"], row)
+        return {"tokens_in": row["tokens_in"], "tokens_out": row["tokens_out"], "began": began, "ended": time.time()}
+
+    costs = await asyncio.gather(*map(one, sources), return_exceptions=True)
+    await keeper.flush()  # also where one of them ended the work: the others are finished
+    for cost in costs:
+        if isinstance(cost, BaseException):
+            raise cost
+    return [cost for cost in costs if not isinstance(cost, BaseException)]
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(model: LanguageModel) -> ChatTokens:
+    """Loaded once a process, from where this machine has it."""
+    revision = model.revision if model.on_hub else None
+    return ChatTokens(str(hub.locate(model.source, hub.SETTINGS_FILES, revision)[0]))
+
+
+def _estimate(texts: Sequence[str]) -> list[int]:
+    return [int(len(text) / _CHARACTERS_PER_TOKEN) + 1 for text in texts]
+
+
+def _request(_: Row) -> Row:
+    return {"sampling_params": ""}  # the stage asks for the key; ours are made with each question
+
+
+def _cost(row: Row) -> Row:
+    return {name: row[name] for name in ("tokens_in", "tokens_out", "began", "ended")}
+
+
+class _Engine:
+    """The engine of a stage as a `Model`."""
+
+    def __init__(self, stage: Any, tokens: ChatTokens, temperature: float) -> None:
+        self._stage, self._tokens, self._temperature = stage, tokens, temperature
+        self.count = tokens.count
+
+    async def complete(self, messages: Messages, seed: int) -> Completion:
+        prompt = await asyncio.to_thread(self._tokens.chat, messages)
+        question = {
+            self._stage.IDX_IN_BATCH_COLUMN: 0,
+            "tokenized_prompt": prompt,
+            "sampling_params": {
+                "temperature": self._temperature,
+                "seed": seed,
+                "max_tokens": MAX_TOKENS,
+                "structured_outputs": {"json": SCHEMA},
+            },
+        }
+        # Ray's own: where the engine is dead it ends this worker, so that Ray starts another and asks again there.
+        answer = await self._stage._generate_with_error_handling(question, uuid.uuid4())
+        if answer["__inference_error__"]:
+            raise RefusedInput("engine_error", " ".join(answer["__inference_error__"].split())[:300])
+        if answer["num_generated_tokens"] >= MAX_TOKENS:
+            raise RefusedInput("too_long", f"the answer has more than {MAX_TOKENS} tokens")
+        return Completion(answer["generated_text"], answer["num_input_tokens"], answer["num_generated_tokens"])
+
+
+def _writing(engine: type[Any], writer: Writer, store: Rows, model: LanguageModel) -> type[Any]:
+    """The engine's stage, but a row of it is a source."""
+
+    class WritingEngine(engine):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._asked = _Engine(self, _tokenizer(model), writer.settings.temperature)
+            self._keeper = _Keeper(store)
+
+        async def udf(self, batch: list[Row]) -> AsyncIterator[Row]:
+            costs = await _write(batch, writer, self._asked, self._keeper)
+            for row, cost in zip(batch, costs, strict=True):
+                yield {self.IDX_IN_BATCH_COLUMN: row[self.IDX_IN_BATCH_COLUMN], **cost}
+
+    return WritingEngine
+
+
+class _Endpoint:
+    """An endpoint as a `Model`."""
+
+    def __init__(self, client: Client, count: Count, temperature: float) -> None:
+        self._client, self._temperature = client, temperature
+        self.count = count
+
+    async def complete(self, messages: Messages, seed: int) -> Completion:
+        answer = await self._client.chat(
+            messages, max_tokens=MAX_TOKENS, schema=SCHEMA, temperature=self._temperature, seed=seed
+        )
+        if answer.finish_reason == "length":
+            raise RefusedInput("too_long", f"the answer was cut off after {answer.tokens_out} tokens")
+        return Completion(answer.text, answer.tokens_in, answer.tokens_out)
+
+
+class _Asking:
+    """Sources of a batch, put to an endpoint."""
+
+    def __init__(self, engine: HttpEngine, writer: Writer, store: Rows) -> None:
+        self._writer, self._keeper = writer, _Keeper(store)
+        self._model = _Endpoint(Client(engine.endpoint), engine.counter(), writer.settings.temperature)
+
+    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
+        yield pa.Table.from_pylist(await _write(batch.to_pylist(), self._writer, self._model, self._keeper))

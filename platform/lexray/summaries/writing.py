@@ -1,0 +1,346 @@
+"""A source's papers → its summary, by any language model: pack, ask, merge, check against the papers, ask once more.
+
+`Writer.prepare` is work for a CPU and is done before the model is needed; `Writer.write` waits for answers only, so
+that any number of sources can be under way at one engine.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from pydantic import Field
+
+from lexray import storage
+from lexray.config import Config
+from lexray.errors import RefusedInput
+from lexray.literature.ranking import rank
+from lexray.sources import stable_hash
+from lexray.summaries.answer import MAX_TOKENS, UNKNOWN, Answer, Kind, Quantity, parse_answer
+from lexray.summaries.designations import Names
+from lexray.summaries.grounding import Grounding, Said, ground_in, sentences_on
+from lexray.summaries.instructions import without_instructions
+from lexray.summaries.masking import Mask
+from lexray.summaries.packing import Count, Reading, pack
+from lexray.summaries.prompting import MAX_FINDINGS, Messages, Prompts
+from lexray.summaries.sentences import normalise, split_sentences
+
+#: Papers that have labels: two digits are what the answer's schema takes.
+MAX_PAPERS = 99
+#: What a chat template adds to a prompt, in tokens; generous.
+_CHAT = 64
+_TEXTS = ("title", "abstract", "body")
+#: Of a paper, what its summary is made of; citations come and go.
+_READ = (*_TEXTS, "bibcode", "arxiv", "year", "n_objects", "n_mentions", "identifiers")
+
+Paper = Mapping[str, Any]
+
+
+class WriterSettings(Config):
+    """What a summary is to be like, whichever engine writes it."""
+
+    max_words: int = Field(150, ge=10, description="length of a summary")
+    mask_names: bool = Field(
+        True, description="take names, coordinates and survey numbers out of prompts and of what is embedded"
+    )
+    min_grounded: float = Field(
+        0.8, ge=0, le=1, description="share of a summary's facts that its papers must hold; else it is flagged"
+    )
+    max_prompts: int = Field(8, ge=1, description="prompts that a source's papers may take; the rest is left out")
+    temperature: float = Field(0.0, ge=0, description="of the sampling")
+    seed: int = Field(0, description="of the sampling, with the source's name and the attempt")
+    prompts: str | None = Field(None, description="folder with summary.md, merge.md and again.md; ours by default")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What an engine answers: text, and the tokens it read and wrote."""
+
+    text: str
+    tokens_in: int
+    tokens_out: int
+
+
+class Model(Protocol):
+    """A language model, wherever it runs. The answer's schema and length are its own affair."""
+
+    def count(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens of each text."""
+
+    async def complete(self, messages: Messages, seed: int) -> Completion:
+        """The answer to a chat; raises `RefusedInput` where this one cannot be answered."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A source that waits for a model.
+
+    Attributes
+    ----------
+    source_id, key : str
+    attempts : int
+        Earlier runs that failed.
+    prompts : list of str
+        Papers of each prompt.
+    papers : list of dict
+        `bibcode` and `arxiv` of the papers, in the order of their labels: P1 is the first.
+    evidence : list of list of str
+        Sentences of each paper that speak of the source, unmasked.
+    read : list of int
+        Which of the papers are in the prompts, from 0.
+    n_left_out : int
+        Papers that are in none.
+    names : list of str
+        The source's.
+    refusal : list of str or None
+        Reason and detail where there is nothing to ask.
+    """
+
+    source_id: str
+    key: str
+    attempts: int
+    prompts: list[str]
+    papers: list[dict[str, str | None]]
+    evidence: list[list[str]]
+    read: list[int]
+    n_left_out: int
+    names: list[str]
+    refusal: list[str] | None = None
+
+    def dumps(self) -> str:
+        """As JSON, which Arrow carries as it is; of a dictionary it would make columns."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def loads(cls, text: str) -> "Work":
+        """From JSON."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An answer, and what is to be said against it.
+
+    Attributes
+    ----------
+    answer : Answer
+    grounding : Grounding
+    too_long : str or None
+        Said where it has too many words.
+    """
+
+    answer: Answer
+    grounding: Grounding
+    too_long: str | None
+
+    @property
+    def share(self) -> float:
+        """Of its facts that are in the papers; 1 where it states none."""
+        return 1.0 if self.grounding.share is None else self.grounding.share
+
+    @property
+    def merit(self) -> tuple[bool, float]:
+        """The greater of two is of the better draft."""
+        return self.too_long is None, self.share
+
+
+class Writer:
+    """Writes summaries.
+
+    Parameters
+    ----------
+    settings : WriterSettings
+    provenance : mapping
+        `engine`, `engine_version`, `model` and `revision` of every row.
+    context : int
+        Tokens that the model takes, its answer included.
+
+    Attributes
+    ----------
+    settings : WriterSettings
+    provenance : dict
+    prompt_sha256 : str
+        Of the prompts' templates and the answer's schema.
+    """
+
+    def __init__(self, settings: WriterSettings, provenance: Mapping[str, str], context: int) -> None:
+        self.settings, self.provenance, self._context = settings, dict(provenance), context
+        self._prompts = Prompts.read(settings.prompts)
+        self.prompt_sha256 = self._prompts.sha256
+        # Another version of the engine is no reason to pay for all summaries again.
+        engine = [self.provenance[name] for name in ("engine", "model", "revision")]
+        written_as = settings.model_dump(exclude={"prompts"})
+        self._made_of = storage.digest([written_as, self.prompt_sha256, engine, context])
+
+    def key(self, source_id: str, papers: Sequence[Paper]) -> str:
+        """Hash of all that a source's row is made of."""
+        return storage.digest(
+            [self._made_of, source_id, sorted(storage.digest([paper[name] for name in _READ]) for paper in papers)]
+        )
+
+    def prepare(self, source_id: str, papers: Sequence[Paper], attempts: int, count: Count) -> Work:
+        """Rank, mask and pack a source's papers.
+
+        Parameters
+        ----------
+        source_id : str
+        papers : sequence of mapping
+            Rows of `literature` on this source.
+        attempts : int
+            Earlier runs that failed.
+        count : callable
+            Tokens of texts, by the model's own tokenizer.
+        """
+        names = list(dict.fromkeys([source_id, *(name for paper in papers for name in paper["identifiers"] or ())]))
+        known = Names.of(names)
+        hide = Mask.of(names).hide if self.settings.mask_names else str
+        ranked = rank(papers, names)[:MAX_PAPERS]
+        readings = [_reading(label, paper, hide) for label, paper in enumerate(ranked, start=1)]
+        packs = pack(readings, self._room(count), self.settings.max_prompts, count)
+        read = sorted({number for one in packs for number in one.papers})
+        refusal = None
+        if not packs:
+            anything = any(reading.sentences for reading in readings)
+            detail = f"not one sentence fits into {self._context} tokens" if anything else "no paper holds a sentence"
+            refusal = ["too_long" if anything else "no_sentences", detail]
+        return Work(
+            source_id=source_id,
+            key=self.key(source_id, papers),
+            attempts=attempts,
+            prompts=[one.text for one in packs],
+            papers=[{"bibcode": paper["bibcode"], "arxiv": paper["arxiv"]} for paper in ranked],
+            evidence=[sentences_on(paper, known) for paper in ranked],
+            read=read,
+            n_left_out=len(papers) - len(read),
+            names=names,
+            refusal=refusal,
+        )
+
+    async def write(self, work: Work, model: Model) -> dict[str, Any]:
+        """A row of `summaries`; one that failed says why."""
+        chat = _Chat(model, work, self.settings.seed)
+        evidence = [Said(tuple(sentences)) for sentences in work.evidence]
+        said: dict[str, Any]
+        try:
+            if work.refusal is not None:
+                raise RefusedInput(*work.refusal)
+            draft = await self._draft(work, evidence, chat, ())
+            if draft.too_long or draft.share < self.settings.min_grounded:
+                objections = (*([draft.too_long] if draft.too_long else ()), *draft.grounding.missing)
+                draft = max(await self._draft(work, evidence, chat, objections), draft, key=lambda one: one.merit)
+            if draft.too_long:
+                raise RefusedInput("too_many_words", draft.too_long)
+            said = self._said(work, evidence, draft)
+        except RefusedInput as refused:
+            said = {"status": "failed", "reason": refused.reason, "detail": refused.detail}
+        return {
+            **self.provenance,
+            "source_id": work.source_id,
+            "key": work.key,
+            "attempts": work.attempts + 1,
+            "n_papers": len(work.read),
+            "n_papers_left_out": work.n_left_out,
+            "bibcodes": [work.papers[i]["bibcode"] for i in work.read if work.papers[i]["bibcode"]],
+            "sampling": json.dumps(
+                {"temperature": self.settings.temperature, "seed": self.settings.seed, "max_tokens": MAX_TOKENS}
+            ),
+            "prompt_sha256": self.prompt_sha256,
+            "tokens_in": chat.tokens_in,
+            "tokens_out": chat.tokens_out,
+            **said,
+        }
+
+    async def _draft(self, work: Work, evidence: Sequence[Said], chat: "_Chat", objections: Sequence[str]) -> Draft:
+        """One attempt: describe what each prompt holds, then join the descriptions until one is left."""
+        ask = partial(self._prompts.messages, words=self.settings.max_words, findings=objections)
+        answers = await asyncio.gather(*(chat(ask(self._prompts.summary, text)) for text in work.prompts))
+        while len(answers) > 1:
+            parts = [Reading(f"[part {i}]", (one.model_dump_json(),)) for i, one in enumerate(answers, start=1)]
+            packs = pack(parts, self._room(chat.model.count), len(parts), chat.model.count)
+            if len(packs) == len(parts):
+                raise RefusedInput("too_long", f"not two partial summaries fit into {self._context} tokens")
+            answers = await asyncio.gather(
+                *(
+                    chat(ask(self._prompts.merge, one.text)) if len(one.papers) > 1 else _same(answers[one.papers[0]])
+                    for one in packs
+                )
+            )
+        answer, most = answers[0], self.settings.max_words
+        # In a thread: on the event loop the answers to all other sources would wait for it.
+        grounding = await asyncio.to_thread(_ground, evidence, answer.summary, answer.labels, answer.key_quantities)
+        too_long = f"the summary has {answer.words} words, and {most} are allowed" if answer.words > most else None
+        return Draft(answer, grounding, too_long)
+
+    def _said(self, work: Work, evidence: Sequence[Said], draft: Draft) -> dict[str, Any]:
+        """What a draft adds to its row: of its labels and quantities those that the papers hold."""
+        answer = draft.answer
+        labels = {
+            name: label if _holds(evidence, {name: label}, ()) else UNKNOWN for name, label in answer.labels.items()
+        }
+        quantities = [
+            one.model_dump(exclude={"paper"}) | {name: work.papers[one.number][name] for name in ("bibcode", "arxiv")}
+            for one in answer.key_quantities
+            if one.number in work.read and _holds(evidence, {}, (one,))
+        ]
+        mask = Mask.of(work.names)
+        masked = self.settings.mask_names
+        return {
+            "summary": mask.hide(answer.summary) if masked else answer.summary,
+            "summary_unmasked": mask.reveal(answer.summary) if masked else answer.summary,
+            "facts": json.dumps({**labels, "key_quantities": quantities, "confidence": answer.confidence}),
+            "grounded": draft.grounding.share,
+            "findings": list(draft.grounding.missing),
+            "status": "ok" if draft.share >= self.settings.min_grounded else "ungrounded",
+        }
+
+    def _room(self, count: Count) -> int:
+        """Tokens that are left for papers in either prompt."""
+        longest = max(
+            sum(count([message["content"] for message in self._prompts.messages(template, "", 999, [" "])]))
+            for template in (self._prompts.summary, self._prompts.merge)
+        )
+        (findings,) = count(["0" * MAX_FINDINGS])  # no text of that length has more tokens in any tokenizer of words
+        return self._context - MAX_TOKENS - longest - findings - _CHAT
+
+
+class _Chat:
+    """Everything that one source's model is asked."""
+
+    def __init__(self, model: Model, work: Work, seed: int) -> None:
+        self.model = model
+        self.tokens_in = self.tokens_out = 0
+        self._asked = 0
+        self._salt = f"{seed}/{work.attempts}/{work.source_id}"  # a run that tries again draws anew
+
+    async def __call__(self, messages: Messages) -> Answer:
+        self._asked += 1
+        completion = await self.model.complete(messages, stable_hash(self._salt, self._asked) % 2**31)
+        self.tokens_in += completion.tokens_in
+        self.tokens_out += completion.tokens_out
+        return parse_answer(completion.text)
+
+
+def _reading(label: int, paper: Paper, hide: Callable[[str], str]) -> Reading:
+    """A paper as the model sees it: masked, and without what speaks to the model instead of of the source."""
+    title, abstract, body = (without_instructions(normalise(paper[name] or ""))[0] for name in _TEXTS)
+    year = f" ({paper['year']})" if paper["year"] else ""
+    sentences = tuple(hide(sentence) for text in (abstract, body) for sentence in split_sentences(text))
+    head, title = f"[P{label}]{year}", hide(title)
+    # Of a paper without an abstract the title is what is known.
+    return Reading(f"{head} {title}".strip(), sentences) if sentences else Reading(head, (title,) if title else ())
+
+
+def _ground(
+    evidence: Sequence[Said], summary: str, labels: Mapping[Kind, str], quantities: Sequence[Quantity]
+) -> Grounding:
+    return ground_in(evidence, summary, labels, [(one.name, one.value, one.unit, one.number) for one in quantities])
+
+
+def _holds(evidence: Sequence[Said], labels: Mapping[Kind, str], quantities: Sequence[Quantity]) -> bool:
+    return _ground(evidence, "", labels, quantities).share in (None, 1.0)
+
+
+async def _same(answer: Answer) -> Answer:
+    return answer
