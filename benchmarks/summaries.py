@@ -38,8 +38,8 @@ from lexray.summaries.language_model import ChatTokens
 from lexray.summaries.prompting import Prompts
 from lexray.summaries.writing import Writer, WriterSettings
 
-#: Of the random model: some 30 million parameters, enough that the model is what takes the time.
-_HIDDEN, _LAYERS, _CONTEXT = 768, 6, 8192
+#: Of the random model: 3 million parameters.
+_HIDDEN, _LAYERS, _CONTEXT = 256, 4, 8192
 _BATCH = 64
 
 
@@ -153,7 +153,7 @@ def ratios(rounds: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str,
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sources", type=int, default=200)
+    parser.add_argument("--sources", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", default="benchmarks/results/summaries.json")
     parser.add_argument("--direct", nargs=3, metavar=("TASK", "MODEL", "PROMPTS"), help=argparse.SUPPRESS)

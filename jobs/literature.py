@@ -174,5 +174,5 @@ JOB = Job(
     run=run,
     inputs=("inputs", "events", "sources"),
     positional=("inputs",),
-    summary="Match papers to the sources of an events table.",
+    summary="Find papers on sources: in files, in SIMBAD, in ADS.",
 )

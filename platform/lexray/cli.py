@@ -59,7 +59,7 @@ JOBS = {
     "simulate": ("simulate", "Write an archive of event files, papers and labels that looks like the real thing."),
     "fetch csc": ("fetch", "Get sources of the Chandra Source Catalog: labels, a source table and their event files."),
     "ingest": ("ingest", "Read event files into the events table; what cannot be read goes to quarantine."),
-    "literature": ("literature", "Match papers to the sources of an events table."),
+    "literature": ("literature", "Find papers on sources: in files, in SIMBAD, in ADS."),
     "summarize": ("summarize", "Write a summary of each source from its papers."),
     "embed": ("embed", "Turn summaries into text vectors with a sentence model."),
     "train autodecoder": ("train_autodecoder", "Fit an autodecoder to an events table."),
