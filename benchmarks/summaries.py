@@ -6,6 +6,7 @@ python benchmarks/summaries.py [--sources N] [--rounds N] [--out FILE]
 between its first question and its last answer, vLLM's that of one `LLM.generate` with all prompts, structured decoding
 and seeds as the job's. A prompt's tokens count as read in both. ``embed``: MiniLM on the summaries of the same sources,
 against `LLM.embed`. Rounds run one after the other, the job and vLLM in turns; engines' starts are left out and said.
+``overheads``: what a source costs beside the model, for the model of scaling in docs/summaries.md.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,23 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
+import ray
+import ray.data
 from reconstruction import machine
 from tiny_llm import write_tiny_llm
 
-from lexray import __version__, storage
+from lexray import __version__, cluster, storage
+from lexray.config import RayConfig
 from lexray.job import execute
 from lexray.jobs import embed, literature, simulate, summarize
 from lexray.progress import Progress
 from lexray.summaries.answer import MAX_TOKENS, SCHEMA
 from lexray.summaries.encoder import TextEncoder, describe_model
 from lexray.summaries.extractive import by_source
+from lexray.summaries.grounding import Said, ground_in
 from lexray.summaries.language_model import ChatTokens
 from lexray.summaries.prompting import Prompts
-from lexray.summaries.writing import Writer, WriterSettings
+from lexray.summaries.writing import Work, Writer, WriterSettings
 
 #: Of the random model: 3 million parameters.
 _HIDDEN, _LAYERS, _CONTEXT = 256, 4, 8192
@@ -134,6 +140,30 @@ def texts_to_embed(table: str) -> list[list[int]]:
     return ids
 
 
+def overheads(table: str, model: str) -> dict[str, float]:
+    """Milliseconds a source takes, beside the model: where it is prepared, where it is checked, and on the driver."""
+    writer = Writer(WriterSettings(), dict.fromkeys(("engine", "model", "revision"), ""), _CONTEXT)
+    tokens, sources = ChatTokens(model), by_source(storage.read(table))
+
+    def clock(work: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    works: list[Work] = []
+    prepare = clock(lambda: works.extend(writer.prepare(s, papers, 0, tokens.count) for s, papers in sources.items()))
+    said = "The source is a young star with a plasma temperature of 1.2 keV; it flares, its luminosity is 3e30 erg/s."
+    labels = {"object_class": "young star", "variability": "flaring", "spectral_shape": "thermal plasma"}
+    check = clock(lambda: [ground_in([Said(tuple(s)) for s in w.evidence], said, labels, []) for w in works])
+    keys = clock(lambda: [writer.key(source, papers) for source, papers in sources.items()])
+    with cluster.session(RayConfig()):
+        rows = [{"work": work.dumps()} for work in works] * (5000 // len(works))
+        driver = clock(lambda: list(ray.data.from_items(rows).map(lambda _: {"began": 1.0}).iter_rows()))
+    n = len(works)
+    found = {"prepare": prepare / n, "check": check / n, "key": keys / n, "driver": driver / len(rows)}
+    return {f"{name}_ms": round(1000 * seconds, 3) for name, seconds in found.items()}
+
+
 def ratios(rounds: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, Any]:
     """Medians over rounds, and the job's rate over vLLM's of the same round."""
     ours, theirs = zip(*rounds, strict=True)
@@ -153,7 +183,8 @@ def ratios(rounds: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str,
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sources", type=int, default=60)
+    parser.add_argument("--sources", type=int, default=40, help="sources to write on")
+    parser.add_argument("--texts", type=int, default=600, help="sources whose extractive summaries are embedded")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", default="benchmarks/results/summaries.json")
     parser.add_argument("--direct", nargs=3, metavar=("TASK", "MODEL", "PROMPTS"), help=argparse.SUPPRESS)
@@ -164,7 +195,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        table = prepare(folder, arguments.sources)
+        table = prepare(folder / "some", arguments.sources)
         model = write_tiny_llm(folder / "model", _HIDDEN, _LAYERS, _CONTEXT)
         asked = prompts(table, model)
         write = [
@@ -172,8 +203,13 @@ def main() -> None:
             for i in range(arguments.rounds)
         ]
         summaries = str(
-            execute(summarize.JOB, summarize.Config(literature=table, out=str(folder / "s")), Progress()).out
+            execute(
+                summarize.JOB,
+                summarize.Config(literature=prepare(folder / "many", arguments.texts), out=str(folder / "s")),
+                Progress(),
+            ).out
         )
+        overheads_found = overheads(table, model)
         ids, minilm = texts_to_embed(summaries), describe_model().path
         embedded = [
             (embed_job(summaries, folder / f"embedded{i}"), beside("embed", minilm, ids, folder))
@@ -184,7 +220,9 @@ def main() -> None:
         "machine": machine(),
         "sources": arguments.sources,
         "prompts": len(asked),
+        "texts": len(ids),
         "write": ratios(write),
+        "overheads": overheads_found,
         "embed": ratios(embedded),
     }
     print(json.dumps(found, indent=1))

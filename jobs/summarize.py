@@ -1,5 +1,6 @@
 """`lexray summarize`: papers → a summary of each source, by a language model or out of the papers' own sentences."""
 
+import time
 from collections import Counter
 from typing import Annotated, Any, Literal
 
@@ -8,7 +9,7 @@ from pydantic import Field, model_validator
 
 from lexray import cluster, storage
 from lexray.config import JobConfig
-from lexray.errors import ConfigError
+from lexray.errors import ConfigError, LexrayError
 from lexray.job import Context, Job, Outcome
 from lexray.journal import Journal
 from lexray.partwise import map_parts
@@ -128,9 +129,15 @@ def _write(config: Config, context: Context) -> tuple[dict[str, int], dict[str, 
             tally = summarizing.summarize(
                 config.literature, config.out, parts, writer, engine, task, afresh=config.force
             )
+    gathered_at = time.time_ns()
     fragments = summarizing.gather(config.literature, config.out, writer)
+    missing = sum(part.sources for part in plan.values()) - sum(fragment.n_rows for fragment in fragments)
+    if missing:
+        raise LexrayError(
+            f"{config.out}: {missing} finished rows are gone, another run wrote this table meanwhile; run again"
+        )
     storage.commit(config.out, "summaries", SUMMARIES, fragments)
-    store.remove()
+    store.remove(gathered_at)
     context.run.tags(writer.provenance | {"prompt_sha256": writer.prompt_sha256})
     sources = sum(part.sources for part in plan.values())
     return {"written": lacking, "unchanged": sources - lacking}, _metrics(config, tally, lacking)

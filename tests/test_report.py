@@ -2,10 +2,12 @@
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from lexray import storage, tracking
@@ -13,12 +15,14 @@ from lexray.config import TrackingConfig
 from lexray.evaluation import figures, space
 from lexray.evaluation.figures import Bar, LightCurve
 from lexray.evaluation.findings import Findings, measure_gain, measure_retrieval
+from lexray.evaluation.groundedness import worst_summaries
 from lexray.evaluation.heldout import PiecewiseRate, Score
 from lexray.evaluation.inputs import Pairs
 from lexray.evaluation.pictures import caveats, chosen_detections, examples, first_sentence
 from lexray.evaluation.report import Page, Picture, Step, interval, lineage, render, shown
 from lexray.evaluation.sections import training_section
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
+from lexray.schemas import SUMMARIES
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "source"}
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -222,3 +226,25 @@ def test_lineage_follows_what_each_output_says_it_read(tmp_path: Path) -> None:
     found = lineage([latents, events])
     assert [step.job for step in found] == ["ingest", "train autodecoder", "encode"]
     assert found[0].counts == {"rows": 3}
+
+
+def test_the_worst_summaries_are_listed_worst_first_with_what_is_missing(page: Page, tmp_path: Path) -> None:
+    said = [("good", 1.0, [], "ok"), ("unchecked", None, [], "ok"), ("so so", 0.9, ["<b>62 days</b>"], "ok")]
+    said += [(f"bad {i:02}", i / 100, [f"finding {i}"], "ungrounded") for i in range(30)]
+    rows = [
+        {"source_id": name, "grounded": share, "findings": findings, "status": status, "n_papers": 2, "engine": "vllm"}
+        for name, share, findings, status in said
+    ]
+    table = str(tmp_path / "summaries")
+    storage.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows, schema=SUMMARIES))
+    listing = worst_summaries(table)
+    assert listing is not None
+    assert [row[0] for row in listing.rows] == [f"bad {i:02}" for i in range(20)]
+    assert list(listing.rows[3]) == ["bad 03", "3%", "2", "vllm", "finding 3"]
+    assert "Of 32 summaries" in listing.intro
+    assert "31 hold some" in listing.intro
+    html = render(replace(page, listings=[listing]))
+    assert "finding 3" in html
+    assert "summaries-to-doubt" in check(html).ids
+    storage.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows[:2], schema=SUMMARIES))
+    assert worst_summaries(table) is None

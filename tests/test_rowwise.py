@@ -1,5 +1,6 @@
 """Rows that are kept as they are finished: nothing twice, nothing lost, nothing stale."""
 
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,8 +55,20 @@ def test_a_second_run_finds_the_tables_rows_and_replaces_some(tmp_path: Path) ->
 def test_a_file_that_is_not_whole_is_not_seen(tmp_path: Path) -> None:
     store = Rows(str(tmp_path / "out"), SUMMARIES)
     store.note(0, rows(("a", "1", "a")))
-    (tmp_path / "out.rows" / "part=0" / "killed.new").write_bytes(b"PAR1 and then nothing")
+    (tmp_path / "out.rows" / "part=0" / "0-killed.new").write_bytes(b"PAR1 and then nothing")
     assert store.finished(0, ["source_id"])["source_id"].to_pylist() == ["a"]
+
+
+def test_what_another_run_writes_after_the_gathering_stays(tmp_path: Path) -> None:
+    store = Rows(str(tmp_path / "out"), SUMMARIES)
+    store.note(0, rows(("a", "1", "a")))
+    before = time.time_ns()
+    store.note(0, rows(("b", "1", "b")))
+    store.remove(before)
+    assert store.finished(0, ["source_id"])["source_id"].to_pylist() == ["b"]
+    store.remove()
+    assert not (tmp_path / "out.rows").exists()
+    store.remove()
 
 
 def test_rows_that_do_not_fit_are_refused_at_once(tmp_path: Path) -> None:

@@ -78,10 +78,21 @@ class Rows:
         chosen = rows.take(pa.array([newest[source] for source in sorted(newest)], pa.int64()))
         return storage.write_part(self.out, self.schema, part, chosen)
 
-    def remove(self) -> None:
-        """Delete the small files; the table is committed."""
+    def remove(self, before: int | None = None) -> None:
+        """Delete the small files: the table is committed, or they are not wanted.
+
+        Parameters
+        ----------
+        before : int, optional
+            Only those written before a `time.time_ns`: what another run has written since `gather` is its own.
+        """
         system, root = storage.filesystem(self.out)
-        if system.get_file_info(f"{root}.rows").type == pyarrow.fs.FileType.Directory:
+        listed = system.get_file_info(pyarrow.fs.FileSelector(f"{root}.rows", recursive=True, allow_not_found=True))
+        files = [info for info in listed if info.is_file]
+        old = [info for info in files if before is None or int(info.base_name.partition("-")[0]) < before]
+        for info in old:
+            system.delete_file(info.path)
+        if listed and len(old) == len(files):
             system.delete_dir(f"{root}.rows")
 
 

@@ -365,11 +365,11 @@ def commit(out: str, dimension: int, keys: dict[int, dict[str, str]]) -> None:
         By part, the key of each source that is wanted.
     """
     schema = text_embeddings(dimension)
-    rows = Rows(out, schema)
+    rows, gathered_at = Rows(out, schema), time.time_ns()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         fragments = list(pool.map(rows.gather, keys, keys.values()))
     storage.commit(out, "text_embeddings", schema, [fragment for fragment in fragments if fragment.n_rows])
-    rows.remove()
+    rows.remove(gathered_at)
 
 
 def holds(out: str, keys: dict[int, dict[str, str]]) -> bool:
