@@ -15,7 +15,7 @@ from lexray.summaries.embedding import Engine, InProcess, OverHttp
 from lexray.summaries.encoder import DEFAULT_MODEL, TextModel, describe_model
 from lexray.summaries.openai import Endpoint
 from lexray.summaries.pooling import Pooling
-from lexray.summaries.vectors import Backlog, Failure, Stamp, Tally, TextColumn, commit, holds
+from lexray.summaries.vectors import Backlog, Extent, Failure, Stamp, Tally, TextColumn
 from lexray.summaries.vllm import EngineSettings
 
 #: Texts of which MLflow shows the first.
@@ -65,26 +65,30 @@ def run(config: Config, context: Context) -> Outcome:
     texts = TextColumn.of(config.summaries, config.column, config.include_ungrounded)
     engine = _engine(config, context)
     backlog = Backlog(texts, engine.recipe, config.out, config.force)
-    keys, left = backlog.survey()
+    plan = backlog.survey()
+    if config.endpoint is not None and (_left(plan) or not backlog.is_committed()):
+        # Only the endpoint's name is part of a key: behind it there may be a model with other vectors by now.
+        backlog = replace(backlog, dimension=engine.dimension)
+        plan = backlog.survey()
+    n_texts, n_left = sum(part.texts for part in plan.values()), sum(_left(plan).values())
     tally = Tally()
-    with context.progress.task("texts", total=sum(left.values())) as task:
-        for done in engine.embed(backlog, list(left)) if left else ():
+    with context.progress.task("texts", total=n_left) as task:
+        for done in engine.embed(backlog, list(_left(plan))) if n_left else ():
             tally.add(done)
             task.advance(done.n_rows + len(done.failures))
     tally.stop()
 
     failed = {failure.source_id for failure in tally.failures}
-    wanted = {part: {source: key for source, key in of.items() if source not in failed} for part, of in keys.items()}
-    if tally.n_rows or not holds(config.out, wanted):
-        commit(config.out, engine.dimension, wanted)
+    if tally.n_rows or not backlog.is_committed(failed):
+        backlog.commit(engine.dimension, failed)
     quarantine = _write_quarantine(config.out, tally.failures)
-    counts = _counts(config.out, texts, sum(map(len, keys.values())), sum(left.values()), tally)
+    counts = _counts(config.out, texts, n_texts, n_left, tally)
     if counts["truncated"]:
         context.progress.warn(
             f"embed: {counts['truncated']} of {counts['texts']} texts are longer than the {engine.max_length} tokens "
             "that are read of them"
         )
-    _log(context, backlog, engine if left else None)
+    _log(context, backlog, engine if n_left else None)
     return Outcome(
         counts=counts,
         metrics=_metrics(config, counts, tally),
@@ -93,6 +97,11 @@ def run(config: Config, context: Context) -> Outcome:
         taken=counts["texts"] - counts["failed"],
         complete=not tally.failures,
     )
+
+
+def _left(plan: dict[int, Extent]) -> dict[int, int]:
+    """Texts without a vector by part, of parts that have any."""
+    return {part: extent.left for part, extent in plan.items() if extent.left}
 
 
 def _engine(config: Config, context: Context) -> Engine:

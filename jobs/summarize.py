@@ -1,10 +1,8 @@
 """`lexray summarize`: papers → a summary of each source, by a language model or out of the papers' own sentences."""
 
 import time
-from collections import Counter
 from typing import Annotated, Any, Literal
 
-import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from lexray import cluster, storage
@@ -16,14 +14,15 @@ from lexray.partwise import map_parts
 from lexray.rowwise import Rows
 from lexray.schemas import SUMMARIES
 from lexray.summaries import extracting, summarizing, vllm
+from lexray.summaries.answer import MAX_WORDS
 from lexray.summaries.language_model import describe_language_model
 from lexray.summaries.openai import Endpoint
 from lexray.summaries.summarizing import HttpEngine, Tally, VllmEngine, WritingEngine
+from lexray.summaries.surveying import survey
 from lexray.summaries.writing import Writer, WriterSettings
 
-#: Rows of which MLflow shows the first.
-_SAMPLE = 20
-_READ = ("source_id", "summary", "status", "reason", "grounded", "n_papers", "n_papers_left_out")
+#: Arguments of vLLM's engine that change what it answers, and not only how fast.
+_CHANGES_ANSWERS = ("dtype", "quantization", "kv_cache_dtype", "hf_overrides", "reasoning_parser", "speculative_config")
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -64,6 +63,8 @@ class Config(JobConfig, WriterSettings):
             raise ValueError("engine 'vllm' takes a 'model'")
         if self.engine == "extractive" and self.model is not None:
             raise ValueError("engine 'extractive' takes no 'model'; set engine=vllm")
+        if self.engine != "extractive" and self.max_words > MAX_WORDS:
+            raise ValueError(f"'max_words': a language model's summary has at most {MAX_WORDS}")
         if isinstance(self.replicas, tuple) and self.replicas[0] > self.replicas[1]:
             raise ValueError("'replicas' takes the fewest first, then the most")
         return self
@@ -78,37 +79,20 @@ def run(config: Config, context: Context) -> Outcome:
             _extract(config, context)
         else:
             counts, metrics = _write(config, context)
-    written = storage.read(config.out, _READ)
-    by_status = Counter(written["status"].to_pylist())
-    reasons = Counter(written["reason"].drop_null().to_pylist())
-    if by_status["ungrounded"]:
+    table = survey(config.out)
+    if table.ungrounded:
         context.progress.warn(
-            f"summarize: {by_status['ungrounded']} of {written.num_rows} summaries say more than their papers do; "
-            "they are flagged 'ungrounded', and their column 'findings' says what"
+            f"summarize: {table.ungrounded} of {table.sources} summaries say more than their papers do; they are "
+            "flagged 'ungrounded', and their column 'findings' says what"
         )
-    with_text = written.filter(pc.field("summary").is_valid())
-    context.run.table(with_text.slice(0, _SAMPLE).to_pylist(), "summaries.json")
+    context.run.table(table.sample, "summaries.json")
     return Outcome(
-        counts={
-            "sources": written.num_rows,
-            "papers": pc.sum(written["n_papers"]).as_py() or 0,
-            "papers_left_out": pc.sum(written["n_papers_left_out"]).as_py() or 0,
-            "summaries": with_text.num_rows,
-            "ungrounded": by_status["ungrounded"],
-            "failed": by_status["failed"],
-            "failed_by_reason": dict(reasons),
-        }
-        | counts,
-        metrics={
-            "mean_words": pc.mean(pc.count_substring_regex(with_text["summary"], r"\S+")).as_py() or 0.0,
-            "mean_grounded": pc.mean(with_text["grounded"]).as_py() or 0.0,
-            **{f"failed/{reason}": n for reason, n in reasons.items()},
-            **metrics,
-        },
-        refused=by_status["failed"],
-        taken=with_text.num_rows,
+        counts=table.counts | counts,
+        metrics=table.metrics | metrics,
+        refused=table.failed,
+        taken=table.sources - table.failed,
         # What fails without a model fails every time.
-        complete=config.engine == "extractive" or not by_status["failed"],
+        complete=config.engine == "extractive" or not table.failed,
     )
 
 
@@ -150,8 +134,10 @@ def _engine(config: Config) -> tuple[Writer, WritingEngine]:
     if config.endpoint is not None:
         most = replicas if isinstance(replicas, int) else replicas[1]
         provenance = summarizing.describe_endpoint(config.endpoint)
-        writer = Writer(settings, provenance, config.context)
-        return writer, HttpEngine(config.endpoint, most, config.batch_size, model)
+        writer = Writer(settings, provenance, config.context, {"extra_body": config.endpoint.extra_body})
+        http = HttpEngine(config.endpoint, most, config.batch_size, model)
+        writer.check_context(http.counter())
+        return writer, http
     vllm.require_vllm()
     if model is None:
         raise ConfigError("engine vllm: set 'model'")
@@ -168,7 +154,10 @@ def _engine(config: Config) -> tuple[Writer, WritingEngine]:
         "model": model.name,
         "revision": model.revision,
     }
-    return Writer(settings, provenance, context), VllmEngine(model, run_as, context)
+    changes = {name: value for name, value in config.engine_args.items() if name in _CHANGES_ANSWERS}
+    writer, engine = Writer(settings, provenance, context, changes), VllmEngine(model, run_as, context)
+    writer.check_context(engine.counter())
+    return writer, engine
 
 
 def _metrics(config: Config, tally: Tally, n_sources: int) -> dict[str, float]:
@@ -189,14 +178,15 @@ def _extract(config: Config, context: Context) -> None:
     corpus = extracting.corpus(config.literature)
     journal = Journal(
         config.out,
-        ["summaries", storage.version(config.literature), config.max_words, config.mask_names],
+        ["summaries", storage.version(config.literature), config.max_words, config.mask_names, config.min_grounded],
         afresh=config.force,
     )
     with context.progress.task("sources", total=corpus.n_sources) as task:
-        make = extracting.extractor(corpus, config.max_words, config.mask_names)
+        make = extracting.extractor(corpus, config.max_words, config.mask_names, config.min_grounded)
         fragments = map_parts(config.literature, config.out, SUMMARIES, make, task, config.workers, journal=journal)
     storage.commit(config.out, "summaries", SUMMARIES, fragments)
     journal.remove()
+    Rows(config.out, SUMMARIES).remove()
 
 
 JOB = Job(

@@ -259,6 +259,9 @@ def test_without_a_token_it_says_what_to_set(
     monkeypatch.delenv("ADS_API_TOKEN")
     with pytest.raises(ConfigError, match="ads: no token: set ADS_API_TOKEN or ADS_DEV_KEY"):
         papers("x")
+    monkeypatch.setenv("ADS_DEV_KEY", "wrong")
+    with pytest.raises(LexrayError, match=r"does not accept the token \(401\): set ADS_DEV_KEY to"):
+        papers("V404 Cyg")
     monkeypatch.setenv("ADS_DEV_KEY", TOKEN)
     assert papers("V404 Cyg")[1] == []
 

@@ -28,7 +28,10 @@ from lexray.jobs.embed import JOB, Config
 from lexray.progress import Progress
 from lexray.release import MANIFEST_FILE, Manifest, seal
 from lexray.schemas import LITERATURE, SUMMARIES
+from lexray.summaries.embedding import OverHttp
 from lexray.summaries.encoder import DEFAULT_MODEL, Prompt, TextEncoder, describe_model, resolve_model
+from lexray.summaries.openai import Endpoint
+from lexray.summaries.vectors import Backlog, TextColumn
 
 ROOT = Path(__file__).parents[1]
 N_PARTS = 4
@@ -587,6 +590,53 @@ def test_any_column_of_texts_can_be_embedded(models: LanguageModels, embed: Embe
     storage.write(literature, "literature", LITERATURE, twice, N_PARTS)
     with pytest.raises(LexrayError, match="several rows of source 'S4' have a text in 'title', and a source has one"):
         embed(summaries=literature, column="title")
+
+
+@pytest.mark.parametrize("status", ["confirmed", 3])
+def test_only_a_summary_has_a_status_that_counts(embed: Embed, tmp_path: Path, status: str | int) -> None:
+    rows = pa.table({"source_id": ["a", "b"], "notes": ["a star", "a galaxy"], "status": [status, status]})
+    labels = str(tmp_path / "labels")
+    storage.write(labels, "labels", rows.schema, rows)
+    assert set(vectors(embed(summaries=labels, column="notes").out)) == {"a", "b"}
+
+
+def test_vectors_of_another_length_are_made_anew(models: LanguageModels, embed: Embed, tmp_path: Path) -> None:
+    texts: dict[str, str | None] = {"A": "a star", "B": "a galaxy"}
+    models.embed = lambda text: vector_of(text)[:4]
+    first = embed(summaries=write_summaries(tmp_path / "summaries", texts))
+    models.embed = lambda text: vector_of(text)[:3]
+    report = embed(summaries=write_summaries(tmp_path / "summaries", texts | {"C": "a nova"}))
+    assert (first.counts["dimension"], report.counts["dimension"]) == (4, 3)
+    assert (report.counts["embedded"], report.counts["unchanged"]) == (3, 0)
+    models.embed = lambda text: vector_of(text)[:2]
+    fewer = embed(summaries=write_summaries(tmp_path / "summaries", texts))
+    assert (fewer.counts["embedded"], fewer.counts["dimension"], set(vectors(fewer.out))) == (2, 2, {"A", "B"})
+
+
+def test_a_table_that_lacks_a_vector_is_not_committed(embed: Embed, tmp_path: Path) -> None:
+    texts: dict[str, str | None] = {"A": "a star", "B": "a galaxy"}
+    report = embed(summaries=write_summaries(tmp_path / "summaries", texts))
+    more = TextColumn.of(write_summaries(tmp_path / "summaries", texts | {"C": "a nova"}))
+    endpoint = parse(Endpoint, {"url": "http://localhost", "model": "a-model"})
+    backlog = Backlog(more, OverHttp(endpoint, "", 8).recipe, report.out)
+    assert [extent.left for extent in backlog.survey().values() if extent.left] == [1]
+    with pytest.raises(LexrayError, match="1 finished vectors are gone, another run wrote this table meanwhile"):
+        backlog.commit(8)
+    assert set(vectors(report.out)) == {"A", "B"}
+    backlog.commit(8, failed={"C"})
+
+
+def test_a_failure_takes_no_older_vector_away(models: LanguageModels, embed: Embed, tmp_path: Path) -> None:
+    texts: dict[str, str | None] = {"A": "a star", "B": "a poisonous text", "C": "a galaxy"}
+    table = write_summaries(tmp_path / "summaries", texts)
+    before = vectors(embed(summaries=table).out)
+    models.troubles = [Trouble("500", message="CUDA error", only="poisonous", times=10**6)]
+    report = embed(summaries=table, force=True)
+    assert (report.counts["embedded"], report.counts["failed"], report.complete) == (2, 1, False)
+    assert set(vectors(report.out)) == set(texts)
+    assert (vectors(report.out)["B"] == before["B"]).all()
+    changed = embed(summaries=write_summaries(tmp_path / "summaries", texts | {"B": "another poisonous text"}))
+    assert set(vectors(changed.out)) == {"A", "C"}, "it was of another text"
 
 
 def test_ungrounded_summaries_are_left_out_unless_asked_for(tmp_path: Path, embed: Embed) -> None:

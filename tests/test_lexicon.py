@@ -91,6 +91,9 @@ def test_every_label_has_words_by_which_it_is_found(kind: str) -> None:
         ("one to three million years", [(1e6, None, "yr"), (3e6, None, "yr")]),
         ("a factor of two, three hours, two plasmas", [(2.0, None, "-"), (3.0, None, "h")]),
         ("1.23(4) s, -5.56 x 10^{-7} s s^{-1}", [(1.23, 0.04, "s"), (-5.56e-7, None, "-")]),
+        ("10^{39.5} erg/s", [(10**39.5, None, "erg/s")]),
+        ("10^{40-41} erg/s", [(1e40, None, "erg/s"), (1e41, None, "erg/s")]),
+        (r"5 M_{\rm\odot}, $10\,M_{\rm \odot}$", [(5.0, None, "M_sun"), (10.0, None, "M_sun")]),
         ("13,000 counts at 3 sigma, 0.3 mCrab", [(13000.0, None, "ct"), (3.0, None, "sigma"), (0.3, None, "mCrab")]),
     ],
 )
@@ -111,6 +114,7 @@ def test_quantities_are_numbers_with_units(text: str, found: list[tuple[float, f
         "NGC 300, M82 X-1, 4U 1626-67, 3C 273, ULX1, 2XMM J005504.8-374143, HD 12345, SN 1987A",
         "arXiv:1905.03740, 2019MNRAS.488.5225V, doi:10.1093/mnras/stz2095, ObsID 10027, Fig. 2, Table 3, [12]",
         "Z^2 tests, X-1, type-2, Fe K, H2",
+        "log L_X = 39.7 erg/s, log(L_X / erg s^-1) = 39.7-40.2, twenty-six per cent, 3 x 10^{39.5} erg/s",
     ],
 )
 def test_years_names_and_references_are_none(text: str) -> None:

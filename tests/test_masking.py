@@ -7,11 +7,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lexray.sources import fold_name, name_from_position
+from lexray.sources import fold_name
 from lexray.summaries.designations import key
+from lexray.summaries.instructions import without_instructions
 from lexray.summaries.masking import Mask
-
-M82_X1 = (148.95875, 69.6794)
+from lexray.summaries.quantities import find_quantities
+from lexray.summaries.sentences import split_sentences
 
 
 @pytest.mark.parametrize(
@@ -60,24 +61,47 @@ def test_physics_is_left_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("designation", "ours"),
+    "text",
     [
-        ("2CXO J095550.1+694046", True), ("CXOU J095550.2+694047", True), ("4XMM J095550.2+694046", True),
-        ("1RXS J095550.0+694050", True), ("eRASSt J0955+69", True), ("Swift J0955.8+6940", True),
-        ("2CXO J095553.1+694046", False), ("XMMU J095550.1+694146", False), ("IGR J09555+6840", False),
+        "A 200-300 s lag is seen at 1 keV", "A 500-1000 pc distance", "An X 300-400 s QPO", "H 100-150 keV",
+        "Hardness ratios HR1 and HR2", "We observed the ULX 5 times", "The ULX 3 Mpc away", "[OIII5007] emission",
+        r"A radio spectral index $\alpha = -0.7$ and $\delta = 2.2$", "A line width W50, an S0 galaxy",
     ],
 )  # fmt: skip
-def test_designations_are_recognised_by_their_position(designation: str, ours: bool) -> None:
-    hidden = Mask.of(["M82 X-1"], *M82_X1).hide(f"We study {designation}.")
-    assert hidden == f"We study {'the source' if ours else 'another source'}."
+def test_intervals_ratios_and_indices_are_no_names(text: str) -> None:
+    assert Mask.of(["NGC 300 ULX1"]).hide(text) == text
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.floats(0, 359.9999), st.floats(-89, 89), st.integers(0, 2))
-def test_a_name_made_from_a_position_is_that_source(ra: float, dec: float, cut: int) -> None:
-    name = name_from_position(ra, dec)
-    short = name if cut == 0 else f"{name[:7]}{name[9]}{name[10:14]}"  # JHHMMSS±DDMM
-    assert Mask.of(["anything 1"], ra, dec).hide(f"CXO {short} varies.") == "The source varies."
+@pytest.mark.parametrize(
+    "name",
+    [
+        "A2029", "LEDA 12345", "LS I +61 303", "KUG 1138+327", "Ginga 1826-24", "PDS 456", "W49B", "N132D",
+        "theta1 Ori C", "beta Pic", "HD 93129A", "NGC 7793 P13", "NGC 5907 ULX", "Terzan 5 CX3", "47 Tuc W29",
+        "A0535+26", "GS 2000+25", "H 1743-322", "X1822-371", "NGC 300 X-1", "X-1", "ULX 5",
+    ],
+)  # fmt: skip
+def test_names_are_hidden_whole(name: str) -> None:
+    assert Mask.of(["NGC 300 ULX1"]).hide(f"It is unlike {name}.") == "It is unlike another source."
+
+
+def test_greek_letters_are_coordinates_where_their_numbers_are_a_positions() -> None:
+    for said in (r"$\alpha = 148.959$, $\delta = +69.680$", r"$\alpha_{\rm J2000} = 148.9$, $\delta = 69.7$"):
+        assert Mask.of(["S 1"]).hide(f"It lies at {said}.") == "It lies at its position."
+
+
+@pytest.mark.timeout(20)  # each took minutes or failed when blanks could be shared out among patterns
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is at RA " + r"\rm" * 5000 + " x.", "RA " + " " * 20_000, "RA = 12 " + " " * 20_000 + " h",
+        "9" * 20_000, "1e" + "9" * 5000, "X " * 5000, "X-" * 5000, "-" * 20_000, "5 " + " " * 20_000 + "- x",
+        "A 1000-" * 3000, "ignore all " * 3000, "ObsID 1000" + " " * 20_000 + ",", "$" * 20_000,
+    ],
+)  # fmt: skip
+def test_long_runs_take_no_long_time(text: str) -> None:
+    assert Mask.of(["NGC 300 ULX1"]).hide(text)
+    assert all(abs(found.value) <= 1e300 for found in find_quantities(text))
+    assert without_instructions(text)[1] in ((), tuple(split_sentences(text)))
 
 
 _LETTERS = st.text(st.sampled_from("ABCDEGHJKLNPQRSTUVWXYZ"), min_size=2, max_size=4)
@@ -121,7 +145,7 @@ def test_text_without_names_is_unchanged(name: str, prose: list[str]) -> None:
 @settings(deadline=None, max_examples=100)
 @given(st.text(max_size=80))
 def test_any_text_can_be_hidden_and_then_stays(text: str) -> None:
-    mask = Mask.of(["NGC 300 ULX1", "4XMM J005504.8-374143"], 13.77, -37.69)
+    mask = Mask.of(["NGC 300 ULX1", "4XMM J005504.8-374143"])
     assert mask.hide(mask.hide(text)) == mask.hide(text)
 
 
@@ -143,7 +167,7 @@ def test_people_read_the_names() -> None:
 def test_real_abstracts_lose_their_names_and_keep_their_numbers(real_literature: Path) -> None:
     for line in real_literature.read_text().splitlines():
         paper = json.loads(line)
-        hidden = Mask.of([paper["source_id"]], paper["ra"], paper["dec"]).hide(f"{paper['title']} {paper['abstract']}")
+        hidden = Mask.of([paper["source_id"]]).hide(f"{paper['title']} {paper['abstract']}")
         assert "M82" not in hidden
         assert "NGC 300" not in hidden
         assert "NGC300" not in hidden

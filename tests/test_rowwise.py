@@ -38,6 +38,18 @@ def test_the_newest_row_of_what_was_asked_for_stays(tmp_path: Path) -> None:
     assert commit(store, {"a": "1", "b": "1", "never": "1"}) == {"a": "again", "b": "b"}
 
 
+def test_a_row_that_failed_gives_way_to_one_that_did_not(tmp_path: Path) -> None:
+    store = Rows(str(tmp_path / "out"), SUMMARIES)
+    failed = pa.Table.from_pylist(
+        [{"source_id": source, "key": "1", "status": "failed", "reason": "engine_error"} for source in ("a", "b")],
+        schema=SUMMARIES,
+    )
+    store.note(0, failed)
+    store.note(0, rows(("a", "1", "written")))
+    store.note(0, failed)
+    assert commit(store, {"a": "1", "b": "1"}) == {"a": "written", "b": None}
+
+
 def test_a_second_run_finds_the_tables_rows_and_replaces_some(tmp_path: Path) -> None:
     store = Rows(str(tmp_path / "out"), SUMMARIES)
     assert store.finished(0, ["source_id", "key"]).num_rows == 0
@@ -55,7 +67,7 @@ def test_a_second_run_finds_the_tables_rows_and_replaces_some(tmp_path: Path) ->
 def test_a_file_that_is_not_whole_is_not_seen(tmp_path: Path) -> None:
     store = Rows(str(tmp_path / "out"), SUMMARIES)
     store.note(0, rows(("a", "1", "a")))
-    (tmp_path / "out.rows" / "part=0" / "0-killed.new").write_bytes(b"PAR1 and then nothing")
+    (tmp_path / "out.rows" / "part=0" / "killed.new").write_bytes(b"PAR1 and then nothing")
     assert store.finished(0, ["source_id"])["source_id"].to_pylist() == ["a"]
 
 

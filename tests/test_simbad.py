@@ -23,7 +23,7 @@ from lexray.config import parse
 from lexray.errors import ConfigError, LexrayError
 from lexray.job import Report, execute
 from lexray.jobs.literature import JOB, Config
-from lexray.literature import astrometry
+from lexray.literature import astrometry, targets
 from lexray.literature.connectors import Found
 from lexray.literature.files import Refusal
 from lexray.literature.simbad import Simbad, SimbadConfig
@@ -247,6 +247,17 @@ def test_a_second_time_nothing_is_asked(services: Services, papers: Papers) -> N
     assert (everything(again), services.requests, simbad.counts()["requests"]) == (first, [], 0)
 
 
+def test_a_new_source_is_the_only_one_that_is_asked_for(services: Services, papers: Papers) -> None:
+    sources = crowd(services, n=7)
+    for batch in (4, 3):  # the first one moves all others into other batches
+        papers(*sources[1:], batch=batch)
+        services.requests.clear()
+        found, _, simbad = papers(*sources, batch=batch)
+        assert {f.match.source_id for f in found} == {source.source_id for source in sources}
+        assert simbad.counts()["requests"] == len(services.requests) == (5 if batch == 4 else 0)
+        assert services.database.execute("SELECT COUNT(*) FROM TAP_UPLOAD.sources").fetchone() == (1,)
+
+
 @given(
     st.lists(st.text(max_size=30) | st.sampled_from(["x' OR '1'='1", "</TD>", '"; DROP TABLE basic; --', "\x00", "é"]))
 )
@@ -369,6 +380,34 @@ def test_many_may_write_at_once(tmp_path: Path) -> None:
     assert cache.hits == 80
 
 
+def test_a_full_disk_ends_it_in_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def small(*args: Any, **keys: Any) -> sqlite3.Connection:
+        database = connect(*args, **keys)
+        database.execute("PRAGMA max_page_count = 5")
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    cache = Cache(tmp_path, 1.0)
+    cache.put(b"answer", "question")
+    noise = np.random.default_rng(0).bytes(100_000)
+    with pytest.raises(LexrayError, match=r"^cache: \S+answers\.sqlite: database or disk is full$"):
+        cache.put_all([(b"small", ("another",)), (noise, ("large",))])
+    assert (cache.get("question"), cache.get("another")) == (b"answer", None), "all of them or none"
+    cache.put(b"small", "another")
+    assert cache.get("another") == b"small"
+
+
+def test_a_cache_that_is_closed_keeps_its_file(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 1.0)
+    cache.put(b"answer", "question")
+    cache.close()
+    with pytest.raises(LexrayError, match=r"cache: .*closed"):
+        cache.get("question")
+    assert Cache(tmp_path, 1.0).get("question") == b"answer"
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cache: .*name another folder"):
@@ -418,10 +457,10 @@ def test_a_run_that_failed_goes_on_where_it_ended(services: Services, literature
     assert not storage.is_table(str(tmp_path / "literature"))
     services.requests.clear()
     report, rows = literature(sources, simbad={"batch": 6})
-    assert (len(rows), len(services.requests), report.counts["from_cache"]) == (36, 1, 7)
+    assert (len(rows), len(services.requests), report.counts["from_cache"]) == (36, 1, 38)
     services.requests.clear()
     again, rows = literature(sources, simbad={"batch": 6}, force=True)
-    assert (len(rows), services.requests, again.counts["from_cache"]) == (36, [], 8)
+    assert (len(rows), services.requests, again.counts["from_cache"]) == (36, [], 44)
 
 
 def events_of(path: Path, *rows: dict[str, Any]) -> str:
@@ -448,6 +487,23 @@ def test_sources_come_from_events_with_their_missions_errors(
     assert rows[0]["error_source"] == pytest.approx(1.1 * np.sqrt(np.log(0.05) / np.log(0.1)))
     _, rows = literature([], sources=None, events=events, position_error=2.0)
     assert {row["source_id"] for row in rows} == {"a", "b"}
+
+
+def test_of_a_sources_detections_the_best_in_the_middle_stands_for_it(tmp_path: Path) -> None:
+    chandra = [("A_1", 1.0, 58000.0), ("A 1", 2.0, 57000.0), ("a1", 3.0, 59000.0), ("A 1", None, 58001.0)]
+    rows = [
+        {"source_id": name, "ra": ra, "dec": 20.0, "mission": "chandra", "t_ref_mjd": mjd} for name, ra, mjd in chandra
+    ]
+    rows += [{"source_id": "A 1", "ra": 9.0, "dec": 20.0, "mission": "nustar", "t_ref_mjd": 58000.0}]
+    field: dict[str, Any] = {"source_id": "B", "ra": 5.0, "dec": 20.0, "mission": "chandra"}
+    rows += [field | {"flags": ["pile_up", "whole_field"]}, field | {"source_id": "C", "mission": "nicer"}]
+    error = astrometry.mission_error("chandra")
+    assert targets.of_events(events_of(tmp_path / "events", *rows)) == [
+        Source("A_1", 1.0, 20.0, error, 58000.0),
+        Source("B"),
+        Source("C", 5.0, 20.0),
+    ]
+    assert targets.of_events(events_of(tmp_path / "none")) == []
 
 
 def test_a_source_tables_columns_may_have_other_names(services: Services, literature: Any, tmp_path: Path) -> None:

@@ -88,9 +88,11 @@ def test_the_most_informative_sentences_of_real_abstracts(real_literature: Path)
     measured = {quantity["name"]: (quantity["value"], quantity["unit"]) for quantity in facts["key_quantities"]}
     assert measured["luminosity"] == ("4.7e+39", "erg/s")
     assert measured["period"] == ("31.71", "s")
-    assert {facts["papers"][quantity["paper"]]["title"] for quantity in facts["key_quantities"]} <= {
-        p["title"] for p in ulx
+    assert {(one["bibcode"], one["arxiv"]) for one in facts["key_quantities"]} <= {
+        (p["bibcode"], p["arxiv"]) for p in ulx
     }
+    assert all(set(one) == {"name", "value", "unit", "bibcode", "arxiv"} for one in facts["key_quantities"])
+    assert facts["confidence"] == "high", "both papers say so"
     for fact in facts["sentences"]:
         (origin,) = [p for p in ulx if p["title"] == fact["title"]]
         assert fact["text"] in normalise(f"{origin['title']}\n{origin['abstract']}")
@@ -156,6 +158,38 @@ def test_other_sources_and_instructions_are_left_out() -> None:
     facts = json.loads(row["facts"])
     assert (facts["object_class"], facts["variability"]) == ("HMXB", "steady")
     assert summarize([papers[2]])["reason"] == "no_sentences"
+
+
+def test_limits_are_no_measurements() -> None:
+    papers = [paper("The flux is below < 3e-14 erg/cm2/s. The photon index is less than 1.5. The period is 62 days.")]
+    facts = json.loads(summarize(papers)["facts"])
+    assert {one["name"]: one["value"] for one in facts["key_quantities"]} == {
+        "flux": "<3e-14", "photon index": "<1.5", "period": "62"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("abstracts", "confidence"),
+    [
+        (["It is a CV.", "The CV flares."], "high"),
+        (["It is a CV.", "The flux varies."], "medium"),
+        (["The flux varies."], "low"),
+    ],
+)
+def test_confidence_is_how_many_papers_agree(abstracts: list[str], confidence: str) -> None:
+    assert json.loads(summarize([paper(text) for text in abstracts])["facts"])["confidence"] == confidence
+
+
+def test_rows_that_are_not_grounded_enough_say_so() -> None:
+    papers = [paper("It is a CV with a period of 2 hours.")]
+    assert summarize(papers)["status"] == "ok"
+    assert summarize(papers, min_grounded=1.1)["status"] == "ungrounded"
+
+
+def test_a_source_that_papers_call_otherwise_is_summarized_and_masked() -> None:
+    abstract = "M82 X-1 is the brightest ULX in M82. Its period is 62 days."
+    row = summarize([paper(abstract, matched_by="position")], "2CXO J095550.1+694046")
+    assert row["summary"] == "The source is the brightest ULX in its host. Its period is 62 days."
 
 
 def test_every_identifier_is_masked_and_people_read_it() -> None:

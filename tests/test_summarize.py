@@ -172,6 +172,7 @@ def test_an_endpoint_that_nobody_serves_is_one_line(tmp_path: Path, ray_session:
         ({"engine": "http"}, "engine 'http' and 'endpoint' come together"),
         ({"model": "m"}, "engine 'extractive' takes no 'model'"),
         ({"engine": "vllm", "model": "m", "replicas": [3, 2]}, "the fewest first"),
+        ({"engine": "vllm", "model": "m", "max_words": 300}, "at most 150"),
     ],
 )
 def test_keys_that_do_not_fit_together_are_refused(values: dict[str, Any], message: str) -> None:

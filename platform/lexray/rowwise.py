@@ -64,7 +64,9 @@ class Rows:
         return pa.concat_tables([empty, *(rows.to_table(list(columns)).cast(empty.schema) for rows in fitting)])
 
     def gather(self, part: int, keys: Mapping[str, str]) -> Fragment:
-        """One file of a part: of each source in `keys` the newest row with that key, in the order of their names.
+        """One file of a part: of each source in `keys` a row with that key, in the order of their names.
+
+        A row that failed gives way to one that did not; of equals the newest is taken.
 
         Parameters
         ----------
@@ -73,9 +75,14 @@ class Rows:
             `key` by `source_id`. What is there of other sources, or was made of something else, is left behind.
         """
         rows = self.finished(part, self.schema.names)
-        pairs = zip(rows["source_id"].to_pylist(), rows["key"].to_pylist(), strict=True)
-        newest = {source: i for i, (source, key) in enumerate(pairs) if keys.get(source) == key}
-        chosen = rows.take(pa.array([newest[source] for source in sorted(newest)], pa.int64()))
+        failed = (
+            pc.equal(rows["status"], "failed").to_pylist() if "status" in rows.column_names else [False] * len(rows)
+        )
+        best: dict[str, int] = {}
+        for i, (source, key) in enumerate(zip(rows["source_id"].to_pylist(), rows["key"].to_pylist(), strict=True)):
+            if keys.get(source) == key and not (failed[i] and source in best and not failed[best[source]]):
+                best[source] = i
+        chosen = rows.take(pa.array([best[source] for source in sorted(best)], pa.int64()))
         return storage.write_part(self.out, self.schema, part, chosen)
 
     def remove(self, before: int | None = None) -> None:
@@ -87,12 +94,13 @@ class Rows:
             Only those written before a `time.time_ns`: what another run has written since `gather` is its own.
         """
         system, root = storage.filesystem(self.out)
-        listed = system.get_file_info(pyarrow.fs.FileSelector(f"{root}.rows", recursive=True, allow_not_found=True))
-        files = [info for info in listed if info.is_file]
-        old = [info for info in files if before is None or int(info.base_name.partition("-")[0]) < before]
-        for info in old:
-            system.delete_file(info.path)
-        if listed and len(old) == len(files):
+        everything = pyarrow.fs.FileSelector(f"{root}.rows", recursive=True, allow_not_found=True)
+        for info in system.get_file_info(everything):
+            written = info.base_name.partition("-")[0]
+            if info.is_file and written.isdigit() and (before is None or int(written) < before):
+                system.delete_file(info.path)
+        left = system.get_file_info(everything)
+        if left and not any(info.is_file for info in left):
             system.delete_dir(f"{root}.rows")
 
 

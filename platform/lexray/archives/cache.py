@@ -10,15 +10,18 @@ import json
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lexray.errors import ConfigError, LexrayError
 
+T = TypeVar("T")
 #: Seconds to wait for another process that writes.
 _PATIENCE = 60.0
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, at REAL, checksum BLOB, body BLOB) WITHOUT ROWID"
+#: SQLite's result codes of a file that is none of its own, or is no more (https://sqlite.org/rescode.html).
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Cache:
@@ -48,7 +51,7 @@ class Cache:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._database = self._open()
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             raise ConfigError(f"cache: {self._path}: {error}; name another folder") from None
         except OSError as error:
             raise ConfigError(f"cache: {self._path.parent}: {error.strerror}; name another folder") from None
@@ -61,7 +64,8 @@ class Cache:
         *asked
             All that makes the request what it is, as JSON can say it. Secrets are no part of it.
         """
-        found = self._run("SELECT at, checksum, body FROM answers WHERE key = ?", _key(asked)).fetchone()
+        sql, key = "SELECT at, checksum, body FROM answers WHERE key = ?", _key(asked)
+        found = self._run(lambda database: database.execute(sql, [key]).fetchone())
         if found is None or not 0 <= time.time() - found[0] <= self._seconds:
             return None
         if hashlib.sha256(found[2]).digest() != found[1]:
@@ -79,31 +83,39 @@ class Cache:
         for body, asked in answers:
             packed = zlib.compress(body)
             rows.append((_key(asked), now, hashlib.sha256(packed).digest(), packed))
-        self._run("BEGIN IMMEDIATE")
-        self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
-        self._run("COMMIT")
+
+        def insert(database: sqlite3.Connection) -> None:
+            with database:  # commits, or rolls back
+                database.execute("BEGIN IMMEDIATE")
+                database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
+
+        self._run(insert)
 
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
 
-    def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do something with the database, on a new file where this one is damaged."""
         try:
-            return self._database.execute(sql, values)
-        except sqlite3.OperationalError as error:
-            raise LexrayError(f"cache: {self._path}: {error}") from None  # locked, or no room: not damaged
-        except sqlite3.DatabaseError:
-            self._database.close()
-            self._path.unlink(missing_ok=True)  # it holds nothing that cannot be asked for again
-            self._database = self._connect()
-            return self._database.execute(sql, values)
+            try:
+                return work(self._database)
+            except sqlite3.DatabaseError as error:
+                if not _is_damaged(error):
+                    raise
+                self._database.close()
+                self._path.unlink(missing_ok=True)  # it holds nothing that cannot be asked for again
+                self._database = self._connect()
+                return work(self._database)
+        except sqlite3.Error as error:
+            raise LexrayError(f"cache: {self._path}: {error}") from None  # locked, no room, closed
 
     def _open(self) -> sqlite3.Connection:
         try:
             return self._connect()
-        except sqlite3.OperationalError:
-            raise  # no folder, no right to write, no room: not the file's fault
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if not _is_damaged(error):
+                raise  # no folder, no right to write, no room: not the file's fault
             self._path.unlink()
             return self._connect()
 
@@ -115,6 +127,11 @@ class Cache:
             database.close()
             raise
         return database
+
+
+def _is_damaged(error: sqlite3.Error) -> bool:
+    # The lowest byte is the result code, the others say more; errors of Python's module, such as "closed", have none.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 def _key(asked: tuple[Any, ...]) -> str:

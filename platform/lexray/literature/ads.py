@@ -81,7 +81,7 @@ class Ads:
         self._counts: Counter[str] = Counter()
         self._pace = Pace(config.http.requests_per_second)
         self._generator = np.random.default_rng()
-        self._token = _token(config.token_env)
+        self._token_name, self._token = _token(config.token_env)
         self._http = httpx.Client(
             # No redirects: the token is for this server alone.
             headers={"User-Agent": USER_AGENT, "Authorization": f"Bearer {self._token}"},
@@ -268,8 +268,8 @@ class Ads:
     def _give_up_if_hopeless(self, answer: httpx.Response) -> None:
         if answer.status_code in (401, 403):
             raise LexrayError(
-                f"{self._url} does not accept the token ({answer.status_code}): set {self._config.token_env[0]} to the "
-                "API token of your ADS account's settings"
+                f"{self._url} does not accept the token ({answer.status_code}): set {self._token_name} to the API "
+                "token of your ADS account's settings"
             )
         if answer.status_code not in _BUSY:
             words = self._clean(" ".join(answer.text.split()))[:160]
@@ -291,13 +291,14 @@ def phrase(text: str) -> str:
     return '"' + visible.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _token(names: Sequence[str]) -> str:
+def _token(names: Sequence[str]) -> tuple[str, str]:
+    """The first variable that is set, and its token."""
     for name in names:
         token = os.environ.get(name, "").strip()
         if token:
             if not token.isascii() or not token.isprintable() or " " in token:
                 raise ConfigError(f"ads: {name} holds no token: it has blanks or characters that are not ASCII")
-            return token
+            return name, token
     raise ConfigError(
         f"ads: no token: set {' or '.join(names)} to the API token of your ADS account's settings, "
         "or leave 'ads' out of connectors"

@@ -6,22 +6,20 @@ motions; `ident` all their names; `has_ref` which paper has which object, and ho
 and how many objects each has (`nbobject`). A name in a query is compared as SIMBAD compares names, whatever its spaces.
 """
 
-import io
+import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.ipc
 from astropy.table import Table
 from pydantic import Field
 
 from lexray.archives.cache import Cache
 from lexray.archives.politeness import Politeness
-from lexray.archives.tap import Answer, NoTable, QueryRefused, Tap
+from lexray.archives.tap import NoTable, QueryRefused, Tap
 from lexray.config import Config
 from lexray.errors import LexrayError
 from lexray.literature import astrometry
@@ -264,10 +262,18 @@ class Simbad:
 
         A source that cannot be asked for even alone goes to `refused`.
         """
-        uploads = [row for row in uploads if row["asked"] not in refused]
-        if not uploads:
+        by_source: dict[int, list[Row]] = {}
+        for row in uploads:
+            if row["asked"] not in refused:
+                by_source.setdefault(row["asked"], []).append(row)
+        for i, mine in list(by_source.items()):
+            kept = self._kept(adql, mine)
+            if kept is not None and not kept.cut_off:
+                yield from ({"asked": i, **row} for row in kept.rows)
+                del by_source[i]
+        asked, uploads = sorted(by_source), [row for mine in by_source.values() for row in mine]
+        if not asked:
             return
-        asked = sorted({row["asked"] for row in uploads})
         try:
             answer = self._answer(adql, uploads)
         except (QueryRefused, NoTable) as error:
@@ -281,13 +287,12 @@ class Simbad:
             refused[asked[0]] = Refusal(sources[asked[0]].source_id, f"simbad_{reason}", str(error))
             return
         self._sound, self._failures = True, 0
-        rows = answer.rows.to_pylist()
         if not answer.cut_off:
-            yield from rows
+            yield from answer.rows
         elif len(asked) > 1:
             yield from self._halves(adql, uploads, asked, sources, refused, more)
         elif more is None:
-            detail = f"{self._config.url} cuts its answer off after {len(rows)} rows"
+            detail = f"{self._config.url} cuts its answer off after {len(answer.rows)} rows"
             refused[asked[0]] = Refusal(sources[asked[0]].source_id, "simbad_overflow", detail)
         else:
             yield from self._pages(adql + more, uploads)
@@ -319,26 +324,57 @@ class Simbad:
         after = -1
         while True:
             answer = self._answer(adql.format(after=after), uploads)
-            rows = answer.rows.to_pylist()
-            yield from rows
+            yield from answer.rows
             if not answer.cut_off:
                 return
-            before, after = after, max((row["oidbibref"] for row in rows), default=after)
+            before, after = after, max((row["oidbibref"] for row in answer.rows), default=after)
             if after <= before:
                 raise LexrayError(f"{self._config.url}: its pages do not go on after {after}")
 
-    def _answer(self, adql: str, uploads: Sequence[Row]) -> Answer:
-        key = ("tap", self._config.url, adql, list(uploads))
-        kept = self._cache.get(*key)
-        if kept is not None:
-            return _unpacked(kept)
+    def _answer(self, adql: str, uploads: Sequence[Row]) -> "_Answer":
+        """Answer to a query, kept by source: which others were asked for together with it makes no difference."""
+        by_source: dict[int, list[Row]] = {}
+        for row in uploads:
+            by_source.setdefault(row["asked"], []).append(row)
+        if len(by_source) == 1:
+            ((i, mine),) = by_source.items()
+            kept = self._kept(adql, mine)
+            if kept is not None:
+                return _Answer([{"asked": i, **row} for row in kept.rows], kept.cut_off)
         table = {"sources": Table({name: [row[name] for row in uploads] for name in uploads[0]})}
         try:
             answer = self._tap.query(adql, table)
         except NoTable:
             answer = self._tap.query(adql, table)  # it may have been broken on the way
-        self._cache.put(_packed(answer), *key)
-        return answer
+        rows = answer.rows.to_pylist()
+        came: dict[int, list[Row]] = {i: [] for i in by_source}
+        for row in rows:
+            if row["asked"] not in came:
+                raise LexrayError(f"{self._config.url}: it answers for a source that was not asked for")
+            came[row["asked"]].append({name: value for name, value in row.items() if name != "asked"})
+        if len(by_source) == 1 or not answer.cut_off:  # of several sources nobody knows whose rows are missing
+            self._cache.put_all(
+                (json.dumps({"rows": came[i], "cut_off": answer.cut_off}).encode(), self._key(adql, mine))
+                for i, mine in by_source.items()
+            )
+        return _Answer(rows, answer.cut_off)
+
+    def _kept(self, adql: str, mine: Sequence[Row]) -> "_Answer | None":
+        """A source's answer, without the column `asked`, if it was asked for before."""
+        body = self._cache.get(*self._key(adql, mine))
+        return None if body is None else _Answer(**json.loads(body))
+
+    def _key(self, adql: str, mine: Sequence[Row]) -> tuple[Any, ...]:
+        uploads = [{name: value for name, value in row.items() if name != "asked"} for row in mine]
+        return ("tap", self._config.url, adql, uploads)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Rows of an answer, and whether the service left some out."""
+
+    rows: list[Row]
+    cut_off: bool
 
 
 @dataclass(frozen=True)
@@ -393,18 +429,3 @@ def _circle(i: int, source: Source, radius: float) -> Row:
 
 def _whole(value: Any) -> int | None:
     return None if value is None else int(value)
-
-
-def _packed(answer: Answer) -> bytes:
-    """An answer as bytes: Arrow's file format, and whether it was cut off."""
-    marked = answer.rows.replace_schema_metadata({"cut_off": str(answer.cut_off)})
-    buffer = io.BytesIO()
-    with pa.ipc.new_file(buffer, marked.schema) as file:
-        file.write_table(marked)
-    return buffer.getvalue()
-
-
-def _unpacked(body: bytes) -> Answer:
-    rows = pa.ipc.open_file(body).read_all()
-    metadata: Mapping[bytes, bytes] = rows.schema.metadata
-    return Answer(rows, metadata[b"cut_off"] == b"True")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lexray import storage
 from lexray.errors import ConfigError
@@ -53,27 +54,58 @@ def of_events(events: str, error: float | None = None) -> list[Source]:
     error : float, optional
         Radius at 95 % in arcsec of all positions; by default `astrometry.MISSION_ERRORS`.
     """
-    columns = ["source_id", "ra", "dec", "t_ref_mjd", "mission", "flags"]
-    rows = storage.read(events, columns, order="source_id").to_pylist()
-    grouped: dict[str, list[Source]] = {}
-    for row in rows:
-        placed = row["ra"] is not None and row["dec"] is not None and "whole_field" not in (row["flags"] or ())
-        radius = error if error is not None else mission_error(row["mission"])
-        ra, dec = (row["ra"], row["dec"]) if placed else (None, None)
-        detection = Source(row["source_id"], ra, dec, radius if placed else None, row["t_ref_mjd"])
-        grouped.setdefault(fold_name(row["source_id"]), []).append(detection)
-    return [_representative(detections) for detections in grouped.values()]
+    # Columns throughout: detections are many more than sources.
+    rows = storage.read(events, ["source_id", "ra", "dec", "t_ref_mjd", "mission", "flags"])
+    if not rows.num_rows:
+        return []
+    names, spelling = np.unique(_objects(rows["source_id"]), return_inverse=True)
+    groups: dict[str, int] = {}
+    group = np.array([groups.setdefault(fold_name(name), len(groups)) for name in names])[spelling]
+    ra, dec, mjd = (_floats(rows[name]) for name in ("ra", "dec", "t_ref_mjd"))
+    placed = np.isfinite(ra) & np.isfinite(dec) & ~_whole_field(rows["flags"])
+    radius = np.where(placed, _radii(rows["mission"]) if error is None else error, np.inf)
+    ra, dec = np.where(placed, ra, np.nan), np.where(placed, dec, np.nan)
+    # A source's best detections come first; without any error, those with a position.
+    order = np.lexsort([spelling, dec, ra, mjd, np.isnan(mjd), ~placed, radius, group])
+    rank = np.stack([group, radius, placed])[:, order]
+    tiers = np.flatnonzero(np.append(True, (rank[:, 1:] != rank[:, :-1]).any(axis=0)))
+    first_tiers = np.searchsorted(tiers, np.searchsorted(group[order], np.arange(len(groups))))
+    ends = np.append(tiers, len(order))[first_tiers + 1]
+    middle = order[(tiers[first_tiers] + ends - 1) // 2]
+    return [
+        Source(str(names[spelling[i]]), _known(ra[i]), _known(dec[i]), _known(radius[i]), _known(mjd[i]))
+        for i in middle.tolist()
+    ]
 
 
-def _representative(detections: Sequence[Source]) -> Source:
-    def error(source: Source) -> float:
-        return float("inf") if source.error is None else source.error
+def _objects(column: pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(column.to_numpy(), dtype=object)
 
-    smallest = min(map(error, detections))
-    best = [source for source in detections if error(source) == smallest]
-    best = [source for source in best if source.ra is not None] or best
-    best.sort(key=lambda s: (s.mjd is None, s.mjd or 0.0, s.ra or 0.0, s.dec or 0.0, s.source_id))
-    return best[(len(best) - 1) // 2]
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    """With NaN for null."""
+    return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _whole_field(flags: pa.ChunkedArray) -> np.ndarray:
+    """Which detections are flagged so."""
+    lists = flags.combine_chunks()
+    flagged = pc.list_parent_indices(lists).filter(pc.equal(pc.list_flatten(lists), "whole_field"))
+    found = np.zeros(len(flags), dtype=bool)
+    found[flagged.to_numpy()] = True
+    return found
+
+
+def _radii(missions: pa.ChunkedArray) -> np.ndarray:
+    """`astrometry.mission_error` of each row, infinite where there is none."""
+    encoded = missions.combine_chunks().dictionary_encode(null_encoding="encode")
+    errors = [mission_error(mission) for mission in encoded.dictionary.to_pylist()]
+    radii = np.array([np.inf if one is None else one for one in errors])
+    return np.asarray(radii[encoded.indices.to_numpy()])
 
 
 def of_table(path: str, called: Mapping[str, str], error: float | None = None) -> list[Source]:

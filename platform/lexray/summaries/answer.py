@@ -27,8 +27,8 @@ Confidence = Literal["low", "medium", "high"]
 Kind = Literal["object_class", "variability", "spectral_shape"]
 UNKNOWN = "unknown"
 
-#: 150 words of English prose with its spaces and some to spare.
-MAX_CHARACTERS = 1200
+#: Of English prose, which 1,200 characters hold with some to spare.
+MAX_WORDS, MAX_CHARACTERS = 150, 1200
 MAX_QUANTITIES = 6
 #: Printable ASCII without the quotation mark and the backslash, which JSON would escape.
 _PLAIN = r"^[ !#-\[\]-~]{1,%d}$"

@@ -4,12 +4,14 @@ Forms follow the IAU's recommendations for designations (acronym and position, t
 Catalogue of Variable Stars, and the habits of X-ray astronomy ('Cyg X-1', 'NGC 300 ULX1').
 """
 
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
+
+from lexray.summaries.latex import flatten
+from lexray.summaries.sentences import split_sentences
 
 Who = Literal["source", "host", "other"]
 
@@ -22,37 +24,60 @@ _CONSTELLATIONS = (
 _HOSTS = (
     r"NGC|IC|UGCA?|PGC|ESO|Messier|Mrk|Mkn|Markarian|Arp|Abell|Terzan|Liller|Westerlund|Trumpler|Collinder|Berkeley"
 )
-_CATALOGUES = rf"{_HOSTS}|HDE?|HR|HIP|GJ|Gl|Gliese|SAO|TYC|TIC|KIC|LS|SS|WR|Kes|RCW|CTB|Haro|Ark|MCG|Fairall|LkHa"
+_CATALOGUES = rf"{_HOSTS}|HDE?|HIP|GJ|Gl|Gliese|SAO|TYC|TIC|KIC|LS|SS|WR|Kes|RCW|CTB|Haro|Ark|MCG|Fairall|LkHa|LEDA|PDS"
 #: Acronyms before a position of the equinox 1950, or before one with no letter.
-_OLD = (
-    r"[1-5][AEHMSU]|1ES|1E|2E|4U|3A|GS|GRS|GRO|KS|EXO|XTE|SAX|PSR|PKS|PG|XB|MXB|SLX|SGR|AXP|MR|HE|IRAS|QSO|RE|H|A|X|AX"
-    r"|IGR|RX|1H|XMMU|CXOU|MS|EQ|OJ|S5|WGA|1WGA|CXO|LSI"
+_OLD = r"1ES|GRS|GRO|EXO|XTE|SAX|PSR|PKS|MXB|SLX|SGR|AXP|IRAS|QSO|IGR|XMMU|CXOU|WGA|1WGA|CXO|LSI|KUG|Ginga"
+#: So short that prose has them before other numbers.
+_SHORT = r"[1-5][AEHMSU]|1E|2E|4U|3A|GS|KS|PG|XB|MR|HE|RE|H|A|X|AX|RX|1H|MS|EQ|OJ|S5"
+_NO_UNIT = (
+    r"(?!\s{0,3}(?:[kMGT]?eV|ergs?|[kMmn]?s|sec(?:onds?)?|min(?:utes?)?|h(?:ours?|rs?)?|d(?:ays?)?|y(?:ea)?rs?|[kMG]?pc|[kmcnμ]?m"
+    r"|[kMG]?Hz|mHz|K|Å|[Aa]ngstroms?|AU|au|[kM]?G|counts?|cts|photons|[mμ]?Jy|mag|deg|arcsec|arcmin|per|times|%|°|σ|M_|M⊙)"
+    r"(?![A-Za-z]))"
+)
+#: Words that go on after a name; before others the number counts: 'the ULX 5 times', 'the ULX 3 Mpc away'.
+_GOES_ON = (
+    r"(?!\s{1,3}(?!(?:is|was|are|were|has|had|have|shows?|showed|in|with|as|at|which|that)\b|(?:and|or)\b(?!\s\d))"
+    r"[A-Za-zμ°%])"
+)
+_GREEK = (
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|omicron|pi|rho|sigma|tau|upsilon|phi|chi|psi"
+    "|omega"
 )
 _SIGN = r"\s?[+\-–]\s?"
 _NAME = re.compile(
     rf"(?<![A-Za-z0-9.+\-])(?:"
     # J095550.1+694046, J0218+4232; what stands before belongs to it and is looked for behind.
     rf"J\s?\d{{4,9}}(?:\.\d+)?{_SIGN}\d{{2,8}}(?:\.\d+)?(?:[a-z](?![a-z]))?"
-    rf"|(?:{_OLD})\s?B?\d{{3,6}}(?:\.\d+)?[+\-–]\d{{1,6}}(?:\.\d+)?(?!\d|\.\d|[–-])"
+    rf"|(?:{_OLD})\s?B?\d{{3,6}}(?:\.\d+)?[+\-–]\d{{1,6}}(?:\.\d+)?(?!\d|\.\d|[–-]){_NO_UNIT}"
+    rf"|(?:{_SHORT})\s?B?\d{{4,6}}(?:\.\d+)?[+\-–]\d{{2,6}}(?:\.\d+)?(?!\d|\.\d|[–-]){_NO_UNIT}"
     rf"|B\d{{4}}[+\-–]\d{{2,3}}(?!\d)"
     rf"|GX\s?\d{{1,3}}[+\-–]\d{{1,2}}(?!\d)|G\d{{1,3}}\.\d+[+\-–]\d+\.\d+"
-    rf"|(?:{_CATALOGUES})[\s_]?[+-]?\d(?:[\d+-]*\d)?(?!\d|\.\d)"
+    rf"|(?:{_CATALOGUES})[\s_]?[+-]?\d(?:[\d+-]*\d)?(?!\d|\.\d)(?:[A-Da-d](?![A-Za-z0-9]))?"
+    # HR1 to HR9 are hardness ratios; line widths are called W50.
+    rf"|HR\s?\d{{2,4}}(?!\d|\.\d)|A\d{{3,4}}(?!\d|\.\d|[+\-–]\d){_NO_UNIT}|W(?:28|44|49|51|\d\d[A-C])(?![A-Za-z0-9]|\.\d)"
+    rf"|N\s?\d{{2,3}}[A-D](?![A-Za-z0-9])|LS\s?I{{1,3}}\s?[+-]\s?\d\d\s?°?\s?\d{{1,4}}(?!\d)"
     rf"|M\s?(?:[1-9]\d|10\d|110)(?!\d|\.\d)(?!\s?(?:V\b|dwarf|star|giant|type|-type|M_|M⊙|%))"
     rf"|[34]C\s?[+-]?\d+(?:\.\d+)?"
-    rf"|(?:V\d{{3,4}}|[R-Z]|[A-Z]{{2}}|\d{{1,2}}|[αβγδηθλω])\s(?:{_CONSTELLATIONS})\b"
-    rf"(?!\s(?:stars|type|class|systems|X-))"
+    rf"|(?:V\d{{3,4}}|[R-Z]|[A-Z]{{2}}|\d{{1,2}}|(?:[αβγδεζηθικλμνξορσςτφχψω]|{_GREEK})\s?\d?)"
+    rf"\s(?:{_CONSTELLATIONS})\b(?!\s(?:stars|type|class|systems|analog|X-))(?:\s[A-E]\b)?"
     rf"|(?:Cen|Cas|Cyg|Her|Vir|Hya|Sgr|Centaurus|Cassiopeia|Cygnus|Perseus|Virgo|Hydra|Sagittarius)\s[AB]\b\*?"
     rf"|(?:SN|AT)\s?\d{{4}}[A-Za-z]{{1,4}}\b|(?:GRB|FRB|GW|XRF|XRT)\s?\d{{6}}[A-Z]?\b|ASASSN-\d{{2}}[a-z]{{1,3}}\b"
-    rf"|Gaia\s(?:E?DR\d\s)?\d{{6,}}|\[[A-Z][A-Za-z+]*\d{{2,4}}[a-z]?\]\s?[A-Za-z0-9.+\-]*[A-Za-z0-9]"
+    rf"|Gaia\s(?:E?DR\d\s)?\d{{6,}}|\[(?![A-Z][a-z]?[IVX]+\d)[A-Z][A-Za-z+]*\d{{2,4}}[a-z]?\]\s?[A-Za-z0-9.+\-]*[A-Za-z0-9]"
     rf"|(?:Ho|Holmberg)\s(?:II|IX|I|IV|V)\b|Geminga\b|Vela\s[Pp]ulsar|Crab\s(?:[Nn]ebula|[Pp]ulsar)|(?:η|[Ee]ta)\sCar"
     rf"(?:inae)?\b"
-    rf"|(?:ULX|HLX)[\s-]?\d{{1,2}}(?!\d|\.\d|\s?%)|X-\d{{1,3}}(?![\d.]\d)"
+    rf"|(?:ULX|HLX)(?:-?\d{{1,2}}(?!\d|\.\d|\s?%)|\s\d{{1,2}}(?!\d|\.\d|\s?%){_GOES_ON})|X-\d{{1,3}}(?![\d.]\d)"
     rf")"
 )
 _ACRONYM = re.compile(
     r"(?<![A-Za-z0-9])(?:[A-Za-z0-9-]*(?:[A-Z]{2}|\d[A-Za-z]|[A-Z]\d)[A-Za-z0-9-]*|Swift|Fermi|Einstein)\s{0,2}$"
 )
-_COMPONENT = re.compile(r"\s?(?:ULX|HLX|X)[\s-]{0,2}\d{1,3}(?!\d|\.\d)")
+_COMPONENT = re.compile(
+    rf"\s?(?:ULX|HLX|X)(?:-\s?|)\d{{1,3}}(?!\d|\.\d)|\s(?:ULX|HLX)\s\d{{1,3}}(?!\d|\.\d){_GOES_ON}"
+    r"|\s(?:P|CX|W|XMM)-?\d{1,3}(?![\d.]\d|[A-Za-z])|\s(?:ULX|HLX)\b(?![\s-]?\d|\s(?:candidate|population|field))"
+)
+#: The component that a name ends in: 'ULX1' of 'NGC 300 ULX1', which has nothing to do with an 'X-1'.
+_ENDS_IN = re.compile(r"(?<![A-Za-z])(?:ULX|HLX|X)[\s_-]{0,2}\d{1,3}$", re.IGNORECASE)
+_ALONE = re.compile(r"(?:ulx|hlx|x)\d{1,3}")
 #: What a component is named after: 'Cyg' of 'Cyg X-1', 'Vela', 'LMC'.
 _BEFORE_COMPONENT = re.compile(
     r"(?<![A-Za-z0-9-])(?!(?:The|In|Of|For|And|From|This|Its|Both|While|With|That|An|A|At|On|Since|But|Source)\b)"
@@ -87,8 +112,7 @@ _COMMON = frozenset(
     test the this transient two ulx unknown variable white wind with xray young
     """.split()  # noqa: SIM905 -- a list of one word a line would bury the code
 )
-#: Catalogues of one object differ by its errors.
-_TOLERANCE_ARCSEC = 5.0
+_GALAXY = re.compile(rf"(?:{_HOSTS}|M)[\s_-]*\d+|A\d{{3,4}}")
 
 
 @dataclass(frozen=True)
@@ -155,21 +179,14 @@ class Names:
     _source: frozenset[str]
     _hosts: frozenset[str]
     _cores: tuple[tuple[str, str, str, str], ...]
-    _position: tuple[float, float] | None
+    _components: frozenset[str]
+    _listed: tuple[str, ...]
     _by_piece: dict[str, list[tuple[list[str], list[str], Who]]] = field(repr=False, compare=False)
     _first_words: tuple[str, ...] = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, names: Sequence[str], ra: float | None = None, dec: float | None = None) -> "Names":
-        """Compile the names of a source.
-
-        Parameters
-        ----------
-        names : sequence of str
-            What it is called here, and every identifier that catalogues have for it.
-        ra, dec : float, optional
-            Degrees, ICRS: designations made from this position are the source's too.
-        """
+    def of(cls, names: Sequence[str]) -> "Names":
+        """Compile the names of a source: what it is called here, and every identifier that catalogues have for it."""
         names = [plain for name in names if (plain := _PREFIX.sub("", " ".join(name.split())).strip())]
         usable = [name for name in names if _is_a_name(name)]
         hosts = [match.group() for name in usable if (match := _HOST.match(name))]
@@ -184,17 +201,47 @@ class Names:
             found.sort(key=lambda entry: (-len(entry[0]), entry[2] != "source"))
         found_cores = [match for folded in own if (match := _CORE.search(folded))]
         cores = [(match[1], match[2], match[3], match[4]) for match in found_cores]
-        at = (ra, dec) if ra is not None and dec is not None and math.isfinite(ra) and math.isfinite(dec) else None
         return cls(
             shown=names[0] if names else "",
             host=hosts[0] if hosts else None,
             _source=frozenset(own),
             _hosts=frozenset(key(host) for host in hosts) - own,
             _cores=tuple(sorted(cores)),
-            _position=at,
+            _components=frozenset(key(match.group()) for name in usable if (match := _ENDS_IN.search(name))),
+            _listed=tuple(names),
             _by_piece=by_piece,
             _first_words=tuple(word for piece in by_piece for word in (piece, *_SPELLINGS.get(piece, ()))),
         )
+
+    def in_paper(self, paper: Mapping[str, Any]) -> "Names":
+        """The names by which one paper calls the source: with the paper's own for it, where it uses none of these.
+
+        A source that catalogues know as 2CXO J095550.1+694046 is 'M82 X-1' in papers. Where a paper that was matched
+        to the source has none of its names, the one object that its title names, else its first sentence, is the
+        source; of several only where the paper is known to treat one object, and then the first.
+
+        Parameters
+        ----------
+        paper : mapping
+            Row of the `literature` table, unmasked.
+        """
+        alone = paper.get("n_objects") == 1
+        if not (alone or paper.get("matched_by")):
+            return self
+        flats = [flatten(text) for column in ("title", "abstract", "body") if (text := paper.get(column))]
+        if not flats or any(name.who == "source" for flat in flats for name in self.find(flat)):
+            return self
+        abstract = split_sentences(str(paper.get("abstract") or paper.get("body") or ""))
+        for text in (paper.get("title"), abstract[0] if abstract else None):
+            flat = flatten(text or "")
+            named = {key(found): found for start, end in designations(flat) if (found := flat[start:end])}
+            objects = [found for found in named.values() if not _GALAXY.fullmatch(found)]
+            candidates = objects or (list(named.values()) if alone else [])
+            if len(candidates) == 1 or (candidates and alone):
+                return Names.of([*self._listed, candidates[0]])
+            if candidates:
+                break
+        return self
 
     def find(self, flat: str) -> list[Named]:
         """Names in a flattened text (`latex.flatten`), in order, none inside another."""
@@ -219,29 +266,20 @@ class Names:
             return "host"
         core = _CORE.search(folded)
         if core is not None:
-            return "source" if self._is_here(*core.groups()) else "other"
-        if folded.startswith(("x", "ulx", "hlx")) and any(name.endswith(folded) for name in self._source):
+            return "source" if self._is_here(*core.groups()[1:]) else "other"
+        if _ALONE.fullmatch(folded) and folded in self._components:
             return "source"  # 'X-1' in a paper on M82 X-1
+        if folded.endswith(("ulx", "hlx")):  # 'NGC 300 ULX' in a paper on NGC 300 ULX1
+            own = [name for name in self._source if name.startswith(folded) and name[len(folded) :].isdigit()]
+            return "source" if own else "other"
         return "other"
 
-    def _is_here(self, equinox: str, ra: str, sign: str, dec: str) -> bool:
+    def _is_here(self, ra: str, sign: str, dec: str) -> bool:
         for _, own_ra, own_sign, own_dec in self._cores:
             # Designations are truncated, so that the shorter is the longer one's beginning.
             if sign == own_sign and _begins(ra, own_ra) and _begins(dec, own_dec):
                 return True
-        if self._position is None or equinox == "b" or len(ra.partition(".")[0]) < 4:
-            return False
-        east, east_step = _degrees(ra, 15.0)
-        north, north_step = _degrees(dec, 1.0)
-        if sign == "-":
-            north, north_step = -north, -north_step
-        own_east, own_north = self._position
-        slack = _TOLERANCE_ARCSEC / 3600
-        apart = (own_east - east - east_step / 2 + 180) % 360 - 180
-        return (
-            abs(apart) <= east_step / 2 + slack / max(math.cos(math.radians(own_north)), 1e-3)
-            and abs(own_north - north - north_step / 2) <= abs(north_step) / 2 + slack
-        )
+        return False
 
     def _spelled(self, flat: str) -> Iterator[Named]:
         """Places where the names are written out, however they are spelled."""
@@ -302,18 +340,3 @@ def _is_a_name(name: str) -> bool:
 def _begins(one: str, other: str) -> bool:
     shorter, longer = sorted((one, other), key=len)
     return longer.replace(".", "").startswith(shorter.replace(".", "")) and len(shorter) >= 3
-
-
-def _degrees(digits: str, scale: float) -> tuple[float, float]:
-    """Degrees of a truncated sexagesimal number such as '095550.1' or '69', and the width of its last place."""
-    whole, _, fraction = digits.partition(".")
-    value, unit = 0.0, 1.0
-    groups = [whole[i : i + 2] for i in range(0, min(len(whole), 6), 2)]
-    for place, group in enumerate(groups):
-        unit = 60.0**-place * (1.0 if len(group) == 2 else 10.0)
-        value += int(group) * unit
-    rest = whole[6:] + fraction
-    if rest:
-        unit = 60.0 ** -(len(groups) - 1) * 10.0 ** -len(rest)
-        value += int(rest) * unit
-    return value * scale, unit * scale

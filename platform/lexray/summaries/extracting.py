@@ -37,13 +37,13 @@ def corpus(literature: str) -> Corpus:
     )
 
 
-def extractor(found: Corpus, max_words: int, mask_names: bool) -> Callable[[], PartFunction]:
+def extractor(found: Corpus, max_words: int, mask_names: bool, min_grounded: float) -> Callable[[], PartFunction]:
     """What makes the function of `partwise.map_parts`, in each of its workers."""
-    return partial(_make, ray.put(found), max_words, mask_names)
+    return partial(_make, ray.put(found), max_words, mask_names, min_grounded)
 
 
-def _make(found: "ray.ObjectRef[Corpus]", max_words: int, mask_names: bool) -> PartFunction:
-    engine = Extractive(ray.get(found), max_words, mask_names)
+def _make(found: "ray.ObjectRef[Corpus]", max_words: int, mask_names: bool, min_grounded: float) -> PartFunction:
+    engine = Extractive(ray.get(found), max_words, mask_names, min_grounded)
 
     def summarize(_: int, rows: pa.Table) -> pa.Table:
         return summarize_part(rows, engine)

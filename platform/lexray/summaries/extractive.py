@@ -18,12 +18,12 @@ import pyarrow as pa
 
 from lexray import __version__
 from lexray.schemas import SUMMARIES
-from lexray.summaries.answer import MAX_QUANTITIES
+from lexray.summaries.answer import MAX_QUANTITIES, UNKNOWN
 from lexray.summaries.designations import Names
 from lexray.summaries.grounding import Said, ground_in, sentences_on, texts
 from lexray.summaries.lexicon import KINDS, Kind, mentions, most_said
 from lexray.summaries.masking import Mask
-from lexray.summaries.measured import name_of
+from lexray.summaries.measured import limit_of, name_of
 from lexray.summaries.quantities import find_quantities, unit_text
 from lexray.summaries.vocabulary import ABOUT_THE_PAPER, PHYSICAL, terms
 
@@ -116,11 +116,14 @@ class Extractive:
         Length of a summary.
     mask_names : bool
         Hide names, coordinates and survey numbers in `summary`. `summary_unmasked` and the facts stay verbatim.
+    min_grounded : float
+        A row of which a smaller share is found in its papers is 'ungrounded'.
     """
 
     corpus: Corpus
     max_words: int = 150
     mask_names: bool = True
+    min_grounded: float = 0.8
 
     def summarize(self, source_id: str, papers: Sequence[Paper]) -> dict[str, Any]:
         """One row of the `summaries` table.
@@ -157,21 +160,25 @@ class Extractive:
         if not chosen:
             return row | {"reason": "too_long", "detail": f"every sentence is longer than {self.max_words} words"}
         text = " ".join(_closed(sentence.text) for sentence in chosen)
+        masks = {paper: Mask(names.in_paper(papers[paper])) for paper in {sentence.paper for sentence in chosen}}
+        hidden = " ".join(masks[sentence.paper].hide(_closed(sentence.text)) for sentence in chosen)
         rests_on = sorted({sentence.paper for sentence in chosen})
         labels = most_said(sentence for said in evidence for sentence in said.sentences)
         quantities = _key_quantities(chosen)
+        # As of a language model's, and the sentences besides.
         facts: dict[str, Any] = {
             **{str(kind): label for kind, label in labels.items()},
             "key_quantities": [
-                {"name": name, "value": value, "unit": unit, "paper": f"P{rests_on.index(paper) + 1}"}
+                {"name": name, "value": value, "unit": unit}
+                | {called: papers[paper][called] for called in ("bibcode", "arxiv")}
                 for name, value, unit, paper in quantities
             ],
-            "papers": {f"P{i + 1}": _called(papers[paper]) for i, paper in enumerate(rests_on)},
+            "confidence": _confidence(labels["object_class"], evidence),
             "sentences": [{"text": sentence.text} | _called(papers[sentence.paper]) for sentence in chosen],
         }
         grounding = ground_in(evidence, text, labels, quantities)
         return row | {
-            "summary": Mask(names).hide(text) if self.mask_names else text,
+            "summary": hidden if self.mask_names else text,
             "summary_unmasked": text,
             "facts": json.dumps(facts, ensure_ascii=False),
             "bibcodes": list(dict.fromkeys(code for paper in rests_on if (code := papers[paper]["bibcode"]))),
@@ -179,7 +186,7 @@ class Extractive:
             "findings": list(grounding.missing),
             "n_papers": len(rests_on),
             "n_papers_left_out": len(papers) - len(rests_on),
-            "status": "ok",
+            "status": "ok" if grounding.share is None or grounding.share >= self.min_grounded else "ungrounded",
         }
 
     def candidates(self, papers: Sequence[Sequence[str]]) -> list[Sentence]:
@@ -287,9 +294,16 @@ def _key_quantities(sentences: Sequence[Sentence]) -> list[tuple[str, str, str, 
         for quantity in find_quantities(sentence.text):
             name = name_of(sentence.text, quantity)
             if name is not None:
-                value = (name, f"{quantity.value:.6g}", unit_text(quantity.unit), sentence.paper)
+                number = f"{limit_of(sentence.text, quantity)}{quantity.value:.6g}"
+                value = (name, number, unit_text(quantity.unit), sentence.paper)
                 found.setdefault(name, value)
     return list(found.values())[:MAX_QUANTITIES]
+
+
+def _confidence(label: str, evidence: Sequence[Said]) -> str:
+    """'high' where several papers agree on the class, 'medium' where one says it, else 'low'."""
+    agree = 0 if label == UNKNOWN else sum(most_said(said.sentences)["object_class"] == label for said in evidence)
+    return "high" if agree > 1 else "medium" if agree else "low"
 
 
 def _called(paper: Paper) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def texts(paper: Mapping[str, Any]) -> list[str]:
 def sentences_on(paper: Mapping[str, Any], names: Names) -> list[str]:
     """Sentences of a paper that speak of the source and are no instructions, in order."""
     found = []
+    names = names.in_paper(paper)
     for text in texts(paper):
         trusted, _ = without_instructions(text)
         sentences = split_sentences(trusted)

@@ -21,6 +21,7 @@ _INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\uf
 _TAGS = re.compile("[\U000e0020-\U000e007e]{2,}")
 #: Latin and Cyrillic letters in one word: one disguised as the other.
 _MIXED = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
+_BEFORE_MARK = re.compile(r"(?<=[.!?]) (?=<)")
 _SPACED = re.compile(r"(?:\b[a-z][ ._]){6,}[a-z]\b")
 _LONG = re.compile(r"[A-Za-z0-9+/]{40}")
 _ENCODED = re.compile(
@@ -37,10 +38,13 @@ class Rule:
     words : tuple of tuples of str
         One of each is in whatever the pattern matches, in lower case: asking for them first is what makes it fast.
     pattern : re.Pattern
+    to_the_end : bool
+        What follows belongs to it, however harmless it looks.
     """
 
     words: tuple[tuple[str, ...], ...]
     pattern: re.Pattern[str]
+    to_the_end: bool = False
 
     def may_match(self, lowered: str) -> bool:
         """Whether a text in lower case has the words; plain loops, since it is asked of every sentence."""
@@ -53,15 +57,18 @@ class Rule:
         return True
 
 
-def _rule(words: str, pattern: str) -> Rule:
+def _rule(words: str, pattern: str, to_the_end: bool = False) -> Rule:
     """`words` with spaces between those of a group, '&' between groups and '+' for a space in a word."""
     groups = tuple(tuple(word.replace("+", " ") for word in group.split()) for group in words.split("&"))
-    return Rule(groups, re.compile(pattern, re.IGNORECASE))
+    return Rule(groups, re.compile(pattern, re.IGNORECASE), to_the_end)
 
 
-#: Where an order begins: a sentence, a clause, or behind such a word.
-_START = r"(?:^\W*|[.;:!?—–\"'“(]\s*|\b(?:please|kindly|now|then|must|should|always|only|instead|just|simply)\s+)"
-_LOOSE_START = rf"(?:{_START}|,\s*|\b(?:and|to|also|so)\s+)"
+#: Where an order begins: a sentence or a clause. Behind 'should' or 'then' alone stands what nature does.
+_START = (
+    r"(?:(?:^\W{0,9}|[.;:!?—–\"'“(]\s{0,3})(?:(?:and|so|now|then|always|only|instead|just|simply|must|should),?\s+){0,2}"
+    r"|\b(?:please|kindly)\s+|,\s(?:now|then|always|instead|just|simply)\s+)"
+)
+_LOOSE_START = rf"(?:{_START}|,\s{{0,3}}|\b(?:and|also|so)\s+)"
 _IGNORE = (
     r"(?:ignor(?:e|ing)|disregard(?:ing)?|forget(?:ting)?|overrid(?:e|ing)|bypass(?:ing)?|cancel|neglect|skip|discard|drop"
     r"|dismiss)"
@@ -81,44 +88,52 @@ _MUST = r"(?:must|should|shall|is to|are to|will now|ha(?:s|ve) to|(?:required|a
 _RULES = (
     # The marks of chat templates, of code, and the names of the answer's own fields.
     _rule(
-        "<| [inst] [/inst] <<sys >> <s> </s> _of_turn <system <user <assistant <prompt <instr </ ``` <!-- <script",
-        r"<\|\w+\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|</?(?:system|assistant|user|instructions?|prompt)>"
-        r"|```|<!--|<script",
+        "<| [inst] [/inst] <<sys >> <s> </s> _of_turn <system <user <assistant <prompt <instr <paper <part papers parts </ ``` <!-- <script",
+        r"<\|\w+\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>"
+        r"|<\s{0,3}/?\s{0,3}(?:system|assistant|user|instructions?|prompt|papers?|parts?)\s{0,3}>|```|<!--|<script",
+        to_the_end=True,
     ),
     _rule(
         "system: assistant: user: human: instruction: developer: s: ## &:",
         r"(?:^|[.!?]\s)\W*(?:system|assistant|user|human|instruction|developer)s?\s*:|#{2,}\s*(?:system|instruction|response|human)",
+        to_the_end=True,
     ),
     _rule(
         "{ object_ spectral_ key_q",
         r"\{\s*\\?[\"']\w+\\?[\"']\s*:|\bobject_class\b|\bspectral_shape\b|\bkey_quantities\b",
+        to_the_end=True,
     ),
     _rule(
         "begin end start & prompt context document abstract instruction input system",
         r"\b(?-i:BEGIN|END|START)[ _](?-i:OF[ _])?(?-i:PROMPT|CONTEXT|DOCUMENT|ABSTRACTS?|INSTRUCTIONS?|INPUT|SYSTEM)\b"
         r"|\b(?:end|beginning|start) of (?:the )?(?:prompt|context|instructions?|user input|abstracts?)\b",
+        to_the_end=True,
     ),
     # Instructions are no physics, whoever is to ignore them.
     _rule(
         f"{_IGNORE_WORDS} & instruction prompt guideline direct command order schema message rules guardrail",
-        rf"\b{_IGNORE}\s+{_ALL_OF}(?:instructions?|prompts?|guidelines?|directions?|directives?|commands?|orders?|schema"
-        r"|system message|rules(?! of)|guardrails?)\b",
+        rf"\b{_IGNORE}\s+(?:{_ALL_OF}(?:instructions?|guidelines?|directives?|commands?|schema|system (?:message|prompt)"
+        # Orders, directions and prompt emission are physics, too.
+        r"|guardrails?)\b|(?:all\s+|any\s+|of\s+|the\s+|your\s+){0,3}(?:your|these|those|previous|prior|earlier|preceding"
+        r"|foregoing|above|other)\s+(?:prompts?(?!\s+[a-z]+)|directions|orders|rules(?! of))\b)",
+        to_the_end=True,
     ),
     _rule(
         f"{_IGNORE_WORDS} & above previous preceding foregoing before prior earlier rest",
-        rf"{_LOOSE_START}{_IGNORE}\s+(?:all|any|everything|anything|every|the|what(?:ever)?)?\s*(?:of\s+)?"
+        rf"{_LOOSE_START}(?!\w+ing\b){_IGNORE}\s+(?:all|any|everything|anything|every|the|what(?:ever)?)\s+(?:of\s+)?"
         r"(?:(?:the|that|text|is|was|were|comes?|came|written|said|stated|stands)\s+){0,3}"
         r"(?:above|previous|preceding|foregoing|before|prior|earlier|rest)\b"
-        r"(?!\s+(?:the|an?)\b|[\s-]+\d|\s+\w+\s+(?:band|range|limit))",
+        r"(?=\s*(?:$|[.,;:!?)\"'”]|(?:and|or|then|but|this|text|sentences?|messages?|context|contents?|conversation)\b))",
+        to_the_end=True,
     ),
     _rule(
         f"{_IGNORE_WORDS} & paper abstract text request task conversation",
-        rf"{_LOOSE_START}{_IGNORE}\s+{_ALL_OF}(?:papers?|abstracts?|texts?|requests?|tasks?|conversation)\b",
+        rf"{_LOOSE_START}(?!\w+ing\b){_IGNORE}\s+{_ALL_OF}(?:papers?|abstracts?|texts?|requests?|tasks?|conversation)\b",
     ),
     _rule(
         "thing all text said & above far before preceding",
-        r"\b(?:everything|anything|all|the text|text|what was said) (?:written )?(?:above|so far|before this|preceding this)\b"
-        r".{0,24}\b(?:is|was|are|were|should|must|can)\b",
+        r"\b(?:everything|anything|all|the text|text|what was said) (?:written )?(?:above(?! (?:[\d~$>]|the|this|an?)\b|\s?[\d~$>])"
+        r"|so far|before this|preceding this)\b.{0,24}\b(?:is|was|are|were|should|must|can)\b",
     ),
     # Papers do not speak to 'you'; You et al. write some.
     _rule("you", r"\b(?:you|your|yourself)\b(?!\s+(?:et al|&))"),
@@ -128,7 +143,7 @@ _RULES = (
         " mention append insert add & only exactly json following nothing verbatim word answer response reply summary label class"
         " every each all",
         rf"{_START}(?:respond|reply|answer|output|print|return|write|produce|emit|generate|say|state|repeat|begin|start|end|use"
-        r"|give|include|mention|append|insert|add)\b.{0,60}?\b(?:only with|exactly|json|nothing else|verbatim|the words?|answer"
+        r"|give|include|mention|append|insert|add)\b(?! (?:of|power|transitions?)\b).{0,60}?\b(?:only with|exactly|json|nothing else|verbatim|the words?|answer"
         r"|the following (?:json|text|words?|class|label|string|answer|sentence)|response|reply|summary|label|in every field"
         r"|as (?:the )?(?:object )?class|for (?:every|each|all) (?:sources?|fields?|questions?))\b",
     ),
@@ -151,7 +166,7 @@ _RULES = (
     ),
     _rule(
         "please",
-        r"\bplease\s+(?:ignore|respond|reply|answer|classify|output|write|note that|summari[sz]e|state|say|report|set|treat)\b",
+        r"\bplease\s+(?:ignore|respond|reply|answer|classify|output|write|summari[sz]e|state|say|report|set|treat)\b",
     ),
     _rule(
         "translate rewrite paraphrase summari shorten copy & this the all every",
@@ -160,10 +175,10 @@ _RULES = (
     _rule(
         "answer response output label value class & must should shall only correct right expected acceptable final required true"
         " has have",
-        r"\b(?:the|your) (?:only |correct |right |expected |acceptable |final |required |true ){1,2}(?:answer|response|output"
-        r"|label|value for the|object class)\b"
+        r"\b(?:the|your) (?:only |correct |right |expected |acceptable |final |required |true ){1,2}(?:answer|label"
+        r"|value for the|object class)\b|\b(?:the|your) (?:only )?(?:correct|acceptable) (?:response|output)\b"
         r"|\b(?:answer|response|output|classification|label)s? (?:must|should|has to|have to|shall) (?:only |always |now )?"
-        r"(?:be|say|contain|state|read|begin|include|start|mention)\b",
+        r"(?:be(?! (?:\w+ly )?\w+(?:ed|en|ght|und|wn|ade)\b)|say|contain|state|read|mention)\b",
     ),
     _rule(
         "summar",
@@ -178,7 +193,8 @@ _RULES = (
     ),
     _rule(
         "every each all any & output answer return print reply respond write say & ,",
-        r"^\W*(?:for|in) (?:every|each|all|any)\b.{0,40},\s*(?:output|answer|return|print|reply|respond|write|say)\b",
+        r"^\W*(?:for|in) (?:every|each|all|any)\b.{0,40},\s*(?:output|answer|return|print|reply|respond|write|say)\b"
+        r"(?! (?:of|to|power)\b)",
     ),
     # Speaking of the reader, or to it.
     _rule(
@@ -188,8 +204,10 @@ _RULES = (
     _rule(
         "note attention message notice instruction reminder warning & ai llm model assistant language machine summari automated"
         " review annotator reader system developer",
-        r"\b(?:note|attention|message|notice|instructions?|reminder|warning) (?:to|for|from) (?:the |any |all )?(?:AI|LLM|model"
-        r"|assistant|language|machine|summari[sz]er|automated|reviewers?|annotator|reader|system|developer)s?\b",
+        r"\b(?:note|attention|message|notice|instructions?|reminder|warning) (?:to|for|from) (?:the |any |all )?(?:AI|LLM"
+        r"|assistant|language model|summari[sz]er|automated|reviewer|annotator|developer)s?\b"
+        r"|^\W{0,9}(?:note|message|notice|instructions?|reminder|warning) (?:to|for) (?:the |any |all )?(?:model|machine|reader"
+        r"|system)s?\b",
     ),
     _rule(
         "hello hi+ hi, hey dear & model ai llm assistant reader machine bot system",
@@ -199,18 +217,18 @@ _RULES = (
         "prompt jailbreak mode instruction task directive & injection jailbreak system developer dan new updated revised secret"
         " hidden special admin above override supersede",
         r"\b(?:prompt injection|jailbreak|system prompt|developer mode|DAN mode|(?:new|updated|revised|secret|hidden|special"
-        r"|admin) (?:system )?(?:instructions?|task|prompt|directive)s?|instructions? (?:above|override|supersede))\b",
+        r"|admin) (?:system )?(?:instruction|directive)s?|(?:new|updated|revised) (?:task|prompt)s?\s?:|instructions? (?:above|override|supersede))\b",
     ),
     _rule(
         "an+ai pretend act+as role-play roleplay from+now overrid",
-        r"\b(?:as an AI|I am an AI|(?:are|were) an AI|pretend (?:that|to|this)|act as (?:if|an?)\b|role-?play|from now on"
-        r"|overrides? (?:all|any|every|the) (?:previous|prior|above|other|earlier))",
+        r"\b(?:as an AI|I am an AI|(?:are|were) an AI|pretend (?:that|to|this)|role-?play|from now on"
+        r"|overrides? (?:all|any|every|the) (?:previous|prior|above|earlier))|^\W{0,9}act as (?:if|an?)\b",
     ),
     _rule(
         "summarising summarizing answering responding asked classifying & say state write report answer use always must should"
         " classify output set",
         r"\b(?:when|before|while|after) (?:summari[sz]ing|answering|responding|asked|classifying) (?:this|the|these|it|to|about"
-        r"|for)\b.{0,60}\b(?:say|state|write|report|answer|use|always|must|should|classify|output|set)\b",
+        r"|for)\b.{0,60},\s(?:always |please |only )?(?:say|state|write|report|answer|use|classify|output|set)\b",
     ),
     _rule(
         "important attention urgent override sudo admin command execute task",
@@ -221,8 +239,13 @@ _RULES = (
         "ignor vergiss oubliez olvida dimentica",
         r"\b(?:ignor(?:iere|ieren|ez|er|a|ar|ate|ad)|vergiss|oubliez|olvida|dimentica)\s+(?:alle|toutes|todas|tutte|las|les|die"
         r"|le|sie|al)\b",
+        to_the_end=True,
     ),
-    _rule("忽略 无视 無視 игнориру забудь 以前の指示 무시", r"忽略|无视|無視|игнориру|забудь|以前の指示|무시"),
+    _rule(
+        "忽略 无视 無視 игнориру забудь 以前の指示 무시",
+        r"忽略|无视|無視|игнориру|забудь|以前の指示|무시",
+        to_the_end=True,
+    ),
 )
 #: Authors who ignore something speak of their own work.
 _AUTHORS = re.compile(
@@ -244,20 +267,26 @@ def is_instruction(sentence: str) -> bool:
 
 @functools.lru_cache(maxsize=128)  # what goes into a prompt is looked at again when its answer is grounded
 def without_instructions(text: str) -> tuple[str, tuple[str, ...]]:
-    """A text up to the first sentence that is an instruction, and the sentences that were left out.
+    """A text less the sentences that are instructions, and the sentences that were left out.
 
-    What follows an instruction may be a part of it ('… answer as follows. It is a magnetar.'): it is not trusted.
-    A text without any is returned as it is.
+    Behind the marks of a chat template and behind an order to ignore what was said, nothing is trusted ('… answer as
+    follows. It is a magnetar.'). A text without any instruction is returned as it is.
     """
     flowing = normalise(text)  # as sentences are: a line break is a space
     hidden, rules = _hides_something(flowing), _rules_for(flowing)
     if not hidden and not rules:
         return text, ()
-    sentences = split_sentences(text)
+    kept: list[str] = []
+    removed: list[str] = []
+    # No sentence of prose begins with '<', but a mark does.
+    sentences = [piece for sentence in split_sentences(text) for piece in _BEFORE_MARK.split(sentence)]
     for i, sentence in enumerate(sentences):
-        if (hidden and _hides_something(sentence)) or _orders(sentence, rules):
-            return " ".join(sentences[:i]), tuple(sentences[i:])
-    return text, ()
+        if _orders(sentence, [rule for rule in rules if rule.to_the_end]):
+            removed += sentences[i:]
+            break
+        orders = (hidden and _hides_something(sentence)) or _orders(sentence, rules)
+        (removed if orders else kept).append(sentence)
+    return (" ".join(kept), tuple(removed)) if removed else (text, ())
 
 
 def _hides_something(text: str) -> bool:

@@ -19,26 +19,45 @@ _DMS = (
 _COLONS = r"\d{1,2}:\d{2}:\d{2}(?:\.\d+)?"
 _DEGREES = r"[+\-–]?\s?\d{1,3}(?:\.\d+)?\s?(?:°|deg(?:rees)?\b)?"
 _EQUINOX = r"(?:\s*[(\[]?\s*_?\s*(?:J2000(?:\.0)?|B1950(?:\.0)?|2000(?:\.0)?|ICRS|deg)\s*[)\]]?)?"
-_EAST, _NORTH = r"(?:R\.?A\.?|[Rr]ight [Aa]scension|α|\balpha\b)", r"(?:Decl?\.?|DEC|[Dd]eclination|δ|\bdelta\b)"
+_J2000 = r"\s*[(\[]?\s*_?\s*(?:J2000(?:\.0)?|B1950(?:\.0)?)\s*[)\]]?"
+_EAST, _NORTH = r"(?:\bR\.?A\.?|[Rr]ight [Aa]scension)", r"(?:Decl?\.?|DEC|[Dd]eclination)"
+#: Spectral indices and exponents have these letters, too: their numbers have to look like a position's.
+_ALPHA, _DELTA = r"(?:α|\balpha\b)", r"(?:δ|\bdelta\b)"
+_PRECISE = r"[+\-–]?\s?\d{1,3}(?:\.\d{3,}\s?(?:°|deg(?:rees)?\b)?|(?:\.\d+)?\s?(?:°|deg(?:rees)?\b))"
 _IS, _AND = r"\s*(?:=|:|~|of|is)?\s*", r"\s*[,;/]?\s*(?:and\s)?\s*"
+
+
+def _pair(east: str, north: str, degrees: str) -> str:
+    """Pattern of '(RA, Dec) = (148.96, 69.68)' and of 'RA = 148.96, Dec = 69.68'."""
+    return (
+        rf"\(?\s*{east}\s*[,/]\s*{north}{_EQUINOX}\s*\)?{_EQUINOX}{_IS}\(?\s*"
+        rf"(?:{_HMS}|{_COLONS}|{degrees}){_AND}(?:{_DMS}|[+\-–]?{_COLONS}|{degrees})\s*\)?"
+        rf"|{east}{_IS}(?:{_HMS}|{_COLONS}|{degrees}){_AND}{north}{_EQUINOX}{_IS}"
+        rf"(?:{_DMS}|[+\-–]?\s?{_COLONS}|{degrees})"
+    )
+
+
 _COORDINATES = re.compile(
-    rf"(?:[Aa]t (?:the )?(?:position|coordinates)\s*(?:of)?\s*)?(?:"
-    rf"\(?\s*{_EAST}{_EQUINOX}\s*[,/]\s*{_NORTH}{_EQUINOX}\s*\)?{_EQUINOX}{_IS}\(?\s*"
-    rf"(?:{_HMS}|{_COLONS}|{_DEGREES}){_AND}(?:{_DMS}|[+\-–]?{_COLONS}|{_DEGREES})\s*\)?"
-    rf"|{_EAST}{_EQUINOX}{_IS}(?:{_HMS}|{_COLONS}|{_DEGREES}){_AND}{_NORTH}{_EQUINOX}{_IS}"
-    rf"(?:{_DMS}|[+\-–]?\s?{_COLONS}|{_DEGREES})"
-    rf"|(?:{_EAST}{_EQUINOX}{_IS})?(?:\d{{2}}\s?\^?\s*h\s*\d{{2}}\s?\^?\s*m\s*\d{{2}}(?:\s*\.\s*\d+)?(?:\s?\^?\s*s)?"
-    rf"(?:\s*\.\s*\d+)?)(?:{_AND}(?:{_NORTH}{_EQUINOX}{_IS})?{_DMS})?"
-    rf"|{_COLONS}{_AND}[+\-–]\s?{_COLONS}"
-    rf"|\(\s*l\s*,\s*b\s*\)\s*[=~]\s*\(?\s*{_DEGREES}\s*,\s*{_DEGREES}\s*\)?"
-    rf"|\bl\s*=\s*{_DEGREES}{_AND}b\s*=\s*{_DEGREES}"
-    rf"){_EQUINOX}"
+    (
+        rf"(?:[Aa]t (?:the )?(?:position|coordinates)\s*(?:of)?\s*)?(?:"
+        rf"{_pair(_EAST + _EQUINOX, _NORTH, _DEGREES)}|{_pair(_ALPHA + _J2000, _DELTA, _DEGREES)}"
+        rf"|{_pair(_ALPHA, _DELTA, _PRECISE)}"
+        rf"|(?:(?:{_EAST}|{_ALPHA}){_EQUINOX}{_IS})?(?:\d{{2}}\s?\^?\s*h\s*\d{{2}}\s?\^?\s*m\s*\d{{2}}"
+        rf"(?:\s*\.\s*\d+)?(?:\s?\^?\s*s)?(?:\s*\.\s*\d+)?)"
+        rf"(?:{_AND}(?:(?:{_NORTH}|{_DELTA}){_EQUINOX}{_IS})?{_DMS})?"
+        rf"|{_COLONS}{_AND}[+\-–]\s?{_COLONS}"
+        rf"|\(\s*l\s*,\s*b\s*\)\s*[=~]\s*\(?\s*{_DEGREES}\s*,\s*{_DEGREES}\s*\)?"
+        rf"|\bl\s*=\s*{_DEGREES}{_AND}b\s*=\s*{_DEGREES}"
+        rf"){_EQUINOX}"
+    )
+    # Runs of blanks, which markup leaves, are short and never tried in parts: otherwise a long one takes minutes.
+    .replace(r"\s*", r"\s{0,16}+")
 )
 #: Whether it is worth looking for coordinates: the search above is slow, and hardly an abstract has them.
 _PLACED = re.compile(r"\d\s?\^?\s*h\s*\d|:\d\d:\d|\bR\.?A\b|[Rr]ight [Aa]sc|α|alpha|\bl\s*[,=]")
 _OBSERVATIONS = re.compile(
     r"\b(?:[Oo]bs(?:ervation)?[\s.]?I[Dd]s?|OBSID|[Oo]bs(?:ervation)?\.?\s?[Nn]o\.?|[Ss]equence [Nn]umbers?)"
-    r"[\s:=#]*\d{3,12}(?:(?:\s*,\s*|\s*,?\s+and\s+)\d{3,12})*"
+    r"[\s:=#]{0,12}\d{3,12}(?:(?:\s{0,9},\s{0,9}|\s{0,9},?\s{1,9}and\s{1,9})\d{3,12})*"
 )
 _LABELLED = re.compile(rf"\$\s*({SOURCE}|{HOST}|{OTHER}|{POSITION})\s*\$", re.IGNORECASE)
 #: 'the source' is the object, unless another noun or 'of' follows.
@@ -64,9 +83,9 @@ class Mask:
     names: Names
 
     @classmethod
-    def of(cls, names: Sequence[str], ra: float | None = None, dec: float | None = None) -> "Mask":
-        """Mask of a source with these names; `ra` and `dec` (deg, ICRS) tell designations by position."""
-        return cls(Names.of(names, ra, dec))
+    def of(cls, names: Sequence[str]) -> "Mask":
+        """Mask of a source with these names; `Mask(names.in_paper(paper))` knows a paper's own for it, too."""
+        return cls(Names.of(names))
 
     def hide(self, text: str) -> str:
         """Text in which the source is 'the source', the galaxy or cluster in its name 'its host'.

@@ -41,6 +41,14 @@ _NAMES: tuple[tuple[str, str, tuple[u.UnitBase | None, ...]], ...] = (
 )
 _PATTERNS = tuple((name, re.compile(rf"(?<![A-Za-z])(?:{words})(?![A-Za-z])"), units) for name, words, units in _NAMES)
 _BEFORE, _BEHIND = 90, 40
+_LESS = re.compile(
+    r"(?:[<≤]|\b(?:less|lower|smaller|shorter|fainter|fewer|below|under|at most|up to|upper limits?)\b"
+    r"(?:\s(?:than|of|is|at|to|about)\b){0,2})[\s~(]{0,6}$"
+)
+_MORE = re.compile(
+    r"(?:[>≥]|\b(?:more|greater|higher|larger|longer|brighter|above|over|at least|exceed(?:s|ing|ed)?|lower limits?)\b"
+    r"(?:\s(?:than|of|is|at|to|about)\b){0,2})[\s~(]{0,6}$"
+)
 
 
 def name_of(sentence: str, found: Found) -> str | None:
@@ -71,6 +79,17 @@ def name_of(sentence: str, found: Found) -> str | None:
             candidate = (distance, -len(match.group()), name)
             nearest = candidate if nearest is None else min(nearest, candidate)
     return None if nearest is None else nearest[2]
+
+
+def limit_of(sentence: str, found: Found) -> str:
+    """'<' or '>' where a quantity is a limit, '' where it is a measurement.
+
+    >>> from lexray.summaries.quantities import find_quantities
+    >>> [limit_of(text, find_quantities(text)[0]) for text in ("below 3 s", "an index greater than 1.5", "of 3 s")]
+    ['<', '>', '']
+    """
+    before = flatten(sentence)[max(0, found.start - 40) : found.start]
+    return "<" if _LESS.search(before) else ">" if _MORE.search(before) else ""
 
 
 @functools.lru_cache(maxsize=4096)

@@ -24,10 +24,10 @@ _UNITS = {
     r"Gyr": "Gyr", r"light[ -]years?": "lyr", r"[kMG]?pc": None, r"parsecs?": "pc", r"kiloparsecs?": "kpc",
     r"[Mm]egaparsecs?": "Mpc", r"au|AU": "au", r"km|cm|mm|nm|m": None, r"μm|um|microns?": "um",
     r"angstroms?|Angstroms?|Å": "AA", r"[kM]?K|kelvins?": None, r"MG|kG|mG|G": None, r"[Gg]auss": "G",
-    r"solar mass(?:es)?|M\s?_?\s?(?:⊙|\\?odot|sun|Sun|sol)|Msun": "M_sun",
-    r"solar luminosit(?:y|ies)|L\s?_?\s?(?:⊙|\\?odot|sun|Sun|sol)|Lsun": "L_sun",
-    r"solar radi(?:us|i)|R\s?_?\s?(?:⊙|\\?odot|sun|Sun|sol)|Rsun": "R_sun",
-    r"Z\s?_?\s?(?:⊙|\\?odot|sun|Sun)|Zsun|solar metallicit(?:y|ies)": "Zsun",
+    r"solar mass(?:es)?|M\s?(?:_\s{0,16})?(?:⊙|\\?odot|sun|Sun|sol)|Msun": "M_sun",
+    r"solar luminosit(?:y|ies)|L\s?(?:_\s{0,16})?(?:⊙|\\?odot|sun|Sun|sol)|Lsun": "L_sun",
+    r"solar radi(?:us|i)|R\s?(?:_\s{0,16})?(?:⊙|\\?odot|sun|Sun|sol)|Rsun": "R_sun",
+    r"Z\s?(?:_\s{0,16})?(?:⊙|\\?odot|sun|Sun)|Zsun|solar metallicit(?:y|ies)": "Zsun",
     r"μJy|uJy": "uJy", r"mJy": "mJy", r"Jy": "Jy", r"mCrab": "mCrab", r"Crab": "Crab",
     r"per\s?cent|percent|%": "%", r"counts?|cts?|photons?|ph": "ct",
     r"arcsec(?:onds?)?|″": "arcsec", r"arcmin(?:utes?)?|′": "arcmin", r"mas": "mas", r"degrees?|deg|°": "deg",
@@ -37,7 +37,7 @@ _ATOM = "|".join(f"(?:{pattern})" for pattern in _UNITS)
 _EXPONENT = r"(?:\s?\^\s*\(?\s*[+-]?\d+\)?|\*\*\s?[+-]?\d+|[+-]?\d(?![\d.])|[⁺⁻⁰¹²³⁴-⁹]+)"
 # A second unit has an exponent or stands behind a stroke: '2 s in', '3 d K dwarf' are no products.
 _UNIT = re.compile(
-    rf"\s*(million|billion|thousand)?[\s-]*(?P<unit>(?:{_ATOM})(?![A-Za-z])(?:{_EXPONENT})?"
+    rf"\s*+(million|billion|thousand)?[\s-]*+(?P<unit>(?:{_ATOM})(?![A-Za-z])(?:{_EXPONENT})?"
     rf"(?:(?:\s*/\s*|\s+per\s+)(?:{_ATOM})(?![A-Za-z])(?:{_EXPONENT})?|[\s.·*]*(?:{_ATOM})(?![A-Za-z])(?:{_EXPONENT}))*)"
 )
 _PART = re.compile(rf"(?P<over>\s*/\s*|\s+per\s+)?(?P<atom>{_ATOM})(?![A-Za-z])(?P<power>{_EXPONENT})?")
@@ -57,10 +57,22 @@ _NUMBER = re.compile(
     rf"|\s*_\s*-\s?(?P<down2>{_DIGITS})\s*\^\s*\+\s?(?P<up2>{_DIGITS}))?"
     rf"(?:\s*\)(?=\s*[×xX*·]\s*10))?(?(error)(?:\s*\))?)(?P<power>{_POWER})?"
 )
-_BARE_POWER = re.compile(r"10\s*(?:\^\s*([+-]?\s*\d+)|([⁺⁻⁰¹²³⁴-⁹]+))")
+_BARE_POWER = re.compile(r"10\s*(?:\^\s*([+-]?\s*\d+(?:\.\d+)?)|([⁺⁻⁰¹²³⁴-⁹]+))")
+_DECIMAL = re.compile(r"[+-]?\s*\d{1,3}\.\d{1,3}$")
+#: '10^{40-41}', which only the braces tell from a difference.
+_POWERS = re.compile(
+    r"10\s*(?:\^\s*\{|<(?:SUP|sup)>)\s*([+-]?\d{1,3}(?:\.\d{1,3})?)\s*(?:-{1,3}|–|−)\s*([+-]?\d{1,3}(?:\.\d{1,3})?)\s*(?:\}|</)"
+)
+#: What stands behind a logarithm is not the quantity whose unit it may carry.
+_LOGARITHM = re.compile(
+    r"\blog(?![a-z])(?:_?\s*10)?(?:[^=~≈∼<>;,]{0,40}[=~≈∼<>]|[\s(]{0,6}[A-Za-z]+(?:_\s{0,9}\w+)?[\s)]{0,6}(?:of|is|at|about)?)"
+    r"\s{0,6}(?:[+-]?[\d.]+\s{0,6}(?:-{1,3}|–|±|to)\s{0,6})?$"
+)
 _EXPONENT_OF = re.compile(r"([+-]?)\s*(\d+)\s*$")
 _DIGIT = re.compile(r"\d")
-_WORD = re.compile(rf"\b({'|'.join([*_WORDS, *(word.capitalize() for word in _WORDS)])})\b")
+_WORD = re.compile(
+    rf"(?<![\w-])({'|'.join([*_WORDS, *(word.capitalize() for word in _WORDS)])})\b(?!-(?:{'|'.join(_WORDS)})\b)"
+)
 _JOINED = re.compile(
     r"[\s,]*(?:-{1,3}|–|—|\bto\b|\band\b|\bor\b|\bthrough\b|,)[\s,]*(?:(?:and|about|roughly|up to)\s+)?[~(<>]*\s*$"
 )
@@ -76,6 +88,8 @@ _GLUED = re.compile(r"[A-Za-z&_]")
 _HEDGED = re.compile(r"(?:~|≈|∼|\b(?:about|roughly|around|nearly|approximately|almost|some|circa|ca\.?))\s*[$(]*\s*$")
 _ARXIV = re.compile(r"(?:arXiv:\s*|astro-ph/)\S+|\b10\.\d{4,5}/\S+|https?://\S+")
 _MOST = 1e300
+#: Two numbers farther apart, in characters, are no range.
+_FAR = 60
 
 
 @dataclass(frozen=True)
@@ -237,11 +251,38 @@ def _numbers(text: str, flat: str, skipped: Sequence[tuple[int, int]]) -> list[_
         if inside is not None:
             at = max(inside, start + 1)
             continue
+        powers = _read_powers(text, flat, start)
+        if powers:
+            places += powers
+            at = powers[-1].end
+            continue
         place = _read(text, flat, match)
         if place is not None:
             places.append(place)
             at = max(place.end, start + 1)
     return places
+
+
+def _read_powers(text: str, flat: str, start: int) -> list[_Place]:
+    """Both ends of '10^{40-41} erg/s', none where there is no such range."""
+    match = _POWERS.match(text, start)
+    if match is None:
+        return []
+    unit, stop, scale = _unit(flat, match.end())
+    written = _as_written(text, flat, start, stop if unit is not None else match.end())
+    places = []
+    for exponent in match.groups():
+        value, last = _decimal_power(exponent)
+        found = Found(value * scale, None, unit, written, start, last * scale, in_range=True)
+        places.append(_Place(found, max(stop, match.end()), True, scale))
+    return places
+
+
+def _decimal_power(exponent: str) -> tuple[float, float]:
+    """10 to an exponent, and what one more in the exponent's last digit adds; a whole one tells the order alone."""
+    value = 10.0 ** float(exponent)
+    decimals = len(exponent.partition(".")[2])
+    return value, value * (10.0**10.0**-decimals - 1) if decimals else value
 
 
 def _read(text: str, flat: str, match: re.Match[str]) -> _Place | None:
@@ -252,9 +293,13 @@ def _read(text: str, flat: str, match: re.Match[str]) -> _Place | None:
         exponent, value, last, error, end = _exponent(bare.group()[2:]), 1.0, 1.0, None, bare.end()
         # '10^39' tells an order of magnitude.
         value, last, powered = _power(value, exponent), _power(1.0, exponent), True
+        if _DECIMAL.match(exact := (bare[1] or "").replace(" ", "")):
+            value, last = _decimal_power(exact)
     else:
         decimals = len(digits.partition(".")[2])
-        power = match["exp"] and int(match["exp"][1:])
+        power = match["exp"] and int(match["exp"][1:6])
+        if match["power"] and re.match(r"\.\d", flat[end : end + 2]):
+            return None  # '3 x 10^{39.5}'
         if match["power"]:
             power = _exponent(re.sub(r"^\s*[×xX*·]?\s*10", "", match["power"]))
         powered = bool(power)
@@ -315,6 +360,8 @@ def _share_units(text: str, flat: str, places: Sequence[_Place]) -> list[_Place]
     for i in range(len(places) - 2, -1, -1):
         first, second = shared[i], shared[i + 1]
         between = flat[first.end : second.found.start]
+        if len(between) > _FAR:
+            continue
         spans = _RANGE.fullmatch(between) is not None
         if spans and (first.found.unit is None or second.found.unit is not None):
             first = replace(first, found=replace(first.found, in_range=True))
@@ -347,7 +394,7 @@ def _measures(flat: str, place: _Place) -> bool:
     if found.text[:1].isalpha():
         return True  # a number word
     before = flat[max(0, found.start - 20) : found.start]
-    if _NO_QUANTITY_BEFORE.search(before):
+    if _NO_QUANTITY_BEFORE.search(before) or _LOGARITHM.search(flat, max(0, found.start - 72), found.start):
         return False
     if found.unit is not None:
         return True
@@ -404,6 +451,8 @@ def _exponent(text: str) -> int:
 
 
 def _power(value: float, exponent: int) -> float:
+    if not math.isfinite(value):
+        return value
     try:
         return float(f"{value!r}e{exponent}") if "e" not in repr(value) else value * 10.0**exponent
     except OverflowError:

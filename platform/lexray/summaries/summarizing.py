@@ -31,7 +31,7 @@ from lexray.summaries.language_model import ChatTokens, LanguageModel
 from lexray.summaries.openai import Client, Endpoint
 from lexray.summaries.packing import Count
 from lexray.summaries.prompting import Messages
-from lexray.summaries.writing import Completion, Model, Work, Writer
+from lexray.summaries.writing import Completion, Earlier, Model, Work, Writer
 
 Row = dict[str, Any]
 
@@ -41,6 +41,8 @@ _STRUCTURED = {"backend": "guidance", "disable_any_whitespace": True}
 _CHARACTERS_PER_TOKEN = 2.5
 #: An engine that is killed loses at most the answers of so many seconds.
 _KEEP_S = 5.0
+#: Failures that an answer was the reason of.
+_NO_GOOD = frozenset({"invalid_answer", "too_long", "too_many_words"})
 
 
 @dataclass(frozen=True)
@@ -244,14 +246,12 @@ def summarize(
 
     store = Rows(out, SUMMARIES)
 
-    def works(row: Row) -> list[Row]:
+    def works(row: Row) -> Iterator[Row]:
         papers = _papers(literature, row["part"])
         count = engine.counter()
-        unfinished = dict.fromkeys(papers, 0) if afresh else _unfinished(store, row["part"], papers, writer)
-        return [
-            {"part": row["part"], "work": writer.prepare(source, papers[source], attempts, count).dumps()}
-            for source, attempts in unfinished.items()
-        ]
+        unfinished = dict.fromkeys(papers, Earlier()) if afresh else _unfinished(store, row["part"], papers, writer)
+        for source, earlier in unfinished.items():
+            yield {"part": row["part"], "work": writer.prepare(source, papers[source], earlier, count).dumps()}
 
     tally = Tally()
     with engine.errors():
@@ -283,19 +283,19 @@ def _papers(literature: str, part: int) -> dict[str, list[Row]]:
     return by_source(storage.read(literature, parts=[part]))
 
 
-def _unfinished(store: Rows, part: int, papers: Mapping[str, list[Row]], writer: Writer) -> dict[str, int]:
-    """Sources that no run has finished, with how many runs have tried."""
-    attempts = dict.fromkeys(papers, 0)
+def _unfinished(store: Rows, part: int, papers: Mapping[str, list[Row]], writer: Writer) -> dict[str, Earlier]:
+    """Sources that no run has finished, with what became of them so far."""
+    unfinished = dict.fromkeys(papers, Earlier())
     keys = {source: writer.key(source, found) for source, found in papers.items()}
-    for row in store.finished(part, ("source_id", "key", "status", "attempts")).to_pylist():
+    for row in store.finished(part, ("source_id", "key", "status", "attempts", "reason")).to_pylist():
         source = row["source_id"]
         if keys.get(source) != row["key"]:
             continue
         if row["status"] != "failed":
-            attempts.pop(source, None)
-        elif source in attempts:
-            attempts[source] = max(attempts[source], row["attempts"] or 0)
-    return attempts
+            unfinished.pop(source, None)
+        elif source in unfinished:
+            unfinished[source] = Earlier(row["attempts"] or 0, row["reason"] in _NO_GOOD)
+    return unfinished
 
 
 class _Keeper:
@@ -305,6 +305,16 @@ class _Keeper:
         self._store = store
         self._rows: dict[int, list[Row]] = {}
         self._last = time.monotonic()
+        self._flushing = asyncio.Lock()
+        #: Where this worker has died before, its work is done again: what it had finished is not.
+        self._again = ray.get_runtime_context().was_current_actor_reconstructed
+
+    def kept(self, parts: set[int]) -> set[str]:
+        """Keys of rows that a worker which died in the midst of these parts had finished."""
+        if not self._again:
+            return set()
+        known = pa.concat_tables(self._store.finished(part, ("key", "status")) for part in parts)
+        return {row["key"] for row in known.to_pylist() if row["status"] != "failed"}
 
     async def add(self, part: int, row: Row) -> None:
         self._rows.setdefault(part, []).append(row)
@@ -312,17 +322,28 @@ class _Keeper:
             await self.flush()
 
     async def flush(self) -> None:
-        rows, self._rows, self._last = self._rows, {}, time.monotonic()
-        for part, mine in rows.items():
-            await asyncio.to_thread(self._store.note, part, pa.Table.from_pylist(mine, schema=SUMMARIES))
+        """All rows that were added before are kept when this returns, whoever wrote them."""
+        async with self._flushing:
+            self._last = time.monotonic()
+            for part in list(self._rows):
+                mine = self._rows.pop(part)
+                try:
+                    await asyncio.to_thread(self._store.note, part, pa.Table.from_pylist(mine, schema=SUMMARIES))
+                except BaseException:
+                    self._rows[part] = mine + self._rows.get(part, [])
+                    raise
 
 
 async def _write(sources: Sequence[Row], writer: Writer, model: Model, keeper: _Keeper) -> list[Row]:
     """Rows of some sources, all asked for at once and kept as they are finished; what each cost."""
 
+    kept = keeper.kept({source["part"] for source in sources})
+
     async def one(source: Row) -> Row:
-        began = time.time()
-        row = await writer.write(Work.loads(source["work"]), model)
+        began, work = time.time(), Work.loads(source["work"])
+        if work.key in kept:
+            return {"tokens_in": 0, "tokens_out": 0, "began": began, "ended": began}
+        row = await writer.write(work, model)
         await keeper.add(source["part"], row)
         return {"tokens_in": row["tokens_in"], "tokens_out": row["tokens_out"], "began": began, "ended": time.time()}
 
@@ -356,17 +377,17 @@ def _cost(row: Row) -> Row:
 class _Engine:
     """The engine of a stage as a `Model`."""
 
-    def __init__(self, stage: Any, tokens: ChatTokens, temperature: float) -> None:
-        self._stage, self._tokens, self._temperature = stage, tokens, temperature
+    def __init__(self, stage: Any, tokens: ChatTokens) -> None:
+        self._stage, self._tokens = stage, tokens
         self.count = tokens.count
 
-    async def complete(self, messages: Messages, seed: int) -> Completion:
+    async def complete(self, messages: Messages, seed: int, temperature: float) -> Completion:
         prompt = await asyncio.to_thread(self._tokens.chat, messages)
         question = {
             self._stage.IDX_IN_BATCH_COLUMN: 0,
             "tokenized_prompt": prompt,
             "sampling_params": {
-                "temperature": self._temperature,
+                "temperature": temperature,
                 "seed": seed,
                 "max_tokens": MAX_TOKENS,
                 "structured_outputs": {"json": SCHEMA},
@@ -387,7 +408,7 @@ def _writing(engine: type[Any], writer: Writer, store: Rows, model: LanguageMode
     class WritingEngine(engine):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._asked = _Engine(self, _tokenizer(model), writer.settings.temperature)
+            self._asked = _Engine(self, _tokenizer(model))
             self._keeper = _Keeper(store)
 
         async def udf(self, batch: list[Row]) -> AsyncIterator[Row]:
@@ -401,17 +422,16 @@ def _writing(engine: type[Any], writer: Writer, store: Rows, model: LanguageMode
 class _Endpoint:
     """An endpoint as a `Model`."""
 
-    def __init__(self, client: Client, count: Count, temperature: float) -> None:
-        self._client, self._temperature = client, temperature
-        self.count = count
+    def __init__(self, client: Client, count: Count) -> None:
+        self._client, self.count = client, count
 
-    async def complete(self, messages: Messages, seed: int) -> Completion:
+    async def complete(self, messages: Messages, seed: int, temperature: float) -> Completion:
         answer = await self._client.chat(
-            messages, max_tokens=MAX_TOKENS, schema=SCHEMA, temperature=self._temperature, seed=seed
+            messages, max_tokens=MAX_TOKENS, schema=SCHEMA, temperature=temperature, seed=seed
         )
         if answer.finish_reason == "length":
             raise RefusedInput("too_long", f"the answer was cut off after {answer.tokens_out} tokens")
-        return Completion(answer.text, answer.tokens_in, answer.tokens_out)
+        return Completion(answer.text, answer.tokens_in, answer.tokens_out, answer.model)
 
 
 class _Asking:
@@ -419,7 +439,7 @@ class _Asking:
 
     def __init__(self, engine: HttpEngine, writer: Writer, store: Rows) -> None:
         self._writer, self._keeper = writer, _Keeper(store)
-        self._model = _Endpoint(Client(engine.endpoint), engine.counter(), writer.settings.temperature)
+        self._model = _Endpoint(Client(engine.endpoint), engine.counter())
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         yield pa.Table.from_pylist(await _write(batch.to_pylist(), self._writer, self._model, self._keeper))

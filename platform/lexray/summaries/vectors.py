@@ -2,24 +2,28 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.types
+from deltalake import DeltaTable
 
 from lexray import storage
+from lexray.config import resolve_path
 from lexray.errors import ConfigError, LexrayError
 from lexray.rowwise import Rows
 from lexray.schemas import text_embeddings
 from lexray.summaries.encoder import Vectors, unit
 
+T = TypeVar("T")
 #: Parts looked at at once: an object store takes its time for each.
 _AT_ONCE = 8
 #: Columns by which a row is known to be finished; a dimension of 1 stands for any.
@@ -97,7 +101,7 @@ class TextColumn:
             If a source has several rows: it could have one vector only.
         """
         usable = pc.utf8_length(pc.utf8_trim_whitespace(pc.field(self.column))) > 0
-        if "status" in self._dataset.schema.names:
+        if _holds_summaries(self.table, self.version) and "status" in self._dataset.schema.names:
             usable &= pc.field("status").isin(["ok", "ungrounded"] if self.include_ungrounded else ["ok"])
         columns = {"source_id": pc.field("source_id"), "text": pc.field(self.column)}
         rows = self._dataset.to_table(columns, filter=usable & (pc.field("part") == part)).sort_by("source_id")
@@ -118,7 +122,17 @@ class TextColumn:
 @lru_cache(maxsize=2)
 def _dataset(table: str, version: str) -> pyarrow.dataset.Dataset:
     """Opened once a process: parts are many, and a version does not change."""
-    return storage.dataset(table, int(version.partition("@")[0].removeprefix("v")))
+    return storage.dataset(table, _number(version))
+
+
+@lru_cache(maxsize=2)
+def _holds_summaries(table: str, version: str) -> bool:
+    """Whether a table's column `status` says what became of a summary; other tables' may say anything."""
+    return bool(DeltaTable(resolve_path(table), version=_number(version)).metadata().name == "summaries")
+
+
+def _number(version: str) -> int:
+    return int(version.partition("@")[0].removeprefix("v"))
 
 
 @dataclass(frozen=True)
@@ -230,8 +244,25 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """How much of a part is done.
+
+    Attributes
+    ----------
+    texts, left : int
+        Its texts, and those among them without a vector.
+    """
+
+    texts: int
+    left: int
+
+
+@dataclass(frozen=True)
 class Backlog:
     """Texts, and which of them `out` has no vector of.
+
+    Parts are looked at one by one, and of each no more than counts is remembered: texts and their keys are read again
+    where they are needed.
 
     Attributes
     ----------
@@ -241,30 +272,87 @@ class Backlog:
         Table of `schemas.text_embeddings`, parted as `texts` is.
     afresh : bool
         Count vectors that are there for nothing.
+    dimension : int or None
+        Count vectors of any other length for nothing; None where the recipe leaves no doubt.
     """
 
     texts: TextColumn
     recipe: Recipe
     out: str
     afresh: bool = False
+    dimension: int | None = None
 
-    def survey(self) -> tuple[dict[int, dict[str, str]], dict[int, int]]:
-        """By part, the key of each source that has a text, and how many are left, of parts that have any left."""
+    def survey(self) -> dict[int, Extent]:
+        """What is done of each part."""
+
+        def look(part: int) -> Extent:
+            keys = self._keys(part)
+            finished = set() if self.afresh else self._finished(part)
+            return Extent(len(keys), sum(pair not in finished for pair in keys.items()))
+
         parts = self.texts.parts()
-
-        def look(part: int) -> tuple[dict[str, str], int]:
-            texts, finished = self._all(part), self._finished(part)
-            keys = {text.source_id: text.key for text in texts}
-            return keys, sum(pair not in finished for pair in keys.items())
-
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            seen = dict(zip(parts, pool.map(look, parts), strict=True))
-        return {part: keys for part, (keys, _) in seen.items()}, {part: n for part, (_, n) in seen.items() if n}
+        return dict(zip(parts, _each(look, parts), strict=True))
 
     def left(self, part: int) -> list[Text]:
         """Texts of a part without a vector."""
-        finished = self._finished(part)
+        finished = set() if self.afresh else self._finished(part)
         return [text for text in self._all(part) if (text.source_id, text.key) not in finished]
+
+    def is_committed(self, failed: Set[str] = frozenset()) -> bool:
+        """Whether the table has the row of every text, and none else; of the `failed` ones only if there is any."""
+        if not storage.is_table(self.out):
+            return False
+        table = storage.dataset(self.out)
+
+        def rows_of(part: int) -> int:
+            found = table.to_table(list(_KNOWN.names), filter=pc.field("part") == part)
+            keys = dict(zip(found["source_id"].to_pylist(), found["key"].to_pylist(), strict=True))
+            return len(keys) if keys == self._wanted(part, failed) and len(keys) == found.num_rows else -1
+
+        counts = list(_each(rows_of, self.texts.parts()))
+        return min(counts, default=0) >= 0 and sum(counts) == table.count_rows()
+
+    def commit(self, dimension: int, failed: Set[str] = frozenset()) -> None:
+        """Make a table of all vectors that are kept and wanted.
+
+        Parameters
+        ----------
+        dimension : int
+            Of its vectors.
+        failed : set of str
+            Sources that no vector came for. What is there of the same text, from a run before, stays.
+
+        Raises
+        ------
+        LexrayError
+            If a vector is gone that was there; the table stays what it was.
+        """
+        schema = text_embeddings(dimension)
+        rows, gathered_at = Rows(self.out, schema), time.time_ns()
+
+        def gather(part: int) -> tuple[int, storage.Fragment]:
+            wanted = self._wanted(part, failed)
+            return len(wanted), rows.gather(part, wanted)
+
+        gathered = list(_each(gather, self.texts.parts()))
+        missing = sum(n_wanted - fragment.n_rows for n_wanted, fragment in gathered)
+        if missing:
+            raise LexrayError(
+                f"{self.out}: {missing} finished vectors are gone, another run wrote this table meanwhile; run again"
+            )
+        fragments = [fragment for _, fragment in gathered if fragment.n_rows]
+        storage.commit(self.out, "text_embeddings", schema, fragments)
+        rows.remove(gathered_at)
+
+    def _wanted(self, part: int, failed: Set[str]) -> dict[str, str]:
+        """Key of each source that has to be in the table."""
+        keys = self._keys(part)
+        lost = keys.keys() & failed
+        kept = self._finished(part) if lost else set()
+        return {source: key for source, key in keys.items() if source not in lost or (source, key) in kept}
+
+    def _keys(self, part: int) -> dict[str, str]:
+        return {text.source_id: text.key for text in self._all(part)}
 
     def _all(self, part: int) -> list[Text]:
         rows = self.texts.read(part)
@@ -272,9 +360,11 @@ class Backlog:
         return [Text(part, source, text, self.recipe.key(text)) for source, text in pairs]
 
     def _finished(self, part: int) -> set[tuple[str, str]]:
-        if self.afresh:
-            return set()
-        rows = Rows(self.out, _KNOWN).finished(part, _KNOWN.names)
+        """Sources and keys of the vectors that are there."""
+        schema = _KNOWN
+        if self.dimension is not None:  # rows have to be read with their vectors to be told apart by these' length
+            schema = schema.append(text_embeddings(self.dimension).field("embedding"))
+        rows = Rows(self.out, schema).finished(part, schema.names)
         return set(zip(rows["source_id"].to_pylist(), rows["key"].to_pylist(), strict=True))
 
 
@@ -353,33 +443,10 @@ class Keeper:
         )
 
 
-def commit(out: str, dimension: int, keys: dict[int, dict[str, str]]) -> None:
-    """Make a table of all vectors that are kept and wanted.
-
-    Parameters
-    ----------
-    out : str
-    dimension : int
-        Of its vectors.
-    keys : dict
-        By part, the key of each source that is wanted.
-    """
-    schema = text_embeddings(dimension)
-    rows, gathered_at = Rows(out, schema), time.time_ns()
+def _each(look: Callable[[int], T], parts: Sequence[int]) -> Iterator[T]:
+    """Of each part in turn, some of them at once."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        fragments = list(pool.map(rows.gather, keys, keys.values()))
-    storage.commit(out, "text_embeddings", schema, [fragment for fragment in fragments if fragment.n_rows])
-    rows.remove(gathered_at)
-
-
-def holds(out: str, keys: dict[int, dict[str, str]]) -> bool:
-    """Whether the table at `out` has the row of every key, and none else."""
-    if not storage.is_table(out):
-        return False
-    rows = storage.read(out, _KNOWN.names)
-    wanted = {source: key for of_part in keys.values() for source, key in of_part.items()}
-    found = dict(zip(rows["source_id"].to_pylist(), rows["key"].to_pylist(), strict=True))
-    return rows.num_rows == len(found) and found == wanted
+        yield from pool.map(look, parts)
 
 
 def _is_text(kind: pa.DataType) -> bool:

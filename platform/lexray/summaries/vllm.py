@@ -143,7 +143,14 @@ def build(
         Of a row, before and after the engine.
     stage : callable, optional
         Makes a subclass of the stage that holds the engine.
+
+    Raises
+    ------
+    LexrayError
+        If a model is to be spread over GPUs that are not there.
     """
+    if not settings.gpu and settings.tensor_parallel * settings.pipeline_parallel > 1:
+        raise LexrayError("tensor_parallel, pipeline_parallel: they spread a model over GPUs, and there are none")
     _quieten()
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 

@@ -6,6 +6,7 @@ that any number of sources can be under way at one engine.
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,11 +16,12 @@ from pydantic import Field
 
 from lexray import storage
 from lexray.config import Config
-from lexray.errors import RefusedInput
+from lexray.errors import ConfigError, LexrayError, RefusedInput
 from lexray.literature.ranking import rank
 from lexray.sources import stable_hash
-from lexray.summaries.answer import MAX_TOKENS, UNKNOWN, Answer, Kind, Quantity, parse_answer
+from lexray.summaries.answer import MAX_CHARACTERS, MAX_TOKENS, UNKNOWN, Answer, Kind, Quantity, parse_answer
 from lexray.summaries.designations import Names
+from lexray.summaries.extractive import names_of
 from lexray.summaries.grounding import Grounding, Said, ground_in, sentences_on
 from lexray.summaries.instructions import without_instructions
 from lexray.summaries.masking import Mask
@@ -31,9 +33,14 @@ from lexray.summaries.sentences import normalise, split_sentences
 MAX_PAPERS = 99
 #: What a chat template adds to a prompt, in tokens; generous.
 _CHAT = 64
+#: Of the sampling, at least, where an earlier run failed.
+_RETRY_TEMPERATURE = 0.5
+#: Tokens of papers that are worth a prompt.
+_LEAST_ROOM = 256
+_MARKS = re.compile(r"</?\s*(?:papers|parts)\s*>|\[\s*(?:P|part\s*)\d+\s*\]", re.IGNORECASE)
 _TEXTS = ("title", "abstract", "body")
 #: Of a paper, what its summary is made of; citations come and go.
-_READ = (*_TEXTS, "bibcode", "arxiv", "year", "n_objects", "n_mentions", "identifiers")
+_READ = (*_TEXTS, "bibcode", "arxiv", "year", "n_objects", "n_mentions", "object", "identifiers", "matched_by")
 
 Paper = Mapping[str, Any]
 
@@ -56,11 +63,28 @@ class WriterSettings(Config):
 
 @dataclass(frozen=True)
 class Completion:
-    """What an engine answers: text, and the tokens it read and wrote."""
+    """What an engine answers: text, the tokens it read and wrote, and how it calls the model, where it says."""
 
     text: str
     tokens_in: int
     tokens_out: int
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What earlier runs made of a source.
+
+    Attributes
+    ----------
+    attempts : int
+        Runs that failed.
+    answered : bool
+        The last of them had an answer, which was no good.
+    """
+
+    attempts: int = 0
+    answered: bool = False
 
 
 class Model(Protocol):
@@ -69,7 +93,7 @@ class Model(Protocol):
     def count(self, texts: Sequence[str]) -> Sequence[int]:
         """Tokens of each text."""
 
-    async def complete(self, messages: Messages, seed: int) -> Completion:
+    async def complete(self, messages: Messages, seed: int, temperature: float) -> Completion:
         """The answer to a chat; raises `RefusedInput` where this one cannot be answered."""
 
 
@@ -94,6 +118,8 @@ class Work:
         Papers that are in none.
     names : list of str
         The source's.
+    anew : bool
+        An earlier run's answer was no good: to ask the same without chance would be to get the same.
     refusal : list of str or None
         Reason and detail where there is nothing to ask.
     """
@@ -107,6 +133,7 @@ class Work:
     read: list[int]
     n_left_out: int
     names: list[str]
+    anew: bool = False
     refusal: list[str] | None = None
 
     def dumps(self) -> str:
@@ -156,6 +183,8 @@ class Writer:
         `engine`, `engine_version`, `model` and `revision` of every row.
     context : int
         Tokens that the model takes, its answer included.
+    engine_says : mapping, optional
+        Whatever else decides the answers, of the engine's own settings.
 
     Attributes
     ----------
@@ -165,14 +194,36 @@ class Writer:
         Of the prompts' templates and the answer's schema.
     """
 
-    def __init__(self, settings: WriterSettings, provenance: Mapping[str, str], context: int) -> None:
+    def __init__(
+        self,
+        settings: WriterSettings,
+        provenance: Mapping[str, str],
+        context: int,
+        engine_says: Mapping[str, Any] | None = None,
+    ) -> None:
         self.settings, self.provenance, self._context = settings, dict(provenance), context
+        self._engine_says = dict(engine_says or {})
         self._prompts = Prompts.read(settings.prompts)
         self.prompt_sha256 = self._prompts.sha256
         # Another version of the engine is no reason to pay for all summaries again.
         engine = [self.provenance[name] for name in ("engine", "model", "revision")]
         written_as = settings.model_dump(exclude={"prompts"})
-        self._made_of = storage.digest([written_as, self.prompt_sha256, engine, context])
+        self._made_of = storage.digest([written_as, self.prompt_sha256, engine, context, self._engine_says])
+
+    def check_context(self, count: Count) -> None:
+        """Refuse a context that has no room for papers.
+
+        Raises
+        ------
+        ConfigError
+            If it is too small.
+        """
+        room = self._room(count)
+        if room < _LEAST_ROOM:
+            raise ConfigError(
+                f"context: {self._context} tokens leave {max(room, 0)} for papers, the answer takes up to {MAX_TOKENS} "
+                f"and the prompt the rest; {self._context - room + _LEAST_ROOM} are enough, of a model that takes them"
+            )
 
     def key(self, source_id: str, papers: Sequence[Paper]) -> str:
         """Hash of all that a source's row is made of."""
@@ -180,7 +231,7 @@ class Writer:
             [self._made_of, source_id, sorted(storage.digest([paper[name] for name in _READ]) for paper in papers)]
         )
 
-    def prepare(self, source_id: str, papers: Sequence[Paper], attempts: int, count: Count) -> Work:
+    def prepare(self, source_id: str, papers: Sequence[Paper], earlier: Earlier, count: Count) -> Work:
         """Rank, mask and pack a source's papers.
 
         Parameters
@@ -188,16 +239,17 @@ class Writer:
         source_id : str
         papers : sequence of mapping
             Rows of `literature` on this source.
-        attempts : int
-            Earlier runs that failed.
+        earlier : Earlier
         count : callable
             Tokens of texts, by the model's own tokenizer.
         """
-        names = list(dict.fromkeys([source_id, *(name for paper in papers for name in paper["identifiers"] or ())]))
+        names = names_of(source_id, papers)
         known = Names.of(names)
-        hide = Mask.of(names).hide if self.settings.mask_names else str
         ranked = rank(papers, names)[:MAX_PAPERS]
-        readings = [_reading(label, paper, hide) for label, paper in enumerate(ranked, start=1)]
+        readings = [
+            _reading(label, paper, Mask(known.in_paper(paper)).hide if self.settings.mask_names else str)
+            for label, paper in enumerate(ranked, start=1)
+        ]
         packs = pack(readings, self._room(count), self.settings.max_prompts, count)
         read = sorted({number for one in packs for number in one.papers})
         refusal = None
@@ -208,10 +260,11 @@ class Writer:
         return Work(
             source_id=source_id,
             key=self.key(source_id, papers),
-            attempts=attempts,
+            attempts=earlier.attempts,
+            anew=earlier.answered,
             prompts=[one.text for one in packs],
             papers=[{"bibcode": paper["bibcode"], "arxiv": paper["arxiv"]} for paper in ranked],
-            evidence=[sentences_on(paper, known) for paper in ranked],
+            evidence=[sentences_on(paper, known) if i in read else [] for i, paper in enumerate(ranked)],
             read=read,
             n_left_out=len(papers) - len(read),
             names=names,
@@ -220,23 +273,25 @@ class Writer:
 
     async def write(self, work: Work, model: Model) -> dict[str, Any]:
         """A row of `summaries`; one that failed says why."""
-        chat = _Chat(model, work, self.settings.seed)
+        chat = _Chat(model, work, self.settings)
         evidence = [Said(tuple(sentences)) for sentences in work.evidence]
         said: dict[str, Any]
         try:
             if work.refusal is not None:
                 raise RefusedInput(*work.refusal)
-            draft = await self._draft(work, evidence, chat, ())
-            if draft.too_long or draft.share < self.settings.min_grounded:
-                objections = (*([draft.too_long] if draft.too_long else ()), *draft.grounding.missing)
-                draft = max(await self._draft(work, evidence, chat, objections), draft, key=lambda one: one.merit)
+            draft = await self._better(work, evidence, chat, await self._draft(work, evidence, chat, ()))
             if draft.too_long:
                 raise RefusedInput("too_many_words", draft.too_long)
             said = self._said(work, evidence, draft)
         except RefusedInput as refused:
             said = {"status": "failed", "reason": refused.reason, "detail": refused.detail}
+        except LexrayError:  # of the engine, not of this source
+            raise
+        except Exception as error:  # one odd source is no reason to end the work on all others
+            said = {"status": "failed", "reason": "internal_error", "detail": f"{type(error).__name__}: {error}"[:300]}
         return {
             **self.provenance,
+            "revision": self.provenance["revision"] or chat.model_said,
             "source_id": work.source_id,
             "key": work.key,
             "attempts": work.attempts + 1,
@@ -244,7 +299,8 @@ class Writer:
             "n_papers_left_out": work.n_left_out,
             "bibcodes": [work.papers[i]["bibcode"] for i in work.read if work.papers[i]["bibcode"]],
             "sampling": json.dumps(
-                {"temperature": self.settings.temperature, "seed": self.settings.seed, "max_tokens": MAX_TOKENS}
+                {"temperature": chat.temperature, "seed": self.settings.seed, "max_tokens": MAX_TOKENS}
+                | self._engine_says
             ),
             "prompt_sha256": self.prompt_sha256,
             "tokens_in": chat.tokens_in,
@@ -252,14 +308,25 @@ class Writer:
             **said,
         }
 
+    async def _better(self, work: Work, evidence: Sequence[Said], chat: "_Chat", first: Draft) -> Draft:
+        """The first draft where it will do, else the better of it and a second one that is told what was wrong."""
+        if not first.too_long and first.share >= self.settings.min_grounded:
+            return first
+        objections = [*([first.too_long] if first.too_long else ()), *first.grounding.missing]
+        try:
+            return max(await self._draft(work, evidence, chat, objections), first, key=lambda draft: draft.merit)
+        except RefusedInput:
+            return first  # which is an answer after all
+
     async def _draft(self, work: Work, evidence: Sequence[Said], chat: "_Chat", objections: Sequence[str]) -> Draft:
         """One attempt: describe what each prompt holds, then join the descriptions until one is left."""
         ask = partial(self._prompts.messages, words=self.settings.max_words, findings=objections)
         answers = await asyncio.gather(*(chat(ask(self._prompts.summary, text)) for text in work.prompts))
         while len(answers) > 1:
-            parts = [Reading(f"[part {i}]", (one.model_dump_json(),)) for i, one in enumerate(answers, start=1)]
+            texts = [_unmarked(one.model_dump_json()) for one in answers]
+            parts = [Reading(f"[part {i}]", (text,)) for i, text in enumerate(texts, start=1)]
             packs = pack(parts, self._room(chat.model.count), len(parts), chat.model.count)
-            if len(packs) == len(parts):
+            if len(packs) == len(parts) or sum(len(one.papers) for one in packs) < len(parts):
                 raise RefusedInput("too_long", f"not two partial summaries fit into {self._context} tokens")
             answers = await asyncio.gather(
                 *(
@@ -271,6 +338,8 @@ class Writer:
         # In a thread: on the event loop the answers to all other sources would wait for it.
         grounding = await asyncio.to_thread(_ground, evidence, answer.summary, answer.labels, answer.key_quantities)
         too_long = f"the summary has {answer.words} words, and {most} are allowed" if answer.words > most else None
+        if len(answer.summary) == MAX_CHARACTERS:  # where the schema ended it, whatever it was about to say
+            too_long = f"the summary has more than {MAX_CHARACTERS} characters"
         return Draft(answer, grounding, too_long)
 
     def _said(self, work: Work, evidence: Sequence[Said], draft: Draft) -> dict[str, Any]:
@@ -301,24 +370,27 @@ class Writer:
             sum(count([message["content"] for message in self._prompts.messages(template, "", 999, [" "])]))
             for template in (self._prompts.summary, self._prompts.merge)
         )
-        (findings,) = count(["0" * MAX_FINDINGS])  # no text of that length has more tokens in any tokenizer of words
-        return self._context - MAX_TOKENS - longest - findings - _CHAT
+        return self._context - MAX_TOKENS - longest - MAX_FINDINGS - _CHAT  # a character is a token at most
 
 
 class _Chat:
     """Everything that one source's model is asked."""
 
-    def __init__(self, model: Model, work: Work, seed: int) -> None:
+    def __init__(self, model: Model, work: Work, settings: WriterSettings) -> None:
         self.model = model
+        self.temperature = max(settings.temperature, _RETRY_TEMPERATURE) if work.anew else settings.temperature
+        self.model_said = ""
         self.tokens_in = self.tokens_out = 0
         self._asked = 0
-        self._salt = f"{seed}/{work.attempts}/{work.source_id}"  # a run that tries again draws anew
+        self._salt = f"{settings.seed}/{work.attempts}/{work.source_id}"
 
     async def __call__(self, messages: Messages) -> Answer:
         self._asked += 1
-        completion = await self.model.complete(messages, stable_hash(self._salt, self._asked) % 2**31)
+        seed = stable_hash(self._salt, self._asked) % 2**31
+        completion = await self.model.complete(messages, seed, self.temperature)
         self.tokens_in += completion.tokens_in
         self.tokens_out += completion.tokens_out
+        self.model_said = completion.model
         return parse_answer(completion.text)
 
 
@@ -326,10 +398,15 @@ def _reading(label: int, paper: Paper, hide: Callable[[str], str]) -> Reading:
     """A paper as the model sees it: masked, and without what speaks to the model instead of of the source."""
     title, abstract, body = (without_instructions(normalise(paper[name] or ""))[0] for name in _TEXTS)
     year = f" ({paper['year']})" if paper["year"] else ""
-    sentences = tuple(hide(sentence) for text in (abstract, body) for sentence in split_sentences(text))
-    head, title = f"[P{label}]{year}", hide(title)
+    sentences = tuple(_unmarked(hide(sentence)) for text in (abstract, body) for sentence in split_sentences(text))
+    head, title = f"[P{label}]{year}", _unmarked(hide(title))
     # Of a paper without an abstract the title is what is known.
     return Reading(f"{head} {title}".strip(), sentences) if sentences else Reading(head, (title,) if title else ())
+
+
+def _unmarked(text: str) -> str:
+    """Text without the marks by which a prompt tells where its data begin and end, and whose they are."""
+    return _MARKS.sub(" ", text)
 
 
 def _ground(
