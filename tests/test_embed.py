@@ -423,6 +423,13 @@ def test_another_model_replaces_all_vectors(summaries: str, embed: Embed, in_pro
 
 
 def test_an_endpoint_embeds_like_any_engine(models: LanguageModels, embed: Embed, summaries: str) -> None:
+    def once_two_are_under_way(text: str) -> list[float]:
+        until = time.monotonic() + 20
+        while models.busiest < 2 and time.monotonic() < until:
+            time.sleep(0.001)
+        return vector_of(text)
+
+    models.embed = once_two_are_under_way
     report = embed(document_prefix="passage: ", price_per_million_tokens=2.0)
     found = vectors(report.out)
     for source, text in TEXTS.items():
