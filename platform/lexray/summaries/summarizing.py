@@ -309,12 +309,13 @@ class _Keeper:
         #: Where this worker has died before, its work is done again: what it had finished is not.
         self._again = ray.get_runtime_context().was_current_actor_reconstructed
 
-    def kept(self, parts: set[int]) -> set[str]:
-        """Keys of rows that a worker which died in the midst of these parts had finished."""
+    def kept(self, parts: set[int]) -> dict[str, Row]:
+        """By key, the tokens of rows that a worker which died in the midst of these parts had finished."""
         if not self._again:
-            return set()
-        known = pa.concat_tables(self._store.finished(part, ("key", "status")) for part in parts)
-        return {row["key"] for row in known.to_pylist() if row["status"] != "failed"}
+            return {}
+        columns = ("key", "status", "tokens_in", "tokens_out")
+        known = pa.concat_tables(self._store.finished(part, columns) for part in parts)
+        return {row["key"]: row for row in known.to_pylist() if row["status"] != "failed"}
 
     async def add(self, part: int, row: Row) -> None:
         self._rows.setdefault(part, []).append(row)
@@ -341,10 +342,10 @@ async def _write(sources: Sequence[Row], writer: Writer, model: Model, keeper: _
 
     async def one(source: Row) -> Row:
         began, work = time.time(), Work.loads(source["work"])
-        if work.key in kept:
-            return {"tokens_in": 0, "tokens_out": 0, "began": began, "ended": began}
-        row = await writer.write(work, model)
-        await keeper.add(source["part"], row)
+        row = kept.get(work.key)
+        if row is None:
+            row = await writer.write(work, model)
+            await keeper.add(source["part"], row)
         return {"tokens_in": row["tokens_in"], "tokens_out": row["tokens_out"], "began": began, "ended": time.time()}
 
     costs = await asyncio.gather(*map(one, sources), return_exceptions=True)
