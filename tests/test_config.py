@@ -8,7 +8,7 @@ import pytest
 import ray
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lexray.config import Config, JobConfig, describe, parse, read_yaml, resolve_path
 from lexray.errors import ConfigError, LexrayError, RefusedInput, meant_for_people
@@ -153,3 +153,29 @@ def test_other_errors_are_not_for_people() -> None:
     error = ValueError("x")
     error.__cause__ = LexrayError("why")
     assert str(meant_for_people(error)) == "why"
+
+
+class Endpoint(Config):
+    """Keys of which one names a variable, and two of which come together."""
+
+    key_env: str = Field("KEY", pattern=r"^[A-Z_]+$", description="variable that holds the key")
+    first: int | None = None
+    second: int | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> "Endpoint":
+        if (self.first is None) != (self.second is None):
+            raise ValueError("'first' and 'second' come together")
+        return self
+
+
+def test_keys_that_do_not_fit_together_are_said_in_one_line_without_all_others() -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(Endpoint, {"first": 1})
+    assert str(refused.value) == "configuration: 'first' and 'second' come together"
+
+
+def test_a_secret_put_where_its_variables_name_belongs_is_not_shown() -> None:
+    with pytest.raises(ConfigError, match="'key_env': String should match") as refused:
+        parse(Endpoint, {"key_env": "sk-secret"})
+    assert "sk-secret" not in str(refused.value)

@@ -119,6 +119,8 @@ def _explain(model: type[BaseModel], error: ErrorDetails) -> str:
     if error["type"] == "missing":
         description = _descend(model, error["loc"][:-1]).model_fields[str(error["loc"][-1])].description
         return f"missing key '{key}'" + (f" ({description})" if description else "")
+    if not key:  # keys that do not fit together; the validator's words name them
+        return error["msg"].removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":  # a key put where its variable's name belongs must not be shown
         return f"'{key}': {error['msg']}"
     if error["type"] != "extra_forbidden":
