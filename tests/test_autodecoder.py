@@ -80,7 +80,8 @@ def test_a_sources_loss_does_not_depend_on_its_company() -> None:
     decoder, latent = GridDecoder(4, 3, 16, 8), torch.randn(4, 4)
     together = losses(decoder, latent, data, Penalties())
     alone = [losses(decoder, latent[i : i + 1], data.select(torch.tensor([i])), Penalties()) for i in range(4)]
-    assert torch.allclose(together, torch.cat(alone), rtol=1e-4)
+    # A loss is a difference of terms of some tens in float32: where they cancel, their rounding (1e-6 of each) is left.
+    assert torch.allclose(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
 def test_only_the_rows_of_a_batch_move_and_as_adam_moves_them() -> None:
