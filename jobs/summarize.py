@@ -141,12 +141,10 @@ def _engine(config: Config) -> tuple[Writer, WritingEngine]:
     vllm.require_vllm()
     if model is None:
         raise ConfigError("engine vllm: set 'model'")
-    gpu = vllm.use_gpu(config.device)
-    if not gpu:
-        vllm.require_head_size(model.path, model.name)
-    run_as = vllm.EngineSettings(
-        gpu, replicas, config.batch_size, config.tensor_parallel, config.pipeline_parallel, config.engine_args
+    wanted = vllm.EngineSettings(
+        False, replicas, config.batch_size, config.tensor_parallel, config.pipeline_parallel, config.engine_args
     )
+    run_as = vllm.placed(wanted, config.device, model.path, model.name)
     context = min(config.context, model.context)
     provenance = {
         "engine": "vllm",

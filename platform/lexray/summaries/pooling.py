@@ -8,7 +8,7 @@ import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -73,11 +73,7 @@ class Pooling:
         """As `Engine.embed`; before the first texts are done, an engine has to start."""
         model = self._model
         with cluster.session(self._session):
-            settings = replace(self._settings, gpu=vllm.use_gpu(self._device))
-            if not settings.gpu and settings.tensor_parallel * settings.pipeline_parallel > 1:
-                raise LexrayError("tensor_parallel, pipeline_parallel: they spread a model over GPUs; here are none")
-            if not settings.gpu:
-                vllm.require_head_size(model.path, model.name)
+            settings = vllm.placed(self._settings, self._device, model.path, model.name)
             where = "GPU" if settings.gpu else "CPU"
             self._progress.say(f"  starting vLLM with {model.name} on the {where}; this takes about a minute")
             texts = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).flat_map(

@@ -213,7 +213,7 @@ def plan(literature: str, out: str, writer: Writer, *, afresh: bool) -> dict[int
 
     def look(row: Row) -> Row:
         papers = _papers(literature, row["part"])
-        unfinished = papers if afresh else _unfinished(Rows(out, SUMMARIES), row["part"], papers, writer)
+        unfinished = _unfinished(Rows(out, SUMMARIES), row["part"], papers, writer, afresh=afresh)
         return {"part": row["part"], "sources": len(papers), "lacking": len(unfinished)}
 
     looked = _by_part(list(storage.part_files(literature))).map(look).take_all()
@@ -249,8 +249,7 @@ def summarize(
     def works(row: Row) -> Iterator[Row]:
         papers = _papers(literature, row["part"])
         count = engine.counter()
-        unfinished = dict.fromkeys(papers, Earlier()) if afresh else _unfinished(store, row["part"], papers, writer)
-        for source, earlier in unfinished.items():
+        for source, earlier in _unfinished(store, row["part"], papers, writer, afresh=afresh).items():
             yield {"part": row["part"], "work": writer.prepare(source, papers[source], earlier, count).dumps()}
 
     tally = Tally()
@@ -267,8 +266,7 @@ def gather(literature: str, out: str, writer: Writer) -> list[Fragment]:
     """One file a part of all rows that are finished, for `storage.commit`."""
 
     def join(row: Row) -> Row:
-        papers = _papers(literature, row["part"])
-        keys = {source: writer.key(source, found) for source, found in papers.items()}
+        keys = _keys(_papers(literature, row["part"]), writer)
         return asdict(Rows(out, SUMMARIES).gather(row["part"], keys))
 
     joined = _by_part(list(storage.part_files(literature))).map(join)
@@ -283,10 +281,18 @@ def _papers(literature: str, part: int) -> dict[str, list[Row]]:
     return by_source(storage.read(literature, parts=[part]))
 
 
-def _unfinished(store: Rows, part: int, papers: Mapping[str, list[Row]], writer: Writer) -> dict[str, Earlier]:
-    """Sources that no run has finished, with what became of them so far."""
+def _keys(papers: Mapping[str, list[Row]], writer: Writer) -> dict[str, str]:
+    return {source: writer.key(source, found) for source, found in papers.items()}
+
+
+def _unfinished(
+    store: Rows, part: int, papers: Mapping[str, list[Row]], writer: Writer, *, afresh: bool
+) -> dict[str, Earlier]:
+    """Sources that no run has finished, with what became of them so far; `afresh` all of them."""
     unfinished = dict.fromkeys(papers, Earlier())
-    keys = {source: writer.key(source, found) for source, found in papers.items()}
+    if afresh:
+        return unfinished
+    keys = _keys(papers, writer)
     for row in store.finished(part, ("source_id", "key", "status", "attempts", "reason")).to_pylist():
         source = row["source_id"]
         if keys.get(source) != row["key"]:

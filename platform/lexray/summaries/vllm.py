@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,27 +89,29 @@ def has_gpu() -> bool:
     return bool(ray.cluster_resources().get("GPU", 0))
 
 
-def use_gpu(device: Literal["auto", "cpu", "gpu"]) -> bool:
-    """Whether engines run on GPUs.
+def placed(settings: EngineSettings, device: Literal["auto", "cpu", "gpu"], folder: str, name: str) -> EngineSettings:
+    """Settings for what the Ray session has to give.
+
+    Parameters
+    ----------
+    settings : EngineSettings
+        Whose `gpu` is to be found out.
+    device : {'auto', 'cpu', 'gpu'}
+        'auto' takes GPUs where there are some.
+    folder, name : str
+        Of the model.
 
     Raises
     ------
     LexrayError
-        If they are to, and the Ray session has none.
+        If GPUs are wanted and there are none, or vLLM's attention on a CPU would die of the model's small heads.
     """
     if device == "gpu" and not has_gpu():
         raise LexrayError("device gpu: the Ray session has none; set device=cpu or join a cluster that has one")
-    return has_gpu() if device == "auto" else device == "gpu"
-
-
-def require_head_size(folder: str, name: str) -> None:
-    """Refuse a model that vLLM's attention on a CPU would die of.
-
-    Raises
-    ------
-    LexrayError
-        If its heads are too small.
-    """
+    if device == "gpu" or (device == "auto" and has_gpu()):
+        return replace(settings, gpu=True)
+    if settings.tensor_parallel * settings.pipeline_parallel > 1:
+        raise LexrayError("tensor_parallel, pipeline_parallel: they spread a model over GPUs, and there are none")
     config = json.loads((Path(folder) / "config.json").read_text())
     heads, width = config.get("num_attention_heads"), config.get("hidden_size")
     size = config.get("head_dim") or (width // heads if heads and width else _CPU_HEAD_SIZE)
@@ -118,6 +120,7 @@ def require_head_size(folder: str, name: str) -> None:
             f"engine vllm with {name}: its attention heads have size {size}, and vLLM on a CPU takes "
             f"{_CPU_HEAD_SIZE} and more; set another engine"
         )
+    return replace(settings, gpu=False)
 
 
 def build(
@@ -143,14 +146,7 @@ def build(
         Of a row, before and after the engine.
     stage : callable, optional
         Makes a subclass of the stage that holds the engine.
-
-    Raises
-    ------
-    LexrayError
-        If a model is to be spread over GPUs that are not there.
     """
-    if not settings.gpu and settings.tensor_parallel * settings.pipeline_parallel > 1:
-        raise LexrayError("tensor_parallel, pipeline_parallel: they spread a model over GPUs, and there are none")
     _quieten()
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
