@@ -75,6 +75,7 @@ lint: types
 
 # mypy sees the three folders as the one package that they are installed as.
 types: .venv/installed-dev
+	@rm -rf build/typed  # links to what has moved would shadow it
 	@mkdir -p build/typed/lexray
 	@ln -sfn $(CURDIR)/platform/lexray/* $(CURDIR)/jobs $(CURDIR)/serve build/typed/lexray/
 	$(BIN)/python -m mypy

@@ -22,11 +22,11 @@ from typing import Any
 
 from lexray.events.simulate import SimulatedSource, simulate_source
 from lexray.literature.simulate import Told, papers_with_topics
-from lexray.schemas import LITERATURE
 from lexray.summaries.extractive import Corpus, Extractive
 from lexray.summaries.grounding import ground
 from lexray.summaries.lexicon import Kind
 from lexray.summaries.masking import Mask
+from lexray.tables.schemas import LITERATURE
 
 FACTS = {"nature": "class", "variability": "variability", "spectrum": "spectral shape"}
 _CLASSES = {

@@ -23,7 +23,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lexray import __version__, schemas, splits, storage
+from lexray import __version__, splits
 from lexray.autodecoding import load_autodecoder
 from lexray.evaluation.population import source_means
 from lexray.evaluation.retrieval import ranks, recall_at
@@ -32,6 +32,7 @@ from lexray.models.alignment import Settings, Trainer
 from lexray.models.representation import variability
 from lexray.pairing import read_pairs
 from lexray.ragged import photons_of_table
+from lexray.tables import delta, schemas
 
 SEEDS = (0, 1, 2)
 _BINS = 256
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "representation.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = storage.read(str(arguments.demo / "events"), order="detection_id")
+    rows = delta.read(str(arguments.demo / "events"), order="detection_id")
     model = load_autodecoder(arguments.demo / "autodecoder")
     photons = photons_of_table(rows, model.n_bands)
     encoded = model.encode_photons(photons)
@@ -87,12 +88,12 @@ def retrieval(demo: Path, rows: pa.Table, latent: Float32s, log_rate: Float32s) 
                 "log_rate": list(log_rate),
             }
         )
-        storage.write(f"{folder}/latents", "latents", schemas.latents(latent.shape[1]), table, n_parts=1)
+        delta.write(f"{folder}/latents", "latents", schemas.latents(latent.shape[1]), table, n_parts=1)
         pairs = read_pairs(f"{folder}/latents", text, events)
     finally:
         shutil.rmtree(folder)
     assignment = splits.read_splits(events, 0)
-    words = storage.read(text, ["source_id", "embedding"])
+    words = delta.read(text, ["source_id", "embedding"])
     vector = dict(zip(words["source_id"].to_pylist(), words["embedding"].to_pylist(), strict=True))
     sources = np.array(rows["source_id"].to_pylist())
     test = np.array([assignment[s] == "test" and s in vector for s in sources])

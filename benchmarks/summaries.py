@@ -31,7 +31,7 @@ import ray.data
 from reconstruction import machine
 from tiny_llm import write_tiny_llm
 
-from lexray import __version__, cluster, storage
+from lexray import __version__, cluster
 from lexray.config import RayConfig
 from lexray.job import execute
 from lexray.jobs import embed, literature, simulate, summarize
@@ -43,6 +43,7 @@ from lexray.summaries.grounding import Said, ground_in
 from lexray.summaries.language_model import ChatTokens
 from lexray.summaries.prompting import Prompts
 from lexray.summaries.writing import Work, Writer, WriterSettings
+from lexray.tables import delta
 
 #: Of the random model: 3 million parameters.
 _HIDDEN, _LAYERS, _CONTEXT = 256, 4, 8192
@@ -75,7 +76,7 @@ def prompts(table: str, model: str) -> list[list[int]]:
         WriterSettings(min_grounded=0.0, temperature=1.0), dict.fromkeys(("engine", "model", "revision"), ""), _CONTEXT
     )
     tokens, templates = ChatTokens(model), Prompts.read()
-    works = [writer.prepare(s, papers, 0, tokens.count) for s, papers in by_source(storage.read(table)).items()]
+    works = [writer.prepare(s, papers, 0, tokens.count) for s, papers in by_source(delta.read(table)).items()]
     return [tokens.chat(templates.messages(templates.summary, text, 150)) for work in works for text in work.prompts]
 
 
@@ -136,14 +137,14 @@ def embed_job(table: str, out: Path) -> dict[str, float]:
 def texts_to_embed(table: str) -> list[list[int]]:
     """Token ids of the summaries."""
     encoder = TextEncoder(device="cpu")
-    ids, _ = encoder._tokens([text for text in storage.read(table)["summary"].to_pylist() if text])
+    ids, _ = encoder._tokens([text for text in delta.read(table)["summary"].to_pylist() if text])
     return ids
 
 
 def overheads(table: str, model: str) -> dict[str, float]:
     """Milliseconds a source takes, beside the model: where it is prepared, where it is checked, and on the driver."""
     writer = Writer(WriterSettings(), dict.fromkeys(("engine", "model", "revision"), ""), _CONTEXT)
-    tokens, sources = ChatTokens(model), by_source(storage.read(table))
+    tokens, sources = ChatTokens(model), by_source(delta.read(table))
 
     def clock(work: Callable[[], Any]) -> float:
         start = time.perf_counter()

@@ -7,16 +7,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from lexray import storage
 from lexray.config import JobConfig
 from lexray.job import Context, Job, Outcome
-from lexray.schemas import QUARANTINE
 from lexray.summaries.embedding import Engine, InProcess, OverHttp
 from lexray.summaries.encoder import DEFAULT_MODEL, TextModel, describe_model
 from lexray.summaries.openai import Endpoint
 from lexray.summaries.pooling import Pooling
 from lexray.summaries.vectors import Backlog, Extent, Failure, Stamp, Tally, TextColumn
 from lexray.summaries.vllm import EngineSettings
+from lexray.tables import delta
+from lexray.tables.schemas import QUARANTINE
 
 #: Texts of which MLflow shows the first.
 _SAMPLE = 20
@@ -127,7 +127,7 @@ def _limited(model: TextModel, config: Config) -> TextModel:
 
 
 def _counts(out: str, texts: TextColumn, n_texts: int, n_left: int, tally: Tally) -> dict[str, Any]:
-    table = storage.dataset(out)
+    table = delta.dataset(out)
     return {
         "texts": n_texts,
         "embedded": tally.n_rows,
@@ -159,9 +159,9 @@ def _metrics(config: Config, counts: dict[str, Any], tally: Tally) -> dict[str, 
 def _write_quarantine(out: str, failures: list[Failure]) -> str:
     table = f"{out}.quarantine"
     rows = [{"file": one.source_id, "stage": "embed", "reason": one.reason, "detail": one.detail} for one in failures]
-    part = storage.write_part(table, QUARANTINE, 0, pa.Table.from_pylist(rows, schema=QUARANTINE))
+    part = delta.write_part(table, QUARANTINE, 0, pa.Table.from_pylist(rows, schema=QUARANTINE))
     # Written even where it is empty: the failures of an earlier run must not outlive it.
-    storage.commit(table, "quarantine", QUARANTINE, [part])
+    delta.commit(table, "quarantine", QUARANTINE, [part])
     return table
 
 
@@ -170,7 +170,7 @@ def _log(context: Context, backlog: Backlog, used: Engine | None) -> None:
     stamp = Stamp("", "", backlog.recipe.model, "") if used is None else used.stamp
     context.run.tags({f"text_model.{name}": value for name, value in vars(stamp).items() if value and name != "model"})
     context.run.tags({"text_model": stamp.model})
-    shown = storage.dataset(backlog.out).head(_SAMPLE, columns=["source_id", "truncated", "engine_version", "part"])
+    shown = delta.dataset(backlog.out).head(_SAMPLE, columns=["source_id", "truncated", "engine_version", "part"])
     texts = {
         row["source_id"]: row["text"]
         for part in set(shown["part"].to_pylist())

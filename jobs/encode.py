@@ -5,12 +5,13 @@ from functools import partial
 import numpy as np
 from pydantic import Field
 
-from lexray import cluster, encoding, schemas, storage, usable
+from lexray import cluster, encoding, usable
 from lexray.autodecoding import load_autodecoder
 from lexray.config import JobConfig
 from lexray.job import Context, Job, Outcome
-from lexray.journal import Journal
 from lexray.partwise import map_parts
+from lexray.tables import delta, schemas
+from lexray.tables.part_checkpoints import Journal
 
 
 class Config(JobConfig):
@@ -26,10 +27,8 @@ def run(config: Config, context: Context) -> Outcome:
     """Encode every detection that the model can take, and write the latents table."""
     model = load_autodecoder(config.autodecoder)
     schema = schemas.latents(model.latent_dim)
-    n = storage.dataset(config.events).count_rows()
-    journal = Journal(
-        config.out, [storage.version(p) for p in (config.events, config.autodecoder)], afresh=config.force
-    )
+    n = delta.dataset(config.events).count_rows()
+    journal = Journal(config.out, [delta.version(p) for p in (config.events, config.autodecoder)], afresh=config.force)
     with cluster.session(config.ray), context.progress.task("detections", total=n) as task:
         fragments = map_parts(
             config.events,
@@ -44,13 +43,13 @@ def run(config: Config, context: Context) -> Outcome:
             use_gpu=config.use_gpu,
             journal=journal,
         )
-    storage.commit(config.out, "latents", schema, fragments)
+    delta.commit(config.out, "latents", schema, fragments)
     journal.remove()
 
     left_out = usable.left_out(config.events, config.out, model.n_bands)
     if left_out:
         context.progress.warn(f"encode: {usable.summary(left_out)}")
-    nll = storage.read(config.out, ["nll"])["nll"].to_numpy()
+    nll = delta.read(config.out, ["nll"])["nll"].to_numpy()
     return Outcome(
         counts={"detections": len(nll), "left_out": len(left_out)},
         metrics={"mean_nll": float(np.mean(nll))} if len(nll) else {},

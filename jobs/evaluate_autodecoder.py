@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from lexray import cluster, storage
+from lexray import cluster
 from lexray.config import JobConfig
 from lexray.evaluation import findings, inputs, pictures, reconstruction
 from lexray.evaluation.findings import Findings
@@ -29,6 +29,7 @@ from lexray.evaluation.sections import light_section, training_section
 from lexray.job import Context, Job, Outcome
 from lexray.sources import SPLITS
 from lexray.splits import read_splits, sources_of
+from lexray.tables import delta
 
 #: Label columns that detections are grouped by where the configuration names none: the first that the labels have.
 _GROUPS = ("kind", "class")
@@ -56,7 +57,7 @@ def run(config: Config, context: Context) -> Outcome:
     known = Known(splits, inputs.read_labels(config.labels, splits), {})
     column = config.kind or next((c for c in _GROUPS if any(c in row for row in known.labels.values())), "class")
     group_of = {source: str(row[column]) for source, row in known.labels.items() if row.get(column) is not None}
-    table = storage.read(config.events, ["detection_id", "source_id", "n_events"], order="detection_id")
+    table = delta.read(config.events, ["detection_id", "source_id", "n_events"], order="detection_id")
     models, names = reconstruction.rate_models(config.autodecoder, config.beside)
     found = Findings()
     with cluster.session(config.ray):
@@ -67,7 +68,7 @@ def run(config: Config, context: Context) -> Outcome:
         scores = score_sources(
             config.events, test, baselines | models, config.true_rates, config.seed, context.progress
         )
-        latents = None if config.latents is None else storage.read(config.latents, order="detection_id")
+        latents = None if config.latents is None else delta.read(config.latents, order="detection_id")
         probed = [] if latents is None else latents["detection_id"].to_pylist()
         properties = reconstruction.measured_properties(
             config.events,

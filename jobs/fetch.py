@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from lexray import storage
 from lexray.archives import csc
 from lexray.archives.csc import Catalogue, Detection
 from lexray.archives.downloads import Downloads
@@ -26,7 +25,8 @@ from lexray.config import JobConfig, local_path
 from lexray.errors import ConfigError, LexrayError, RefusedInput
 from lexray.job import Context, Job, Outcome
 from lexray.progress import Task
-from lexray.schemas import QUARANTINE
+from lexray.tables import delta
+from lexray.tables.schemas import QUARANTINE
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Refusal = dict[str, str]
@@ -105,7 +105,7 @@ def run(config: Config, context: Context) -> Outcome:
     quarantine = f"{config.out}.quarantine"
     rows = pa.Table.from_pylist(sorted(refusals, key=lambda row: row["file"]), schema=QUARANTINE)
     # Written even where it is empty: the refusals of an earlier run must not outlive it.
-    storage.commit(quarantine, "quarantine", QUARANTINE, [storage.write_part(quarantine, QUARANTINE, 0, rows)])
+    delta.commit(quarantine, "quarantine", QUARANTINE, [delta.write_part(quarantine, QUARANTINE, 0, rows)])
     if failures:
         context.progress.warn(f"{len(failures)} files did not come; --force asks for them again, and for no others")
     return Outcome(
@@ -168,7 +168,7 @@ def _write_tables(out: Path, config: Config, sources: pa.Table, detections: pa.T
     for field in sources.schema:
         schema = schema if field.name == "name" else schema.append(field)
     labels = pa.table([names, *(sources[name] for name in schema.names[1:])], schema=schema)
-    storage.write(str(out / "labels"), "labels", labels.schema, labels)
+    delta.write(str(out / "labels"), "labels", labels.schema, labels)
     theta: dict[str, list[float]] = {}
     for name, angle in zip(detections["name"].to_pylist(), detections["theta"].to_pylist(), strict=True):
         theta.setdefault(name, []).append(angle or 0.0)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
-from lexray import release, storage
+from lexray import release
 from lexray.autodecoding import load_autodecoder
 from lexray.config import JobConfig, local_path
 from lexray.errors import LexrayError
@@ -19,6 +19,7 @@ from lexray.searchindex import SearchIndex, rows
 from lexray.sources import split
 from lexray.splits import read_splits
 from lexray.summaries.encoder import TextEncoder
+from lexray.tables import delta
 
 _OBSERVED = ("source_id", "mission", "n_events", "exposure", "ra", "dec")
 _READ = ("autodecoder", "alignment", "embeddings", "summaries", "labels", "events")
@@ -43,7 +44,7 @@ class Config(JobConfig):
 
 def run(config: Config, context: Context) -> Outcome:
     """Put the release together beside its place, then move it there."""
-    inputs = {key: storage.version(path) for key in _READ if (path := getattr(config, key)) is not None}
+    inputs = {key: delta.version(path) for key in _READ if (path := getattr(config, key)) is not None}
     kept = _same_release(config, inputs)
     if kept is not None:
         context.progress.say(f"  release {kept.id} is made of these inputs; kept as it is")
@@ -79,7 +80,7 @@ def _fill(folder: Path, config: Config, inputs: dict[str, str], context: Context
     """Write everything of a release but its manifest."""
     for name in (release.AUTODECODER, release.ALIGNMENT):
         shutil.copytree(
-            getattr(config, name), folder / name, ignore=shutil.ignore_patterns(storage.PROVENANCE_FILE, "checkpoints")
+            getattr(config, name), folder / name, ignore=shutil.ignore_patterns(delta.PROVENANCE_FILE, "checkpoints")
         )
     autodecoder, towers = load_autodecoder(folder / release.AUTODECODER), Towers.load(folder / release.ALIGNMENT)
     encoder = TextEncoder(config.text_model)
@@ -93,16 +94,16 @@ def _fill(folder: Path, config: Config, inputs: dict[str, str], context: Context
         raise LexrayError(
             f"text_model: the alignment at {config.alignment} was trained with {trained_with}, not {config.text_model}"
         )
-    embeddings = storage.read(config.embeddings, order="id")
+    embeddings = delta.read(config.embeddings, order="id")
     if embeddings.schema.field("embedding").type.list_size != towers.sizes.dimension:
         raise LexrayError(f"{config.embeddings}: vectors are not of the alignment at {config.alignment}; project again")
-    events = None if config.events is None else storage.read(config.events, _OBSERVED)
-    labels = None if config.labels is None else storage.read(config.labels)
+    events = None if config.events is None else delta.read(config.events, _OBSERVED)
+    labels = None if config.labels is None else delta.read(config.labels)
     if labels is not None:
         with context.progress.task("heads"):
             heads = fit_heads_to_tables(embeddings, labels, _splits(config, embeddings))
             heads.save(folder / release.HEADS)
-    summaries = None if config.summaries is None else storage.read(config.summaries)
+    summaries = None if config.summaries is None else delta.read(config.summaries)
     index = SearchIndex.build(folder / release.INDEX, rows(embeddings, summaries, labels, events))
     modalities = embeddings["modality"].to_pylist()
     return Manifest(
@@ -138,7 +139,7 @@ def _runs(config: Config) -> dict[str, str]:
     found: dict[str, str] = {}
     for key in _READ:
         path = getattr(config, key)
-        said: dict[str, Any] = (storage.read_provenance(path) or {}) if path is not None else {}
+        said: dict[str, Any] = (delta.read_provenance(path) or {}) if path is not None else {}
         run_id = said.get("report", {}).get("mlflow_run")
         if run_id:
             found[key] = run_id

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import ray
 from pydantic import Field, field_validator
 
-from lexray import __version__, cluster, storage
+from lexray import __version__, cluster
 from lexray.config import JobConfig, resolve_path
 from lexray.events import ledger, planning
 from lexray.events.catalogue import read_sources
@@ -21,9 +21,10 @@ from lexray.events.missions import MISSIONS, bands_by_mission
 from lexray.events.overview import overview
 from lexray.events.segments import Segmentation
 from lexray.job import Context, Job, Outcome
-from lexray.locations import Location, contents
 from lexray.progress import Task
-from lexray.schemas import FILES, QUARANTINE, SCHEMA_VERSION
+from lexray.tables import delta
+from lexray.tables.files import Location, contents
+from lexray.tables.schemas import FILES, QUARANTINE, SCHEMA_VERSION
 
 #: Smaller tasks would cost more to schedule than to run.
 _MIN_FILES_PER_TASK = 16
@@ -80,7 +81,7 @@ class Config(JobConfig):
     def settings(self) -> str:
         """Hash of all that decides what is made of a file's bytes."""
         keys = {"sources", "n_parts", "bands", "unscreened", "segment_length", "segment_clock", "min_events"}
-        return storage.digest([self.model_dump(include=keys), self._of_sources, SCHEMA_VERSION, __version__])
+        return delta.digest([self.model_dump(include=keys), self._of_sources, SCHEMA_VERSION, __version__])
 
     @cached_property
     def _of_sources(self) -> list[str]:
@@ -88,7 +89,7 @@ class Config(JobConfig):
         if self.sources is None:
             return []
         arfs = sorted({arf for arf in read_sources(self.sources).arf if arf is not None})
-        return [storage.version(path) for path in (self.sources, *arfs)]
+        return [delta.version(path) for path in (self.sources, *arfs)]
 
     @property
     def wanted(self) -> Wanted:
@@ -121,10 +122,10 @@ def run(config: Config, context: Context) -> Outcome:
         seconds += time.monotonic() - start
 
     quarantine, refused = f"{table}.quarantine", ledger.quarantine(account, JOB.name)
-    storage.commit(quarantine, "quarantine", QUARANTINE, [storage.write_part(quarantine, QUARANTINE, 0, refused)])
+    delta.commit(quarantine, "quarantine", QUARANTINE, [delta.write_part(quarantine, QUARANTINE, 0, refused)])
     outputs = [quarantine, planning.account_of(table)]
     for path in (table, *outputs):
-        storage.vacuum(path)
+        delta.vacuum(path)
     changes = {"new": plan.new, "changed": plan.changed, "unchanged": plan.unchanged, "gone": plan.gone}
     return Outcome(
         counts={

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from lexray import storage
 from lexray.archives.cache import Cache
 from lexray.config import JobConfig, resolve_path
 from lexray.errors import ConfigError
@@ -22,8 +21,9 @@ from lexray.literature.files import Refusal, paper_files
 from lexray.literature.matching import SourceCatalogue
 from lexray.literature.simbad import Simbad, SimbadConfig
 from lexray.literature.targets import Source
-from lexray.schemas import LITERATURE, QUARANTINE
 from lexray.sources import SAME_SOURCE_ARCSEC, fold_name
+from lexray.tables import delta
+from lexray.tables.schemas import LITERATURE, QUARANTINE
 
 #: Sources that the connectors are asked for together.
 CHUNK = 2000
@@ -88,7 +88,7 @@ def run(config: Config, context: Context) -> Outcome:
             bibliography.add(_without_refusals(of_files.papers(), refusals))
             task.advance(of_files.counts()["papers"])
         written = bibliography.write(config.out, config.max_objects, config.max_papers)
-    storage.commit(config.out, "literature", LITERATURE, written.fragments)
+    delta.commit(config.out, "literature", LITERATURE, written.fragments)
     quarantine = f"{config.out}.quarantine"
     _write_quarantine(quarantine, refusals)
     counts = written.counts
@@ -163,9 +163,9 @@ def _asked(
 
 def _write_quarantine(table: str, refusals: Sequence[Refusal]) -> None:
     rows = [{"file": r.file, "stage": "literature", "reason": r.reason, "detail": r.detail} for r in refusals]
-    part = storage.write_part(table, QUARANTINE, 0, pa.Table.from_pylist(rows, schema=QUARANTINE))
+    part = delta.write_part(table, QUARANTINE, 0, pa.Table.from_pylist(rows, schema=QUARANTINE))
     # Written even where it is empty: the refusals of an earlier run must not outlive it.
-    storage.commit(table, "quarantine", QUARANTINE, [part])
+    delta.commit(table, "quarantine", QUARANTINE, [part])
 
 
 JOB = Job(

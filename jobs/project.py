@@ -10,11 +10,12 @@ import pyarrow as pa
 import ray
 from pydantic import Field, model_validator
 
-from lexray import cluster, schemas, storage
+from lexray import cluster
 from lexray.config import JobConfig
 from lexray.job import Context, Job, Outcome
 from lexray.models.towers import Towers
 from lexray.projection import check_latents, check_texts, load_towers, project_latents, project_texts
+from lexray.tables import delta, schemas
 
 #: Turns rows of a table into rows of `embeddings`.
 ProjectRows = Callable[[Towers, str, pa.Table], pa.Table]
@@ -47,8 +48,8 @@ def run(config: Config, context: Context) -> Outcome:
         todo.append((config.text_embeddings, "source_id", project_texts))
 
     schema = schemas.embeddings(towers.sizes.dimension)
-    total = sum(storage.dataset(table).count_rows() for table, _, _ in todo)
-    parts = [{"todo": i, "part": part} for i, (table, _, _) in enumerate(todo) for part in storage.part_files(table)]
+    total = sum(delta.dataset(table).count_rows() for table, _, _ in todo)
+    parts = [{"todo": i, "part": part} for i, (table, _, _) in enumerate(todo) for part in delta.part_files(table)]
     fragments = []
     with cluster.session(config.ray), context.progress.task("vectors", total=total) as task:
         mapped = ray.data.from_items(parts, override_num_blocks=max(1, min(len(parts), 2 * config.workers))).map(
@@ -56,11 +57,11 @@ def run(config: Config, context: Context) -> Outcome:
             compute=ray.data.TaskPoolStrategy(size=config.workers),
         )
         for row in mapped.iter_rows():
-            fragments.append(storage.Fragment(**row))
+            fragments.append(delta.Fragment(**row))
             task.advance(row["n_rows"])
-    storage.commit(config.out, "embeddings", schema, fragments)
+    delta.commit(config.out, "embeddings", schema, fragments)
 
-    written = storage.read(config.out, ["id", "modality"]).to_pylist()
+    written = delta.read(config.out, ["id", "modality"]).to_pylist()
     refused = [row for table, identity, _ in todo for row in _refused(table, identity, written)]
     counts = Counter(row["modality"] for row in written)
     return Outcome(
@@ -76,8 +77,8 @@ def _project_part(
 ) -> dict[str, Any]:
     table, project = todo[row["todo"]]
     part = int(row["part"])
-    rows = project(towers, table, storage.read(table, parts=[part]))
-    return asdict(storage.write_part(out, schema, part, rows))
+    rows = project(towers, table, delta.read(table, parts=[part]))
+    return asdict(delta.write_part(out, schema, part, rows))
 
 
 def _refused(table: str, identity: str, written: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -87,19 +88,19 @@ def _refused(table: str, identity: str, written: list[dict[str, str]]) -> list[d
     reason = {"file": table, "stage": "project", "reason": "not_finite"}
     return [
         {**reason, "detail": f"{identity} {name}: its vector is missing or holds numbers that are not finite"}
-        for name in storage.read(table, [identity], order=identity)[identity].to_pylist()
+        for name in delta.read(table, [identity], order=identity)[identity].to_pylist()
         if name not in done
     ]
 
 
 def _quarantine(out: str, refused: list[dict[str, str]]) -> list[str]:
     table = f"{out}.quarantine"
-    if not refused and not storage.is_table(table):
+    if not refused and not delta.is_table(table):
         return []
     # Written also where nothing was refused this time, so that none of an earlier run's rows stays.
     rows = pa.Table.from_pylist(refused, schema=schemas.QUARANTINE)
-    fragments = [storage.write_part(table, schemas.QUARANTINE, 0, rows)] if refused else []
-    storage.commit(table, "quarantine", schemas.QUARANTINE, fragments)
+    fragments = [delta.write_part(table, schemas.QUARANTINE, 0, rows)] if refused else []
+    delta.commit(table, "quarantine", schemas.QUARANTINE, fragments)
     return [table]
 
 

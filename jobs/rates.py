@@ -4,13 +4,14 @@ from functools import partial
 
 from pydantic import Field
 
-from lexray import cluster, encoding, storage, usable
+from lexray import cluster, encoding, usable
 from lexray.autodecoding import load_autodecoder
 from lexray.config import JobConfig
 from lexray.job import Context, Job, Outcome
-from lexray.journal import Journal
 from lexray.partwise import map_parts
-from lexray.schemas import RATES
+from lexray.tables import delta
+from lexray.tables.part_checkpoints import Journal
+from lexray.tables.schemas import RATES
 
 
 class Config(JobConfig):
@@ -25,8 +26,8 @@ class Config(JobConfig):
 def run(config: Config, context: Context) -> Outcome:
     """Reconstruct every detection that the model can take, and write the rates table: a row a detection and band."""
     n_bands = load_autodecoder(config.autodecoder).n_bands
-    n = storage.dataset(config.events).count_rows()
-    made_of = [*(storage.version(path) for path in (config.events, config.autodecoder)), config.bins]
+    n = delta.dataset(config.events).count_rows()
+    made_of = [*(delta.version(path) for path in (config.events, config.autodecoder)), config.bins]
     journal = Journal(config.out, made_of, afresh=config.force)
     with cluster.session(config.ray), context.progress.task("rates", total=n * n_bands) as task:
         fragments = map_parts(
@@ -40,7 +41,7 @@ def run(config: Config, context: Context) -> Outcome:
             sliced=True,
             journal=journal,
         )
-    storage.commit(config.out, "rates", RATES, fragments)
+    delta.commit(config.out, "rates", RATES, fragments)
     journal.remove()
 
     left_out = usable.left_out(config.events, config.out, n_bands)

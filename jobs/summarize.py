@@ -5,14 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lexray import cluster, storage
+from lexray import cluster
 from lexray.config import JobConfig
 from lexray.errors import ConfigError, LexrayError
 from lexray.job import Context, Job, Outcome
-from lexray.journal import Journal
 from lexray.partwise import map_parts
-from lexray.rowwise import Rows
-from lexray.schemas import SUMMARIES
 from lexray.summaries import extracting, summarizing, vllm
 from lexray.summaries.answer import MAX_WORDS
 from lexray.summaries.language_model import describe_language_model
@@ -20,6 +17,10 @@ from lexray.summaries.openai import Endpoint
 from lexray.summaries.summarizing import HttpEngine, Tally, VllmEngine, WritingEngine
 from lexray.summaries.surveying import survey
 from lexray.summaries.writing import Writer, WriterSettings
+from lexray.tables import delta
+from lexray.tables.part_checkpoints import Journal
+from lexray.tables.row_checkpoints import Rows
+from lexray.tables.schemas import SUMMARIES
 
 #: Arguments of vLLM's engine that change what it answers, and not only how fast.
 _CHANGES_ANSWERS = ("dtype", "quantization", "kv_cache_dtype", "hf_overrides", "reasoning_parser", "speculative_config")
@@ -120,7 +121,7 @@ def _write(config: Config, context: Context) -> tuple[dict[str, int], dict[str, 
         raise LexrayError(
             f"{config.out}: {missing} finished rows are gone, another run wrote this table meanwhile; run again"
         )
-    storage.commit(config.out, "summaries", SUMMARIES, fragments)
+    delta.commit(config.out, "summaries", SUMMARIES, fragments)
     store.remove(gathered_at)
     context.run.tags(writer.provenance | {"prompt_sha256": writer.prompt_sha256})
     sources = sum(part.sources for part in plan.values())
@@ -176,13 +177,13 @@ def _extract(config: Config, context: Context) -> None:
     corpus = extracting.corpus(config.literature)
     journal = Journal(
         config.out,
-        ["summaries", storage.version(config.literature), config.max_words, config.mask_names, config.min_grounded],
+        ["summaries", delta.version(config.literature), config.max_words, config.mask_names, config.min_grounded],
         afresh=config.force,
     )
     with context.progress.task("sources", total=corpus.n_sources) as task:
         make = extracting.extractor(corpus, config.max_words, config.mask_names, config.min_grounded)
         fragments = map_parts(config.literature, config.out, SUMMARIES, make, task, config.workers, journal=journal)
-    storage.commit(config.out, "summaries", SUMMARIES, fragments)
+    delta.commit(config.out, "summaries", SUMMARIES, fragments)
     journal.remove()
     Rows(config.out, SUMMARIES).remove()
 

@@ -13,12 +13,13 @@ from pydantic import Field, model_validator
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer, get_device
 
-from lexray import cluster, storage, tracking
+from lexray import cluster, tracking
 from lexray.config import JobConfig
 from lexray.errors import LexrayError
 from lexray.job import Context, Job, Outcome
 from lexray.models.alignment import Settings, Trainer
 from lexray.pairing import PairedTables, read_pairs
+from lexray.tables import delta
 
 #: Called on the first worker after each epoch with the epoch's number, from 1, and its metrics.
 OnEpoch = Callable[[int, dict[str, float]], None]
@@ -114,7 +115,7 @@ def fit(config: Config, pairs: PairedTables, context: Context, on_epoch: OnEpoch
     LexrayError
         If workers failed more often than `max_failures`.
     """
-    system, root = storage.filesystem(config.out)
+    system, root = delta.filesystem(config.out)
     checkpoints = f"{root}.checkpoints"
     if config.force and system.get_file_info(checkpoints).type != pyarrow.fs.FileType.NotFound:
         system.delete_dir(checkpoints)
@@ -193,7 +194,7 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
 
 
 def _write(config: Config, pairs: PairedTables, trainer: Trainer) -> None:
-    system, root = storage.filesystem(config.out)
+    system, root = delta.filesystem(config.out)
     with tempfile.TemporaryDirectory() as folder:
         trainer.best_towers().save(folder, pairs.made_with)
         system.create_dir(root, recursive=True)
@@ -202,8 +203,8 @@ def _write(config: Config, pairs: PairedTables, trainer: Trainer) -> None:
 
 def _name(config: Config) -> str:
     """Name of a training: equal for equal data and settings."""
-    inputs = {path: storage.version(path) for path in (config.latents, config.text_embeddings, config.events)}
-    return storage.digest({"settings": asdict(config.settings), "split_seed": config.split_seed, "inputs": inputs})
+    inputs = {path: delta.version(path) for path in (config.latents, config.text_embeddings, config.events)}
+    return delta.digest({"settings": asdict(config.settings), "split_seed": config.split_seed, "inputs": inputs})
 
 
 JOB = Job(

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.queue import Queue
 
-from lexray import cluster, storage, tracking, trainingset, usable
+from lexray import cluster, tracking, trainingset, usable
 from lexray.autodecoding import CALIBRATED_ON, Autodecoder
 from lexray.config import JobConfig, local_path
 from lexray.errors import LexrayError
@@ -26,6 +26,7 @@ from lexray.job import Context, Job, Outcome
 from lexray.kinds import VALIDATED_ON, GridSection, Kind, ResnetSection, Section, SplitnetSection
 from lexray.models.learning import Precision, Schedule
 from lexray.models.trainer import Trainer, TrainingDiverged
+from lexray.tables import delta
 from lexray.trainingset import EventsTable, Plan
 
 _NETWORK, _RESULT = "network.pt", "result.pt"
@@ -114,7 +115,7 @@ def _checkpoints(config: Config) -> Path:
 def _train(config: Config, run: tracking.Run, plan: Plan, queue: Queue) -> dict[str, Any]:
     """What the first worker wrote when all was done."""
     # A driver that starts again with what decides the result goes on from the last checkpoint; a changed one must not.
-    made_of = [storage.version(config.events), config.kind, asdict(config.settings), config.split_seed]
+    made_of = [delta.version(config.events), config.kind, asdict(config.settings), config.split_seed]
     trainer = TorchTrainer(
         worker,
         train_loop_config={
@@ -130,7 +131,7 @@ def _train(config: Config, run: tracking.Run, plan: Plan, queue: Queue) -> dict[
             resources_per_worker={"CPU": 1, **({"GPU": 1} if config.use_gpu else {})},
         ),
         run_config=ray.train.RunConfig(
-            name=storage.digest([*made_of, config.validated_on]),
+            name=delta.digest([*made_of, config.validated_on]),
             storage_path=str(_checkpoints(config)),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),

@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
 
-from lexray import cluster, storage
+from lexray import cluster
 from lexray.config import Config as BaseConfig
 from lexray.config import JobConfig, parse, resolve_path
 from lexray.errors import LexrayError
@@ -23,6 +23,7 @@ from lexray.jobs import train_alignment
 from lexray.models.alignment import METRICS, Pairs, Settings, Trainer
 from lexray.pairing import PairedTables, read_pairs
 from lexray.searchspace import Domain, parse_space
+from lexray.tables import delta
 from lexray.trials import Trial, TrialLog
 
 _TABLES = ("latents", "text_embeddings", "events")
@@ -81,7 +82,7 @@ def run(config: Config, context: Context) -> Outcome:
 def _search(
     config: Config, training: train_alignment.Config, space: dict[str, Domain], pairs: PairedTables, log: TrialLog
 ) -> None:
-    system, root = storage.filesystem(config.out)
+    system, root = delta.filesystem(config.out)
     scratch = f"{root}.trials"
     system.create_dir(scratch, recursive=True)
     asha = ASHAScheduler(
@@ -142,7 +143,7 @@ def _ray_domain(domain: Domain) -> Any:
 def _write(config: Config, log: TrialLog) -> Outcome:
     trials = list(log.trials.values())
     failed = [trial for trial in trials if trial.status == "failed"]
-    system, root = storage.filesystem(config.out)
+    system, root = delta.filesystem(config.out)
     system.create_dir(root, recursive=True)
     rows = [_row(trial, log) for trial in trials]
     names = dict.fromkeys(name for row in rows for name in row)  # a trial that failed at once has no metrics

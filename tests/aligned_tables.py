@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lexray import schemas, storage
+from lexray.tables import delta, schemas
 
 LATENT_DIM, N_BANDS, TEXT_DIM = 10, 3, 64
 
@@ -38,7 +38,7 @@ def write_tables(folder: Path, n_sources: int, seed: int = 0) -> Tables:
     sources, detections = [names[i] for i in owner], [f"detection {j}" for j in range(len(owner))]
     ra, dec = rng.uniform(0, 360, n_sources), rng.uniform(-60, 60, n_sources)
     tables = Tables(*(str(folder / name) for name in ("events", "latents", "text_embeddings")))
-    storage.write(
+    delta.write(
         tables.events,
         "events",
         schemas.EVENTS,
@@ -46,7 +46,7 @@ def write_tables(folder: Path, n_sources: int, seed: int = 0) -> Tables:
         4,
     )
     latent[-1, 3] = np.nan
-    storage.write(
+    delta.write(
         tables.latents,
         "latents",
         schemas.latents(LATENT_DIM),
@@ -71,4 +71,4 @@ def write_texts(table: str, sources: list[str], text: np.ndarray, model: str = "
         "model": [model] * len(sources),
         "embedding": pa.array(text.tolist(), pa.list_(pa.float32(), text.shape[1])),
     }
-    storage.write(table, "text_embeddings", schemas.text_embeddings(text.shape[1]), pa.table(rows), 4)
+    delta.write(table, "text_embeddings", schemas.text_embeddings(text.shape[1]), pa.table(rows), 4)

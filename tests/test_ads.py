@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from literature_server import TOKEN, Services, literature_server
 
-from lexray import storage
 from lexray.archives.cache import Cache
 from lexray.config import parse
 from lexray.errors import ConfigError, LexrayError
@@ -30,6 +29,7 @@ from lexray.literature.matching import Match
 from lexray.literature.plaintext import plain
 from lexray.literature.targets import Source
 from lexray.progress import Progress
+from lexray.tables import delta
 
 QUICK = {"first_wait": 0.01, "requests_per_second": 1000.0, "timeout": 5.0, "attempts": 3, "patience": 10.0}
 
@@ -302,7 +302,7 @@ def test_the_job_joins_all_and_the_token_is_nowhere(
     }
     report = execute(JOB, parse(Config, values), Progress())
 
-    rows = {row["bibcode"]: row for row in storage.read(report.out).to_pylist()}
+    rows = {row["bibcode"]: row for row in delta.read(report.out).to_pylist()}
     assert set(rows) == {bibcode, "2020ApJ...2"}
     row = rows[bibcode]
     assert (row["abstract"], row["body"], row["arxiv"]) == ("My words.", "All of it.", "1803.04424v2")

@@ -10,7 +10,7 @@ import torch
 from aligned_tables import LATENT_DIM, N_BANDS, TEXT_DIM, Tables, write_tables, write_texts
 from mlflow.tracking import MlflowClient
 
-from lexray import storage, tracking
+from lexray import tracking
 from lexray.config import TrackingConfig, parse
 from lexray.errors import ConfigError, LexrayError
 from lexray.job import Context, execute
@@ -20,6 +20,7 @@ from lexray.models.towers import Sizes, Towers
 from lexray.pairing import PairedTables, read_pairs
 from lexray.progress import Progress
 from lexray.splits import read_splits
+from lexray.tables import delta
 
 N_SOURCES = 500
 SETTINGS = Settings(epochs=60)
@@ -152,13 +153,13 @@ def test_towers_retrieve_sources_that_no_training_saw(tmp_path: Path, tables: Ta
 
     values = {"alignment": alignment, "latents": tables.latents, "text_embeddings": tables.text_embeddings}
     report = execute(project.JOB, parse(project.Config, {**values, "out": embeddings}), Progress())
-    n_detections = storage.dataset(tables.latents).count_rows()
+    n_detections = delta.dataset(tables.latents).count_rows()
     assert report.counts == {"detections": n_detections - 1, "texts": N_SOURCES - 1, "refused": 1}
-    quarantine = storage.read(f"{embeddings}.quarantine").to_pylist()
+    quarantine = delta.read(f"{embeddings}.quarantine").to_pylist()
     assert [row["reason"] for row in quarantine] == ["not_finite"]
     assert f"detection {n_detections - 1}:" in quarantine[0]["detail"]
 
-    rows = storage.read(embeddings).to_pylist()
+    rows = delta.read(embeddings).to_pylist()
     np.testing.assert_allclose([np.linalg.norm(row["embedding"]) for row in rows], 1, rtol=1e-5)
     splits = read_splits(tables.events)
     vectors = {(row["modality"], row["source_id"]): row["embedding"] for row in rows}  # one detection a source

@@ -19,7 +19,7 @@ import pytest
 from llm_server import LanguageModels, Trouble, language_models, vector_of
 from mlflow.tracking import MlflowClient
 
-from lexray import load_aligned, storage
+from lexray import load_aligned
 from lexray.config import parse, read_yaml
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.job import Report, execute
@@ -27,11 +27,12 @@ from lexray.jobs import pipeline
 from lexray.jobs.embed import JOB, Config
 from lexray.progress import Progress
 from lexray.release import MANIFEST_FILE, Manifest, seal
-from lexray.schemas import LITERATURE, SUMMARIES
 from lexray.summaries.embedding import OverHttp
 from lexray.summaries.encoder import DEFAULT_MODEL, Prompt, TextEncoder, describe_model, resolve_model
 from lexray.summaries.openai import Endpoint
 from lexray.summaries.vectors import Backlog, TextColumn
+from lexray.tables import delta
+from lexray.tables.schemas import LITERATURE, SUMMARIES
 
 ROOT = Path(__file__).parents[1]
 N_PARTS = 4
@@ -56,7 +57,7 @@ def summaries(tmp_path_factory: pytest.TempPathFactory) -> str:
     rows += [{"source_id": f"failed {i}", "status": "failed", "reason": "too_long"} for i in range(2)]
     rows += [{"source_id": "empty", "summary": "", "status": "ok"}]
     path = str(tmp_path_factory.mktemp("embed") / "summaries")
-    storage.write(path, "summaries", SUMMARIES, pa.Table.from_pylist(rows, schema=SUMMARIES), N_PARTS)
+    delta.write(path, "summaries", SUMMARIES, pa.Table.from_pylist(rows, schema=SUMMARIES), N_PARTS)
     return path
 
 
@@ -137,12 +138,12 @@ def embed(summaries: str, models: LanguageModels, tmp_path: Path) -> Embed:
 def write_summaries(path: Path, texts: dict[str, str | None], **columns: Any) -> str:
     """A summaries table; `columns` are the same in every row."""
     rows = [{"source_id": source, "summary": text, "status": "ok", **columns} for source, text in texts.items()]
-    storage.write(str(path), "summaries", SUMMARIES, pa.Table.from_pylist(rows, schema=SUMMARIES), N_PARTS)
+    delta.write(str(path), "summaries", SUMMARIES, pa.Table.from_pylist(rows, schema=SUMMARIES), N_PARTS)
     return str(path)
 
 
 def vectors(table: str) -> dict[str, np.ndarray]:
-    rows = storage.read(table).to_pylist()
+    rows = delta.read(table).to_pylist()
     assert len({row["source_id"] for row in rows}) == len(rows)
     return {row["source_id"]: np.array(row["embedding"], dtype=np.float32) for row in rows}
 
@@ -157,8 +158,8 @@ def check_vectors(report: Report, summaries: str, model: str, reference: dict[st
     assert report.counts["texts"] == len(TEXTS)
     assert report.counts["skipped"] == 3
     assert report.counts["truncated"] == 1, "one text is longer than 256 tokens"
-    parts = {row["source_id"]: row["part"] for row in storage.read(summaries, ["source_id", "part"]).to_pylist()}
-    rows = storage.read(report.out, ["source_id", "part", "model", "truncated", "revision"]).to_pylist()
+    parts = {row["source_id"]: row["part"] for row in delta.read(summaries, ["source_id", "part"]).to_pylist()}
+    rows = delta.read(report.out, ["source_id", "part", "model", "truncated", "revision"]).to_pylist()
     assert all(row["part"] == parts[row["source_id"]] and row["model"] == model for row in rows)
     assert {row["revision"] for row in rows} == {describe_model().sha256}
     assert [row["source_id"] for row in rows if row["truncated"]] == ["long"]
@@ -171,7 +172,7 @@ def test_vectors_of_vllm_equal_those_of_sentence_transformers(
 ) -> None:
     check_vectors(by_vllm, summaries, prompted, reference)
     assert 0 < by_vllm.metrics["seconds_to_first_vector"] <= by_vllm.metrics["seconds"]
-    (row,) = storage.dataset(by_vllm.out).head(1).to_pylist()
+    (row,) = delta.dataset(by_vllm.out).head(1).to_pylist()
     assert (row["engine"], row["engine_version"][:5]) == ("vllm", "vllm ")
 
 
@@ -183,7 +184,7 @@ def test_the_two_engines_agree(by_vllm: Report, in_process: Report) -> None:
     # A truncated text is cut at the same token.
     assert ours["long"] @ theirs["long"] >= 0.9999
     assert by_vllm.metrics["tokens_in"] == in_process.metrics["tokens_in"] > 2000
-    rows = [storage.read(report.out, ["source_id", "key"], order="source_id") for report in (by_vllm, in_process)]
+    rows = [delta.read(report.out, ["source_id", "key"], order="source_id") for report in (by_vllm, in_process)]
     assert rows[0] == rows[1], "what one engine has embedded, another need not"
 
 
@@ -204,10 +205,10 @@ def test_vectors_in_process_equal_those_of_sentence_transformers(
 def test_summaries_of_which_none_can_be_used_make_an_empty_table(tmp_path: Path) -> None:
     summaries = str(tmp_path / "summaries")
     rows = pa.Table.from_pylist([{"source_id": "a", "status": "failed"}], schema=SUMMARIES)
-    storage.write(summaries, "summaries", SUMMARIES, rows)
+    delta.write(summaries, "summaries", SUMMARIES, rows)
     report = execute(JOB, Config(summaries=summaries, out=str(tmp_path / "vectors")), Progress())
     assert report.counts["texts"] == 0
-    assert storage.read(report.out).num_rows == 0
+    assert delta.read(report.out).num_rows == 0
 
 
 def test_an_encoder_gives_the_same_vectors_to_every_thread(bare_reference: dict[str, np.ndarray]) -> None:
@@ -284,7 +285,7 @@ def test_a_model_that_cannot_be_used_is_refused_before_an_engine_starts(
     )
     with pytest.raises(LexrayError, match=message):
         execute(JOB, config, Progress())
-    assert not storage.is_table(config.out)
+    assert not delta.is_table(config.out)
 
 
 def test_a_model_whose_heads_are_too_small_for_vllm_on_a_cpu_is_refused(
@@ -434,10 +435,10 @@ def test_an_endpoint_embeds_like_any_engine(models: LanguageModels, embed: Embed
     found = vectors(report.out)
     for source, text in TEXTS.items():
         np.testing.assert_allclose(found[source], vector_of(f"passage: {text}"), atol=1e-6)
-    rows = storage.read(report.out).to_pylist()
+    rows = delta.read(report.out).to_pylist()
     stamps = {(row["engine"], row["engine_version"], row["model"], row["revision"], row["truncated"]) for row in rows}
     assert stamps == {("http", "vllm 0.29.0", "a-model", "a-model", None)}
-    parts = {row["source_id"]: row["part"] for row in storage.read(summaries, ["source_id", "part"]).to_pylist()}
+    parts = {row["source_id"]: row["part"] for row in delta.read(summaries, ["source_id", "part"]).to_pylist()}
     assert all(row["part"] == parts[row["source_id"]] for row in rows)
     n_tokens = sum(len(f"passage: {text}".split()) for text in TEXTS.values())
     assert report.metrics["tokens_in"] == n_tokens
@@ -473,7 +474,7 @@ def test_a_text_that_fails_says_why_and_is_tried_again(models: LanguageModels, e
     assert first.exit_code == EXIT_DONE
     assert not first.complete
     assert set(vectors(first.out)) == {f"S{i}" for i in range(30)}
-    rows = {row["file"]: row for row in storage.read(f"{first.out}.quarantine").to_pylist()}
+    rows = {row["file"]: row for row in delta.read(f"{first.out}.quarantine").to_pylist()}
     reasons = {source: row["reason"] for source, row in rows.items()}
     assert reasons == {"long": "too_long", "poison": "engine_error", "refused": "refused_by_engine"} | dict.fromkeys(
         ("nan", "short", "zero"), "invalid_vector"
@@ -488,7 +489,7 @@ def test_a_text_that_fails_says_why_and_is_tried_again(models: LanguageModels, e
     asked = [text for request in models.requests[n:] if "input" in request.body for text in request.body["input"]]
     assert not any(text.startswith("source number") for text in asked), "what is finished is not asked for again"
     assert (again.counts["embedded"], again.counts["failed"]) == (5, 1), "one is still too long"
-    assert storage.read(f"{first.out}.quarantine", ["file"])["file"].to_pylist() == ["long"]
+    assert delta.read(f"{first.out}.quarantine", ["file"])["file"].to_pylist() == ["long"]
 
 
 def test_too_many_failures_end_the_job_with_their_own_exit_code(
@@ -506,7 +507,7 @@ def test_a_run_that_ends_early_keeps_what_it_has(models: LanguageModels, embed: 
     models.troubles = [Trouble("401", only="period of 70.5 hours")]
     with pytest.raises(LexrayError, match=r"it refuses a request without a key \(401\)"):
         embed(endpoint={"connections": 1})
-    assert not storage.is_table(str(tmp_path / "vectors"))
+    assert not delta.is_table(str(tmp_path / "vectors"))
     kept = len(models.embedded())
     report = embed(endpoint={"connections": 1})
     assert report.counts["embedded"] < len(TEXTS)
@@ -531,7 +532,7 @@ def test_a_killed_run_goes_on_where_it_ended(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL
-    assert not storage.is_table(out)
+    assert not delta.is_table(out)
     models.delay, n = 0.0, len(models.requests)
     report = embed()
     asked = [text for request in models.requests[n:] if "input" in request.body for text in request.body["input"]]
@@ -584,7 +585,7 @@ def test_any_column_of_texts_can_be_embedded(models: LanguageModels, embed: Embe
         {"source_id": f"S{i}", "title": f"On source {i}", "abstract": "   " if i == 3 else None} for i in range(9)
     ]
     literature = str(tmp_path / "literature")
-    storage.write(literature, "literature", LITERATURE, pa.Table.from_pylist(papers, schema=LITERATURE), N_PARTS)
+    delta.write(literature, "literature", LITERATURE, pa.Table.from_pylist(papers, schema=LITERATURE), N_PARTS)
     report = embed(summaries=literature, column="title")
     np.testing.assert_allclose(vectors(report.out)["S7"], vector_of("On source 7"), atol=1e-6)
     nothing = embed(summaries=literature, column="abstract", out=str(tmp_path / "none"))
@@ -594,7 +595,7 @@ def test_any_column_of_texts_can_be_embedded(models: LanguageModels, embed: Embe
     with pytest.raises(ConfigError, match=r"column 'year': .* has no such texts"):
         embed(summaries=literature, column="year")
     twice = pa.Table.from_pylist(papers + papers[4:5], schema=LITERATURE)
-    storage.write(literature, "literature", LITERATURE, twice, N_PARTS)
+    delta.write(literature, "literature", LITERATURE, twice, N_PARTS)
     with pytest.raises(LexrayError, match="several rows of source 'S4' have a text in 'title', and a source has one"):
         embed(summaries=literature, column="title")
 
@@ -603,7 +604,7 @@ def test_any_column_of_texts_can_be_embedded(models: LanguageModels, embed: Embe
 def test_only_a_summary_has_a_status_that_counts(embed: Embed, tmp_path: Path, status: str | int) -> None:
     rows = pa.table({"source_id": ["a", "b"], "notes": ["a star", "a galaxy"], "status": [status, status]})
     labels = str(tmp_path / "labels")
-    storage.write(labels, "labels", rows.schema, rows)
+    delta.write(labels, "labels", rows.schema, rows)
     assert set(vectors(embed(summaries=labels, column="notes").out)) == {"a", "b"}
 
 
@@ -649,7 +650,7 @@ def test_a_failure_takes_no_older_vector_away(models: LanguageModels, embed: Emb
 def test_ungrounded_summaries_are_left_out_unless_asked_for(tmp_path: Path, embed: Embed) -> None:
     rows = [{"source_id": status, "summary": "a star", "status": status} for status in ("ok", "ungrounded", "failed")]
     table = str(tmp_path / "summaries")
-    storage.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows, schema=SUMMARIES))
+    delta.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows, schema=SUMMARIES))
     assert set(vectors(embed(summaries=table).out)) == {"ok"}
     both = embed(summaries=table, include_ungrounded=True)
     assert set(vectors(both.out)) == {"ok", "ungrounded"}

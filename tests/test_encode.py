@@ -13,7 +13,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lexray import encoding, partwise, storage, usable
+from lexray import encoding, partwise, usable
 from lexray.autodecoding import Autodecoder
 from lexray.config import parse
 from lexray.errors import LexrayError
@@ -22,13 +22,14 @@ from lexray.evaluation.scoring import reconstruct, score_part
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, from_table, to_table
 from lexray.job import Report, execute
 from lexray.jobs import encode, rates
-from lexray.journal import Journal
 from lexray.models.autodecoder import GridSettings
 from lexray.progress import Progress
 from lexray.ragged import photons_of, photons_of_table
-from lexray.schemas import EVENTS
 from lexray.sources import part_of
-from lexray.storage import Fragment
+from lexray.tables import delta
+from lexray.tables.delta import Fragment
+from lexray.tables.part_checkpoints import Journal
+from lexray.tables.schemas import EVENTS
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 N, N_PARTS = 40, 4
@@ -55,7 +56,7 @@ def autodecoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def events(tmp_path: Path) -> str:
     table = str(tmp_path / "events")
-    storage.write(table, "events", EVENTS, to_table([detection(i) for i in range(N)]), n_parts=N_PARTS)
+    delta.write(table, "events", EVENTS, to_table([detection(i) for i in range(N)]), n_parts=N_PARTS)
     return table
 
 
@@ -65,7 +66,7 @@ def run(job: Any, events: str, autodecoder: str, out: Path, **keys: object) -> R
 
 
 def content(table: str | Path) -> dict[str, Any]:
-    return storage.read(str(table)).drop_columns(["part"]).sort_by("detection_id").to_pydict()
+    return delta.read(str(table)).drop_columns(["part"]).sort_by("detection_id").to_pydict()
 
 
 # --- runs that were killed ------------------------------------------------------------------------------------------
@@ -94,11 +95,11 @@ def test_a_killed_run_goes_on_and_the_table_is_that_of_an_undisturbed_one(
         return make
 
     encoder = encoding.encoder
-    parts = list(storage.part_files(events))
+    parts = list(delta.part_files(events))
     monkeypatch.setattr(encoding, "encoder", recording(tmp_path, fails_in=parts[-1]))
     with pytest.raises(Exception, match="the power went off"):
         run(encode, events, autodecoder, out)
-    assert not storage.is_table(str(out))  # nothing of it is visible
+    assert not delta.is_table(str(out))  # nothing of it is visible
     done = (tmp_path / "done").read_text().split()
     assert set(done) == {str(part) for part in parts[:-1]}
 
@@ -116,7 +117,7 @@ def test_a_journal_is_of_one_output_of_the_same_inputs(tmp_path: Path) -> None:
     out = str(tmp_path / "table")
     schema = pa.schema([("x", pa.int64())])
     journal = Journal(out, ["v1"])
-    fragments = [storage.write_part(out, schema, part, pa.table({"x": [part]})) for part in range(3)]
+    fragments = [delta.write_part(out, schema, part, pa.table({"x": [part]})) for part in range(3)]
     for fragment in fragments:
         journal.note(fragment)
     assert Journal(out, ["v1"]).finished() == dict(enumerate(fragments))
@@ -245,7 +246,7 @@ def test_detections_that_cannot_be_encoded_are_left_out_and_named(
     ray_session: None, job: Any, autodecoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, wrong = odd_rows()
-    storage.write(str(tmp_path / "events"), "events", EVENTS, rows, n_parts=2)
+    delta.write(str(tmp_path / "events"), "events", EVENTS, rows, n_parts=2)
     out = tmp_path / "out"
     report = run(job, str(tmp_path / "events"), autodecoder, out, max_bad_fraction=0.9)
     assert report.counts["detections"] == 3
@@ -253,7 +254,7 @@ def test_detections_that_cannot_be_encoded_are_left_out_and_named(
     assert set(content(out)["detection_id"]) == {"d008", "d010", "d011"}
     said = " ".join(capsys.readouterr().err.split())
     assert "left out 8 detections: d000 has no exposure; d001 has no good time" in said
-    quarantined = storage.read(f"{out}.quarantine")["detail"].to_pylist()
+    quarantined = delta.read(f"{out}.quarantine")["detail"].to_pylist()
     assert sorted(quarantined)[0] == "detection d000: it has no exposure"
     assert sorted(quarantined)[6] == "detection d006: it has photons or a background that no model can take"
     assert len(quarantined) == len(wrong)
@@ -262,7 +263,7 @@ def test_detections_that_cannot_be_encoded_are_left_out_and_named(
 def test_detections_that_cannot_be_encoded_are_not_evaluated_either(autodecoder: str, tmp_path: Path) -> None:
     rows, wrong = odd_rows()
     events = str(tmp_path / "events")
-    storage.write(events, "events", EVENTS, rows, n_parts=1)
+    delta.write(events, "events", EVENTS, rows, n_parts=1)
     assert usable.usual_bands(events) == 3
     models = {"autodecoder": partial(reconstruct, autodecoder)}
     scores = score_part(events, 0, rows["source_id"].to_pylist(), models, None, 0, 3)
@@ -282,7 +283,7 @@ def test_a_part_is_read_in_slices_and_comes_back_in_order(
 ) -> None:
     table, out = str(tmp_path / "events"), str(tmp_path / "out")
     events = [detection(i, n=50) for i in reversed(range(30))]
-    storage.write(table, "events", EVENTS, to_table(events), n_parts=2)
+    delta.write(table, "events", EVENTS, to_table(events), n_parts=2)
     schema = pa.schema([("detection_id", pa.string()), ("n_events", pa.int32()), ("slice_rows", pa.int64())])
 
     def make() -> partwise.PartFunction:
@@ -297,9 +298,9 @@ def test_a_part_is_read_in_slices_and_comes_back_in_order(
         fragments = partwise.map_parts(
             table, out, schema, make, task, 1, columns=schema.names[:2], order=["detection_id"], sliced=True
         )
-    storage.commit(out, "counted", schema, fragments)
+    delta.commit(out, "counted", schema, fragments)
     for part in range(2):
-        rows = storage.read(out, parts=[part])
+        rows = delta.read(out, parts=[part])
         expected = sorted(e.detection_id for e in events if part_of(e.source_id, 2) == part)
         assert rows["detection_id"].to_pylist() == expected
         assert max(rows["slice_rows"].to_pylist()) == 4  # two batches of two rows: the first 150 events or more

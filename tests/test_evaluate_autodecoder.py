@@ -11,7 +11,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lexray import storage
 from lexray.autodecoding import Autodecoder
 from lexray.cli import app
 from lexray.evaluation import reconstruction
@@ -22,8 +21,9 @@ from lexray.job import execute
 from lexray.jobs.evaluate_autodecoder import JOB, Config
 from lexray.models.autodecoder import GridSettings
 from lexray.progress import Progress
-from lexray.schemas import EVENTS, RATES, latents
 from lexray.sources import split
+from lexray.tables import delta
+from lexray.tables.schemas import EVENTS, RATES, latents
 
 N = 160
 
@@ -36,7 +36,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path |= {name: str(root / f"{name}.parquet") for name in ("labels", "true_rates")}
     sources = simulate(N, 2)
     events = sources.event_lists()
-    storage.write(path["events"], "events", EVENTS, to_table(events), 3)
+    delta.write(path["events"], "events", EVENTS, to_table(events), 3)
     truth = []
     for i, e in enumerate(events):
         rate = sources.rate(i)
@@ -57,7 +57,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
          "anomaly": float(-i), "p_value": (i + 0.5) / N}
         for i, (e, z, r) in enumerate(zip(events, encoded.latent, encoded.log_rate, strict=True))
     ]  # fmt: skip
-    storage.write(path["latents"], "latents", schema, pa.Table.from_pylist(rows, schema))
+    delta.write(path["latents"], "latents", schema, pa.Table.from_pylist(rows, schema))
     return {**path, "beside": [path.pop("other")]}
 
 

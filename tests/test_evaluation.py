@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lexray import storage
 from lexray.autodecoding import Autodecoder
 from lexray.errors import LexrayError
 from lexray.evaluation import retrieval
@@ -35,8 +34,9 @@ from lexray.job import execute
 from lexray.jobs.evaluate import JOB, Config
 from lexray.models.autodecoder import GridSettings
 from lexray.progress import Progress
-from lexray.schemas import EVENTS, RATES, SUMMARIES, embeddings, latents
 from lexray.sources import split
+from lexray.tables import delta
+from lexray.tables.schemas import EVENTS, RATES, SUMMARIES, embeddings, latents
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 ENERGIES = np.array([0.8, 1.5, 3.0], dtype=np.float32)
@@ -405,9 +405,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         vectors.append({"id": events[-1].detection_id, "source_id": source, "modality": "xray", "embedding": place})
         vectors.append({"id": source, "source_id": source, "modality": "text", "embedding": place})
         said.append({"source_id": source, "summary": f"A {kind} of many words, seen <often>. It varies."})
-    storage.write(path["events"], "events", EVENTS, to_table(events), 4)
-    storage.write(path["embeddings"], "embeddings", embeddings(8), pa.Table.from_pylist(vectors, embeddings(8)))
-    storage.write(path["summaries"], "summaries", SUMMARIES, pa.Table.from_pylist(said, SUMMARIES))
+    delta.write(path["events"], "events", EVENTS, to_table(events), 4)
+    delta.write(path["embeddings"], "embeddings", embeddings(8), pa.Table.from_pylist(vectors, embeddings(8)))
+    delta.write(path["summaries"], "summaries", SUMMARIES, pa.Table.from_pylist(said, SUMMARIES))
     pq.write_table(pa.Table.from_pylist(truth, RATES), path["true_rates"])
     pq.write_table(pa.Table.from_pylist(labels), path["labels"])
     small = GridSettings(latent_dim=4, n_knots=16, width=16, fit_steps=20)
@@ -420,7 +420,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         for e, z, r in zip(events, encoded.latent, encoded.log_rate, strict=True)
     ]
     schema = latents(encoded.latent.shape[1])
-    storage.write(path["latents"], "latents", schema, pa.Table.from_pylist(rows, schema))
+    delta.write(path["latents"], "latents", schema, pa.Table.from_pylist(rows, schema))
     return path
 
 

@@ -21,7 +21,6 @@ from astropy.coordinates import SkyCoord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray import storage
 from lexray.archives.csc import aperture_radius, box, canonical_name
 from lexray.archives.politeness import USER_AGENT, Politeness, retry_after
 from lexray.archives.tap import quoted
@@ -30,6 +29,7 @@ from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayE
 from lexray.job import Report, execute
 from lexray.jobs.fetch import JOB, Config
 from lexray.progress import Progress
+from lexray.tables import delta
 
 M82 = (148.96, 69.68)
 #: Waits short enough for a test; what is measured sets its own.
@@ -69,7 +69,7 @@ def names_file(folder: Path, *lines: str) -> str:
 
 
 def quarantined(report: Report) -> list[tuple[str, str]]:
-    rows = storage.read(report.refusals, ["file", "reason"], order="file").to_pylist()
+    rows = delta.read(report.refusals, ["file", "reason"], order="file").to_pylist()
     return [(row["file"], row["reason"]) for row in rows]
 
 
@@ -80,7 +80,7 @@ def test_cone_brings_labels_sources_detections_and_files(archive: Archive, fetch
     report = fetch(cone="148.96 69.68 2.5")
     assert (report.counts["sources"], report.counts["detections"], report.counts["files"]) == (3, 3, 6)
     out = tmp_path / "csc"
-    labels = storage.read(str(out / "labels"), order="source_id")
+    labels = delta.read(str(out / "labels"), order="source_id")
     assert labels["source_id"].to_pylist() == [f"2CXO J0955{i:02d}.0+694046" for i in range(3)]
     assert labels["likelihood_class"].to_pylist() == ["TRUE"] * 3
     assert labels.schema.field("ra").metadata == {b"unit": b"deg", b"meaning": b"the ra"}
@@ -135,7 +135,7 @@ def test_adql_of_ones_own_brings_its_columns(fetch: Fetch, tmp_path: Path) -> No
         "FROM csc21.master_source m, csc21.master_stack_assoc a WHERE m.name = a.name"
     )
     report = fetch(adql=str(tmp_path / "q.adql"), products=["arf3"])
-    labels = storage.read(str(tmp_path / "csc" / "labels"), order="source_id")
+    labels = delta.read(str(tmp_path / "csc" / "labels"), order="source_id")
     assert labels["twice"].to_pylist() == [15.0] * 4  # sources with two detections came twice, and are one
     assert {name.rpartition("_")[2] for name in downloaded(tmp_path / "csc" / "events")} == {"arf3.fits"}
     assert report.counts["files"] == 6

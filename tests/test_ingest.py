@@ -17,7 +17,6 @@ from conftest import Cli
 from event_files import GOOD_PI, write_event_file
 from s3_server import BUCKET, s3_server
 
-from lexray import storage
 from lexray.config import parse
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
 from lexray.events import ledger
@@ -27,7 +26,8 @@ from lexray.events.fits import read_events
 from lexray.job import Report, execute
 from lexray.jobs.ingest import JOB, Config
 from lexray.progress import Progress
-from lexray.schemas import CAUSES, EVENTS
+from lexray.tables import delta
+from lexray.tables.schemas import CAUSES, EVENTS
 
 pytestmark = pytest.mark.ray
 
@@ -74,7 +74,7 @@ def test_broken_files_stop_nothing_and_everything_is_accounted_for(ray_session: 
     report = ingest(archive, out=tmp_path / "events")
     counts = report.counts
 
-    quarantined = storage.read(report.outputs[0]).to_pylist()
+    quarantined = delta.read(report.outputs[0]).to_pylist()
     assert {Path(row["file"]).name: row["reason"] for row in quarantined} == broken
     assert all(row["stage"] == "ingest" and row["detail"] for row in quarantined)
     assert (counts["files"], counts["detections"], counts["sources"]) == (36, 30, 15)
@@ -82,18 +82,18 @@ def test_broken_files_stop_nothing_and_everything_is_accounted_for(ray_session: 
     assert report.refused_fraction == pytest.approx(6 / 36)
     assert report.exit_code == EXIT_DONE
 
-    rows = storage.read(str(tmp_path / "events"))
+    rows = delta.read(str(tmp_path / "events"))
     assert counts["events_in"] == sum(100 + i for i in range(30))
     assert counts["events_in"] == counts["events_kept"] + sum(counts[f"dropped_{cause}"] for cause in CAUSES)
     assert counts["events_kept"] == sum(rows["n_events"].to_pylist())
     for name, part in zip(rows["source_id"].to_pylist(), rows["part"].to_pylist(), strict=True):
-        assert part == storage.part_of(name, 16)
+        assert part == delta.part_of(name, 16)
 
 
 def test_rows_are_what_the_reader_says_and_plain_parquet_reads_them(ray_session: None, tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "archive", n=6)
     ingest(archive, out=tmp_path / "events")
-    written = {e.file: e for e in from_table(storage.read(str(tmp_path / "events")))}
+    written = {e.file: e for e in from_table(delta.read(str(tmp_path / "events")))}
     for file in archive.iterdir():
         expected, found = read_events(file), written[str(file)]
         np.testing.assert_array_equal(found.time, expected.time)
@@ -118,7 +118,7 @@ def test_same_rows_however_the_work_is_cut(ray_session: None, tmp_path: Path) ->
     files = sorted(archive.iterdir())
     ingest(archive, out=tmp_path / "a")
     ingest(*reversed(files), out=tmp_path / "b", files_per_task=1)
-    a, b = (storage.read(str(tmp_path / out), order="detection_id") for out in ("a", "b"))
+    a, b = (delta.read(str(tmp_path / out), order="detection_id") for out in ("a", "b"))
     assert a.equals(b)
 
 
@@ -132,7 +132,7 @@ def test_colliding_identifiers_get_their_hash_and_copies_count_once(ray_session:
         shutil.copy(first, archive / copy)
     shutil.copy(other, archive / "y.fits")
     report = ingest(archive, out=tmp_path / "events", files_per_task=2)
-    rows = {row["file"]: row for row in storage.read(str(tmp_path / "events")).to_pylist()}
+    rows = {row["file"]: row for row in delta.read(str(tmp_path / "events")).to_pylist()}
 
     assert sorted(rows) == [str(archive / name) for name in ("a.fits", "c.fits", "d.fits")]
     for file in (archive / "a.fits", second):
@@ -141,7 +141,7 @@ def test_colliding_identifiers_get_their_hash_and_copies_count_once(ray_session:
     assert report.counts["ids_told_apart"] == 2
     assert report.counts["refused_duplicate"] == 3
     assert report.counts["events_in"] == 21
-    details = {Path(row["file"]).name: row["detail"] for row in storage.read(report.outputs[0]).to_pylist()}
+    details = {Path(row["file"]).name: row["detail"] for row in delta.read(report.outputs[0]).to_pylist()}
     assert details["z.fits"] == f"the same bytes as {archive / 'a.fits'}"
     assert set(details) == {"b.fits", "y.fits", "z.fits"}
 
@@ -151,11 +151,11 @@ def test_too_many_refused_is_exit_code_3_and_an_empty_quarantine_exists(ray_sess
     bad = tmp_path / "bad.fits"
     bad.write_bytes(b"")
     assert ingest(bad, out=tmp_path / "none").exit_code == EXIT_TOO_MANY_REFUSED
-    assert storage.read(str(tmp_path / "none")).num_rows == 0
+    assert delta.read(str(tmp_path / "none")).num_rows == 0
     assert ingest(good, bad, out=tmp_path / "half", max_bad_fraction=0.4).exit_code == EXIT_TOO_MANY_REFUSED
     report = ingest(good, out=tmp_path / "all")
     assert report.exit_code == EXIT_DONE
-    assert storage.read(report.outputs[0]).num_rows == 0
+    assert delta.read(report.outputs[0]).num_rows == 0
 
 
 def test_a_new_file_behind_a_pattern_is_noticed(ray_session: None, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_new_file_behind_a_pattern_is_noticed(ray_session: None, tmp_path: Pat
     write_event_file(tmp_path / "b.fits", header={"OBS_ID": "2"})
     report = ingest(pattern, out=out)
     assert not report.skipped
-    assert storage.read(str(out)).num_rows == 2
+    assert delta.read(str(out)).num_rows == 2
 
 
 # What has changed -----------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_a_new_file_behind_a_pattern_is_noticed(ray_session: None, tmp_path: Pat
 
 def content_of(table: Path | str) -> str:
     """Hash of a table's rows, whatever order and files they lie in."""
-    rows = storage.read(str(table), columns=EVENTS.names, order="detection_id")
+    rows = delta.read(str(table), columns=EVENTS.names, order="detection_id")
     return hashlib.sha256(repr(rows.to_pylist()).encode()).hexdigest()
 
 
@@ -192,7 +192,7 @@ def test_only_what_is_new_or_has_changed_is_read(ray_session: None, tmp_path: Pa
 
     counts = ingest(archive, out=out).counts
     assert [counts[f"files_{name}"] for name in ("new", "changed", "unchanged", "gone")] == [1, 1, 6, 1]
-    names = {Path(row["file"]).name for row in storage.read(str(out), columns=["file"]).to_pylist()}
+    names = {Path(row["file"]).name for row in delta.read(str(out), columns=["file"]).to_pylist()}
     assert names == {file.name for file in archive.iterdir()}
 
     checked = ingest(archive, out=out, verify="sha256").counts
@@ -216,7 +216,7 @@ def test_a_copy_counts_where_its_original_turns_out_to_have_changed(ray_session:
     original.write_bytes(b"\0" * status.st_size)
     os.utime(original, ns=(status.st_atime_ns, status.st_mtime_ns))
     ingest(tmp_path / "*.fits", out=out, verify="sha256")
-    assert [Path(row["file"]).name for row in storage.read(str(out)).to_pylist()] == ["b.fits"]
+    assert [Path(row["file"]).name for row in delta.read(str(out)).to_pylist()] == ["b.fits"]
 
 
 def test_what_could_not_be_fetched_is_tried_again(ray_session: None, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_steps_end_where_one_run_would(ray_session: None, tmp_path: Path) -> Non
         assert content_of(out) == content_of(fresh)
         for one, other in (("quarantine", "quarantine"), ("files", "files")):
             columns = ["file", "reason", "detail"]
-            assert storage.read(f"{out}.{one}", columns, order="file") == storage.read(
+            assert delta.read(f"{out}.{one}", columns, order="file") == delta.read(
                 f"{fresh}.{other}", columns, order="file"
             )
 
@@ -337,9 +337,9 @@ def test_ten_thousand_files_of_which_one_in_a_hundred_is_broken(ray_session: Non
     assert report.counts["detections"] == 9_900
     assert sum(n for key, n in report.counts.items() if key.startswith("refused_")) == 100
     assert report.exit_code == EXIT_DONE
-    account = storage.read(f"{tmp_path}/events.files")
+    account = delta.read(f"{tmp_path}/events.files")
     assert (account.num_rows, ledger.balances(account)) == (10_000, True)
-    names = {int(Path(row["file"]).stem) for row in storage.read(report.outputs[0]).to_pylist()}
+    names = {int(Path(row["file"]).stem) for row in delta.read(report.outputs[0]).to_pylist()}
     assert names == set(range(0, 10_000, 100))
 
 
@@ -348,7 +348,7 @@ def test_from_one_store_to_another(cli: Cli, tmp_path: Path, monkeypatch: pytest
     with s3_server() as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        store, root = storage.filesystem(f"s3://{BUCKET}/in")
+        store, root = delta.filesystem(f"s3://{BUCKET}/in")
         for file in archive.iterdir():
             with store.open_output_stream(f"{root}/{file.name}") as stream:
                 stream.write(file.read_bytes())
@@ -359,13 +359,13 @@ def test_from_one_store_to_another(cli: Cli, tmp_path: Path, monkeypatch: pytest
             stream.write(write_event_file(tmp_path / "new.fits", header={"OBS_ID": "5000"}).read_bytes())
         again = cli.json("ingest", f"s3://{BUCKET}/in/*.fits", "--out", out)["counts"]
         assert [again[f"files_{name}"] for name in ("new", "changed", "unchanged", "gone")] == [1, 0, 4, 0]
-        assert storage.read(out).num_rows == 5
+        assert delta.read(out).num_rows == 5
 
 
 def test_bands_by_configuration(ray_session: None, tmp_path: Path) -> None:
     file = write_event_file(tmp_path / "a.fits")
     ingest(file, out=tmp_path / "events", bands={"chandra": [0.5, 2, 8]})
-    assert storage.read(str(tmp_path / "events"))["bands"].to_pylist() == [[0.5, 2.0, 8.0]]
+    assert delta.read(str(tmp_path / "events"))["bands"].to_pylist() == [[0.5, 2.0, 8.0]]
 
 
 @pytest.mark.parametrize(
@@ -407,9 +407,9 @@ def test_real_archive_from_the_command_line(cli: Cli, real_events: Path, tmp_pat
     report = cli.json("ingest", real_events, "--out", tmp_path / "events")
     assert report["counts"]["detections"] == 5
     assert report["counts"]["refused_unknown_mission"] == 1
-    (refused,) = storage.read(report["outputs"][0]).to_pylist()
+    (refused,) = delta.read(report["outputs"][0]).to_pylist()
     assert (Path(refused["file"]).name, refused["reason"]) == ("nomission.evt", "unknown_mission")
-    rows = storage.read(str(tmp_path / "events"), order="detection_id").to_pylist()
+    rows = delta.read(str(tmp_path / "events"), order="detection_id").to_pylist()
     names = ["M82", "M82", "NGC_300_ULX1", "PSR_J0218+4232", "Fake X-1"]
     assert [row["source_id"] for row in rows] == names
     assert [row["exposure"] for row in rows[:2]] == pytest.approx([857.37, 857.37], abs=0.01)

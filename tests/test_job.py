@@ -8,12 +8,12 @@ import pytest
 from pydantic import Field
 from rich.console import Console
 
-from lexray import storage
 from lexray.config import JobConfig
 from lexray.errors import ConfigError
 from lexray.job import Context, Job, Outcome, Report, execute, is_up_to_date
 from lexray.progress import Progress
-from lexray.schemas import SUMMARIES
+from lexray.tables import delta
+from lexray.tables.schemas import SUMMARIES
 
 
 class CountConfig(JobConfig):
@@ -32,7 +32,7 @@ def _count(config: CountConfig, context: Context) -> Outcome:
     if config.stop_after == "reading":
         raise KeyboardInterrupt
     rows = pa.table({"source_id": config.inputs, "n_papers": counts})
-    storage.write(config.out, "summaries", SUMMARIES, rows)
+    delta.write(config.out, "summaries", SUMMARIES, rows)
     if config.stop_after == "commit":
         raise KeyboardInterrupt
     return Outcome({"files": len(texts)}, {"lines": float(sum(counts))}, refused=config.refuse, taken=len(texts))
@@ -80,8 +80,8 @@ def test_a_job_that_is_up_to_date_is_skipped_and_named(bench: Bench) -> None:
     assert (first.skipped, second.skipped) == (False, True)
     assert second.counts == first.counts == {"files": 1}
     assert second.mlflow_run == first.mlflow_run is not None
-    assert first.version == storage.version(str(bench.out))
-    assert first.inputs == {str(bench.file): storage.version(str(bench.file))}
+    assert first.version == delta.version(str(bench.out))
+    assert first.inputs == {str(bench.file): delta.version(str(bench.file))}
     assert "count: up to date, nothing to do" in bench.said.getvalue()
     assert is_up_to_date(COUNT, bench.config())
 
@@ -89,7 +89,7 @@ def test_a_job_that_is_up_to_date_is_skipped_and_named(bench: Bench) -> None:
 def test_what_is_new_or_changed_is_done_again(bench: Bench) -> None:
     bench()
     assert not bench(unit="words").skipped
-    assert storage.read(str(bench.out))["n_papers"].to_pylist() == [3]
+    assert delta.read(str(bench.out))["n_papers"].to_pylist() == [3]
     bench.file.write_text("one\ntwo\nthree\nfour\n")
     assert not bench(unit="words").skipped
     assert bench(unit="words").skipped
@@ -109,11 +109,11 @@ def test_an_interrupted_job_is_not_up_to_date(bench: Bench, stage: str) -> None:
 
     # The table holds the former version or the new one, whole; neither passes for the other.
     kept = {"reading": [2], "commit": [3]}[stage]
-    assert storage.read(str(bench.out))["n_papers"].to_pylist() == kept
+    assert delta.read(str(bench.out))["n_papers"].to_pylist() == kept
     assert is_up_to_date(COUNT, bench.config()) == (stage == "reading")
     assert not is_up_to_date(COUNT, bench.config(unit="words"))
     bench()
-    assert storage.read(str(bench.out))["n_papers"].to_pylist() == [2]
+    assert delta.read(str(bench.out))["n_papers"].to_pylist() == [2]
 
 
 def test_a_folder_half_written_is_never_up_to_date(bench: Bench) -> None:

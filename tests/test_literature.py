@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray import storage
 from lexray.errors import ConfigError, RefusedInput
 from lexray.job import Report, execute
 from lexray.jobs.literature import JOB, Config
@@ -23,7 +22,8 @@ from lexray.literature.merging import merge
 from lexray.literature.naming import best_known_first, pattern, plain_name, spoken_names
 from lexray.literature.ranking import rank
 from lexray.progress import Progress
-from lexray.schemas import EVENTS, LITERATURE
+from lexray.tables import delta
+from lexray.tables.schemas import EVENTS, LITERATURE
 
 ARCSEC = 1 / 3600
 TEXT = "Pulsations at 31.6 s were found."
@@ -34,7 +34,7 @@ def events_table(path: Path, *sources: tuple[str, float | None, float | None]) -
         {"detection_id": f"{source}:{i}", "source_id": source, "ra": ra, "dec": dec}
         for i, (source, ra, dec) in enumerate(sources)
     ]
-    storage.write(str(path), "events", EVENTS, pa.Table.from_pylist(rows, schema=EVENTS), n_parts=4)
+    delta.write(str(path), "events", EVENTS, pa.Table.from_pylist(rows, schema=EVENTS), n_parts=4)
     return str(path)
 
 
@@ -45,13 +45,13 @@ def jsonl(path: Path, *rows: dict[str, Any] | str) -> str:
 
 def literature(tmp_path: Path, *inputs: str, **keys: Any) -> tuple[Report, list[dict[str, Any]]]:
     report = execute(JOB, Config(inputs=list(inputs), out=str(tmp_path / "literature"), **keys), Progress())
-    return report, storage.read(report.out).to_pylist()
+    return report, delta.read(report.out).to_pylist()
 
 
 def test_real_papers_meet_the_sources_that_were_observed(tmp_path: Path, real_literature: Path, cli: Any) -> None:
     events = events_table(tmp_path / "events", ("NGC_300_ULX1", 13.770208, -37.695417), ("M82", None, None))
     report = cli.json("literature", real_literature, "--set", f"events={events}", "--out", tmp_path / "literature")
-    rows = storage.read(report["out"]).to_pylist()
+    rows = delta.read(report["out"]).to_pylist()
     assert report["counts"]["matched_by_name"] == len(rows) == 4
     ulx = [row for row in rows if row["source_id"] == "NGC_300_ULX1"]
     assert {row["title"] for row in ulx} == {
@@ -133,7 +133,7 @@ def test_what_is_malformed_goes_to_quarantine_and_the_rest_goes_on(tmp_path: Pat
     )
     assert len(rows) == 1
     (quarantine,) = report.outputs
-    refused = storage.read(quarantine).to_pylist()
+    refused = delta.read(quarantine).to_pylist()
     reasons = [row["reason"] for row in refused if row["file"] == str(path)]
     assert reasons == [*bad, "bad_json", "bad_value", "bad_value"]
     assert refused[0]["detail"].startswith("line 1: ")
@@ -144,7 +144,7 @@ def test_what_is_malformed_goes_to_quarantine_and_the_rest_goes_on(tmp_path: Pat
 
     path.write_text(json.dumps(good))
     literature(tmp_path, str(path))
-    assert storage.read(quarantine).num_rows == 0, "an earlier run's refusals do not outlive it"
+    assert delta.read(quarantine).num_rows == 0, "an earlier run's refusals do not outlive it"
 
 
 def test_too_many_refusals_end_with_exit_code_3(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pyarrow.fs
 import pytest
 from s3_server import BUCKET, s3_server
 
-from lexray import locations, storage
 from lexray.errors import ConfigError, LexrayError
-from lexray.locations import contents, find_files, read_bytes
-from lexray.schemas import QUARANTINE
+from lexray.tables import delta, files
+from lexray.tables.files import contents, find_files, read_bytes
+from lexray.tables.schemas import QUARANTINE
 
 NAMES = ["a.fits", "b.txt", "deep/c.evt", "deep/er/d.fits"]
 
@@ -42,7 +42,7 @@ def store() -> Iterator[dict[str, str]]:
 def bucket(store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in store.items():
         monkeypatch.setenv(name, value)
-    locations._store.cache_clear()
+    files._store.cache_clear()
     system, path = pyarrow.fs.FileSystem.from_uri(f"s3://{BUCKET}")
     for name in NAMES:
         with system.open_output_stream(f"{path}/files/{name}") as stream:
@@ -153,12 +153,12 @@ def test_of_two_writers_in_a_store_one_fails_and_says_so(bucket: str) -> None:
     """The store's conditional writes carry the log: a commit over a version that is no longer the last one fails."""
     table = f"{bucket}/table"
     rows = [pa.table({"file": [name]}) for name in "abc"]
-    fragments = [storage.write_part(table, QUARANTINE, 0, row) for row in rows]
-    assert storage.commit_over(table, "quarantine", QUARANTINE, fragments[:1], None, ("mark", 7)) == 0
+    fragments = [delta.write_part(table, QUARANTINE, 0, row) for row in rows]
+    assert delta.commit_over(table, "quarantine", QUARANTINE, fragments[:1], None, ("mark", 7)) == 0
     with pytest.raises(LexrayError, match="another run wrote this table"):
-        storage.commit_over(table, "quarantine", QUARANTINE, fragments[1:2], None, ("mark", 8))
-    assert storage.commit_over(table, "quarantine", QUARANTINE, fragments[1:2], 0, ("mark", 8)) == 1
+        delta.commit_over(table, "quarantine", QUARANTINE, fragments[1:2], None, ("mark", 8))
+    assert delta.commit_over(table, "quarantine", QUARANTINE, fragments[1:2], 0, ("mark", 8)) == 1
     with pytest.raises(LexrayError, match="another run wrote this table"):
-        storage.commit_over(table, "quarantine", QUARANTINE, fragments[2:], 0, ("mark", 9))
-    assert storage.read_mark(table, "mark") == (1, 8)
-    assert storage.read(table)["file"].to_pylist() == ["b"]
+        delta.commit_over(table, "quarantine", QUARANTINE, fragments[2:], 0, ("mark", 9))
+    assert delta.read_mark(table, "mark") == (1, 8)
+    assert delta.read(table)["file"].to_pylist() == ["b"]

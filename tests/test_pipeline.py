@@ -12,13 +12,13 @@ from conftest import Cli
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from lexray import storage
 from lexray.cli import JOBS, load_job
 from lexray.config import parse, read_yaml
 from lexray.errors import ConfigError
 from lexray.jobs import pipeline
 from lexray.jobs.pipeline import PipelineConfig, PipelineReport, StepFailed
 from lexray.progress import Progress
+from lexray.tables import delta
 
 ROOT = Path(__file__).parents[1]
 PAPERS = [
@@ -72,7 +72,7 @@ class TestRunning:
         assert [step.skipped for step in second.steps.values()] == [True] * 3
         assert (first.exit_code, first.failed_step) == (0, None)
         assert first.steps["literature"].counts["papers"] == len(PAPERS)
-        assert set(storage.part_files(str(tmp_path / "again"))) <= set(range(4))
+        assert set(delta.part_files(str(tmp_path / "again"))) <= set(range(4))
         assert "[3/3] again" in said.getvalue()
         assert said.getvalue().count("up to date") == 3
         assert first.peak_memory_gib is None or first.peak_memory_gib > 0.05
@@ -127,7 +127,7 @@ class TestRunning:
         report = run()
 
         assert (report.exit_code, report.failed_step, list(report.steps)) == (3, "ingest", ["ingest"])
-        assert storage.read(str(tmp_path / "events.quarantine")).num_rows == 1
+        assert delta.read(str(tmp_path / "events.quarantine")).num_rows == 1
         assert run("steps.ingest.max_bad_fraction=1").exit_code == 0
 
 

@@ -20,7 +20,7 @@ import lexray
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.events.fits import Reading, read, read_events
-from lexray.schemas import CAUSES
+from lexray.tables.schemas import CAUSES
 
 CHANNEL_KEV = 0.0146
 

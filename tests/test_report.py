@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lexray import storage, tracking
+from lexray import tracking
 from lexray.config import TrackingConfig
 from lexray.evaluation import figures, space
 from lexray.evaluation.figures import Bar, LightCurve
@@ -22,7 +22,8 @@ from lexray.evaluation.pictures import caveats, chosen_detections, examples, fir
 from lexray.evaluation.report import Page, Picture, Step, interval, lineage, render, shown
 from lexray.evaluation.sections import training_section
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
-from lexray.schemas import SUMMARIES
+from lexray.tables import delta
+from lexray.tables.schemas import SUMMARIES
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "source"}
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -218,7 +219,7 @@ def test_lineage_follows_what_each_output_says_it_read(tmp_path: Path) -> None:
             "seconds": 2.5,
             "mlflow_run": "abc",
         }
-        storage.write_provenance(out, {"fingerprint": "f", "lexray": "0", "config": {}, "report": report})
+        delta.write_provenance(out, {"fingerprint": "f", "lexray": "0", "config": {}, "report": report})
         return out
 
     events = say("ingest", ["/nowhere/files"])
@@ -236,7 +237,7 @@ def test_the_worst_summaries_are_listed_worst_first_with_what_is_missing(page: P
         for name, share, findings, status in said
     ]
     table = str(tmp_path / "summaries")
-    storage.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows, schema=SUMMARIES))
+    delta.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows, schema=SUMMARIES))
     listing = worst_summaries(table)
     assert listing is not None
     assert [row[0] for row in listing.rows] == [f"bad {i:02}" for i in range(20)]
@@ -246,5 +247,5 @@ def test_the_worst_summaries_are_listed_worst_first_with_what_is_missing(page: P
     html = render(replace(page, listings=[listing]))
     assert "finding 3" in html
     assert "summaries-to-doubt" in check(html).ids
-    storage.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows[:2], schema=SUMMARIES))
+    delta.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows[:2], schema=SUMMARIES))
     assert worst_summaries(table) is None

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray import storage
 from lexray.errors import LexrayError
-from lexray.rowwise import Rows
-from lexray.schemas import SUMMARIES
+from lexray.tables import delta
+from lexray.tables.row_checkpoints import Rows
+from lexray.tables.schemas import SUMMARIES
 
 
 def rows(*triples: tuple[str, str, str]) -> pa.Table:
@@ -22,9 +22,9 @@ def rows(*triples: tuple[str, str, str]) -> pa.Table:
 
 
 def commit(store: Rows, keys: dict[str, str], part: int = 0) -> dict[str, str]:
-    storage.commit(store.out, "summaries", store.schema, [store.gather(part, keys)])
+    delta.commit(store.out, "summaries", store.schema, [store.gather(part, keys)])
     store.remove()
-    found = storage.read(store.out, ["source_id", "summary"]).to_pylist()
+    found = delta.read(store.out, ["source_id", "summary"]).to_pylist()
     assert len({row["source_id"] for row in found}) == len(found)
     return {row["source_id"]: row["summary"] for row in found}
 

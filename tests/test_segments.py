@@ -14,7 +14,7 @@ from lexray.errors import RefusedInput
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
 from lexray.events.fits import Wanted, read
 from lexray.events.segments import Segmentation, cut
-from lexray.schemas import CAUSES
+from lexray.tables.schemas import CAUSES
 
 CLOCKS = ("wall", "good")
 

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import poisson
 
-from lexray import storage
 from lexray.autodecoding import Autodecoder
 from lexray.errors import ConfigError, RefusedInput
 from lexray.events.countspectrum import count_spectrum, counted
@@ -24,10 +23,11 @@ from lexray.events.eventlist import Background, Bands, EventList, GoodTimeInterv
 from lexray.events.halving import halve
 from lexray.events.lightcurve import background_rate, light_curve, poisson_interval
 from lexray.models.autodecoder import GridSettings
-from lexray.schemas import EVENTS
 from lexray.show.charts import Rate, light_curve_chart, spectrum_chart
 from lexray.show.finding import find_detection
 from lexray.show.page import facts, look, render
+from lexray.tables import delta
+from lexray.tables.schemas import EVENTS
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 
@@ -265,7 +265,7 @@ def test_a_page_with_a_model_names_it_and_draws_its_rate(tmp_path: Path) -> None
     model = untrained()
     model.save(tmp_path / "model")
     events = detection(GAPPY, rate=0.1)
-    storage.write(str(tmp_path / "events"), "events", EVENTS, to_table([events]))
+    delta.write(str(tmp_path / "events"), "events", EVENTS, to_table([events]))
     page = look("chandra:1", str(tmp_path / "events"), str(tmp_path / "model"), str(tmp_path / "page.html")).read_text()
     assert model.name in page
     chart = json.loads(re.findall(r'^  "light-curve": (.*),$', page, flags=re.MULTILINE)[0])
@@ -281,7 +281,7 @@ def test_a_page_is_named_after_its_detection(tmp_path: Path, monkeypatch: pytest
 def test_a_detection_is_found_by_its_beginning_or_its_file(tmp_path: Path) -> None:
     table = str(tmp_path / "events")
     made = [replace(detection(GAPPY), detection_id=name) for name in ("chandra:1:acis:A", "chandra:10:acis:A", "xmm:2")]
-    storage.write(table, "events", EVENTS, to_table(made))
+    delta.write(table, "events", EVENTS, to_table(made))
     assert find_detection("xmm", table).detection_id == "xmm:2"
     assert find_detection("chandra:1:", table).detection_id == "chandra:1:acis:A"
     np.testing.assert_array_equal(find_detection("xmm:2", table).time, made[2].time)

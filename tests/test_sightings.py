@@ -18,7 +18,7 @@ from lexray.events.discovery import find_event_files
 from lexray.events.eventlist import Bands, EventList
 from lexray.events.fits import Reading, Wanted, read
 from lexray.events.segments import Segmentation
-from lexray.schemas import CAUSES
+from lexray.tables.schemas import CAUSES
 
 Float64s = NDArray[np.float64]
 

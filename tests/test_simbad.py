@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from literature_server import Services, literature_server
 from scipy import stats
 
-from lexray import storage
 from lexray.archives.cache import Cache
 from lexray.config import parse
 from lexray.errors import ConfigError, LexrayError
@@ -29,7 +28,8 @@ from lexray.literature.files import Refusal
 from lexray.literature.simbad import Simbad, SimbadConfig
 from lexray.literature.targets import Source
 from lexray.progress import Progress
-from lexray.schemas import EVENTS
+from lexray.tables import delta
+from lexray.tables.schemas import EVENTS
 
 ARCSEC = 1 / 3600
 QUICK = {"first_wait": 0.01, "requests_per_second": 1000.0, "timeout": 5.0, "attempts": 3}
@@ -427,7 +427,7 @@ def literature(services: Services, tmp_path: Path) -> Callable[..., tuple[Report
         simbad = {"url": f"{services.url}/simbad", "http": QUICK} | keys.pop("simbad", {})
         values = {"connectors": ["simbad"], "sources": str(tmp_path / "sources.csv"), "simbad": simbad}
         report = execute(JOB, parse(Config, {**values, "out": str(tmp_path / "literature"), **keys}), Progress())
-        return report, storage.read(report.out).to_pylist()
+        return report, delta.read(report.out).to_pylist()
 
     return run
 
@@ -454,7 +454,7 @@ def test_a_run_that_failed_goes_on_where_it_ended(services: Services, literature
     services.troubles["has_ref"] += [Trouble("slow"), Trouble("503", times=3)]
     with pytest.raises(LexrayError, match="does not answer"):
         literature(sources, simbad={"batch": 6})
-    assert not storage.is_table(str(tmp_path / "literature"))
+    assert not delta.is_table(str(tmp_path / "literature"))
     services.requests.clear()
     report, rows = literature(sources, simbad={"batch": 6})
     assert (len(rows), len(services.requests), report.counts["from_cache"]) == (36, 1, 38)
@@ -465,7 +465,7 @@ def test_a_run_that_failed_goes_on_where_it_ended(services: Services, literature
 
 def events_of(path: Path, *rows: dict[str, Any]) -> str:
     detections = [{"detection_id": f"{i}", **row} for i, row in enumerate(rows)]
-    storage.write(str(path), "events", EVENTS, pa.Table.from_pylist(detections, schema=EVENTS))
+    delta.write(str(path), "events", EVENTS, pa.Table.from_pylist(detections, schema=EVENTS))
     return str(path)
 
 

@@ -24,7 +24,7 @@ from lexray.events.variability import FINE_CELLS, Pulse, TrueRate
 from lexray.jobs.simulate import JOB
 from lexray.literature.simulate import papers_on
 from lexray.options import split_options
-from lexray.schemas import RATES, check
+from lexray.tables.schemas import RATES, check
 
 N_SOURCES, SEED = 60, 5
 

@@ -13,9 +13,10 @@ import pytest
 from conftest import Cli
 from local_cluster import free_ports, local_cluster
 
-from lexray import storage, submission
+from lexray import submission
 from lexray.cli import JOBS
 from lexray.errors import ConfigError, LexrayError
+from lexray.tables import delta
 
 pytestmark = pytest.mark.cluster
 
@@ -64,7 +65,7 @@ def test_a_submitted_pipeline_runs_on_the_cluster_and_its_answer_comes_back(
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["steps"]["literature"]["counts"]["papers"] == 1
-    assert storage.read(str(tmp_path / "literature"))["source_id"].to_pylist() == [PAPER["source_id"]]
+    assert delta.read(str(tmp_path / "literature"))["source_id"].to_pylist() == [PAPER["source_id"]]
     assert "▸ literature" in done.stderr  # the job's own log was shown
 
 
@@ -142,7 +143,7 @@ def test_interrupting_stops_following_and_not_the_job(
     assert "the job goes on. Look again with: lexray jobs lexray-literature-" in rest
     submitted = first.split()[1]
     assert submission.follow(client, submitted, lambda _: None).status == "SUCCEEDED"
-    assert storage.is_table(str(out))
+    assert delta.is_table(str(out))
 
 
 def test_jobs_lists_what_was_submitted(

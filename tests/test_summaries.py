@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray import storage
 from lexray.events.simulate import simulate_source
 from lexray.job import execute
 from lexray.jobs.summarize import JOB, Config
@@ -19,10 +18,11 @@ from lexray.literature.files import Paper, read_papers
 from lexray.literature.matching import SourceCatalogue, to_table
 from lexray.literature.simulate import papers_with_topics
 from lexray.progress import Progress
-from lexray.schemas import LITERATURE
 from lexray.summaries.extractive import Corpus, Extractive, in_order
 from lexray.summaries.sentences import normalise, split_sentences
 from lexray.summaries.vocabulary import terms
+from lexray.tables import delta
+from lexray.tables.schemas import LITERATURE
 
 BOILERPLATE = "The observations were carried out with good seeing over several nights."
 
@@ -251,11 +251,11 @@ def test_the_job_summarizes_every_source_where_its_papers_are(tmp_path: Path) ->
         for i in range(40)
     ] + [paper("1234.", source_id="S 99")]
     literature = str(tmp_path / "literature")
-    storage.write(literature, "literature", LITERATURE, pa.Table.from_pylist(rows, schema=LITERATURE), n_parts=8)
+    delta.write(literature, "literature", LITERATURE, pa.Table.from_pylist(rows, schema=LITERATURE), n_parts=8)
     report = execute(JOB, Config(literature=literature, out=str(tmp_path / "summaries"), max_words=30), Progress())
-    found = storage.read(report.out, order="source_id").to_pylist()
+    found = delta.read(report.out, order="source_id").to_pylist()
     assert len(found) == len({row["source_id"] for row in rows}) == 21
-    parts = {row["source_id"]: row["part"] for row in storage.read(literature).to_pylist()}
+    parts = {row["source_id"]: row["part"] for row in delta.read(literature).to_pylist()}
     assert all(row["part"] == parts[row["source_id"]] for row in found)
     written = [row for row in found if row["status"] == "ok"]
     assert {row["n_papers"] + row["n_papers_left_out"] for row in written} == {2}

@@ -17,7 +17,6 @@ import pytest
 from llm_server import LanguageModels, Said, Trouble, language_models
 from tiny_llm import write_tiny_llm
 
-from lexray import storage
 from lexray.config import parse
 from lexray.errors import EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.job import Report, execute
@@ -25,8 +24,9 @@ from lexray.jobs.summarize import JOB, Config
 from lexray.literature.files import Paper, read_papers
 from lexray.literature.matching import SourceCatalogue, to_table
 from lexray.progress import Progress
-from lexray.schemas import LITERATURE
 from lexray.summaries.answer import MAX_TOKENS, SCHEMA, Answer
+from lexray.tables import delta
+from lexray.tables.schemas import LITERATURE
 
 QUICK = {"first_wait": 0.01, "requests_per_second": 2000.0, "timeout": 10.0, "attempts": 2}
 
@@ -41,12 +41,12 @@ def paper(source: str, abstract: str, **keys: Any) -> dict[str, Any]:
 
 
 def literature(path: Path, rows: list[dict[str, Any]], n_parts: int = 4) -> str:
-    storage.write(str(path), "literature", LITERATURE, pa.Table.from_pylist(rows, schema=LITERATURE), n_parts)
+    delta.write(str(path), "literature", LITERATURE, pa.Table.from_pylist(rows, schema=LITERATURE), n_parts)
     return str(path)
 
 
 def summaries(table: str) -> dict[str, dict[str, Any]]:
-    rows = storage.read(table).to_pylist()
+    rows = delta.read(table).to_pylist()
     assert len({row["source_id"] for row in rows}) == len(rows), "no source twice"
     return {row["source_id"]: row for row in rows}
 
@@ -149,7 +149,7 @@ def test_an_endpoint_that_dies_in_mid_run_costs_no_finished_row(tmp_path: Path, 
     table = literature(tmp_path / "literature", rows, n_parts=1)
     with pytest.raises(LexrayError, match=r"endpoint http.* refuses a request without a key \(401\)"):
         run_http(models, table, tmp_path / "out", batch_size=2)
-    assert not storage.is_table(str(tmp_path / "out"))
+    assert not delta.is_table(str(tmp_path / "out"))
     models.key, models.chat = None, said
     report = run_http(models, table, tmp_path / "out", batch_size=2)
     assert len(summaries(report.out)) == 20
@@ -303,9 +303,9 @@ def test_instructions_in_an_abstract_do_not_choose_the_class(by_vllm: tuple[Repo
 @pytest.mark.ray
 def test_a_second_run_starts_no_engine(by_vllm: tuple[Report, list[int]], papers: list[dict[str, Any]]) -> None:
     report, _ = by_vllm
-    values = storage.read_provenance(report.out)
+    values = delta.read_provenance(report.out)
     assert values is not None
-    (Path(report.out) / storage.PROVENANCE_FILE).unlink()  # so that the job itself has to see that nothing is lacking
+    (Path(report.out) / delta.PROVENANCE_FILE).unlink()  # so that the job itself has to see that nothing is lacking
     began = time.monotonic()
     again = execute(JOB, parse(Config, values["config"]), Progress())
     assert (again.counts["written"], again.counts["unchanged"]) == (0, N_SOURCES)

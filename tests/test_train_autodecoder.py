@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 import torch
 
-from lexray import storage
 from lexray.autodecoding import SETTINGS, load_autodecoder
 from lexray.config import describe, parse
 from lexray.errors import ConfigError, LexrayError
@@ -17,7 +16,8 @@ from lexray.job import Report, execute
 from lexray.jobs import encode, rates, train_autodecoder
 from lexray.kinds import SECTIONS, VALIDATED_ON
 from lexray.progress import Progress
-from lexray.schemas import EVENTS
+from lexray.tables import delta
+from lexray.tables.schemas import EVENTS
 from lexray.tracking import MlflowClient
 
 pytestmark = pytest.mark.ray
@@ -38,7 +38,7 @@ def stepping_source(i: int) -> EventList:
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> str:
     table = str(tmp_path_factory.mktemp("tables") / "events")
-    storage.write(table, "events", EVENTS, to_table([stepping_source(i) for i in range(60)]), n_parts=4)
+    delta.write(table, "events", EVENTS, to_table([stepping_source(i) for i in range(60)]), n_parts=4)
     return table
 
 
@@ -148,7 +148,7 @@ def test_a_training_that_diverges_ends_with_one_line_that_names_detections(
     rows[0]["exposure"], rows[1]["gti_stop"] = 0.0, rows[1]["gti_start"]
     rows[2]["time"][0] = float("nan")
     table = str(tmp_path / "events")
-    storage.write(table, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), n_parts=2)
+    delta.write(table, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), n_parts=2)
     # After the first step its weights are so large that nothing finite comes of them.
     section = {"learning_rate": 1e30, "epochs": 40, "warm_up": 0, "width": 4, "blocks": 1}
     with pytest.raises(LexrayError, match=r"^train autodecoder: the loss or gradient of d0.*is not finite; 3 steps"):
@@ -181,17 +181,17 @@ def test_encode_and_rates_write_every_detection(trained: Report, events: str, tm
     config_rates = parse(rates.Config, {**keys, "out": str(tmp_path / "rates"), "bins": 50})
     execute(rates.JOB, config_rates, Progress())
 
-    rows = storage.read(events, order="detection_id")
-    found = storage.read(str(tmp_path / "latents"), order="detection_id")
+    rows = delta.read(events, order="detection_id")
+    found = delta.read(str(tmp_path / "latents"), order="detection_id")
     assert found["detection_id"].to_pylist() == rows["detection_id"].to_pylist()
     model = load_autodecoder(trained.out)
     latents = dict(zip(found["detection_id"].to_pylist(), found["latent"].to_pylist(), strict=True))
-    for part in storage.part_files(events):  # as the job does it: rounding differs with the size of a batch
-        mine = from_table(storage.read(events, parts=[part]))
+    for part in delta.part_files(events):  # as the job does it: rounding differs with the size of a batch
+        mine = from_table(delta.read(events, parts=[part]))
         expected = model.encode(mine).latent
         np.testing.assert_allclose([latents[e.detection_id] for e in mine], expected, atol=5e-3)
 
-    curves = storage.read(str(tmp_path / "rates")).to_pandas()
+    curves = delta.read(str(tmp_path / "rates")).to_pandas()
     assert len(curves) == 180
     one = curves[curves.detection_id == "d007"].set_index("band")
     _, rate = model.rate(stepping_source(7), bins=50)
@@ -202,7 +202,7 @@ def test_encode_and_rates_write_every_detection(trained: Report, events: str, tm
 
 def test_a_table_without_training_sources_is_refused(ray_session: None, tmp_path: Path) -> None:
     empty = str(tmp_path / "events")
-    storage.commit(empty, "events", EVENTS, [])
+    delta.commit(empty, "events", EVENTS, [])
     with pytest.raises(LexrayError, match="no detection falls into the training split"):
         train(empty, tmp_path / "autodecoder")
 

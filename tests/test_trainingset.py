@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from lexray import splits, storage, trainingset
+from lexray import splits, trainingset
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
 from lexray.models.photons import Photons
-from lexray.schemas import EVENTS
+from lexray.tables import delta
+from lexray.tables.schemas import EVENTS
 from lexray.trainingset import EventsTable
 
 N, N_PARTS = 120, 4
@@ -35,7 +36,7 @@ def table(tmp_path: Path) -> str:
     rows[-1]["exposure"] = 0.0
     rows[-2]["bands"] = [0.5, 7.0]
     events = str(tmp_path / "events")
-    storage.write(events, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), n_parts=N_PARTS)
+    delta.write(events, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), n_parts=N_PARTS)
     return events
 
 
@@ -53,7 +54,7 @@ def test_the_split_is_planned_without_the_photons_and_without_odd_rows(table: st
 def test_parts_are_read_as_they_were_planned(table: str) -> None:
     plan = trainingset.plan(table, 0, 3, max_validation=1000)
     source = EventsTable(plan.parts, 3)
-    storage.write(table, "events", EVENTS, to_table([detection(i) for i in range(200, 210)]), n_parts=N_PARTS)
+    delta.write(table, "events", EVENTS, to_table([detection(i) for i in range(200, 210)]), n_parts=N_PARTS)
     validation = source.validation()
     for number, size in source.sizes.items():
         photons, names = source.read(number)
@@ -65,11 +66,11 @@ def test_parts_are_read_as_they_were_planned(table: str) -> None:
 
 
 def test_a_detection_with_impossible_photons_trains_as_if_it_had_none(table: str) -> None:
-    rows = storage.read(table).drop_columns(["part"]).to_pylist()
+    rows = delta.read(table).drop_columns(["part"]).to_pylist()
     for row in rows:
         if int(row["detection_id"][1:]) % 2:
             row["time"][0] = math.nan
-    storage.write(table, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), n_parts=N_PARTS)
+    delta.write(table, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), n_parts=N_PARTS)
     plan = trainingset.plan(table, 0, 3, max_validation=0)
     source = EventsTable(plan.parts, 3)
     for number in source.sizes:
@@ -100,7 +101,7 @@ def of_two_missions(i: int) -> EventList:
 
 def test_a_sample_is_of_many_parts_and_not_of_the_first_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = str(tmp_path / "events")
-    storage.write(table, "events", EVENTS, to_table([of_two_missions(i) for i in range(200)]), n_parts=20)
+    delta.write(table, "events", EVENTS, to_table([of_two_missions(i) for i in range(200)]), n_parts=20)
     plan = trainingset.plan(table, 0, 3, max_validation=0)
     n = sum(len(part.train) for part in plan.parts.values())
     of_first = sum(name.startswith("asca") for part in plan.parts.values() for name in part.train)

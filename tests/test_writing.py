@@ -11,10 +11,10 @@ import pytest
 from lexray.errors import ConfigError, RefusedInput
 from lexray.literature.files import Paper, read_papers
 from lexray.literature.matching import SourceCatalogue, to_table
-from lexray.schemas import LITERATURE
 from lexray.summaries.answer import MAX_CHARACTERS, MAX_TOKENS, SCHEMA, Answer, parse_answer
 from lexray.summaries.prompting import Messages, Prompts
 from lexray.summaries.writing import Completion, Earlier, Work, Writer, WriterSettings
+from lexray.tables.schemas import LITERATURE
 
 PROVENANCE = {"engine": "scripted", "engine_version": "1", "model": "none", "revision": "0"}
 

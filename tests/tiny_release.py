@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lexray import schemas, storage
 from lexray.autodecoding import Autodecoder
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
 from lexray.job import Report, execute
@@ -16,6 +15,7 @@ from lexray.models.autodecoder import GridSettings
 from lexray.models.towers import Sizes, Towers
 from lexray.progress import Progress
 from lexray.summaries.encoder import TextEncoder
+from lexray.tables import delta, schemas
 
 N_SOURCES = 60
 CLASSES = {
@@ -90,14 +90,14 @@ def make_inputs(folder: Path) -> Inputs:
     columns = zip(*rows, strict=True)
     names = ("id", "source_id", "modality", "embedding")
     table = pa.table({name: list(values) for name, values in zip(names, columns, strict=True)})
-    storage.write(str(folder / "embeddings"), "embeddings", schemas.embeddings(16), table, n_parts=2)
+    delta.write(str(folder / "embeddings"), "embeddings", schemas.embeddings(16), table, n_parts=2)
     summaries = {
         "source_id": [f"S{i}" for i in described],
         "summary": texts,
         "bibcodes": [["2020ApJ...1A"]] * len(texts),
     }
-    storage.write(str(folder / "summaries"), "summaries", schemas.SUMMARIES, pa.table(summaries), n_parts=2)
-    storage.write(str(folder / "events"), "events", schemas.EVENTS, to_table(events), n_parts=2)
+    delta.write(str(folder / "summaries"), "summaries", schemas.SUMMARIES, pa.table(summaries), n_parts=2)
+    delta.write(str(folder / "events"), "events", schemas.EVENTS, to_table(events), n_parts=2)
     labels = pa.table(
         {
             "source_id": [e.source_id for e in events],
@@ -105,5 +105,5 @@ def make_inputs(folder: Path) -> Inputs:
             "hardness": [e.hardness_ratio(0, 2) for e in events],
         }
     )
-    storage.write(str(folder / "labels"), "labels", labels.schema, labels, n_parts=2)
+    delta.write(str(folder / "labels"), "labels", labels.schema, labels, n_parts=2)
     return Inputs(folder)

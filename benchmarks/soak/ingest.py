@@ -21,8 +21,9 @@ from pathlib import Path
 import fitsio
 import numpy as np
 
-from lexray import __version__, storage
-from lexray.schemas import EVENTS
+from lexray import __version__
+from lexray.tables import delta
+from lexray.tables.schemas import EVENTS
 
 _OBS_ID = b"OBS_ID  = '00000000'"
 
@@ -68,7 +69,7 @@ def start(archive: Path, out: Path) -> subprocess.Popen[str]:
 
 def content_of(table: Path) -> str:
     """Hash of a table's rows, whatever order and files they lie in."""
-    rows = storage.read(str(table), columns=EVENTS.names, order="detection_id")
+    rows = delta.read(str(table), columns=EVENTS.names, order="detection_id")
     return hashlib.sha256(repr(rows.to_pylist()).encode()).hexdigest()
 
 

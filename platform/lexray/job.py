@@ -13,10 +13,11 @@ from typing import Any, Generic, TypeVar
 
 from rich.table import Table
 
-from lexray import __version__, storage, tracking
+from lexray import __version__, tracking
 from lexray.config import JobConfig, resolve_path
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
 from lexray.progress import Progress
+from lexray.tables import delta
 
 C = TypeVar("C", bound=JobConfig)
 
@@ -141,9 +142,9 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
         code = _exit_code(config, before["refused_fraction"])
         before = {"complete": True, **before}  # which Lexray 0.1.0 did not say
         return Report(**{**before, "skipped": True, "seconds": time.monotonic() - start, "exit_code": code})
-    if not storage.is_table(config.out):
+    if not delta.is_table(config.out):
         # A folder changes file by file: half of the new content must not pass for the whole of the old.
-        storage.remove_provenance(config.out)
+        delta.remove_provenance(config.out)
 
     parameters = config.model_dump(mode="json")
     with tracking.run(config.tracking, job.name, parameters, parent) as run:
@@ -154,7 +155,7 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
         total = outcome.refused + outcome.taken
         fraction = outcome.refused / total if total else 0.0
         # The provenance names the fingerprint, so a table's version is read from its log and a folder's from it.
-        version = storage.version(config.out) if storage.is_table(config.out) else fingerprint
+        version = delta.version(config.out) if delta.is_table(config.out) else fingerprint
         report = Report(
             job=job.name,
             out=config.out,
@@ -172,7 +173,7 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
         )
         run.tags({"output": config.out, "output.version": version})
         run.dictionary(report.as_dict(), "report.json")
-        storage.write_provenance(
+        delta.write_provenance(
             config.out,
             {"fingerprint": fingerprint, "lexray": __version__, "config": parameters, "report": report.as_dict()},
         )
@@ -189,15 +190,15 @@ def is_up_to_date(job: Job[C], config: C) -> bool:
 
 def _earlier(config: JobConfig, fingerprint: str) -> dict[str, Any] | None:
     """Report of the run that wrote what lies at `config.out` now, if it is the one that `fingerprint` asks for."""
-    before = None if config.force else storage.read_provenance(config.out)
+    before = None if config.force else delta.read_provenance(config.out)
     if before is None or before["fingerprint"] != fingerprint:
         return None
     report: dict[str, Any] = before["report"]
     if not report.get("complete", True) or config.always:
         return None
-    if storage.is_table(config.out) and storage.version(config.out) != report["version"]:
+    if delta.is_table(config.out) and delta.version(config.out) != report["version"]:
         return None  # a later run committed another version and was killed before it could say so
-    return report if all(storage.version(path) != "absent" for path in report["outputs"]) else None
+    return report if all(delta.version(path) != "absent" for path in report["outputs"]) else None
 
 
 def _exit_code(config: JobConfig, refused_fraction: float) -> int:
@@ -239,7 +240,7 @@ def _with_absolute_paths(job: Job[C], config: C) -> C:
 
 
 def _versions(job: Job[C], config: C) -> dict[str, str]:
-    return {path: storage.version(path) for path in _input_paths(job, config)}
+    return {path: delta.version(path) for path in _input_paths(job, config)}
 
 
 def _input_paths(job: Job[C], config: C) -> list[str]:
@@ -252,4 +253,4 @@ def _input_paths(job: Job[C], config: C) -> list[str]:
 
 def _fingerprint(job: Job[C], config: C, inputs: dict[str, str]) -> str:
     said = config.model_dump(mode="json", exclude={"tracking", "ray", "force", "max_bad_fraction"})
-    return storage.digest({"job": job.name, "lexray": __version__, "config": said, "inputs": inputs})
+    return delta.digest({"job": job.name, "lexray": __version__, "config": said, "inputs": inputs})

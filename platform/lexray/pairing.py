@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from lexray import storage
 from lexray.errors import LexrayError
 from lexray.models.alignment import Pairs
 from lexray.sources import split
 from lexray.splits import read_split_keys
+from lexray.tables import delta
 
 #: Fewer sources than this cannot be negatives of one another, or tell one epoch from the next.
 MIN_SOURCES = {"train": 16, "val": 4}
@@ -63,8 +63,8 @@ def read_pairs(latents: str, text_embeddings: str, events: str, split_seed: int 
     """
     key_of = read_split_keys(events)
     columns = ["detection_id", "source_id", "model", "latent", "log_rate"]
-    detections = storage.read(latents, columns, order="detection_id")
-    texts = storage.read(text_embeddings, ["source_id", "model", "embedding"], order="source_id")
+    detections = delta.read(latents, columns, order="detection_id")
+    texts = delta.read(text_embeddings, ["source_id", "model", "embedding"], order="source_id")
     made_with = {"autodecoder": _one_model(latents, detections), "text_model": _one_model(text_embeddings, texts)}
     latent, log_rate = vectors(latents, detections, "latent"), vectors(latents, detections, "log_rate")
     xray, text = np.concatenate([latent, log_rate], axis=1), vectors(text_embeddings, texts, "embedding")

@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import ray
 
-from lexray import schemas, storage
-from lexray.journal import Journal
 from lexray.progress import Task
-from lexray.storage import Fragment
+from lexray.tables import delta, schemas
+from lexray.tables.delta import Fragment
+from lexray.tables.part_checkpoints import Journal
 
 #: Turns a part's rows, or a slice of them, into the output's; made once a worker, by `make` of `map_parts`.
 PartFunction = Callable[[int, pa.Table], pa.Table]
@@ -37,7 +37,7 @@ def map_parts(
     use_gpu: bool = False,
     journal: Journal | None = None,
 ) -> list[Fragment]:
-    """Write to `out` what a function makes of each part of `table`; nothing is visible before `storage.commit`.
+    """Write to `out` what a function makes of each part of `table`; nothing is visible before `delta.commit`.
 
     Parameters
     ----------
@@ -63,11 +63,11 @@ def map_parts(
         Where each finished part is noted; parts noted before are not done again.
     """
     finished = {} if journal is None else journal.finished()
-    parts = {part: files for part, files in storage.part_files(table).items() if part not in finished}
+    parts = {part: files for part, files in delta.part_files(table).items() if part not in finished}
     task.advance(sum(fragment.n_rows for fragment in finished.values()))
     if not parts:
         return list(finished.values())
-    written_with, wanted = storage.dataset(table).schema, None if columns is None else list(columns)
+    written_with, wanted = delta.dataset(table).schema, None if columns is None else list(columns)
 
     class Mapper:
         def __init__(self) -> None:
@@ -83,7 +83,7 @@ def map_parts(
             rows = pa.concat_tables([schema.empty_table(), *made])
             if order:
                 rows = rows.sort_by([(name, "ascending") for name in order])
-            fragment = storage.write_part(out, schema, part, rows)
+            fragment = delta.write_part(out, schema, part, rows)
             if journal is not None:
                 journal.note(fragment)
             return asdict(fragment)
@@ -107,9 +107,9 @@ def _fragments(mapped: "ray.data.Dataset", task: Task) -> Iterator[Fragment]:
 
 def _dataset(files: Sequence[str], schema: pa.Schema) -> pyarrow.dataset.Dataset:
     """A part's files, those of the version that the run began with, with the types of the table."""
-    system, _ = storage.filesystem(files[0])
+    system, _ = delta.filesystem(files[0])
     return pyarrow.dataset.dataset(
-        [storage.filesystem(file)[1] for file in files],
+        [delta.filesystem(file)[1] for file in files],
         schema=schema,
         format="parquet",
         filesystem=system,

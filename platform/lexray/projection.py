@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.fs
 from numpy.typing import NDArray
 
-from lexray import storage
 from lexray.errors import LexrayError
 from lexray.models.towers import Towers
 from lexray.pairing import finite_rows, vectors
+from lexray.tables import delta
 
 
 def load_towers(path: str) -> Towers:
@@ -23,7 +23,7 @@ def load_towers(path: str) -> Towers:
     LexrayError
         If there is no alignment there.
     """
-    system, root = storage.filesystem(path)
+    system, root = delta.filesystem(path)
     with tempfile.TemporaryDirectory() as folder:
         try:
             pyarrow.fs.copy_files(root, folder, source_filesystem=system)
@@ -80,7 +80,7 @@ def _rows(
 
 
 def _check_width(table: str, column: str, expected: int, alignment: str) -> None:
-    first = storage.dataset(table).head(1, columns=[column], filter=pc.field(column).is_valid())
+    first = delta.dataset(table).head(1, columns=[column], filter=pc.field(column).is_valid())
     found = len(first[column][0]) if first.num_rows else expected
     if found != expected:
         raise LexrayError(
@@ -90,7 +90,7 @@ def _check_width(table: str, column: str, expected: int, alignment: str) -> None
 
 
 def _check_model(table: str, expected: str | None, alignment: str) -> None:
-    found = storage.read(table, ["model"])["model"].unique().to_pylist()
+    found = delta.read(table, ["model"])["model"].unique().to_pylist()
     others = sorted(str(name) for name in found if name != expected)
     if expected and others:
         raise LexrayError(

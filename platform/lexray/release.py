@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from lexray import __version__
 from lexray.config import Config
 from lexray.errors import LexrayError
-from lexray.storage import PROVENANCE_FILE
+from lexray.tables.delta import PROVENANCE_FILE
 
 MANIFEST_FILE = "manifest.json"
 #: Version of the folder's layout. A release of a newer one is refused.

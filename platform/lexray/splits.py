@@ -4,13 +4,13 @@ from collections.abc import Collection
 
 import numpy as np
 
-from lexray import storage
 from lexray.sources import split, split_keys
+from lexray.tables import delta
 
 
 def read_split_keys(events: str) -> dict[str, str]:
     """Key of each source of an `events` table, shared by those that are one for the split: see `sources.split_keys`."""
-    rows = storage.read(events, ["source_id", "ra", "dec"])
+    rows = delta.read(events, ["source_id", "ra", "dec"])
     sources = rows["source_id"].to_pylist()
     ra, dec = (rows[name].to_numpy().astype(np.float64) for name in ("ra", "dec"))
     return dict(zip(sources, split_keys(sources, ra, dec), strict=True))

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from lexray import splits, storage, usable
+from lexray import splits, usable
 from lexray.models.photons import Photons
 from lexray.models.trainer import Size
 from lexray.ragged import PHOTON_COLUMNS, photons_of_table
+from lexray.tables import delta
 
 _COLUMNS = ("detection_id", *PHOTON_COLUMNS)
 #: Parts that a sample is spread over, where there are so many.
@@ -61,8 +62,8 @@ def plan(events: str, split_seed: int, n_bands: int, max_validation: int) -> Pla
     max_validation : int
         Of more detections to validate on, those with the smallest hash of their names are taken.
     """
-    files = storage.part_files(events)
-    rows = storage.read(events, [*usable.HEADER_COLUMNS, "part"], order="detection_id")
+    files = delta.part_files(events)
+    rows = delta.read(events, [*usable.HEADER_COLUMNS, "part"], order="detection_id")
     left_out = usable.faults(rows, n_bands)
     rows = usable.without(rows, left_out)
     assignment = splits.read_splits(events, split_seed)
@@ -145,7 +146,7 @@ def sample(plan: Plan, n_bands: int, most: int) -> Photons:
 
 
 def _read(path: str, columns: Sequence[str]) -> pa.Table:
-    system, file = storage.filesystem(path)
+    system, file = delta.filesystem(path)
     return pyarrow.parquet.ParquetFile(file, filesystem=system).read(list(columns))
 
 

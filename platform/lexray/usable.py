@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lexray import storage
-from lexray.schemas import QUARANTINE
+from lexray.tables import delta
+from lexray.tables.schemas import QUARANTINE
 
 #: Columns that tell without the photons.
 HEADER_COLUMNS = (
@@ -52,7 +52,7 @@ def faults(rows: pa.Table, n_bands: int) -> dict[str, str]:
 
 def usual_bands(events: str) -> int:
     """Energy bands that most rows of an events table have, at least 1."""
-    edges = _lengths(storage.read(events, ["bands"])["bands"])
+    edges = _lengths(delta.read(events, ["bands"])["bands"])
     return max(1, int(np.bincount(edges, minlength=1).argmax()) - 1)
 
 
@@ -72,8 +72,8 @@ def summary(reasons: Mapping[str, str], most: int = 3) -> str:
 
 def left_out(events: str, out: str, n_bands: int) -> dict[str, str]:
     """Detections of an events table that have no row in `out`, with what is wrong with each."""
-    headers = storage.read(events, HEADER_COLUMNS, order="detection_id")
-    written = pc.unique(storage.read(out, ["detection_id"])["detection_id"])
+    headers = delta.read(events, HEADER_COLUMNS, order="detection_id")
+    written = pc.unique(delta.read(out, ["detection_id"])["detection_id"])
     absent = headers.filter(pc.invert(pc.is_in(headers["detection_id"], written)))
     found = faults(absent, n_bands)
     return {name: found.get(name, _UNTOLD) for name in absent["detection_id"].to_pylist()}
@@ -85,14 +85,14 @@ def quarantine(out: str, stage: str, table: str, reasons: Mapping[str, str]) -> 
     Also where nothing was left out this time, if there is one, so that none of an earlier run's rows stays.
     """
     place = f"{out}.quarantine"
-    if not reasons and not storage.is_table(place):
+    if not reasons and not delta.is_table(place):
         return []
     rows = [
         {"file": table, "stage": stage, "reason": "unusable", "detail": f"detection {name}: it {reason}"}
         for name, reason in reasons.items()
     ]
-    fragments = [storage.write_part(place, QUARANTINE, 0, pa.Table.from_pylist(rows, QUARANTINE))] if rows else []
-    storage.commit(place, "quarantine", QUARANTINE, fragments)
+    fragments = [delta.write_part(place, QUARANTINE, 0, pa.Table.from_pylist(rows, QUARANTINE))] if rows else []
+    delta.commit(place, "quarantine", QUARANTINE, fragments)
     return [place]
 
 

@@ -1,7 +1,7 @@
 """Summaries that say what their papers do not: the worst of them, for the report."""
 
-from lexray import storage
 from lexray.evaluation.report import Listing
+from lexray.tables import delta
 
 _MOST = 20
 _COLUMNS = ["source_id", "grounded", "findings", "status", "n_papers", "engine"]
@@ -17,7 +17,7 @@ def worst_summaries(summaries: str | None) -> Listing | None:
     """
     if summaries is None:
         return None
-    rows = [row for row in storage.read(summaries, _COLUMNS).to_pylist() if row["grounded"] is not None]
+    rows = [row for row in delta.read(summaries, _COLUMNS).to_pylist() if row["grounded"] is not None]
     poor = sorted((row for row in rows if row["grounded"] < 1), key=lambda row: (row["grounded"], row["source_id"]))
     if not poor:
         return None

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lexray import storage
 from lexray.evaluation.findings import Representation
 from lexray.evaluation.population import source_means, vectors
 from lexray.evaluation.tables import read_rows
 from lexray.sources import fold_name
+from lexray.tables import delta
 
 Float32s = NDArray[np.float32]
 
@@ -44,13 +44,13 @@ def read_summaries(path: str | None) -> dict[str, str]:
     """Summary of each source that has one."""
     if path is None:
         return {}
-    rows = storage.read(path, ["source_id", "summary"]).to_pylist()
+    rows = delta.read(path, ["source_id", "summary"]).to_pylist()
     return {row["source_id"]: row["summary"] for row in rows if row["summary"]}
 
 
 def latent_features(path: str, splits: Mapping[str, str]) -> Representation:
     """Latent and log count rates of each source, means over its detections."""
-    rows = storage.read(path, ["source_id", "latent", "log_rate"], order="source_id")
+    rows = delta.read(path, ["source_id", "latent", "log_rate"], order="source_id")
     features = np.concatenate([vectors(rows["latent"]), vectors(rows["log_rate"])], axis=1)
     return _representation("latents", "latents and count rates", rows, features, splits, unit=False)
 
@@ -69,7 +69,7 @@ def aligned_text(embeddings: pa.Table, splits: Mapping[str, str]) -> Representat
 
 def text_features(path: str, splits: Mapping[str, str]) -> Representation:
     """The sentence model's vector of each source's summary: what the words alone hold."""
-    rows = storage.read(path, ["source_id", "embedding"], order="source_id")
+    rows = delta.read(path, ["source_id", "embedding"], order="source_id")
     return _representation("text", "the text vectors alone", rows, vectors(rows["embedding"]), splits, unit=True)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from lexray import storage, usable
+from lexray import usable
 from lexray.autodecoding import load_autodecoder
 from lexray.config import resolve_path
 from lexray.evaluation import gregory_loredo
@@ -27,6 +27,7 @@ from lexray.events.eventlist import EventList
 from lexray.progress import Progress
 from lexray.ragged import photons_of
 from lexray.sources import stable_hash
+from lexray.tables import delta
 
 #: What is read off a detection's representation: hardness of its counts, the arsinh of the log10 of its variability
 #: odds, and the rms of the true rate.
@@ -60,7 +61,7 @@ def fitted_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tu
     """
     n_bands = usable.usual_bands(events)
     where = pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
-    rows = storage.dataset(events).to_table(filter=where)
+    rows = delta.dataset(events).to_table(filter=where)
     by_id = {e.detection_id: e for e in usable_events(rows, n_bands) if len(e)}
     training = [by_id[name] for name in detection_ids if name in by_id]
     if not training:
@@ -109,7 +110,7 @@ def measured_properties(
     measure = ray.remote(_properties_of_part)
     table, truth = resolve_path(events), None if true_rates is None else resolve_path(true_rates)
     n_bands = usable.usual_bands(events)
-    waiting = [measure.remote(table, part, wanted, truth, n_bands) for part in storage.part_files(events)]
+    waiting = [measure.remote(table, part, wanted, truth, n_bands) for part in delta.part_files(events)]
     found: dict[str, dict[str, float]] = {}
     with progress.task("variability odds", total=len(detection_ids)) as task:
         while waiting:
@@ -124,7 +125,7 @@ def _properties_of_part(
     events: str, part: int, detection_ids: Collection[str], true_rates: str | None, n_bands: int
 ) -> dict[str, dict[str, float]]:
     where = (pc.field("part") == part) & pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
-    detections = usable_events(storage.dataset(events).to_table(filter=where), n_bands)
+    detections = usable_events(delta.dataset(events).to_table(filter=where), n_bands)
     truth = read_rates(true_rates, detections)
     found = {}
     for e in detections:

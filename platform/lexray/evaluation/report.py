@@ -14,9 +14,10 @@ import pyarrow.fs
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from lexray import __version__, storage
+from lexray import __version__
 from lexray.evaluation.figures import CLASSES, DARK, LIGHT
 from lexray.evaluation.findings import Findings, Row
+from lexray.tables import delta
 from lexray.tracking import Run
 
 
@@ -121,10 +122,10 @@ def lineage(paths: Sequence[str]) -> list[Step]:
     steps: dict[str, Step] = {}
 
     def visit(path: str) -> None:
-        provenance = storage.read_provenance(path)
+        provenance = delta.read_provenance(path)
         if provenance is None:  # a file within an output, such as a simulation's labels
             path = path.rpartition("/")[0]
-            provenance = storage.read_provenance(path) if path else None
+            provenance = delta.read_provenance(path) if path else None
         if path in steps or provenance is None:
             return
         said = provenance["report"]
@@ -253,7 +254,7 @@ def write_report(page: Page, out: str, run: Run) -> None:
     (page.folder / "report.html").write_text(render(page), encoding="utf-8")
     run.metrics(metrics)
     run.artifact(page.folder)
-    system, root = storage.filesystem(out)
+    system, root = delta.filesystem(out)
     system.create_dir(root, recursive=True)
     pyarrow.fs.copy_files(str(page.folder), root, pyarrow.fs.LocalFileSystem(), system)
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from lexray import storage, usable
+from lexray import usable
 from lexray.autodecoding import Autodecoder, load_autodecoder
 from lexray.config import resolve_path
 from lexray.evaluation.baselines import bayesian_blocks, constant
@@ -17,6 +17,7 @@ from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, score_mod
 from lexray.evaluation.tables import read_rates
 from lexray.events.eventlist import EventList, from_table
 from lexray.progress import Progress
+from lexray.tables import delta
 
 
 def score_sources(
@@ -44,13 +45,13 @@ def score_sources(
     progress : Progress
         Counts detections.
     """
-    rows = storage.read(events, ["source_id"])["source_id"].to_pylist()
+    rows = delta.read(events, ["source_id"])["source_id"].to_pylist()
     wanted, sent = ray.put(sorted(sources)), ray.put(dict(models))
     score = ray.remote(score_part)
     # Workers run in folders of their own.
     table, truth = resolve_path(events), None if true_rates is None else resolve_path(true_rates)
     n_bands = usable.usual_bands(events)
-    waiting = [score.remote(table, part, wanted, sent, truth, seed, n_bands) for part in storage.part_files(events)]
+    waiting = [score.remote(table, part, wanted, sent, truth, seed, n_bands) for part in delta.part_files(events)]
     scores: list[Score] = []
     with progress.task("detections scored", total=sum(source in sources for source in rows)) as task:
         while waiting:
@@ -76,7 +77,7 @@ def score_part(
     `n_bands` energy bands can take are left out.
     """
     wanted = (pc.field("part") == part) & pc.field("source_id").isin(pa.array(sources, pa.string()))
-    detections = [e for e in usable_events(storage.dataset(events).to_table(filter=wanted), n_bands) if len(e)]
+    detections = [e for e in usable_events(delta.dataset(events).to_table(filter=wanted), n_bands) if len(e)]
     if not detections:
         return []
     truth = read_rates(true_rates, detections)

@@ -7,7 +7,6 @@ from pathlib import Path
 import mlflow
 from mlflow.tracking import MlflowClient
 
-from lexray import storage
 from lexray.evaluation import figures, findings, inputs, pictures, space
 from lexray.evaluation.figures import LightCurve
 from lexray.evaluation.findings import Findings
@@ -18,6 +17,7 @@ from lexray.evaluation.report import Example, Picture, Step
 from lexray.evaluation.tables import read_detections, read_rates
 from lexray.events.eventlist import EventList
 from lexray.progress import Progress
+from lexray.tables import delta
 
 #: Most light curves of real files in the report.
 _MAX_REAL = 6
@@ -41,7 +41,7 @@ def space_section(
     if embeddings is None:
         found.left_out.append("retrieval and the map: no embeddings table was given")
     else:
-        table = storage.read(embeddings)
+        table = delta.read(embeddings)
         xray, text = inputs.aligned_features(table, known.splits), inputs.aligned_text(table, known.splits)
         representations.append(xray)
         pairs = inputs.test_pairs(xray, text)
@@ -96,7 +96,7 @@ def light_section(
     names: dict[str, tuple[str, float | None]] = {
         score.detection_id: (f"{name.capitalize()} of the test", gained) for name, (score, gained) in chosen.items()
     }
-    table = storage.read(events, ["detection_id", "source_id", "mission", "flags"], order="detection_id")
+    table = delta.read(events, ["detection_id", "source_id", "mission", "flags"], order="detection_id")
     real = [
         row
         for row in table.to_pylist()

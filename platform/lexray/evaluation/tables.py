@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lexray import storage
 from lexray.errors import LexrayError
 from lexray.evaluation.heldout import PiecewiseRate
 from lexray.events.eventlist import EventList, from_table
+from lexray.tables import delta
 
 
 def read_rows(path: str, where: pc.Expression | None = None) -> pa.Table:
@@ -20,9 +20,9 @@ def read_rows(path: str, where: pc.Expression | None = None) -> pa.Table:
     LexrayError
         If there is neither.
     """
-    if storage.is_table(path):
-        return storage.dataset(path).to_table(filter=where)
-    system, root = storage.filesystem(path)
+    if delta.is_table(path):
+        return delta.dataset(path).to_table(filter=where)
+    system, root = delta.filesystem(path)
     try:
         return pq.read_table(root, filesystem=system, filters=where)
     except FileNotFoundError:
@@ -52,6 +52,6 @@ def read_detections(events: str, detection_ids: list[str]) -> list[EventList]:
     """Event lists of some detections, in the order asked for."""
     if not detection_ids:
         return []
-    found = from_table(storage.dataset(events).to_table(filter=pc.field("detection_id").isin(detection_ids)))
+    found = from_table(delta.dataset(events).to_table(filter=pc.field("detection_id").isin(detection_ids)))
     by_id = {e.detection_id: e for e in found}
     return [by_id[name] for name in detection_ids if name in by_id]

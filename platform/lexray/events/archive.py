@@ -22,7 +22,7 @@ from lexray.events.chandra_file import write_event_file
 from lexray.events.simulate import SimulatedSource, simulate_source
 from lexray.events.variability import CELLS
 from lexray.literature.simulate import papers_on
-from lexray.schemas import RATES
+from lexray.tables.schemas import RATES
 
 MANIFEST = "archive.json"
 _CONTENT = ("events", "literature.jsonl", "labels.parquet", "true_rates.parquet", MANIFEST, "_lexray.json")

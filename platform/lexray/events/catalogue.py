@@ -20,8 +20,8 @@ from scipy.spatial import cKDTree
 from lexray.config import resolve_path
 from lexray.errors import ConfigError, RefusedInput
 from lexray.events.regionfiles import check_region
-from lexray.locations import read_bytes
 from lexray.sources import fold_name
+from lexray.tables.files import read_bytes
 
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lexray.events.regionfiles import region_file_of
-from lexray.locations import Location, find_files
+from lexray.tables.files import Location, find_files
 
 #: The version in a product's name (N028): each product's counts by itself.
 _VERSION = re.compile(r"(?<=\d)N\d{3}(?=_)")

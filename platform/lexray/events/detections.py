@@ -11,8 +11,8 @@ from lexray.events.area import nominal_area
 from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 from lexray.events.field import Field
 from lexray.events.segments import Segmentation, cut
-from lexray.schemas import CAUSES
 from lexray.sources import name_from_position
+from lexray.tables.schemas import CAUSES
 
 #: A header's EXPOSURE that is further than this from ontime × live fraction is flagged.
 _EXPOSURE_TOLERANCE = 0.05

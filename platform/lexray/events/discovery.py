@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lexray.config import resolve_path
 from lexray.events.companions import companions
-from lexray.locations import Location, find_all
+from lexray.tables.files import Location, find_all
 
 #: Endings, in any case, of the files that a folder is searched for; each also with ``.gz`` and ``.fz``.
 SUFFIXES = (".fits", ".fit", ".fts", ".evt")
@@ -21,7 +21,7 @@ def find_event_files(inputs: Sequence[str]) -> list[Location]:
     Parameters
     ----------
     inputs : sequence of str
-        As for `lexray.locations.find_files`.
+        As for `lexray.tables.files.find_files`.
 
     Raises
     ------

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from lexray.schemas import EVENTS
+from lexray.tables.schemas import EVENTS
 
 Float64s = NDArray[np.float64]
 Float32s = NDArray[np.float32]

@@ -16,7 +16,7 @@ from lexray.events.goodtimes import Detectors, GoodTimesByDetector, read_good_ti
 from lexray.events.headers import Buffer, Hdu, Header, scan
 from lexray.events.missions import Instrument, bands_of, mission_of
 from lexray.events.tables import BinaryTable
-from lexray.schemas import CAUSES
+from lexray.tables.schemas import CAUSES
 
 _KEV = {"": 1e-3, "ev": 1e-3, "kev": 1.0}
 #: Index into `CAUSES`, −1 for events that are kept.

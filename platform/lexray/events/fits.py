@@ -16,8 +16,8 @@ from lexray.events.field import read_field
 from lexray.events.packing import unpack
 from lexray.events.segments import Segmentation
 from lexray.events.sightings import sightings
-from lexray.locations import read_bytes
-from lexray.schemas import CAUSES
+from lexray.tables.files import read_bytes
+from lexray.tables.schemas import CAUSES
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from lexray import storage
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import EventList, to_table
 from lexray.events.fits import Wanted, read_content, unreadable
-from lexray.locations import Location, contents
-from lexray.schemas import CAUSES, EVENTS, FILES, QUARANTINE
 from lexray.sources import fold_name, part_of
-from lexray.storage import Fragment
+from lexray.tables import delta
+from lexray.tables.delta import Fragment
+from lexray.tables.files import Location, contents
+from lexray.tables.schemas import CAUSES, EVENTS, FILES, QUARANTINE
 
 #: Fragments are written once this many events wait: a worker's memory does not grow with the archive.
 _MAX_WAITING_EVENTS = 4_000_000
@@ -94,7 +94,7 @@ def _write(waiting: list[tuple[EventList, Row]], table: str, n_parts: int) -> No
         parts[part_of(events.source_id, n_parts)].append((events, row))
     for part, members in sorted(parts.items()):
         members.sort(key=lambda member: (member[0].detection_id, member[0].file))
-        fragment = storage.write_part(table, EVENTS, part, to_table([events for events, _ in members]))
+        fragment = delta.write_part(table, EVENTS, part, to_table([events for events, _ in members]))
         place = dict(zip(_PLACE, (fragment.path, fragment.part, fragment.size, fragment.n_rows), strict=True))
         for events, row in members:
             named = {"name": events.detection_id, "source_id": events.source_id, "n_events": len(events)}
@@ -208,7 +208,7 @@ def amend(table: str, fragment: Fragment, files: Collection[str], renamed: Mappi
     renamed : mapping of (str, str) to str
         As in `Settled`.
     """
-    system, root = storage.filesystem(table)
+    system, root = delta.filesystem(table)
     rows = pa.parquet.read_table(f"{root}/{fragment.path}", filesystem=system, partitioning=None)
     rows = rows.filter(pc.is_in(rows["file"], value_set=pa.array(list(files), pa.string())))
     ids = []
@@ -216,7 +216,7 @@ def amend(table: str, fragment: Fragment, files: Collection[str], renamed: Mappi
         name = row["detection_id"].removesuffix(_told_apart("", row["sha256"]))
         ids.append(renamed.get((row["file"], name), name))
     rows = rows.set_column(rows.column_names.index("detection_id"), "detection_id", pa.array(ids, pa.string()))
-    return storage.write_part(table, EVENTS, fragment.part, rows.sort_by("detection_id"))
+    return delta.write_part(table, EVENTS, fragment.part, rows.sort_by("detection_id"))
 
 
 def members(account: pa.Table, amended: Collection[Fragment]) -> dict[str, list[str]]:

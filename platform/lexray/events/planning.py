@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lexray import storage
 from lexray.events import ledger
-from lexray.locations import Location
-from lexray.schemas import EVENTS, FILES
+from lexray.tables import delta
+from lexray.tables.files import Location
+from lexray.tables.schemas import EVENTS, FILES
 
 #: Mark of the events table's commits: the version of the account that belongs to them.
 ACCOUNT_MARK = "lexray.files"
@@ -64,11 +64,11 @@ def read_account(table: str) -> Account:
     The account is written before the events are committed, and the commit names its version: a run that was killed
     between the two leaves an account that no commit names, and that nobody reads.
     """
-    version, of_account = storage.read_mark(table, ACCOUNT_MARK)
-    own_version, _ = storage.read_mark(account_of(table), ACCOUNT_MARK)
+    version, of_account = delta.read_mark(table, ACCOUNT_MARK)
+    own_version, _ = delta.read_mark(account_of(table), ACCOUNT_MARK)
     if of_account is None or own_version is None:
         return Account(version, own_version, FILES.empty_table())
-    rows = storage.dataset(account_of(table), of_account).to_table(columns=FILES.names)
+    rows = delta.dataset(account_of(table), of_account).to_table(columns=FILES.names)
     return Account(version, own_version, rows.cast(FILES))
 
 
@@ -81,10 +81,10 @@ def commit(table: str, account: pa.Table, before: Account) -> None:
         If another run has written either table since `before` was read. The events are as they were then.
     """
     own, mark = account_of(table), ACCOUNT_MARK
-    written = storage.write_part(own, FILES, 0, account.sort_by("file"))
-    of_account = storage.commit_over(own, "files", FILES, [written], before.own_version, (mark, 0))
+    written = delta.write_part(own, FILES, 0, account.sort_by("file"))
+    of_account = delta.commit_over(own, "files", FILES, [written], before.own_version, (mark, 0))
     fragments = ledger.fragments(account)
-    storage.commit_over(table, "events", EVENTS, fragments, before.version, (mark, of_account))
+    delta.commit_over(table, "events", EVENTS, fragments, before.version, (mark, of_account))
 
 
 def account_of(table: str) -> str:

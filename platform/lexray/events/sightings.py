@@ -17,8 +17,8 @@ from lexray.events.field import Field
 from lexray.events.packing import unpack
 from lexray.events.regionfiles import csc_regions, is_stacked, region_file_of
 from lexray.events.sky import Plane, known_place
-from lexray.locations import read_bytes
 from lexray.sources import SAME_SOURCE_ARCSEC, name_from_position
+from lexray.tables.files import read_bytes
 
 _ARCSEC = 3600.0
 

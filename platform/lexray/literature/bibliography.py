@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lexray import storage
 from lexray.literature.connectors import Found
 from lexray.literature.merging import merge, select
-from lexray.schemas import LITERATURE
 from lexray.sources import fold_name
-from lexray.storage import Fragment
+from lexray.tables import delta
+from lexray.tables.delta import Fragment
+from lexray.tables.schemas import LITERATURE
 
 _AT_ONCE = 10_000
 
@@ -28,7 +28,7 @@ class Written:
     Attributes
     ----------
     fragments : list of Fragment
-        For `storage.commit`.
+        For `delta.commit`.
     counts : Counter
         papers, duplicates (of files), without_abstract, left_out_catalogues, left_out_surplus, left_out_no_text;
         matched_by_name, matched_by_position, unmatched; from_file, from_simbad, from_ads.
@@ -68,7 +68,7 @@ class Bibliography:
         items = iter(found)
         while some := list(islice(items, _AT_ONCE)):
             rows = pa.Table.from_pylist([item.row() for item in some], schema=LITERATURE)
-            for fragment in storage.write_by_source(self._folder.name, LITERATURE, self._n_parts, rows):
+            for fragment in delta.write_by_source(self._folder.name, LITERATURE, self._n_parts, rows):
                 self._fragments.setdefault(fragment.part, []).append(fragment.path)
 
     def write(self, out: str, max_objects: int | None, max_papers: int | None) -> Written:
@@ -90,7 +90,7 @@ class Bibliography:
                 rows += _kept(of_one, written, max_objects, max_papers)
             if rows:
                 table = pa.Table.from_pylist(rows, schema=LITERATURE)
-                written.fragments.append(storage.write_part(out, LITERATURE, part, table))
+                written.fragments.append(delta.write_part(out, LITERATURE, part, table))
         return written
 
     def _sources(self, part: int) -> Iterator[list[dict[str, Any]]]:

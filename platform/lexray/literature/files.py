@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 
-from lexray import storage
 from lexray.errors import ConfigError, RefusedInput
 from lexray.sources import fold_name, name_from_position
+from lexray.tables import delta
 
 FORMATS = ("jsonl", "ndjson", "csv", "parquet")
 _TEXTS = ("bibcode", "arxiv", "title", "abstract", "body")
@@ -81,7 +81,7 @@ def paper_files(inputs: Iterable[str]) -> list[str]:
     """
     files: list[str] = []
     for path in inputs:
-        system, root = storage.filesystem(path)
+        system, root = delta.filesystem(path)
         info = system.get_file_info(root)
         if info.type == pyarrow.fs.FileType.NotFound:
             matching = [] if "://" in path else sorted(map(str, Path("/").glob(root.removeprefix("/"))))
@@ -108,7 +108,7 @@ def read_papers(path: str) -> Iterator[Paper | Refusal]:
     if reader is None:
         yield Refusal(path, "unknown_format", f"papers are read from files that end in {', '.join(FORMATS)}")
         return
-    system, root = storage.filesystem(path)
+    system, root = delta.filesystem(path)
     try:
         for place, row in reader(system, root):
             try:

@@ -10,12 +10,12 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord, angular_separation, search_around_sky
 from numpy.typing import NDArray
 
-from lexray import storage
 from lexray.literature.astrometry import mission_error, p_chance
 from lexray.literature.files import Paper
 from lexray.literature.targets import Source
-from lexray.schemas import LITERATURE
 from lexray.sources import fold_name
+from lexray.tables import delta
+from lexray.tables.schemas import LITERATURE
 
 Float64s = NDArray[np.float64]
 
@@ -88,7 +88,7 @@ class SourceCatalogue:
     @classmethod
     def read(cls, events: str, error: float | None = None) -> "SourceCatalogue":
         """Sources of an events table, with one `error` of all positions, or by default that of each mission."""
-        rows = storage.read(events, ["source_id", "ra", "dec", "mission"], order="source_id")
+        rows = delta.read(events, ["source_id", "ra", "dec", "mission"], order="source_id")
         source_ids = np.array(rows["source_id"].to_pylist(), dtype=object)
         ra, dec = (np.array(rows[key].to_pylist(), dtype=np.float64) for key in ("ra", "dec"))
         known = np.isfinite(ra) & np.isfinite(dec)

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lexray import storage
 from lexray.errors import ConfigError
 from lexray.literature.astrometry import mission_error
 from lexray.sources import fold_name
+from lexray.tables import delta
 
 #: Columns of a source table. CSC's `err_ellipse_r0` is its error ellipse's major radius at 95 %.
 COLUMNS = ("source_id", "ra", "dec", "position_error", "mjd")
@@ -55,7 +55,7 @@ def of_events(events: str, error: float | None = None) -> list[Source]:
         Radius at 95 % in arcsec of all positions; by default `astrometry.MISSION_ERRORS`.
     """
     # Columns throughout: detections are many more than sources.
-    rows = storage.read(events, ["source_id", "ra", "dec", "t_ref_mjd", "mission", "flags"])
+    rows = delta.read(events, ["source_id", "ra", "dec", "t_ref_mjd", "mission", "flags"])
     if not rows.num_rows:
         return []
     names, spelling = np.unique(_objects(rows["source_id"]), return_inverse=True)
@@ -170,7 +170,7 @@ def together(of_table: Sequence[Source], of_events: Sequence[Source]) -> list[So
 
 
 def _rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    system, root = storage.filesystem(path)
+    system, root = delta.filesystem(path)
     try:
         if path.lower().endswith(".csv"):
             with system.open_input_stream(root) as stream:
@@ -178,7 +178,7 @@ def _rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
                 yield f"line {number}", row
         else:
-            for number, row in enumerate(storage.read(path).to_pylist(), start=1):
+            for number, row in enumerate(delta.read(path).to_pylist(), start=1):
                 yield f"row {number}", row
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise ConfigError(f"sources: {path}: {str(error).splitlines()[0]}") from None

@@ -3,11 +3,11 @@
 import difflib
 from pathlib import Path
 
-from lexray import storage
 from lexray.errors import ConfigError
 from lexray.evaluation.tables import read_detections
 from lexray.events.eventlist import EventList
 from lexray.events.fits import read_events
+from lexray.tables import delta
 
 #: Names that a message lists at most.
 _LISTED = 5
@@ -35,7 +35,7 @@ def find_detection(detection: str, events: str | None = None) -> EventList:
         return read_events(Path(detection).expanduser())
     if events is None:
         raise ConfigError(f"{detection}: no such file; to look at a detection of a table, give --events TABLE")
-    ids = storage.read(events, ["detection_id"], order="detection_id")["detection_id"].to_pylist()
+    ids = delta.read(events, ["detection_id"], order="detection_id")["detection_id"].to_pylist()
     matching = [name for name in ids if name == detection] or [name for name in ids if name.startswith(detection)]
     if len(matching) != 1:
         raise ConfigError(_explain(detection, events, matching, ids))

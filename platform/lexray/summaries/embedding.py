@@ -10,11 +10,11 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Protocol, TypeVar
 
-from lexray import storage
 from lexray.errors import LexrayError, RefusedInput
 from lexray.summaries.encoder import TextEncoder, TextModel, Vectors
 from lexray.summaries.openai import Client, Endpoint
 from lexray.summaries.vectors import Backlog, Done, Failure, Keeper, Recipe, Stamp, Text
+from lexray.tables import delta
 
 T = TypeVar("T")
 #: What an endpoint is asked before anything else: how long its vectors are, and which model gives them.
@@ -56,7 +56,7 @@ class Engine(Protocol):
 
 def recipe_of(model: TextModel) -> Recipe:
     """What decides the vectors of a model that is on disk."""
-    return Recipe(model.name, model.document_prefix, storage.digest([model.fingerprint, model.max_length]))
+    return Recipe(model.name, model.document_prefix, delta.digest([model.fingerprint, model.max_length]))
 
 
 class InProcess:
@@ -116,7 +116,7 @@ class OverHttp:
 
     def __init__(self, endpoint: Endpoint, prefix: str, batch_size: int) -> None:
         # What the endpoint says of its model may change from answer to answer; what we ask for does not.
-        self.recipe = Recipe(endpoint.model, prefix, storage.digest(["http", endpoint.extra_body]))
+        self.recipe = Recipe(endpoint.model, prefix, delta.digest(["http", endpoint.extra_body]))
         self._endpoint, self._batch_size = endpoint, batch_size
 
     @property

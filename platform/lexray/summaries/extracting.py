@@ -10,21 +10,21 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from lexray import storage
 from lexray.partwise import PartFunction
 from lexray.summaries.extractive import Corpus, Extractive, by_source, summarize_part
+from lexray.tables import delta
 
 
 def corpus(literature: str) -> Corpus:
     """Terms of all sources' papers, counted part by part and added up on the driver."""
 
     def count(row: dict[str, Any]) -> dict[str, Any]:
-        rows = storage.read(literature, ["source_id", "title", "abstract", "body"], parts=[row["part"]])
+        rows = delta.read(literature, ["source_id", "title", "abstract", "body"], parts=[row["part"]])
         found = Corpus.of(by_source(rows).values())
         terms, counts = list(found.frequency), list(found.frequency.values())
         return {"n_sources": found.n_sources, "terms": terms, "counts": counts}
 
-    parts = list(storage.part_files(literature))
+    parts = list(delta.part_files(literature))
     if not parts:
         return Corpus()
     counted = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map(count)

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 
 from lexray import __version__
-from lexray.schemas import SUMMARIES
 from lexray.summaries.answer import MAX_QUANTITIES, UNKNOWN
 from lexray.summaries.designations import Names
 from lexray.summaries.grounding import Said, ground_in, sentences_on, texts
@@ -26,6 +25,7 @@ from lexray.summaries.masking import Mask
 from lexray.summaries.measured import limit_of, name_of
 from lexray.summaries.quantities import find_quantities, unit_text
 from lexray.summaries.vocabulary import ABOUT_THE_PAPER, PHYSICAL, terms
+from lexray.tables.schemas import SUMMARIES
 
 ENGINE = "extractive"
 #: Weight of a sentence's own worth against its likeness to what is already chosen.

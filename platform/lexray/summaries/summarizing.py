@@ -18,12 +18,8 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from lexray import storage
 from lexray.errors import RefusedInput, meant_for_people
 from lexray.progress import Task
-from lexray.rowwise import Rows
-from lexray.schemas import SUMMARIES
-from lexray.storage import Fragment
 from lexray.summaries import hub, vllm
 from lexray.summaries.answer import MAX_TOKENS, SCHEMA
 from lexray.summaries.extractive import by_source
@@ -32,6 +28,10 @@ from lexray.summaries.openai import Client, Endpoint
 from lexray.summaries.packing import Count
 from lexray.summaries.prompting import Messages
 from lexray.summaries.writing import Completion, Earlier, Model, Work, Writer
+from lexray.tables import delta
+from lexray.tables.delta import Fragment
+from lexray.tables.row_checkpoints import Rows
+from lexray.tables.schemas import SUMMARIES
 
 Row = dict[str, Any]
 
@@ -216,7 +216,7 @@ def plan(literature: str, out: str, writer: Writer, *, afresh: bool) -> dict[int
         unfinished = _unfinished(Rows(out, SUMMARIES), row["part"], papers, writer, afresh=afresh)
         return {"part": row["part"], "sources": len(papers), "lacking": len(unfinished)}
 
-    looked = _by_part(list(storage.part_files(literature))).map(look).take_all()
+    looked = _by_part(list(delta.part_files(literature))).map(look).take_all()
     return {row["part"]: Lacking(row["sources"], row["lacking"]) for row in looked}
 
 
@@ -263,13 +263,13 @@ def summarize(
 
 
 def gather(literature: str, out: str, writer: Writer) -> list[Fragment]:
-    """One file a part of all rows that are finished, for `storage.commit`."""
+    """One file a part of all rows that are finished, for `delta.commit`."""
 
     def join(row: Row) -> Row:
         keys = _keys(_papers(literature, row["part"]), writer)
         return asdict(Rows(out, SUMMARIES).gather(row["part"], keys))
 
-    joined = _by_part(list(storage.part_files(literature))).map(join)
+    joined = _by_part(list(delta.part_files(literature))).map(join)
     return [Fragment(**row) for row in joined.take_all()]
 
 
@@ -278,7 +278,7 @@ def _by_part(parts: list[int]) -> "ray.data.Dataset":
 
 
 def _papers(literature: str, part: int) -> dict[str, list[Row]]:
-    return by_source(storage.read(literature, parts=[part]))
+    return by_source(delta.read(literature, parts=[part]))
 
 
 def _keys(papers: Mapping[str, list[Row]], writer: Writer) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from lexray import storage
+from lexray.tables import delta
 
 #: Rows of which MLflow shows the first.
 _SAMPLE = 20
@@ -78,7 +78,7 @@ class Survey:
 def survey(table: str) -> Survey:
     """Count a table of summaries."""
     found = Survey()
-    for batch in storage.dataset(table).to_batches(columns=list(_COLUMNS)):
+    for batch in delta.dataset(table).to_batches(columns=list(_COLUMNS)):
         found.sources += batch.num_rows
         found.papers += pc.sum(batch["n_papers"]).as_py() or 0
         found.papers_left_out += pc.sum(batch["n_papers_left_out"]).as_py() or 0

@@ -16,12 +16,12 @@ import pyarrow.dataset
 import pyarrow.types
 from deltalake import DeltaTable
 
-from lexray import storage
 from lexray.config import resolve_path
 from lexray.errors import ConfigError, LexrayError
-from lexray.rowwise import Rows
-from lexray.schemas import text_embeddings
 from lexray.summaries.encoder import Vectors, unit
+from lexray.tables import delta
+from lexray.tables.row_checkpoints import Rows
+from lexray.tables.schemas import text_embeddings
 
 T = TypeVar("T")
 #: Parts looked at at once: an object store takes its time for each.
@@ -59,7 +59,7 @@ class TextColumn:
     include_ungrounded : bool
         Take summaries, too, that say more than their papers do. Failed ones have no text.
     version : str
-        Of the table, as `storage.version` says it; whatever is committed later is not looked at.
+        Of the table, as `delta.version` says it; whatever is committed later is not looked at.
     """
 
     table: str
@@ -76,13 +76,13 @@ class TextColumn:
         ConfigError
             If it is not there or holds no text; the message names those that do.
         """
-        schema = storage.dataset(table).schema
+        schema = delta.dataset(table).schema
         texts = [field.name for field in schema if _is_text(field.type) and field.name != "source_id"]
-        if "source_id" not in schema.names or not storage.is_table(table):
+        if "source_id" not in schema.names or not delta.is_table(table):
             raise ConfigError(f"{table}: it is no table of ours with a column 'source_id' to name texts by")
         if column not in texts:
             raise ConfigError(f"column '{column}': {table} has no such texts, but {', '.join(texts)}")
-        return cls(table, column, include_ungrounded, storage.version(table))
+        return cls(table, column, include_ungrounded, delta.version(table))
 
     def count(self) -> int:
         """Rows, with or without a text."""
@@ -122,7 +122,7 @@ class TextColumn:
 @lru_cache(maxsize=2)
 def _dataset(table: str, version: str) -> pyarrow.dataset.Dataset:
     """Opened once a process: parts are many, and a version does not change."""
-    return storage.dataset(table, _number(version))
+    return delta.dataset(table, _number(version))
 
 
 @lru_cache(maxsize=2)
@@ -155,7 +155,7 @@ class Recipe:
 
     def key(self, text: str) -> str:
         """Of a text's row."""
-        return storage.digest([self.model, self.prefix, self.made_of, text])
+        return delta.digest([self.model, self.prefix, self.made_of, text])
 
 
 @dataclass(frozen=True)
@@ -300,9 +300,9 @@ class Backlog:
 
     def is_committed(self, failed: Set[str] = frozenset()) -> bool:
         """Whether the table has the row of every text, and none else; of the `failed` ones only if there is any."""
-        if not storage.is_table(self.out):
+        if not delta.is_table(self.out):
             return False
-        table = storage.dataset(self.out)
+        table = delta.dataset(self.out)
 
         def rows_of(part: int) -> int:
             found = table.to_table(list(_KNOWN.names), filter=pc.field("part") == part)
@@ -330,7 +330,7 @@ class Backlog:
         schema = text_embeddings(dimension)
         rows, gathered_at = Rows(self.out, schema), time.time_ns()
 
-        def gather(part: int) -> tuple[int, storage.Fragment]:
+        def gather(part: int) -> tuple[int, delta.Fragment]:
             wanted = self._wanted(part, failed)
             return len(wanted), rows.gather(part, wanted)
 
@@ -341,7 +341,7 @@ class Backlog:
                 f"{self.out}: {missing} finished vectors are gone, another run wrote this table meanwhile; run again"
             )
         fragments = [fragment for _, fragment in gathered if fragment.n_rows]
-        storage.commit(self.out, "text_embeddings", schema, fragments)
+        delta.commit(self.out, "text_embeddings", schema, fragments)
         rows.remove(gathered_at)
 
     def _wanted(self, part: int, failed: Set[str]) -> dict[str, str]:

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
-from lexray import storage
 from lexray.config import Config
 from lexray.errors import ConfigError, LexrayError, RefusedInput
 from lexray.literature.ranking import rank
@@ -28,6 +27,7 @@ from lexray.summaries.masking import Mask
 from lexray.summaries.packing import Count, Reading, pack
 from lexray.summaries.prompting import MAX_FINDINGS, Messages, Prompts
 from lexray.summaries.sentences import normalise, split_sentences
+from lexray.tables import delta
 
 #: Papers that have labels: two digits are what the answer's schema takes.
 MAX_PAPERS = 99
@@ -208,7 +208,7 @@ class Writer:
         # Another version of the engine is no reason to pay for all summaries again.
         engine = [self.provenance[name] for name in ("engine", "model", "revision")]
         written_as = settings.model_dump(exclude={"prompts"})
-        self._made_of = storage.digest([written_as, self.prompt_sha256, engine, context, self._engine_says])
+        self._made_of = delta.digest([written_as, self.prompt_sha256, engine, context, self._engine_says])
 
     def check_context(self, count: Count) -> None:
         """Refuse a context that has no room for papers.
@@ -227,8 +227,8 @@ class Writer:
 
     def key(self, source_id: str, papers: Sequence[Paper]) -> str:
         """Hash of all that a source's row is made of."""
-        return storage.digest(
-            [self._made_of, source_id, sorted(storage.digest([paper[name] for name in _READ]) for paper in papers)]
+        return delta.digest(
+            [self._made_of, source_id, sorted(delta.digest([paper[name] for name in _READ]) for paper in papers)]
         )
 
     def prepare(self, source_id: str, papers: Sequence[Paper], earlier: Earlier, count: Count) -> Work:

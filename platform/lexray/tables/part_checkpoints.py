@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow.fs
 
-from lexray import __version__, storage
-from lexray.storage import Fragment
+from lexray import __version__
+from lexray.tables import delta
+from lexray.tables.delta import Fragment
 
 
 class Journal:
@@ -26,8 +27,8 @@ class Journal:
 
     def __init__(self, out: str, made_of: Sequence[Any], *, afresh: bool = False) -> None:
         self._out = out
-        self._system, root = storage.filesystem(out)
-        self._root, key = f"{root}.journal", storage.digest([__version__, *made_of])
+        self._system, root = delta.filesystem(out)
+        self._root, key = f"{root}.journal", delta.digest([__version__, *made_of])
         self._folder = f"{self._root}/{key}"
         for info in self._system.get_file_info(pyarrow.fs.FileSelector(self._root, allow_not_found=True)):
             if afresh or info.base_name != key:
@@ -46,7 +47,7 @@ class Journal:
     def _read(self, path: str) -> Fragment | None:
         with self._system.open_input_stream(path) as stream:
             fragment = Fragment(**json.loads(stream.readall()))
-        system, root = storage.filesystem(self._out)
+        system, root = delta.filesystem(self._out)
         written = system.get_file_info(f"{root}/{fragment.path}")
         return fragment if written.is_file and written.size == fragment.size else None
 

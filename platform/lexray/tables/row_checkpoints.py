@@ -14,9 +14,9 @@ import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet
 
-from lexray import storage
-from lexray.schemas import check
-from lexray.storage import Fragment
+from lexray.tables import delta
+from lexray.tables.delta import Fragment
+from lexray.tables.schemas import check
 
 
 class Rows:
@@ -44,7 +44,7 @@ class Rows:
             If they do not fit the schema.
         """
         rows = check(rows, self.schema, self.out)
-        system, root = storage.filesystem(self.out)
+        system, root = delta.filesystem(self.out)
         folder = f"{root}.rows/part={part}"
         system.create_dir(folder, recursive=True)
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex}"
@@ -53,10 +53,10 @@ class Rows:
 
     def finished(self, part: int, columns: Sequence[str]) -> pa.Table:
         """Rows of a part that are there: the table's own, then those of runs that were killed, the newest last."""
-        system, root = storage.filesystem(self.out)
+        system, root = delta.filesystem(self.out)
         listed = system.get_file_info(pyarrow.fs.FileSelector(f"{root}.rows/part={part}", allow_not_found=True))
         noted = sorted(info.path for info in listed if info.extension == "parquet")
-        sets = [storage.dataset(self.out).filter(pc.field("part") == part)] if storage.is_table(self.out) else []
+        sets = [delta.dataset(self.out).filter(pc.field("part") == part)] if delta.is_table(self.out) else []
         sets += [pyarrow.dataset.dataset(path, filesystem=system) for path in noted]
         empty = self.schema.empty_table().select(list(columns))
         # What another Lexray, or a model with vectors of another length, has left here is nothing of ours.
@@ -83,7 +83,7 @@ class Rows:
             if keys.get(source) == key and not (failed[i] and source in best and not failed[best[source]]):
                 best[source] = i
         chosen = rows.take(pa.array([best[source] for source in sorted(best)], pa.int64()))
-        return storage.write_part(self.out, self.schema, part, chosen)
+        return delta.write_part(self.out, self.schema, part, chosen)
 
     def remove(self, before: int | None = None) -> None:
         """Delete the small files: the table is committed, or they are not wanted.
@@ -93,7 +93,7 @@ class Rows:
         before : int, optional
             Only those written before a `time.time_ns`: what another run has written since `gather` is its own.
         """
-        system, root = storage.filesystem(self.out)
+        system, root = delta.filesystem(self.out)
         everything = pyarrow.fs.FileSelector(f"{root}.rows", recursive=True, allow_not_found=True)
         for info in system.get_file_info(everything):
             written = info.base_name.partition("-")[0]

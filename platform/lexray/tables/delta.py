@@ -26,9 +26,9 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from lexray.config import resolve_path
 from lexray.errors import LexrayError
-from lexray.locations import find_files
-from lexray.schemas import SCHEMA_VERSION, check, migrated
 from lexray.sources import part_of
+from lexray.tables.files import find_files
+from lexray.tables.schemas import SCHEMA_VERSION, check, migrated
 
 PROVENANCE_FILE = "_lexray.json"
 #: Earlier versions of a table can be read for a week; a reader that takes longer finds its files gone.
@@ -295,7 +295,7 @@ def version(path: str) -> str:
     """What an input is at this moment, for fingerprints and for MLflow; 'absent' if nothing lies there.
 
     A table gives its Delta version, another of our outputs the fingerprint it was made with, anything else a hash over
-    the names, sizes and modification times of the files that `lexray.locations.find_files` finds by it.
+    the names, sizes and modification times of the files that `lexray.tables.files.find_files` finds by it.
     """
     if not path.startswith(("@", "http://", "https://")):  # lists and web servers hold no outputs of ours
         if is_table(path):
