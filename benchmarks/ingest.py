@@ -118,12 +118,12 @@ def measured_loop(loop: Callable[[Sequence[Path]], None], folder: Path) -> dict[
 
 def measured_ingest(folder: Path, cores: int) -> dict[str, float]:
     """Figures of one `lexray ingest` in a fresh Ray session on so many cores."""
-    from lexray import cluster
-    from lexray.config import RayConfig, TrackingConfig
-    from lexray.job import execute
     from lexray.jobs.ingest import JOB, Config
-    from lexray.memory import PeakMemory
-    from lexray.progress import Progress
+    from lexray.runtime import ray_session
+    from lexray.runtime.config import RayConfig, TrackingConfig
+    from lexray.runtime.job import execute
+    from lexray.runtime.peak_memory import PeakMemory
+    from lexray.runtime.progress import Progress
 
     with tempfile.TemporaryDirectory(prefix="lexray-bench-", dir=folder.parent) as name:
         scratch = Path(name)
@@ -135,7 +135,7 @@ def measured_ingest(folder: Path, cores: int) -> dict[str, float]:
             return {**report.metrics, "job_seconds": report.seconds}
 
         start = time.perf_counter()
-        with cluster.session(RayConfig(num_cpus=cores)):
+        with ray_session.session(RayConfig(num_cpus=cores)):
             ray_start = time.perf_counter() - start
             make_archive(scratch / "small", 64 * cores, 100, np.random.default_rng(1))
             ingest(scratch / "small", "warm")

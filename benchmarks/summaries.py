@@ -31,11 +31,12 @@ import ray.data
 from reconstruction import machine
 from tiny_llm import write_tiny_llm
 
-from lexray import __version__, cluster
-from lexray.config import RayConfig
-from lexray.job import execute
+from lexray import __version__
 from lexray.jobs import embed, literature, simulate, summarize
-from lexray.progress import Progress
+from lexray.runtime import ray_session
+from lexray.runtime.config import RayConfig
+from lexray.runtime.job import execute
+from lexray.runtime.progress import Progress
 from lexray.summaries.answer import MAX_TOKENS, SCHEMA
 from lexray.summaries.encoder import TextEncoder, describe_model
 from lexray.summaries.extractive import by_source
@@ -157,7 +158,7 @@ def overheads(table: str, model: str) -> dict[str, float]:
     labels = {"object_class": "young star", "variability": "flaring", "spectral_shape": "thermal plasma"}
     check = clock(lambda: [ground_in([Said(tuple(s)) for s in w.evidence], said, labels, []) for w in works])
     keys = clock(lambda: [writer.key(source, papers) for source, papers in sources.items()])
-    with cluster.session(RayConfig()):
+    with ray_session.session(RayConfig()):
         rows = [{"work": work.dumps()} for work in works] * (5000 // len(works))
         driver = clock(lambda: list(ray.data.from_items(rows).map(lambda _: {"began": 1.0}).iter_rows()))
     n = len(works)

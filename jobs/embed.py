@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from lexray.config import JobConfig
-from lexray.job import Context, Job, Outcome
+from lexray.runtime.config import JobConfig
+from lexray.runtime.job import Context, Job, Outcome
 from lexray.summaries.embedding import Engine, InProcess, OverHttp
 from lexray.summaries.encoder import DEFAULT_MODEL, TextModel, describe_model
 from lexray.summaries.openai import Endpoint

@@ -5,11 +5,12 @@ from functools import partial
 import numpy as np
 from pydantic import Field
 
-from lexray import cluster, encoding, usable
+from lexray import encoding, usable
 from lexray.autodecoding import load_autodecoder
-from lexray.config import JobConfig
-from lexray.job import Context, Job, Outcome
-from lexray.partwise import map_parts
+from lexray.runtime import ray_session
+from lexray.runtime.config import JobConfig
+from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.map_parts import map_parts
 from lexray.tables import delta, schemas
 from lexray.tables.part_checkpoints import Journal
 
@@ -29,7 +30,7 @@ def run(config: Config, context: Context) -> Outcome:
     schema = schemas.latents(model.latent_dim)
     n = delta.dataset(config.events).count_rows()
     journal = Journal(config.out, [delta.version(p) for p in (config.events, config.autodecoder)], afresh=config.force)
-    with cluster.session(config.ray), context.progress.task("detections", total=n) as task:
+    with ray_session.session(config.ray), context.progress.task("detections", total=n) as task:
         fragments = map_parts(
             config.events,
             config.out,

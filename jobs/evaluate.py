@@ -19,8 +19,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lexray import cluster
-from lexray.config import JobConfig, resolve_path
 from lexray.evaluation import findings, inputs
 from lexray.evaluation.findings import Findings
 from lexray.evaluation.groundedness import worst_summaries
@@ -29,7 +27,9 @@ from lexray.evaluation.pictures import caveats, gain_pictures
 from lexray.evaluation.report import Page, lineage, write_report
 from lexray.evaluation.scoring import reconstruct, score_sources
 from lexray.evaluation.sections import light_section, space_section, training_section
-from lexray.job import Context, Job, Outcome
+from lexray.runtime import ray_session
+from lexray.runtime.config import JobConfig, resolve_path
+from lexray.runtime.job import Context, Job, Outcome
 from lexray.sources import SPLITS
 from lexray.splits import read_splits, sources_of
 
@@ -55,7 +55,7 @@ def run(config: Config, context: Context) -> Outcome:
     splits = read_splits(config.events, config.split_seed)
     known = Known(splits, inputs.read_labels(config.labels, splits), inputs.read_summaries(config.summaries))
     rebuild = None if config.autodecoder is None else partial(reconstruct, resolve_path(config.autodecoder))
-    with cluster.session(config.ray):
+    with ray_session.session(config.ray):
         models = {} if rebuild is None else {"autodecoder": rebuild}
         test = sources_of(splits, {"test"})
         scores = score_sources(config.events, test, models, config.true_rates, config.seed, context.progress)

@@ -18,15 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from lexray import cluster
-from lexray.config import JobConfig
 from lexray.evaluation import findings, inputs, pictures, reconstruction
 from lexray.evaluation.findings import Findings
 from lexray.evaluation.inputs import Known
 from lexray.evaluation.report import Page, lineage, write_report
 from lexray.evaluation.scoring import reconstruct, score_sources
 from lexray.evaluation.sections import light_section, training_section
-from lexray.job import Context, Job, Outcome
+from lexray.runtime import ray_session
+from lexray.runtime.config import JobConfig
+from lexray.runtime.job import Context, Job, Outcome
 from lexray.sources import SPLITS
 from lexray.splits import read_splits, sources_of
 from lexray.tables import delta
@@ -60,7 +60,7 @@ def run(config: Config, context: Context) -> Outcome:
     table = delta.read(config.events, ["detection_id", "source_id", "n_events"], order="detection_id")
     models, names = reconstruction.rate_models(config.autodecoder, config.beside)
     found = Findings()
-    with cluster.session(config.ray):
+    with ray_session.session(config.ray):
         training = _of_split(table, splits, "train")
         chosen = reconstruction.chosen_by(training, config.chosen_on, "baselines")
         baselines, said = reconstruction.fitted_baselines(config.events, chosen, config.seed)

@@ -21,10 +21,10 @@ from lexray.archives.csc import Catalogue, Detection
 from lexray.archives.downloads import Downloads
 from lexray.archives.politeness import Politeness
 from lexray.archives.tap import Tap
-from lexray.config import JobConfig, local_path
 from lexray.errors import ConfigError, LexrayError, RefusedInput
-from lexray.job import Context, Job, Outcome
-from lexray.progress import Task
+from lexray.runtime.config import JobConfig, local_path
+from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.progress import Task
 from lexray.tables import delta
 from lexray.tables.schemas import QUARANTINE
 

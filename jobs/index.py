@@ -9,12 +9,12 @@ from pydantic import AfterValidator, Field
 
 from lexray import release
 from lexray.autodecoding import load_autodecoder
-from lexray.config import JobConfig, local_path
 from lexray.errors import LexrayError
 from lexray.evaluation.heads import fit_heads_to_tables
-from lexray.job import Context, Job, Outcome
 from lexray.models.towers import Towers
 from lexray.release import Manifest, SentenceModel
+from lexray.runtime.config import JobConfig, local_path
+from lexray.runtime.job import Context, Job, Outcome
 from lexray.searchindex import SearchIndex, rows
 from lexray.sources import split
 from lexray.splits import read_splits

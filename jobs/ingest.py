@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 import ray
 from pydantic import Field, field_validator
 
-from lexray import __version__, cluster
-from lexray.config import JobConfig, resolve_path
+from lexray import __version__
 from lexray.events import ledger, planning
 from lexray.events.catalogue import read_sources
 from lexray.events.discovery import find_event_files
@@ -20,8 +19,10 @@ from lexray.events.fits import Wanted
 from lexray.events.missions import MISSIONS, bands_by_mission
 from lexray.events.overview import overview
 from lexray.events.segments import Segmentation
-from lexray.job import Context, Job, Outcome
-from lexray.progress import Task
+from lexray.runtime import ray_session
+from lexray.runtime.config import JobConfig, resolve_path
+from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.progress import Task
 from lexray.tables import delta
 from lexray.tables.files import Location, contents
 from lexray.tables.schemas import FILES, QUARANTINE, SCHEMA_VERSION
@@ -111,7 +112,7 @@ def run(config: Config, context: Context) -> Outcome:
     known = FILES.empty_table() if config.force else before.rows
     plan = planning.plan(find_event_files(config.inputs), known, config.settings)
     seconds = time.monotonic() - start
-    with cluster.session(config.ray):
+    with ray_session.session(config.ray):
         start = time.monotonic()  # all but Ray's own start counts
         if config.verify == "sha256":
             plan = planning.reread(plan, _other_content(plan.kept, config.files_per_task))

@@ -9,9 +9,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from lexray.archives.cache import Cache
-from lexray.config import JobConfig, resolve_path
 from lexray.errors import ConfigError
-from lexray.job import Context, Job, Outcome
 from lexray.literature import targets
 from lexray.literature.ads import Ads, AdsConfig
 from lexray.literature.bibliography import Bibliography
@@ -21,6 +19,8 @@ from lexray.literature.files import Refusal, paper_files
 from lexray.literature.matching import SourceCatalogue
 from lexray.literature.simbad import Simbad, SimbadConfig
 from lexray.literature.targets import Source
+from lexray.runtime.config import JobConfig, resolve_path
+from lexray.runtime.job import Context, Job, Outcome
 from lexray.sources import SAME_SOURCE_ARCSEC, fold_name
 from lexray.tables import delta
 from lexray.tables.schemas import LITERATURE, QUARANTINE

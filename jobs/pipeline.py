@@ -15,13 +15,13 @@ from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
-from lexray import cluster, tracking
 from lexray.cli import JOBS, load_job
-from lexray.config import Config, JobConfig, RayConfig, TrackingConfig, parse
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError, meant_for_people
-from lexray.job import Job, Report, execute, is_up_to_date
-from lexray.memory import PeakMemory
-from lexray.progress import Progress
+from lexray.runtime import ray_session, tracking
+from lexray.runtime.config import Config, JobConfig, RayConfig, TrackingConfig, parse
+from lexray.runtime.job import Job, Report, execute, is_up_to_date
+from lexray.runtime.peak_memory import PeakMemory
+from lexray.runtime.progress import Progress
 
 #: Steps' names of the jobs: a command's words joined by underscores.
 COMMANDS = {name.replace(" ", "_"): name for name in JOBS}
@@ -132,7 +132,7 @@ def run(config: PipelineConfig, steps: Sequence[Step], progress: Progress) -> Pi
             progress.say(f"[{number}/{len(steps)}] {step.name}")
             with _named(step.name):
                 if not is_up_to_date(step.job, step.config):
-                    session.enter_context(cluster.session(config.ray))
+                    session.enter_context(ray_session.session(config.ray))
                 reports[step.name] = execute(step.job, step.config, progress, parent)
             parent.metrics({f"seconds/{step.name}": reports[step.name].seconds})
             if reports[step.name].exit_code != EXIT_DONE:

@@ -10,11 +10,11 @@ import pyarrow as pa
 import ray
 from pydantic import Field, model_validator
 
-from lexray import cluster
-from lexray.config import JobConfig
-from lexray.job import Context, Job, Outcome
 from lexray.models.towers import Towers
 from lexray.projection import check_latents, check_texts, load_towers, project_latents, project_texts
+from lexray.runtime import ray_session
+from lexray.runtime.config import JobConfig
+from lexray.runtime.job import Context, Job, Outcome
 from lexray.tables import delta, schemas
 
 #: Turns rows of a table into rows of `embeddings`.
@@ -51,7 +51,7 @@ def run(config: Config, context: Context) -> Outcome:
     total = sum(delta.dataset(table).count_rows() for table, _, _ in todo)
     parts = [{"todo": i, "part": part} for i, (table, _, _) in enumerate(todo) for part in delta.part_files(table)]
     fragments = []
-    with cluster.session(config.ray), context.progress.task("vectors", total=total) as task:
+    with ray_session.session(config.ray), context.progress.task("vectors", total=total) as task:
         mapped = ray.data.from_items(parts, override_num_blocks=max(1, min(len(parts), 2 * config.workers))).map(
             partial(_project_part, towers, [(table, project) for table, _, project in todo], config.out, schema),
             compute=ray.data.TaskPoolStrategy(size=config.workers),

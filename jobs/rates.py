@@ -4,11 +4,12 @@ from functools import partial
 
 from pydantic import Field
 
-from lexray import cluster, encoding, usable
+from lexray import encoding, usable
 from lexray.autodecoding import load_autodecoder
-from lexray.config import JobConfig
-from lexray.job import Context, Job, Outcome
-from lexray.partwise import map_parts
+from lexray.runtime import ray_session
+from lexray.runtime.config import JobConfig
+from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.map_parts import map_parts
 from lexray.tables import delta
 from lexray.tables.part_checkpoints import Journal
 from lexray.tables.schemas import RATES
@@ -29,7 +30,7 @@ def run(config: Config, context: Context) -> Outcome:
     n = delta.dataset(config.events).count_rows()
     made_of = [*(delta.version(path) for path in (config.events, config.autodecoder)), config.bins]
     journal = Journal(config.out, made_of, afresh=config.force)
-    with cluster.session(config.ray), context.progress.task("rates", total=n * n_bands) as task:
+    with ray_session.session(config.ray), context.progress.task("rates", total=n * n_bands) as task:
         fragments = map_parts(
             config.events,
             config.out,

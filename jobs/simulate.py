@@ -4,9 +4,9 @@ import time
 
 from pydantic import Field
 
-from lexray.config import JobConfig
 from lexray.events.archive import simulate_archive
-from lexray.job import Context, Job, Outcome
+from lexray.runtime.config import JobConfig
+from lexray.runtime.job import Context, Job, Outcome
 
 
 class Config(JobConfig):

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lexray import cluster
-from lexray.config import JobConfig
 from lexray.errors import ConfigError, LexrayError
-from lexray.job import Context, Job, Outcome
-from lexray.partwise import map_parts
+from lexray.runtime import ray_session
+from lexray.runtime.config import JobConfig
+from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.map_parts import map_parts
 from lexray.summaries import extracting, summarizing, vllm
 from lexray.summaries.answer import MAX_WORDS
 from lexray.summaries.language_model import describe_language_model
@@ -75,7 +75,7 @@ def run(config: Config, context: Context) -> Outcome:
     """Summarize the sources that lack a summary; those that failed before are tried again."""
     counts: dict[str, int] = {}
     metrics: dict[str, float] = {}
-    with cluster.session(config.ray):
+    with ray_session.session(config.ray):
         if config.engine == "extractive":
             _extract(config, context)
         else:

@@ -13,12 +13,12 @@ from pydantic import Field, model_validator
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer, get_device
 
-from lexray import cluster, tracking
-from lexray.config import JobConfig
 from lexray.errors import LexrayError
-from lexray.job import Context, Job, Outcome
 from lexray.models.alignment import Settings, Trainer
 from lexray.pairing import PairedTables, read_pairs
+from lexray.runtime import ray_session, tracking
+from lexray.runtime.config import JobConfig
+from lexray.runtime.job import Context, Job, Outcome
 from lexray.tables import delta
 
 #: Called on the first worker after each epoch with the epoch's number, from 1, and its metrics.
@@ -75,7 +75,7 @@ def run(config: Config, context: Context) -> Outcome:
     pairs = read_pairs(config.latents, config.text_embeddings, config.events, config.split_seed)
     if pairs.n_unusable:
         context.progress.warn(f"left out {pairs.n_unusable} detections or texts with missing or non-finite numbers")
-    with cluster.session(config.ray):
+    with ray_session.session(config.ray):
         trainer = fit(config, pairs, context)
     _write(config, pairs, trainer)
     best = trainer.history[trainer.best_epoch - 1]
@@ -120,7 +120,7 @@ def fit(config: Config, pairs: PairedTables, context: Context, on_epoch: OnEpoch
     if config.force and system.get_file_info(checkpoints).type != pyarrow.fs.FileType.NotFound:
         system.delete_dir(checkpoints)
     system.create_dir(checkpoints, recursive=True)
-    with context.progress.task("epochs", total=config.epochs) as task, cluster.relay(task) as queue:
+    with context.progress.task("epochs", total=config.epochs) as task, ray_session.relay(task) as queue:
         trainer = TorchTrainer(
             _train,
             train_loop_config={

@@ -18,14 +18,15 @@ from pydantic import AfterValidator, Field, model_validator
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.queue import Queue
 
-from lexray import cluster, tracking, trainingset, usable
+from lexray import trainingset, usable
 from lexray.autodecoding import CALIBRATED_ON, Autodecoder
-from lexray.config import JobConfig, local_path
 from lexray.errors import LexrayError
-from lexray.job import Context, Job, Outcome
 from lexray.kinds import VALIDATED_ON, GridSection, Kind, ResnetSection, Section, SplitnetSection
 from lexray.models.learning import Precision, Schedule
 from lexray.models.trainer import Trainer, TrainingDiverged
+from lexray.runtime import ray_session, tracking
+from lexray.runtime.config import JobConfig, local_path
+from lexray.runtime.job import Context, Job, Outcome
 from lexray.tables import delta
 from lexray.trainingset import EventsTable, Plan
 
@@ -94,9 +95,9 @@ def run(config: Config, context: Context) -> Outcome:
     if not any(part.train for part in plan.parts.values()):
         raise LexrayError(f"{config.events}: no detection falls into the training split, there is nothing to fit")
     with (
-        cluster.session(config.ray),
+        ray_session.session(config.ray),
         context.progress.task("epochs", total=config.section.epochs) as task,
-        cluster.relay(task) as queue,
+        ray_session.relay(task) as queue,
     ):
         result = _train(config, context.run, plan, queue)
     trained = Autodecoder(config.settings, result["network"], result["mean_latent"])

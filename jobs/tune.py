@@ -14,14 +14,14 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
 
-from lexray import cluster
-from lexray.config import Config as BaseConfig
-from lexray.config import JobConfig, parse, resolve_path
 from lexray.errors import LexrayError
-from lexray.job import Context, Job, Outcome
 from lexray.jobs import train_alignment
 from lexray.models.alignment import METRICS, Pairs, Settings, Trainer
 from lexray.pairing import PairedTables, read_pairs
+from lexray.runtime import ray_session
+from lexray.runtime.config import Config as BaseConfig
+from lexray.runtime.config import JobConfig, parse, resolve_path
+from lexray.runtime.job import Context, Job, Outcome
 from lexray.searchspace import Domain, parse_space
 from lexray.tables import delta
 from lexray.trials import Trial, TrialLog
@@ -73,7 +73,7 @@ def run(config: Config, context: Context) -> Outcome:
     searchable = [field.name for field in fields(Settings)]
     space = parse_space(config.space, train_alignment.Config, {**config.base, "out": config.out}, searchable)
     pairs = read_pairs(training.latents, training.text_embeddings, training.events, training.split_seed)
-    with cluster.session(config.ray), context.progress.task("trials", total=config.samples) as task:
+    with ray_session.session(config.ray), context.progress.task("trials", total=config.samples) as task:
         log = TrialLog(config.tracking, context.run, task, config.metric, METRICS[config.metric])
         _search(config, training, space, pairs, log)
     return _write(config, log)

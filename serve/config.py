@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lexray.config import Config, RayConfig
 from lexray.errors import ConfigError
+from lexray.runtime.config import Config, RayConfig
 
 #: Requests a minute and caller where the service listens beyond this machine and nothing else was asked for.
 DEFAULT_REQUESTS_PER_MINUTE = 600

@@ -11,8 +11,8 @@ from types import FrameType
 import httpx
 
 from lexray.errors import LexrayError
-from lexray.progress import Progress
 from lexray.release import Release
+from lexray.runtime.progress import Progress
 from lexray.serve.config import ServeConfig, api_keys
 from lexray.serve.haproxy import free_ports
 from lexray.serve.session import ray_session

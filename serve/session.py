@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from lexray.progress import Progress
-from lexray.quiet import stderr_aside
+from lexray.runtime.environment import stderr_aside
+from lexray.runtime.progress import Progress
 from lexray.serve import haproxy
 from lexray.serve.config import ServeConfig
 

@@ -24,8 +24,8 @@ os.environ.pop("RAY_ADDRESS", None)
 
 from serving import release, release_inputs, service  # noqa: F401  # fixtures of all test modules
 
-from lexray import cluster
-from lexray.config import RayConfig
+from lexray.runtime.config import RayConfig
+from lexray.runtime.ray_session import session
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -39,7 +39,7 @@ def _tracking(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """The one local Ray session of the test run."""
-    with cluster.session(RayConfig(num_cpus=4)):
+    with session(RayConfig(num_cpus=4)):
         yield
 
 

@@ -18,9 +18,7 @@ from hypothesis import strategies as st
 from literature_server import TOKEN, Services, literature_server
 
 from lexray.archives.cache import Cache
-from lexray.config import parse
 from lexray.errors import ConfigError, LexrayError
-from lexray.job import execute
 from lexray.jobs.literature import JOB, Config
 from lexray.literature.ads import Ads, AdsConfig, phrase
 from lexray.literature.connectors import Found
@@ -28,7 +26,9 @@ from lexray.literature.files import Refusal, parse_paper
 from lexray.literature.matching import Match
 from lexray.literature.plaintext import plain
 from lexray.literature.targets import Source
-from lexray.progress import Progress
+from lexray.runtime.config import parse
+from lexray.runtime.job import execute
+from lexray.runtime.progress import Progress
 from lexray.tables import delta
 
 QUICK = {"first_wait": 0.01, "requests_per_second": 1000.0, "timeout": 5.0, "attempts": 3, "patience": 10.0}

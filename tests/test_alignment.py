@@ -10,15 +10,15 @@ import torch
 from aligned_tables import LATENT_DIM, N_BANDS, TEXT_DIM, Tables, write_tables, write_texts
 from mlflow.tracking import MlflowClient
 
-from lexray import tracking
-from lexray.config import TrackingConfig, parse
 from lexray.errors import ConfigError, LexrayError
-from lexray.job import Context, execute
 from lexray.jobs import project, train_alignment
 from lexray.models.alignment import Pairs, Settings, Trainer, own_rank
 from lexray.models.towers import Sizes, Towers
 from lexray.pairing import PairedTables, read_pairs
-from lexray.progress import Progress
+from lexray.runtime import tracking
+from lexray.runtime.config import TrackingConfig, parse
+from lexray.runtime.job import Context, execute
+from lexray.runtime.progress import Progress
 from lexray.splits import read_splits
 from lexray.tables import delta
 

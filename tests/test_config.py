@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
-from lexray.config import Config, JobConfig, describe, parse, read_yaml, resolve_path
 from lexray.errors import ConfigError, LexrayError, RefusedInput, meant_for_people
+from lexray.runtime.config import Config, JobConfig, describe, parse, read_yaml, resolve_path
 
 
 class Inner(Config):

@@ -20,13 +20,13 @@ from llm_server import LanguageModels, Trouble, language_models, vector_of
 from mlflow.tracking import MlflowClient
 
 from lexray import load_aligned
-from lexray.config import parse, read_yaml
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
-from lexray.job import Report, execute
 from lexray.jobs import pipeline
 from lexray.jobs.embed import JOB, Config
-from lexray.progress import Progress
 from lexray.release import MANIFEST_FILE, Manifest, seal
+from lexray.runtime.config import parse, read_yaml
+from lexray.runtime.job import Report, execute
+from lexray.runtime.progress import Progress
 from lexray.summaries.embedding import OverHttp
 from lexray.summaries.encoder import DEFAULT_MODEL, Prompt, TextEncoder, describe_model, resolve_model
 from lexray.summaries.openai import Endpoint

@@ -13,18 +13,19 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lexray import encoding, partwise, usable
+from lexray import encoding, usable
 from lexray.autodecoding import Autodecoder
-from lexray.config import parse
 from lexray.errors import LexrayError
 from lexray.evaluation.reconstruction import fitted_baselines
 from lexray.evaluation.scoring import reconstruct, score_part
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, from_table, to_table
-from lexray.job import Report, execute
 from lexray.jobs import encode, rates
 from lexray.models.autodecoder import GridSettings
-from lexray.progress import Progress
 from lexray.ragged import photons_of, photons_of_table
+from lexray.runtime import map_parts
+from lexray.runtime.config import parse
+from lexray.runtime.job import Report, execute
+from lexray.runtime.progress import Progress
 from lexray.sources import part_of
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
@@ -79,8 +80,8 @@ def test_a_killed_run_goes_on_and_the_table_is_that_of_an_undisturbed_one(
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "latents"
     run(encode, events, autodecoder, undisturbed)
 
-    def recording(folder: Path, fails_in: int | None) -> Callable[..., partwise.PartFunction]:
-        def make(*arguments: Any) -> partwise.PartFunction:
+    def recording(folder: Path, fails_in: int | None) -> Callable[..., map_parts.PartFunction]:
+        def make(*arguments: Any) -> map_parts.PartFunction:
             function = encoder(*arguments)
 
             def call(part: int, rows: pa.Table) -> pa.Table:
@@ -286,8 +287,8 @@ def test_a_part_is_read_in_slices_and_comes_back_in_order(
     delta.write(table, "events", EVENTS, to_table(events), n_parts=2)
     schema = pa.schema([("detection_id", pa.string()), ("n_events", pa.int32()), ("slice_rows", pa.int64())])
 
-    def make() -> partwise.PartFunction:
-        partwise._READ_ROWS, partwise._SLICE_EVENTS = 2, 150  # in the worker's process only
+    def make() -> map_parts.PartFunction:
+        map_parts._READ_ROWS, map_parts._SLICE_EVENTS = 2, 150  # in the worker's process only
 
         def count(_: int, rows: pa.Table) -> pa.Table:
             return rows.append_column("slice_rows", pa.array([rows.num_rows] * rows.num_rows))
@@ -295,7 +296,7 @@ def test_a_part_is_read_in_slices_and_comes_back_in_order(
         return count
 
     with Progress().task("rows") as task:
-        fragments = partwise.map_parts(
+        fragments = map_parts.map_parts(
             table, out, schema, make, task, 1, columns=schema.names[:2], order=["detection_id"], sliced=True
         )
     delta.commit(out, "counted", schema, fragments)

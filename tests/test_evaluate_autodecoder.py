@@ -17,10 +17,10 @@ from lexray.evaluation import reconstruction
 from lexray.evaluation.eight_kinds import KINDS, simulate
 from lexray.evaluation.findings import Findings
 from lexray.events.eventlist import to_table
-from lexray.job import execute
 from lexray.jobs.evaluate_autodecoder import JOB, Config
 from lexray.models.autodecoder import GridSettings
-from lexray.progress import Progress
+from lexray.runtime.job import execute
+from lexray.runtime.progress import Progress
 from lexray.sources import split
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS, RATES, latents

@@ -30,10 +30,10 @@ from lexray.evaluation.heldout import (
 from lexray.evaluation.population import source_means
 from lexray.evaluation.regression import nearest_neighbours, probe
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
-from lexray.job import execute
 from lexray.jobs.evaluate import JOB, Config
 from lexray.models.autodecoder import GridSettings
-from lexray.progress import Progress
+from lexray.runtime.job import execute
+from lexray.runtime.progress import Progress
 from lexray.sources import split
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS, RATES, SUMMARIES, embeddings, latents

@@ -17,15 +17,15 @@ from conftest import Cli
 from event_files import GOOD_PI, write_event_file
 from s3_server import BUCKET, s3_server
 
-from lexray.config import parse
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
 from lexray.events import ledger
 from lexray.events.discovery import find_event_files
 from lexray.events.eventlist import from_table
 from lexray.events.fits import read_events
-from lexray.job import Report, execute
 from lexray.jobs.ingest import JOB, Config
-from lexray.progress import Progress
+from lexray.runtime.config import parse
+from lexray.runtime.job import Report, execute
+from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.schemas import CAUSES, EVENTS
 

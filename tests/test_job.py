@@ -8,10 +8,10 @@ import pytest
 from pydantic import Field
 from rich.console import Console
 
-from lexray.config import JobConfig
 from lexray.errors import ConfigError
-from lexray.job import Context, Job, Outcome, Report, execute, is_up_to_date
-from lexray.progress import Progress
+from lexray.runtime.config import JobConfig
+from lexray.runtime.job import Context, Job, Outcome, Report, execute, is_up_to_date
+from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.schemas import SUMMARIES
 

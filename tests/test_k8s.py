@@ -12,8 +12,8 @@ import yaml
 from conftest import SHARED_DATA
 from ray.serve.schema import ServeDeploySchema
 
-from lexray.config import parse, read_yaml
 from lexray.jobs import pipeline
+from lexray.runtime.config import parse, read_yaml
 from lexray.serve.config import ServeConfig
 
 ROOT = Path(__file__).parents[1]

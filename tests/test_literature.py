@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.errors import ConfigError, RefusedInput
-from lexray.job import Report, execute
 from lexray.jobs.literature import JOB, Config
 from lexray.literature.files import FORMATS, Paper, Refusal, parse_paper, read_papers
 from lexray.literature.matching import Match, SourceCatalogue, to_table
 from lexray.literature.merging import merge
 from lexray.literature.naming import best_known_first, pattern, plain_name, spoken_names
 from lexray.literature.ranking import rank
-from lexray.progress import Progress
+from lexray.runtime.job import Report, execute
+from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS, LITERATURE
 

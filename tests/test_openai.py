@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llm_server import DIMENSION, LanguageModels, Said, Trouble, language_models, vector_of
 
-from lexray.config import parse
 from lexray.errors import ConfigError, LexrayError, RefusedInput
+from lexray.runtime.config import parse
 from lexray.summaries.openai import Client, Completion, Embedded, Endpoint
 
 #: Waits short enough for a test.

@@ -13,11 +13,11 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from lexray.cli import JOBS, load_job
-from lexray.config import parse, read_yaml
 from lexray.errors import ConfigError
 from lexray.jobs import pipeline
 from lexray.jobs.pipeline import PipelineConfig, PipelineReport, StepFailed
-from lexray.progress import Progress
+from lexray.runtime.config import parse, read_yaml
+from lexray.runtime.progress import Progress
 from lexray.tables import delta
 
 ROOT = Path(__file__).parents[1]

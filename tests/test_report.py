@@ -10,8 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lexray import tracking
-from lexray.config import TrackingConfig
 from lexray.evaluation import figures, space
 from lexray.evaluation.figures import Bar, LightCurve
 from lexray.evaluation.findings import Findings, measure_gain, measure_retrieval
@@ -22,6 +20,8 @@ from lexray.evaluation.pictures import caveats, chosen_detections, examples, fir
 from lexray.evaluation.report import Page, Picture, Step, interval, lineage, render, shown
 from lexray.evaluation.sections import training_section
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
+from lexray.runtime import tracking
+from lexray.runtime.config import TrackingConfig
 from lexray.tables import delta
 from lexray.tables.schemas import SUMMARIES
 

@@ -24,8 +24,8 @@ from tiny_release import source
 from lexray.aligned import load_aligned
 from lexray.errors import ConfigError, LexrayError
 from lexray.events.eventlist import EventList
-from lexray.progress import Progress
 from lexray.release import Release
+from lexray.runtime.progress import Progress
 from lexray.serve.app import create_app
 from lexray.serve.config import Limits, ServeConfig, api_keys
 from lexray.serve.engine import Engine, TextVector

@@ -18,16 +18,16 @@ from literature_server import Services, literature_server
 from scipy import stats
 
 from lexray.archives.cache import Cache
-from lexray.config import parse
 from lexray.errors import ConfigError, LexrayError
-from lexray.job import Report, execute
 from lexray.jobs.literature import JOB, Config
 from lexray.literature import astrometry, targets
 from lexray.literature.connectors import Found
 from lexray.literature.files import Refusal
 from lexray.literature.simbad import Simbad, SimbadConfig
 from lexray.literature.targets import Source
-from lexray.progress import Progress
+from lexray.runtime.config import parse
+from lexray.runtime.job import Report, execute
+from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS
 

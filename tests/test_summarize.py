@@ -17,13 +17,13 @@ import pytest
 from llm_server import LanguageModels, Said, Trouble, language_models
 from tiny_llm import write_tiny_llm
 
-from lexray.config import parse
 from lexray.errors import EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
-from lexray.job import Report, execute
 from lexray.jobs.summarize import JOB, Config
 from lexray.literature.files import Paper, read_papers
 from lexray.literature.matching import SourceCatalogue, to_table
-from lexray.progress import Progress
+from lexray.runtime.config import parse
+from lexray.runtime.job import Report, execute
+from lexray.runtime.progress import Progress
 from lexray.summaries.answer import MAX_TOKENS, SCHEMA, Answer
 from lexray.tables import delta
 from lexray.tables.schemas import LITERATURE

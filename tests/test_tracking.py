@@ -14,9 +14,9 @@ from local_cluster import free_ports
 from mlflow.entities import Run as Found
 from mlflow.tracking import MlflowClient
 
-from lexray import tracking
-from lexray.config import TrackingConfig
 from lexray.errors import ConfigError, LexrayError
+from lexray.runtime import tracking
+from lexray.runtime.config import TrackingConfig
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ import pytest
 from aligned_tables import write_tables
 from mlflow.tracking import MlflowClient
 
-from lexray.config import parse, read_yaml
 from lexray.errors import ConfigError
-from lexray.job import execute
 from lexray.jobs import train_alignment, tune
 from lexray.models.alignment import Settings
-from lexray.progress import Progress
+from lexray.runtime.config import parse, read_yaml
+from lexray.runtime.job import execute
+from lexray.runtime.progress import Progress
 from lexray.searchspace import Domain, parse_space
 
 CONFIGS = Path(__file__).parents[1] / "configs"

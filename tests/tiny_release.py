@@ -9,11 +9,11 @@ import torch
 
 from lexray.autodecoding import Autodecoder
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
-from lexray.job import Report, execute
 from lexray.jobs import index
 from lexray.models.autodecoder import GridSettings
 from lexray.models.towers import Sizes, Towers
-from lexray.progress import Progress
+from lexray.runtime.job import Report, execute
+from lexray.runtime.progress import Progress
 from lexray.summaries.encoder import TextEncoder
 from lexray.tables import delta, schemas
 

@@ -3,12 +3,12 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lexray import quiet
+from lexray.runtime import environment
 
 if TYPE_CHECKING:
     from lexray.events.fits import read_events as read_events
 
-quiet.set_defaults()
+environment.set_defaults()
 
 __version__ = "0.1.0"
 

@@ -12,7 +12,6 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from lexray import __version__
-from lexray.config import describe, parse, read_yaml
 from lexray.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -22,9 +21,10 @@ from lexray.errors import (
     LexrayError,
     meant_for_people,
 )
-from lexray.job import Job, Report, execute
 from lexray.options import split_options
-from lexray.progress import Progress
+from lexray.runtime.config import describe, parse, read_yaml
+from lexray.runtime.job import Job, Report, execute
+from lexray.runtime.progress import Progress
 
 
 class _TwoWords(TyperGroup):

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from lexray import usable
 from lexray.autodecoding import load_autodecoder
 from lexray.events.eventlist import from_table
-from lexray.partwise import PartFunction
 from lexray.ragged import PHOTON_COLUMNS, photons_of_table
+from lexray.runtime.map_parts import PartFunction
 
 #: Columns of `events` that an encoder reads.
 COLUMNS = ("detection_id", "source_id", "n_events", *PHOTON_COLUMNS)

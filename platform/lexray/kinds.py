@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from lexray.config import Config
 from lexray.models import resnetloss
 from lexray.models.autodecoder import GridSettings, Penalties
 from lexray.models.learning import Schedule
 from lexray.models.resnetlearner import ResnetSettings
 from lexray.models.splitting import SplitnetSettings
+from lexray.runtime.config import Config
 
 Kind = Literal["splitnet", "grid", "resnet"]
 #: Detections that each kind is validated on, at most: what is quick for one is hours for another.

@@ -3,9 +3,9 @@
 import difflib
 from collections.abc import Sequence
 
-from lexray.config import describe
 from lexray.errors import ConfigError
-from lexray.job import C, Job
+from lexray.runtime.config import describe
+from lexray.runtime.job import C, Job
 
 #: Options that every job's command has beside its keys.
 COMMON = ("--config", "--set", "--out", "--json", "--keys", "--help")

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from lexray import __version__
-from lexray.config import Config
 from lexray.errors import LexrayError
+from lexray.runtime.config import Config
 from lexray.tables.delta import PROVENANCE_FILE
 
 MANIFEST_FILE = "manifest.json"

@@ -9,9 +9,9 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
-from lexray import tracking
-from lexray.config import TrackingConfig
-from lexray.progress import Task
+from lexray.runtime import tracking
+from lexray.runtime.config import TrackingConfig
+from lexray.runtime.progress import Task
 
 #: Epochs between two calls to MLflow of one trial.
 _LOG_EVERY = 25

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from lexray import __version__
-from lexray.config import Config
+from lexray.runtime.config import Config
 
 #: How we introduce ourselves, so that an archive can see who asks and tell us when it is too much.
 USER_AGENT = f"lexray/{__version__}"

@@ -11,7 +11,6 @@ import ray
 
 from lexray import usable
 from lexray.autodecoding import load_autodecoder
-from lexray.config import resolve_path
 from lexray.evaluation import gregory_loredo
 from lexray.evaluation.binned import as_rates
 from lexray.evaluation.findings import MODELS, Findings, Representation, Row
@@ -24,8 +23,9 @@ from lexray.evaluation.scoring import reconstruct, usable_events
 from lexray.evaluation.tables import read_rates
 from lexray.evaluation.total_variation import TotalVariation
 from lexray.events.eventlist import EventList
-from lexray.progress import Progress
 from lexray.ragged import photons_of
+from lexray.runtime.config import resolve_path
+from lexray.runtime.progress import Progress
 from lexray.sources import stable_hash
 from lexray.tables import delta
 

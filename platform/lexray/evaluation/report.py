@@ -17,8 +17,8 @@ from markupsafe import Markup
 from lexray import __version__
 from lexray.evaluation.figures import CLASSES, DARK, LIGHT
 from lexray.evaluation.findings import Findings, Row
+from lexray.runtime.tracking import Run
 from lexray.tables import delta
-from lexray.tracking import Run
 
 
 @dataclass(frozen=True)

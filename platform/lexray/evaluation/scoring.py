@@ -11,12 +11,12 @@ import ray
 
 from lexray import usable
 from lexray.autodecoding import Autodecoder, load_autodecoder
-from lexray.config import resolve_path
 from lexray.evaluation.baselines import bayesian_blocks, constant
 from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, score_models
 from lexray.evaluation.tables import read_rates
 from lexray.events.eventlist import EventList, from_table
-from lexray.progress import Progress
+from lexray.runtime.config import resolve_path
+from lexray.runtime.progress import Progress
 from lexray.tables import delta
 
 

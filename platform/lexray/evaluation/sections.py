@@ -16,7 +16,7 @@ from lexray.evaluation.intervals import RateInterval
 from lexray.evaluation.report import Example, Picture, Step
 from lexray.evaluation.tables import read_detections, read_rates
 from lexray.events.eventlist import EventList
-from lexray.progress import Progress
+from lexray.runtime.progress import Progress
 from lexray.tables import delta
 
 #: Most light curves of real files in the report.

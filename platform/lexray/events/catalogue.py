@@ -17,9 +17,9 @@ from astropy.table import MaskedColumn, Table
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from lexray.config import resolve_path
 from lexray.errors import ConfigError, RefusedInput
 from lexray.events.regionfiles import check_region
+from lexray.runtime.config import resolve_path
 from lexray.sources import fold_name
 from lexray.tables.files import read_bytes
 

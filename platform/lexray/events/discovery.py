@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lexray.config import resolve_path
 from lexray.events.companions import companions
+from lexray.runtime.config import resolve_path
 from lexray.tables.files import Location, find_all
 
 #: Endings, in any case, of the files that a folder is searched for; each also with ``.gz`` and ``.fz``.

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lexray.config import resolve_path
 from lexray.errors import RefusedInput
 from lexray.events import detections
 from lexray.events.catalogue import SourceTable
@@ -16,6 +15,7 @@ from lexray.events.field import read_field
 from lexray.events.packing import unpack
 from lexray.events.segments import Segmentation
 from lexray.events.sightings import sightings
+from lexray.runtime.config import resolve_path
 from lexray.tables.files import read_bytes
 from lexray.tables.schemas import CAUSES
 

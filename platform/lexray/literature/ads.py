@@ -17,7 +17,6 @@ from pydantic import Field
 
 from lexray.archives.cache import Cache
 from lexray.archives.politeness import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
-from lexray.config import Config
 from lexray.errors import ConfigError, LexrayError
 from lexray.literature.connectors import Found
 from lexray.literature.files import Paper, Refusal
@@ -25,6 +24,7 @@ from lexray.literature.matching import Match
 from lexray.literature.naming import pattern, spoken_names
 from lexray.literature.plaintext import plain
 from lexray.literature.targets import Source
+from lexray.runtime.config import Config
 
 _FIELDS = "bibcode,title,abstract,year,citation_count,identifier,keyword,doctype"
 #: Records of ADS that are no papers.

@@ -20,7 +20,6 @@ from pydantic import Field
 from lexray.archives.cache import Cache
 from lexray.archives.politeness import Politeness
 from lexray.archives.tap import NoTable, QueryRefused, Tap
-from lexray.config import Config
 from lexray.errors import LexrayError
 from lexray.literature import astrometry
 from lexray.literature.connectors import Found
@@ -29,6 +28,7 @@ from lexray.literature.matching import Match
 from lexray.literature.naming import best_known_first
 from lexray.literature.plaintext import plain
 from lexray.literature.targets import Source
+from lexray.runtime.config import Config
 
 #: Proper motion that every cone leaves room for, and the greatest there is (Barnard's star), mas/yr.
 _USUAL_MOTION, _GREATEST_MOTION = 100.0, 10_400.0

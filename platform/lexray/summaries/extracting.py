@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from lexray.partwise import PartFunction
+from lexray.runtime.map_parts import PartFunction
 from lexray.summaries.extractive import Corpus, Extractive, by_source, summarize_part
 from lexray.tables import delta
 
@@ -38,7 +38,7 @@ def corpus(literature: str) -> Corpus:
 
 
 def extractor(found: Corpus, max_words: int, mask_names: bool, min_grounded: float) -> Callable[[], PartFunction]:
-    """What makes the function of `partwise.map_parts`, in each of its workers."""
+    """What makes the function of `map_parts.map_parts`, in each of its workers."""
     return partial(_make, ray.put(found), max_words, mask_names, min_grounded)
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import ray
 import ray.data
 
-from lexray import cluster
-from lexray.config import RayConfig
 from lexray.errors import LexrayError
-from lexray.progress import Progress
+from lexray.runtime import ray_session
+from lexray.runtime.config import RayConfig
+from lexray.runtime.progress import Progress
 from lexray.summaries import vllm
 from lexray.summaries.embedding import recipe_of
 from lexray.summaries.encoder import TextModel, Tokens, Vectors
@@ -72,7 +72,7 @@ class Pooling:
     def embed(self, backlog: Backlog, parts: Sequence[int]) -> Iterator[Done]:
         """As `Engine.embed`; before the first texts are done, an engine has to start."""
         model = self._model
-        with cluster.session(self._session):
+        with ray_session.session(self._session):
             settings = vllm.placed(self._settings, self._device, model.path, model.name)
             where = "GPU" if settings.gpu else "CPU"
             self._progress.say(f"  starting vLLM with {model.name} on the {where}; this takes about a minute")

@@ -19,7 +19,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from lexray.errors import RefusedInput, meant_for_people
-from lexray.progress import Task
+from lexray.runtime.progress import Task
 from lexray.summaries import hub, vllm
 from lexray.summaries.answer import MAX_TOKENS, SCHEMA
 from lexray.summaries.extractive import by_source

@@ -16,8 +16,8 @@ import pyarrow.dataset
 import pyarrow.types
 from deltalake import DeltaTable
 
-from lexray.config import resolve_path
 from lexray.errors import ConfigError, LexrayError
+from lexray.runtime.config import resolve_path
 from lexray.summaries.encoder import Vectors, unit
 from lexray.tables import delta
 from lexray.tables.row_checkpoints import Rows

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
-from lexray.config import Config
 from lexray.errors import ConfigError, LexrayError, RefusedInput
 from lexray.literature.ranking import rank
+from lexray.runtime.config import Config
 from lexray.sources import stable_hash
 from lexray.summaries.answer import MAX_CHARACTERS, MAX_TOKENS, UNKNOWN, Answer, Kind, Quantity, parse_answer
 from lexray.summaries.designations import Names

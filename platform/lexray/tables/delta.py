@@ -24,8 +24,8 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
-from lexray.config import resolve_path
 from lexray.errors import LexrayError
+from lexray.runtime.config import resolve_path
 from lexray.sources import part_of
 from lexray.tables.files import find_files
 from lexray.tables.schemas import SCHEMA_VERSION, check, migrated

@@ -20,8 +20,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from lexray.config import resolve_path
 from lexray.errors import ConfigError, LexrayError
+from lexray.runtime.config import resolve_path
 
 #: Files of a store that a process fetches ahead of the one it works on: a store answers slowly, but many at once.
 _FETCHED_AHEAD = 16

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import ray
 from ray.util.queue import Queue
 
-from lexray.config import RayConfig
-from lexray.progress import Task
-from lexray.quiet import stderr_aside
+from lexray.runtime.config import RayConfig
+from lexray.runtime.environment import stderr_aside
+from lexray.runtime.progress import Task
 
 #: vLLM's engine, the stages beside it and training workers each hold a logical CPU; with fewer they wait for others.
 MIN_LOGICAL_CPUS = 4

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import ray
 
-from lexray.progress import Task
+from lexray.runtime.progress import Task
 from lexray.tables import delta, schemas
 from lexray.tables.delta import Fragment
 from lexray.tables.part_checkpoints import Journal

@@ -14,8 +14,8 @@ import mlflow
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
-from lexray.config import TrackingConfig
 from lexray.errors import ConfigError, LexrayError
+from lexray.runtime.config import TrackingConfig
 
 #: Metrics that MLflow takes in one call.
 _MAX_METRICS = 1000

@@ -13,10 +13,11 @@ from typing import Any, Generic, TypeVar
 
 from rich.table import Table
 
-from lexray import __version__, tracking
-from lexray.config import JobConfig, resolve_path
+from lexray import __version__
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
-from lexray.progress import Progress
+from lexray.runtime import tracking
+from lexray.runtime.config import JobConfig, resolve_path
+from lexray.runtime.progress import Progress
 from lexray.tables import delta
 
 C = TypeVar("C", bound=JobConfig)
