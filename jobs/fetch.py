@@ -19,14 +19,14 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 from lexray.archives import csc
 from lexray.archives.csc import Catalogue, Detection
 from lexray.archives.downloads import Downloads
-from lexray.archives.politeness import Politeness
-from lexray.archives.tap import Tap
 from lexray.errors import ConfigError, LexrayError, RefusedInput
 from lexray.runtime.config import JobConfig, local_path
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.runtime.progress import Task
 from lexray.tables import delta
 from lexray.tables.schemas import QUARANTINE
+from lexray.web.retry import Politeness
+from lexray.web.tap import Tap
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Refusal = dict[str, str]

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from lexray.archives.cache import Cache
 from lexray.errors import ConfigError
 from lexray.literature import targets
 from lexray.literature.ads import Ads, AdsConfig
@@ -24,6 +23,7 @@ from lexray.runtime.job import Context, Job, Outcome
 from lexray.sources import SAME_SOURCE_ARCSEC, fold_name
 from lexray.tables import delta
 from lexray.tables.schemas import LITERATURE, QUARANTINE
+from lexray.web.cache import Cache
 
 #: Sources that the connectors are asked for together.
 CHUNK = 2000

@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from literature_server import TOKEN, Services, literature_server
 
-from lexray.archives.cache import Cache
 from lexray.errors import ConfigError, LexrayError
 from lexray.jobs.literature import JOB, Config
 from lexray.literature.ads import Ads, AdsConfig, phrase
@@ -30,6 +29,7 @@ from lexray.runtime.config import parse
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
+from lexray.web.cache import Cache
 
 QUICK = {"first_wait": 0.01, "requests_per_second": 1000.0, "timeout": 5.0, "attempts": 3, "patience": 10.0}
 

@@ -22,14 +22,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.archives.csc import aperture_radius, box, canonical_name
-from lexray.archives.politeness import USER_AGENT, Politeness, retry_after
-from lexray.archives.tap import quoted
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.jobs.fetch import JOB, Config
 from lexray.runtime.config import parse
 from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
+from lexray.web.retry import USER_AGENT, Politeness, retry_after
+from lexray.web.tap import quoted
 
 M82 = (148.96, 69.68)
 #: Waits short enough for a test; what is measured sets its own.

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from literature_server import Services, literature_server
 from scipy import stats
 
-from lexray.archives.cache import Cache
 from lexray.errors import ConfigError, LexrayError
 from lexray.jobs.literature import JOB, Config
 from lexray.literature import astrometry, targets
@@ -30,6 +29,7 @@ from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS
+from lexray.web.cache import Cache
 
 ARCSEC = 1 / 3600
 QUICK = {"first_wait": 0.01, "requests_per_second": 1000.0, "timeout": 5.0, "attempts": 3}

@@ -18,8 +18,8 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 
 from lexray.archives.downloads import Downloads
-from lexray.archives.tap import Tap, quoted
 from lexray.errors import LexrayError, RefusedInput
+from lexray.web.tap import Tap, quoted
 
 TAP_URL = "https://cda.cfa.harvard.edu/csc21tap"
 FILES_URL = "https://cda.cfa.harvard.edu/csccli"

@@ -13,8 +13,8 @@ import numpy as np
 
 from lexray.archives.fitsbytes import check_whole
 from lexray.archives.manifest import Manifest
-from lexray.archives.politeness import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
 from lexray.errors import RefusedInput
+from lexray.web.retry import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
 
 T = TypeVar("T")
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")

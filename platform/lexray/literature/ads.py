@@ -15,8 +15,6 @@ import httpx
 import numpy as np
 from pydantic import Field
 
-from lexray.archives.cache import Cache
-from lexray.archives.politeness import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
 from lexray.errors import ConfigError, LexrayError
 from lexray.literature.connectors import Found
 from lexray.literature.files import Paper, Refusal
@@ -25,6 +23,8 @@ from lexray.literature.naming import pattern, spoken_names
 from lexray.literature.plaintext import plain
 from lexray.literature.targets import Source
 from lexray.runtime.config import Config
+from lexray.web.cache import Cache
+from lexray.web.retry import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
 
 _FIELDS = "bibcode,title,abstract,year,citation_count,identifier,keyword,doctype"
 #: Records of ADS that are no papers.

@@ -17,9 +17,6 @@ import numpy as np
 from astropy.table import Table
 from pydantic import Field
 
-from lexray.archives.cache import Cache
-from lexray.archives.politeness import Politeness
-from lexray.archives.tap import NoTable, QueryRefused, Tap
 from lexray.errors import LexrayError
 from lexray.literature import astrometry
 from lexray.literature.connectors import Found
@@ -29,6 +26,9 @@ from lexray.literature.naming import best_known_first
 from lexray.literature.plaintext import plain
 from lexray.literature.targets import Source
 from lexray.runtime.config import Config
+from lexray.web.cache import Cache
+from lexray.web.retry import Politeness
+from lexray.web.tap import NoTable, QueryRefused, Tap
 
 #: Proper motion that every cone leaves room for, and the greatest there is (Barnard's star), mas/yr.
 _USUAL_MOTION, _GREATEST_MOTION = 100.0, 10_400.0

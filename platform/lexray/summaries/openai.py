@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from lexray.archives.politeness import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
 from lexray.errors import LexrayError, RefusedInput
+from lexray.web.retry import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
 
 T = TypeVar("T")
 Answer = TypeVar("Answer", bound=BaseModel)

@@ -18,8 +18,8 @@ from pyvo.dal import DALAccessError, DALFormatError, DALQueryError, DALServiceEr
 from pyvo.dal.exceptions import DALOverflowWarning, DALRateLimitError
 from urllib3.exceptions import HTTPError
 
-from lexray.archives.politeness import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
 from lexray.errors import LexrayError
+from lexray.web.retry import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
 
 _LINE = 300
 #: A connection that broke, before the answer or within it.
