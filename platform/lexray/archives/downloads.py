@@ -11,8 +11,8 @@ from typing import Any, Self, TypeVar
 import httpx
 import numpy as np
 
-from lexray.archives.fitsbytes import check_whole
 from lexray.archives.manifest import Manifest
+from lexray.archives.verify_fits import check_whole
 from lexray.errors import RefusedInput
 from lexray.web.retry import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
 
