@@ -22,9 +22,9 @@ import numpy as np
 from lexray.events.apertures import extract
 from lexray.events.catalogue import SourceTable
 from lexray.events.coverage import Coverage
-from lexray.events.headers import scan
+from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.headers import scan
 from lexray.events.sky import Plane
-from lexray.events.tables import BinaryTable
 
 _SIDE = 4096.0
 _PIXEL = 0.492 / 3600

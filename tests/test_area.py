@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lexray.errors import RefusedInput
 from lexray.events.area import PHOTON_INDEX, arf_area, band_area, nominal_area
 from lexray.events.eventlist import Bands
-from lexray.events.headers import scan
+from lexray.events.fits.headers import scan
 from lexray.events.missions import Instrument, mission_of
 
 SOFT = Bands((0.5, 1.2, 2.0, 7.0))

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lexray.errors import RefusedInput
-from lexray.events.compressed import CompressedTable, open_table
-from lexray.events.fits import read
-from lexray.events.headers import scan
-from lexray.events.tables import BinaryTable
+from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.compressed_table import CompressedTable, open_table
+from lexray.events.fits.headers import scan
+from lexray.events.fits.reader import read
 
 needs_fpack = pytest.mark.skipif(
     shutil.which("fpack") is None, reason="needs cfitsio's fpack (Debian and Ubuntu: apt install libcfitsio-bin)"

@@ -21,7 +21,7 @@ from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
 from lexray.events import ledger
 from lexray.events.discovery import find_event_files
 from lexray.events.eventlist import from_table
-from lexray.events.fits import read_events
+from lexray.events.fits.reader import read_events
 from lexray.jobs.ingest import JOB, Config
 from lexray.runtime.config import parse
 from lexray.runtime.job import Report, execute

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands
-from lexray.events.headers import Header, scan
+from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.headers import Header, scan
 from lexray.events.missions import (
     MISSIONS,
     GoodTimes,
@@ -23,7 +24,6 @@ from lexray.events.missions import (
     mission_of,
     screens,
 )
-from lexray.events.tables import BinaryTable
 
 #: What the header of each mission's files says.
 SAID: dict[str, dict[str, Any]] = {

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import lexray
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
-from lexray.events.fits import Reading, read, read_events
+from lexray.events.fits.reader import Reading, read, read_events
 from lexray.tables.schemas import CAUSES
 
 CHANNEL_KEV = 0.0146

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.errors import RefusedInput
-from lexray.events.headers import Header
+from lexray.events.fits.headers import Header
 from lexray.events.regionfiles import (
     PixelShape,
     check_region,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
-from lexray.events.fits import Wanted, read
+from lexray.events.fits.reader import Wanted, read
 from lexray.events.segments import Segmentation, cut
 from lexray.tables.schemas import CAUSES
 

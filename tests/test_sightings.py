@@ -16,7 +16,7 @@ from lexray.errors import RefusedInput
 from lexray.events.catalogue import SourceTable
 from lexray.events.discovery import find_event_files
 from lexray.events.eventlist import Bands, EventList
-from lexray.events.fits import Reading, Wanted, read
+from lexray.events.fits.reader import Reading, Wanted, read
 from lexray.events.segments import Segmentation
 from lexray.tables.schemas import CAUSES
 

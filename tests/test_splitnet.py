@@ -13,7 +13,7 @@ from lexray.autodecoding import Autodecoder, load_autodecoder
 from lexray.errors import LexrayError
 from lexray.evaluation.eight_kinds import KINDS, Sources, simulate
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
-from lexray.events.fits import read_events
+from lexray.events.fits.reader import read_events
 from lexray.models.binning import FEWEST, MOST, USUAL, bin_photons, n_cells
 from lexray.models.learning import keyed_generator
 from lexray.models.splitnet import Seen, estimate

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lexray.errors import RefusedInput
-from lexray.events.headers import scan
-from lexray.events.tables import BinaryTable
+from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.headers import scan
 
 #: NumPy type of each TFORM code that holds numbers.
 TYPES = {"B": "u1", "I": "i2", "J": "i4", "K": "i8", "E": "f4", "D": "f8"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lexray.runtime import environment
 
 if TYPE_CHECKING:
-    from lexray.events.fits import read_events as read_events
+    from lexray.events.fits.reader import read_events as read_events
 
 environment.set_defaults()
 
@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 #: Public names and the modules they live in, imported when first used: `import lexray` stays light, without torch.
 _EXPORTS = {
-    "read_events": "lexray.events.fits",
+    "read_events": "lexray.events.fits.reader",
     "load_autodecoder": "lexray.autodecoding",
     "load_aligned": "lexray.aligned",
     "Client": "lexray.client",

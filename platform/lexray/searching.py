@@ -8,7 +8,7 @@ from rich.text import Text
 
 from lexray.aligned import load_aligned
 from lexray.errors import ConfigError
-from lexray.events.fits import read_events
+from lexray.events.fits.reader import read_events
 from lexray.searchindex import MODALITIES, Hit
 
 

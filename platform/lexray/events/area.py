@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, Float64s
-from lexray.events.headers import Buffer, scan
+from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.headers import Buffer, scan
 from lexray.events.missions import Instrument
-from lexray.events.tables import BinaryTable
 
 PHOTON_INDEX = 1.7
 #: Steps in which a nominal area's curve is averaged: fine against its edges.

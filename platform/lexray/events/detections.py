@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lexray.events.area import nominal_area
 from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
-from lexray.events.field import Field
+from lexray.events.fits.event_file import Field
 from lexray.events.segments import Segmentation, cut
 from lexray.sources import name_from_position
 from lexray.tables.schemas import CAUSES

@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import EventList, to_table
-from lexray.events.fits import Wanted, read_content, unreadable
+from lexray.events.fits.reader import Wanted, read_content, unreadable
 from lexray.sources import fold_name, part_of
 from lexray.tables import delta
 from lexray.tables.delta import Fragment

@@ -28,9 +28,9 @@ from regions import (
 )
 
 from lexray.errors import RefusedInput
-from lexray.events.headers import Buffer, Hdu, Header, scan
+from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.headers import Buffer, Hdu, Header, scan
 from lexray.events.sky import Plane
-from lexray.events.tables import BinaryTable
 
 Float64s = NDArray[np.float64]
 
@@ -312,7 +312,7 @@ def read_region_table(hdu: Hdu, content: Buffer) -> PixelShape:
     Parameters
     ----------
     hdu : Hdu
-        One of `lexray.events.headers.scan`.
+        One of `lexray.events.fits.headers.scan`.
     content : bytes or memoryview
         The file.
 

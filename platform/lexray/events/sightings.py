@@ -13,8 +13,8 @@ from lexray.events.catalogue import SourceTable
 from lexray.events.companions import companions
 from lexray.events.coverage import Coverage
 from lexray.events.detections import Indices, Sighting
-from lexray.events.field import Field
-from lexray.events.packing import unpack
+from lexray.events.fits.event_file import Field
+from lexray.events.fits.gzip_stream import unpack
 from lexray.events.regionfiles import csc_regions, is_stacked, region_file_of
 from lexray.events.sky import Plane, known_place
 from lexray.sources import SAME_SOURCE_ARCSEC, name_from_position

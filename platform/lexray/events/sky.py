@@ -16,8 +16,8 @@ from astropy.wcs.utils import wcs_to_celestial_frame
 from numpy.typing import ArrayLike, NDArray
 
 from lexray.errors import RefusedInput
-from lexray.events.headers import Header
-from lexray.events.tables import BinaryTable
+from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.headers import Header
 
 Float64s = NDArray[np.float64]
 

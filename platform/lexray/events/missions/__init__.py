@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands
-from lexray.events.headers import Header
+from lexray.events.fits.headers import Header
 from lexray.events.missions.chandra import CHANDRA
 from lexray.events.missions.erosita import EROSITA
 from lexray.events.missions.mission import GoodTimes, Instrument, Mission, Screen

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lexray.events.eventlist import Bands, Float64s
-from lexray.events.headers import Header
+from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.headers import Header
 from lexray.events.missions import acis_contamination, screens
 from lexray.events.missions.mission import GoodTimes, Instrument, Mission, Screen, is_good_times, kind_of, number_of
 from lexray.events.missions.optics import Optics, PointSpread
-from lexray.events.tables import BinaryTable
 
 _EV_PER_CHANNEL = 14.6
 #: Where the instrument module stands, mm, with the aim point on either array (CIAO dictionary, 'SIM').

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, Float64s
-from lexray.events.headers import Header
+from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.headers import Header
 from lexray.events.missions.optics import Optics
-from lexray.events.tables import BinaryTable
 
 _LIVE_TIME = ("LIVETIME", "ONTIME")
 

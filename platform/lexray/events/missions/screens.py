@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from lexray.events.tables import BinaryTable
+from lexray.events.fits.binary_table import BinaryTable
 
 Keep = Callable[[BinaryTable], NDArray[np.bool_]]
 

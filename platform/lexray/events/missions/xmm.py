@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 
 from lexray.events.eventlist import Bands, Float64s
-from lexray.events.headers import Header
+from lexray.events.fits.headers import Header
 from lexray.events.missions import screens
 from lexray.events.missions.mission import (
     GoodTimes,

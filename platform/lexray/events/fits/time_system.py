@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Float64s
-from lexray.events.headers import Header
+from lexray.events.fits.headers import Header
 
 _SECONDS_PER_DAY = 86400.0
 #: MJD between which UTC has leap seconds: from 1972 on, and astropy refuses dates of the far future.

@@ -11,8 +11,8 @@ from lexray.errors import RefusedInput
 from lexray.events import detections
 from lexray.events.catalogue import SourceTable
 from lexray.events.eventlist import Bands, EventList
-from lexray.events.field import read_field
-from lexray.events.packing import unpack
+from lexray.events.fits.event_file import read_field
+from lexray.events.fits.gzip_stream import unpack
 from lexray.events.segments import Segmentation
 from lexray.events.sightings import sightings
 from lexray.runtime.config import resolve_path

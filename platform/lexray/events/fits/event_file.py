@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lexray.errors import RefusedInput
-from lexray.events.clock import Clock
-from lexray.events.compressed import open_table
 from lexray.events.eventlist import Bands, Float32s, Float64s
-from lexray.events.goodtimes import Detectors, GoodTimesByDetector, read_good_times
-from lexray.events.headers import Buffer, Hdu, Header, scan
+from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.compressed_table import open_table
+from lexray.events.fits.gti import Detectors, GoodTimesByDetector, read_good_times
+from lexray.events.fits.headers import Buffer, Hdu, Header, scan
+from lexray.events.fits.time_system import Clock
 from lexray.events.missions import Instrument, bands_of, mission_of
-from lexray.events.tables import BinaryTable
 from lexray.tables.schemas import CAUSES
 
 _KEV = {"": 1e-3, "ev": 1e-3, "kev": 1.0}

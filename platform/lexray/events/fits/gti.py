@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lexray.errors import RefusedInput
-from lexray.events.clock import Clock
 from lexray.events.eventlist import Float64s, GoodTimeIntervals
-from lexray.events.headers import Header
+from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.headers import Header
+from lexray.events.fits.time_system import Clock
 from lexray.events.missions import Instrument
-from lexray.events.tables import BinaryTable
 
 Detectors = NDArray[np.int64]
 #: Seconds. No mission lasted so long; a file that says so is damaged, and its segments would be without number.

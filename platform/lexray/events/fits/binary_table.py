@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lexray.errors import RefusedInput
-from lexray.events.headers import Buffer, Hdu, Header
+from lexray.events.fits.headers import Buffer, Hdu, Header
 
 Float64s = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ class BinaryTable:
     Parameters
     ----------
     hdu : Hdu
-        Known to have its data: one of `lexray.events.headers.scan`.
+        Known to have its data: one of `lexray.events.fits.headers.scan`.
     content : bytes or memoryview
         The file.
 

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lexray.errors import RefusedInput
-from lexray.events.headers import Buffer, Hdu
-from lexray.events.packing import MAX_BYTES
-from lexray.events.tables import BinaryTable, Column
+from lexray.events.fits.binary_table import BinaryTable, Column
+from lexray.events.fits.gzip_stream import MAX_BYTES
+from lexray.events.fits.headers import Buffer, Hdu
 
 #: Big-endian numbers of a descriptor: how many bytes a tile takes, and where in the heap.
 _DESCRIPTORS = {"P": ">i4", "Q": ">i8"}
