@@ -19,12 +19,12 @@ from pathlib import Path
 import fitsio
 import numpy as np
 
-from lexray.events.apertures import extract
-from lexray.events.catalogue import SourceTable
-from lexray.events.coverage import Coverage
+from lexray.events.extraction.apertures import extract
+from lexray.events.extraction.exposed_area import Coverage
+from lexray.events.extraction.source_table import SourceTable
+from lexray.events.extraction.wcs import Plane
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import scan
-from lexray.events.sky import Plane
 
 _SIDE = 4096.0
 _PIXEL = 0.492 / 3600

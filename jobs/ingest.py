@@ -13,8 +13,8 @@ from pydantic import Field, field_validator
 
 from lexray import __version__
 from lexray.events import ledger, planning
-from lexray.events.catalogue import read_sources
 from lexray.events.discovery import find_event_files
+from lexray.events.extraction.source_table import read_sources
 from lexray.events.fits.reader import Wanted
 from lexray.events.missions import MISSIONS, bands_by_mission
 from lexray.events.overview import overview

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lexray.errors import ConfigError
-from lexray.events.apertures import Aperture, apply_regions, extract
-from lexray.events.catalogue import SourceTable
-from lexray.events.coverage import Coverage
-from lexray.events.regionfiles import parse_region
-from lexray.events.sky import Plane
+from lexray.events.extraction.apertures import Aperture, apply_regions, extract
+from lexray.events.extraction.exposed_area import Coverage
+from lexray.events.extraction.regions import parse_region
+from lexray.events.extraction.source_table import SourceTable
+from lexray.events.extraction.wcs import Plane
 
 Float64s = NDArray[np.float64]
 

@@ -11,8 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lexray.errors import RefusedInput
-from lexray.events.area import PHOTON_INDEX, arf_area, band_area, nominal_area
 from lexray.events.eventlist import Bands
+from lexray.events.extraction.effective_area import PHOTON_INDEX, arf_area, band_area, nominal_area
 from lexray.events.fits.headers import scan
 from lexray.events.missions import Instrument, mission_of
 

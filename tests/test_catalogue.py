@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.errors import ConfigError
-from lexray.events.catalogue import SourceTable, parse_sources, read_sources
+from lexray.events.extraction.source_table import SourceTable, parse_sources, read_sources
 
 CSV = """# from the survey
 Source_ID,RA,Dec,Radius,REGION,arf

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.errors import RefusedInput
-from lexray.events.fits.headers import Header
-from lexray.events.regionfiles import (
+from lexray.events.extraction.regions import (
     PixelShape,
     check_region,
     csc_regions,
@@ -23,7 +22,8 @@ from lexray.events.regionfiles import (
     parse_region,
     region_file_of,
 )
-from lexray.events.sky import Plane
+from lexray.events.extraction.wcs import Plane
+from lexray.events.fits.headers import Header
 
 PIXEL_ARCSEC = 0.492
 RNG = np.random.default_rng(8)

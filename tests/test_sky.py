@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.errors import RefusedInput
+from lexray.events.extraction.wcs import Plane
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import scan
-from lexray.events.sky import Plane
 
 PIXEL = 0.492 / 3600
 #: Where fields are hardest: across RA 0, and around a pole.

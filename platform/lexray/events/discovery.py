@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lexray.events.companions import companions
+from lexray.events.extraction.csc_products import companions
 from lexray.runtime.config import resolve_path
 from lexray.tables.files import Location, find_all
 

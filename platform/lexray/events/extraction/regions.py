@@ -28,9 +28,9 @@ from regions import (
 )
 
 from lexray.errors import RefusedInput
+from lexray.events.extraction.wcs import Plane
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import Buffer, Hdu, Header, scan
-from lexray.events.sky import Plane
 
 Float64s = NDArray[np.float64]
 

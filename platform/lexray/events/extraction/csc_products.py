@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from lexray.events.regionfiles import region_file_of
+from lexray.events.extraction.regions import region_file_of
 from lexray.tables.files import Location, find_files
 
 #: The version in a product's name (N028): each product's counts by itself.

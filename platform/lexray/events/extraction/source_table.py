@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from lexray.errors import ConfigError, RefusedInput
-from lexray.events.regionfiles import check_region
+from lexray.events.extraction.regions import check_region
 from lexray.runtime.config import resolve_path
 from lexray.sources import fold_name
 from lexray.tables.files import read_bytes
@@ -40,7 +40,7 @@ class SourceTable:
     radius : f8[S]
         Of the circular aperture, arcsec; NaN where a region is given instead.
     region : list of (str or None), length S
-        DS9 or CIAO text, see `lexray.events.regionfiles.parse_region`.
+        DS9 or CIAO text, see `lexray.events.extraction.regions.parse_region`.
     arf : list of (str or None), length S
         The source's effective-area file, as the table names it.
     """

@@ -7,7 +7,7 @@ one, a pulsar in its nebula, keeps its whole aperture, which in those units the 
 The background is an annulus around the source with all its neighbours cut out, as in CIAO's `roi` and SAS's `region`
 (concentric with the source, from once to three times its radius there). Ours begins at twice the radius, since the
 wings of the point spread function reach over an aperture that holds 90 % of the light, and is widened where chip edges
-or neighbours leave too little. What counts is exposed area: `lexray.events.coverage`.
+or neighbours leave too little. What counts is exposed area: `lexray.events.extraction.exposed_area`.
 
 All areas are shares of fixed patterns of points (sunflower heads), so the same field gives the same numbers on every
 run. A share is good to about 0.5 % of the shape.
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from lexray.errors import ConfigError, RefusedInput
-from lexray.events.catalogue import SourceTable
-from lexray.events.coverage import Coverage
-from lexray.events.regionfiles import PixelShape, parse_region
-from lexray.events.sky import Plane
+from lexray.events.extraction.exposed_area import Coverage
+from lexray.events.extraction.regions import PixelShape, parse_region
+from lexray.events.extraction.source_table import SourceTable
+from lexray.events.extraction.wcs import Plane
 
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
