@@ -4,7 +4,7 @@ python benchmarks/autodecoder_speed.py [--parts training reach encode growth] [-
 
 ``training``: sources a second through loss, gradient and optimiser, each kind at its own batch; kinds take turns, and
 the ratios are of one round each, so that what else the machine does meets all alike. ``reach``: seconds of training, on
-4,000 sources of `lexray.evaluation.eight_kinds`, until new sources are foretold with three quarters of what the true
+4,000 sources of `lexray.simulation.population`, until new sources are foretold with three quarters of what the true
 rate gains. ``encode``: milliseconds a new source, in batches. ``growth``: seconds and peak memory of one epoch over
 1,000, 10,000 and 100,000 sources of 300 photons that lie in part files, each in a process of its own. All on one core.
 """
@@ -28,10 +28,10 @@ from reconstruction import machine, settings_of, training_speed
 
 from lexray import __version__
 from lexray.autodecoding import Autodecoder
-from lexray.evaluation.eight_kinds import Sources, simulate
 from lexray.evaluation.heldout import score_models
 from lexray.models.photons import Photons
 from lexray.models.trainer import InMemory, Size, Trainer
+from lexray.simulation.population import Sources, simulate
 
 #: Sources in a part file.
 _PART = 1000

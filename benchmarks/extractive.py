@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lexray.events.simulate import SimulatedSource, simulate_source
-from lexray.literature.simulate import Told, papers_with_topics
+from lexray.simulation.papers.papers import Told, papers_with_topics
+from lexray.simulation.source import SimulatedSource, simulate_source
 from lexray.summaries.extractive import Corpus, Extractive
 from lexray.summaries.grounding import ground
 from lexray.summaries.lexicon import Kind

@@ -2,7 +2,7 @@
 
 python benchmarks/reconstruction.py [--seeds 0 1 2] [--models NAME …] [--quick] [--ppad-seconds 900] [--out FILE]
 
-For each seed 4,000 simulated sources to train on and 2,000 new ones to score, `lexray.evaluation.eight_kinds`. A fifth
+For each seed 4,000 simulated sources to train on and 2,000 new ones to score, `lexray.simulation.population`. A fifth
 of each new source's photons is hidden, and every model is judged on the same. What the baselines choose (a kernel's
 width, penalties), they choose on 400 of the training's sources. ``resnet`` is the published PPAD made smaller, width
 128 and 512 steps of the integral, and gets so many epochs as fit into a stated number of seconds. Models that give
@@ -29,7 +29,6 @@ import torch
 from lexray import __version__
 from lexray.evaluation.baselines import bayesian_blocks, constant
 from lexray.evaluation.binned import as_rates
-from lexray.evaluation.eight_kinds import KINDS, Sources, simulate
 from lexray.evaluation.groups import COUNT_EDGES, count_bins
 from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, gain, gain_interval, score_models
 from lexray.evaluation.intervals import RateInterval, coverage, rate_intervals
@@ -38,6 +37,7 @@ from lexray.evaluation.scoring import rates_of
 from lexray.evaluation.total_variation import TotalVariation
 from lexray.events.eventlist import EventList
 from lexray.models.photons import Photons
+from lexray.simulation.population import KINDS, Sources, simulate
 
 #: Training sources on which baselines choose.
 _CHOOSING = 400

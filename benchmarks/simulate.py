@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lexray.events.archive import simulate_archive
+from lexray.simulation.archive import simulate_archive
 
 RESULTS = Path(__file__).parent / "results" / "simulate.json"
 

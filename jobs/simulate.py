@@ -4,9 +4,9 @@ import time
 
 from pydantic import Field
 
-from lexray.events.archive import simulate_archive
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
+from lexray.simulation.archive import simulate_archive
 
 
 class Config(JobConfig):

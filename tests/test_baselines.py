@@ -14,13 +14,13 @@ from lexray.autodecoding import photons_of
 from lexray.evaluation import gregory_loredo
 from lexray.evaluation.baselines import constant
 from lexray.evaluation.binned import CELLS, as_rates, binned, mean_gain, shape_gain
-from lexray.evaluation.eight_kinds import BANDS, DURATION, KINDS, Sources, simulate
 from lexray.evaluation.groups import COUNT_EDGES, count_bins
 from lexray.evaluation.heldout import PiecewiseRate, gain, score, score_models, thin
 from lexray.evaluation.intervals import coverage
 from lexray.evaluation.kernel import FLOORS, Kernel
 from lexray.evaluation.total_variation import TotalVariation
 from lexray.events.eventlist import EventList, GoodTimeIntervals
+from lexray.simulation.population import BANDS, DURATION, KINDS, Sources, simulate
 
 GAPPY = GoodTimeIntervals([0, 9_000, 20_000], [5_000, 16_000, DURATION])
 

@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 from lexray.autodecoding import Autodecoder
 from lexray.cli import app
 from lexray.evaluation import reconstruction
-from lexray.evaluation.eight_kinds import KINDS, simulate
 from lexray.evaluation.findings import Findings
 from lexray.events.eventlist import to_table
 from lexray.jobs.evaluate_autodecoder import JOB, Config
 from lexray.models.autodecoder import GridSettings
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
+from lexray.simulation.population import KINDS, simulate
 from lexray.sources import split
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS, RATES, latents

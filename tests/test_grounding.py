@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.errors import RefusedInput
-from lexray.events.simulate import simulate_source
-from lexray.literature.simulate import papers_on
+from lexray.simulation.papers.papers import papers_on
+from lexray.simulation.source import simulate_source
 from lexray.summaries.answer import parse_answer
 from lexray.summaries.designations import Names
 from lexray.summaries.grounding import Grounding, Listed, ground, sentences_on

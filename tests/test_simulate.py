@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lexray.errors import ConfigError
-from lexray.events.archive import LABELS, simulate_archive
 from lexray.events.eventlist import GoodTimeIntervals
-from lexray.events.observation import BANDS, PI_OVERFLOW
-from lexray.events.simulate import SimulatedSource, simulate_source
-from lexray.events.sourceclasses import CLASSES
-from lexray.events.spectra import ENERGY, Spectrum, cross_section, zone_shares
-from lexray.events.variability import FINE_CELLS, Pulse, TrueRate
 from lexray.jobs.simulate import JOB
-from lexray.literature.simulate import papers_on
 from lexray.options import split_options
+from lexray.simulation.archive import LABELS, simulate_archive
+from lexray.simulation.observation import BANDS, PI_OVERFLOW
+from lexray.simulation.papers.papers import papers_on
+from lexray.simulation.source import SimulatedSource, simulate_source
+from lexray.simulation.source_classes import CLASSES
+from lexray.simulation.spectra import ENERGY, Spectrum, cross_section, zone_shares
+from lexray.simulation.true_rate import FINE_CELLS, Pulse, TrueRate
 from lexray.tables.schemas import RATES, check
 
 N_SOURCES, SEED = 60, 5

@@ -11,7 +11,6 @@ from scipy import stats
 
 from lexray.autodecoding import Autodecoder, load_autodecoder
 from lexray.errors import LexrayError
-from lexray.evaluation.eight_kinds import KINDS, Sources, simulate
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
 from lexray.events.fits.reader import read_events
 from lexray.models.binning import FEWEST, MOST, USUAL, bin_photons, n_cells
@@ -20,6 +19,7 @@ from lexray.models.splitnet import Seen, estimate
 from lexray.models.splitreading import log_gamma_quantile
 from lexray.models.splitting import SplitnetSettings, log_negative_binomial, split
 from lexray.ragged import photons_of
+from lexray.simulation.population import KINDS, Sources, simulate
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 SMALL = SplitnetSettings(width=8, epochs=12, batch=32, contaminate=0.3, warm_up=20, ema=0.98)

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray.events.simulate import simulate_source
 from lexray.jobs.summarize import JOB, Config
 from lexray.literature.files import Paper, read_papers
 from lexray.literature.matching import SourceCatalogue, to_table
-from lexray.literature.simulate import papers_with_topics
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
+from lexray.simulation.papers.papers import papers_with_topics
+from lexray.simulation.source import simulate_source
 from lexray.summaries.extractive import Corpus, Extractive, in_order
 from lexray.summaries.sentences import normalise, split_sentences
 from lexray.summaries.vocabulary import terms

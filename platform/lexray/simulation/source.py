@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from lexray.events.eventlist import EventList, GoodTimeIntervals
-from lexray.events.observation import BAND_ZONES, BANDS, FRAME_TIME, MJDREF, Observation, draw_windows, observe
-from lexray.events.sourceclasses import SourceClass, class_at
-from lexray.events.spectra import ENERGY_EDGES, ZONE_EDGES, Array, Spectrum, zone_shares
-from lexray.events.variability import TrueRate
-from lexray.events.variation import Variation, draw_variation
+from lexray.simulation.observation import BAND_ZONES, BANDS, FRAME_TIME, MJDREF, Observation, draw_windows, observe
+from lexray.simulation.source_classes import SourceClass, class_at
+from lexray.simulation.spectra import ENERGY_EDGES, ZONE_EDGES, Array, Spectrum, zone_shares
+from lexray.simulation.true_rate import TrueRate
+from lexray.simulation.variability import Variation, draw_variation
 from lexray.sources import name_from_position
 
 # Irrational steps of the two low-discrepancy sequences that spread classes and positions: every class occurs in any 25

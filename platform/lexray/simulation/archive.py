@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from lexray import __version__
 from lexray.errors import ConfigError
-from lexray.events.chandra_file import write_event_file
-from lexray.events.simulate import SimulatedSource, simulate_source
-from lexray.events.variability import CELLS
-from lexray.literature.simulate import papers_on
+from lexray.simulation.event_file import write_event_file
+from lexray.simulation.papers.papers import papers_on
+from lexray.simulation.source import SimulatedSource, simulate_source
+from lexray.simulation.true_rate import CELLS
 from lexray.tables.schemas import RATES
 
 MANIFEST = "archive.json"

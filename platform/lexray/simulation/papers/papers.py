@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lexray.literature import grades, phrases
-from lexray.literature.grammar import expand
+from lexray.simulation.papers import grades, phrases
+from lexray.simulation.papers.grammar import expand
 
 if TYPE_CHECKING:
-    from lexray.events.simulate import SimulatedSource
+    from lexray.simulation.source import SimulatedSource
 
 #: Share of the sources that have papers.
 SHARE_WITH_PAPERS = 0.9

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lexray.events.spectra import Spectrum
+from lexray.simulation.spectra import Spectrum
 
 Generator = np.random.Generator
 

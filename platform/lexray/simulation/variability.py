@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from lexray.events.eventlist import GoodTimeIntervals
-from lexray.events.sourceclasses import SourceClass, log_normal
-from lexray.events.variability import Array, Pulse, cell_centres, dips, flare, red_noise
+from lexray.simulation.source_classes import SourceClass, log_normal
+from lexray.simulation.true_rate import Array, Pulse, cell_centres, dips, flare, red_noise
 
 KINDS = ("steady", "flare", "dip", "eclipse", "periodic", "red_noise")
 _ZONES = 5

@@ -12,9 +12,9 @@ from typing import Any
 import fitsio
 import numpy as np
 
-from lexray.events.observation import FRAME_TIME, MJDREF, Observation
-from lexray.events.pointing import CENTRE_PIXEL, PIXEL_ARCSEC
-from lexray.events.simulate import SimulatedSource
+from lexray.simulation.observation import FRAME_TIME, MJDREF, Observation
+from lexray.simulation.pointing import CENTRE_PIXEL, PIXEL_ARCSEC
+from lexray.simulation.source import SimulatedSource
 
 _COLUMNS = np.dtype(
     [("time", "f8"), ("ccd_id", "i2"), ("x", "f4"), ("y", "f4"), ("energy", "f4"), ("pi", "i4"), ("grade", "i2")]

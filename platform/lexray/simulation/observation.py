@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lexray.events.eventlist import Bands, GoodTimeIntervals
-from lexray.events.pointing import Pointing, draw_pointing
-from lexray.events.sourceclasses import log_normal
-from lexray.events.spectra import ZONE_EDGES, Array, draw_energies
-from lexray.events.variability import CELLS, TrueRate
+from lexray.simulation.pointing import Pointing, draw_pointing
+from lexray.simulation.source_classes import log_normal
+from lexray.simulation.spectra import ZONE_EDGES, Array, draw_energies
+from lexray.simulation.true_rate import CELLS, TrueRate
 
 #: Chandra's default bands, keV.
 BANDS = Bands(ZONE_EDGES[1:5])

@@ -1,0 +1,1 @@
+"""Papers on simulated sources, in sentences that follow from each source's properties."""
