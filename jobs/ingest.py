@@ -12,13 +12,13 @@ import ray
 from pydantic import Field, field_validator
 
 from lexray import __version__
-from lexray.events import ledger, planning
-from lexray.events.discovery import find_event_files
 from lexray.events.extraction.source_table import read_sources
 from lexray.events.fits.reader import Wanted
 from lexray.events.missions import MISSIONS, bands_by_mission
-from lexray.events.overview import overview
 from lexray.events.segments import Segmentation
+from lexray.ingest import file_index, incremental
+from lexray.ingest.discovery import find_event_files
+from lexray.ingest.summary_table import overview
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig, resolve_path
 from lexray.runtime.job import Context, Job, Outcome
@@ -108,41 +108,41 @@ def run(config: Config, context: Context) -> Outcome:
     """Read files that are new or have changed on Ray's workers, commit at once, and account for all of them."""
     table, wanted = resolve_path(config.out), config.wanted
     start = time.monotonic()
-    before = planning.read_account(table)
+    before = incremental.read_account(table)
     known = FILES.empty_table() if config.force else before.rows
-    plan = planning.plan(find_event_files(config.inputs), known, config.settings)
+    plan = incremental.plan(find_event_files(config.inputs), known, config.settings)
     seconds = time.monotonic() - start
     with ray_session.session(config.ray):
         start = time.monotonic()  # all but Ray's own start counts
         if config.verify == "sha256":
-            plan = planning.reread(plan, _other_content(plan.kept, config.files_per_task))
+            plan = incremental.reread(plan, _other_content(plan.kept, config.files_per_task))
         with context.progress.task("files", total=len(plan.to_read)) as task:
             read = _ingest(plan.to_read, table, config, wanted, task)
         account, n_renamed = _settle(pa.concat_tables([plan.kept, read]), table, before.rows)
-        planning.commit(table, account, before)
+        incremental.commit(table, account, before)
         seconds += time.monotonic() - start
 
-    quarantine, refused = f"{table}.quarantine", ledger.quarantine(account, JOB.name)
+    quarantine, refused = f"{table}.quarantine", file_index.quarantine(account, JOB.name)
     delta.commit(quarantine, "quarantine", QUARANTINE, [delta.write_part(quarantine, QUARANTINE, 0, refused)])
-    outputs = [quarantine, planning.account_of(table)]
+    outputs = [quarantine, incremental.account_of(table)]
     for path in (table, *outputs):
         delta.vacuum(path)
     changes = {"new": plan.new, "changed": plan.changed, "unchanged": plan.unchanged, "gone": plan.gone}
     return Outcome(
         counts={
-            **ledger.counts(account),
+            **file_index.counts(account),
             **{f"files_{name}": n for name, n in changes.items()},
             "ids_told_apart": n_renamed,
         },
         metrics={
             "files_per_s": read.num_rows / seconds,
-            "events_per_s": ledger.counts(read)["events_in"] / seconds,
+            "events_per_s": file_index.counts(read)["events_in"] / seconds,
         },
         outputs=outputs,
         refused=refused.num_rows,
         taken=account.num_rows - refused.num_rows,
         # What could not be fetched may be there the next time, and a server that gives no date may have changed it.
-        complete=not planning.may_differ(account),
+        complete=not incremental.may_differ(account),
     )
 
 
@@ -179,7 +179,7 @@ def _table(rows: list[tuple[str, int, str]]) -> pa.Table:
 
 def _ingest_batch(batch: pa.Table, table: str, n_parts: int, wanted: ray.ObjectRef, settings: str) -> pa.Table:
     files = [Location(**row) for row in batch.to_pylist()]
-    return ledger.ingest_files(files, table, n_parts, ray.get(wanted), settings)
+    return file_index.ingest_files(files, table, n_parts, ray.get(wanted), settings)
 
 
 def _other_content(account: pa.Table, files_per_task: int) -> list[str]:
@@ -207,13 +207,13 @@ def _differing(batch: pa.Table) -> pa.Table:
 
 def _settle(account: pa.Table, table: str, before: pa.Table) -> tuple[pa.Table, int]:
     """The account, fragments written anew where rows have gone or identifiers collide, and how many of these."""
-    settled = ledger.settle(account)
-    amended = ledger.to_amend(settled, ledger.settle(before))
-    files, renamed = ledger.members(settled.account, amended), ray.put(settled.renamed)
-    amend = ray.remote(ledger.amend)
+    settled = file_index.settle(account)
+    amended = file_index.to_amend(settled, file_index.settle(before))
+    files, renamed = file_index.members(settled.account, amended), ray.put(settled.renamed)
+    amend = ray.remote(file_index.amend)
     written = ray.get([amend.remote(table, fragment, files[fragment.path], renamed) for fragment in amended])
     places = {old.path: new for old, new in zip(amended, written, strict=True)}
-    return ledger.moved(settled.account, places), len(settled.renamed)
+    return file_index.moved(settled.account, places), len(settled.renamed)
 
 
 JOB = Job(

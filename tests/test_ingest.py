@@ -18,10 +18,10 @@ from event_files import GOOD_PI, write_event_file
 from s3_server import BUCKET, s3_server
 
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
-from lexray.events import ledger
-from lexray.events.discovery import find_event_files
 from lexray.events.eventlist import from_table
 from lexray.events.fits.reader import read_events
+from lexray.ingest import file_index
+from lexray.ingest.discovery import find_event_files
 from lexray.jobs.ingest import JOB, Config
 from lexray.runtime.config import parse
 from lexray.runtime.job import Report, execute
@@ -338,7 +338,7 @@ def test_ten_thousand_files_of_which_one_in_a_hundred_is_broken(ray_session: Non
     assert sum(n for key, n in report.counts.items() if key.startswith("refused_")) == 100
     assert report.exit_code == EXIT_DONE
     account = delta.read(f"{tmp_path}/events.files")
-    assert (account.num_rows, ledger.balances(account)) == (10_000, True)
+    assert (account.num_rows, file_index.balances(account)) == (10_000, True)
     names = {int(Path(row["file"]).stem) for row in delta.read(report.outputs[0]).to_pylist()}
     assert names == set(range(0, 10_000, 100))
 

@@ -13,11 +13,11 @@ from event_files import CENTRE, PIXEL_ARCSEC, sky_keywords, write_event_file
 from numpy.typing import NDArray
 
 from lexray.errors import RefusedInput
-from lexray.events.discovery import find_event_files
 from lexray.events.eventlist import Bands, EventList
 from lexray.events.extraction.source_table import SourceTable
 from lexray.events.fits.reader import Reading, Wanted, read
 from lexray.events.segments import Segmentation
+from lexray.ingest.discovery import find_event_files
 from lexray.tables.schemas import CAUSES
 
 Float64s = NDArray[np.float64]

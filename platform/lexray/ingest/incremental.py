@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lexray.events import ledger
+from lexray.ingest import file_index
 from lexray.tables import delta
 from lexray.tables.files import Location
 from lexray.tables.schemas import EVENTS, FILES
@@ -83,7 +83,7 @@ def commit(table: str, account: pa.Table, before: Account) -> None:
     own, mark = account_of(table), ACCOUNT_MARK
     written = delta.write_part(own, FILES, 0, account.sort_by("file"))
     of_account = delta.commit_over(own, "files", FILES, [written], before.own_version, (mark, 0))
-    fragments = ledger.fragments(account)
+    fragments = file_index.fragments(account)
     delta.commit_over(table, "events", EVENTS, fragments, before.version, (mark, of_account))
 
 
@@ -160,5 +160,5 @@ def may_differ(account: pa.Table) -> bool:
 def _orphaned(rows: pa.Table) -> np.ndarray:
     """Duplicates of files that do not stay: now they count themselves."""
     duplicate = pc.equal(rows["reason"], "duplicate")
-    original_stays = pc.is_in(rows["sha256"], value_set=ledger.accepted(rows)["sha256"].combine_chunks())
+    original_stays = pc.is_in(rows["sha256"], value_set=file_index.accepted(rows)["sha256"].combine_chunks())
     return np.asarray(pc.fill_null(pc.and_(duplicate, pc.invert(original_stays)), False).combine_chunks(), dtype=bool)
