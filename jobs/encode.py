@@ -5,8 +5,9 @@ from functools import partial
 import numpy as np
 from pydantic import Field
 
-from lexray import encoding, usable
+from lexray import encoding
 from lexray.autodecoding import load_autodecoder
+from lexray.events import validate
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
@@ -47,14 +48,14 @@ def run(config: Config, context: Context) -> Outcome:
     delta.commit(config.out, "latents", schema, fragments)
     journal.remove()
 
-    left_out = usable.left_out(config.events, config.out, model.n_bands)
+    left_out = validate.left_out(config.events, config.out, model.n_bands)
     if left_out:
-        context.progress.warn(f"encode: {usable.summary(left_out)}")
+        context.progress.warn(f"encode: {validate.summary(left_out)}")
     nll = delta.read(config.out, ["nll"])["nll"].to_numpy()
     return Outcome(
         counts={"detections": len(nll), "left_out": len(left_out)},
         metrics={"mean_nll": float(np.mean(nll))} if len(nll) else {},
-        outputs=usable.quarantine(config.out, JOB.name, config.events, left_out),
+        outputs=validate.quarantine(config.out, JOB.name, config.events, left_out),
         refused=len(left_out),
         taken=len(nll),
     )

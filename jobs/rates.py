@@ -4,8 +4,9 @@ from functools import partial
 
 from pydantic import Field
 
-from lexray import encoding, usable
+from lexray import encoding
 from lexray.autodecoding import load_autodecoder
+from lexray.events import validate
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
@@ -45,13 +46,13 @@ def run(config: Config, context: Context) -> Outcome:
     delta.commit(config.out, "rates", RATES, fragments)
     journal.remove()
 
-    left_out = usable.left_out(config.events, config.out, n_bands)
+    left_out = validate.left_out(config.events, config.out, n_bands)
     if left_out:
-        context.progress.warn(f"rates: {usable.summary(left_out)}")
+        context.progress.warn(f"rates: {validate.summary(left_out)}")
     n -= len(left_out)
     return Outcome(
         counts={"detections": n, "rates": n * n_bands, "left_out": len(left_out)},
-        outputs=usable.quarantine(config.out, JOB.name, config.events, left_out),
+        outputs=validate.quarantine(config.out, JOB.name, config.events, left_out),
         refused=len(left_out),
         taken=n,
     )

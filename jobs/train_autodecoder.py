@@ -18,9 +18,10 @@ from pydantic import AfterValidator, Field, model_validator
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.queue import Queue
 
-from lexray import trainingset, usable
+from lexray import trainingset
 from lexray.autodecoding import CALIBRATED_ON, Autodecoder
 from lexray.errors import LexrayError
+from lexray.events import validate
 from lexray.kinds import VALIDATED_ON, GridSection, Kind, ResnetSection, Section, SplitnetSection
 from lexray.models.learning import Precision, Schedule
 from lexray.models.trainer import Trainer, TrainingDiverged
@@ -91,7 +92,7 @@ def run(config: Config, context: Context) -> Outcome:
         shutil.rmtree(_checkpoints(config), ignore_errors=True)
     plan = trainingset.plan(config.events, config.split_seed, config.section.n_bands, config.validated_on)
     if plan.left_out:
-        context.progress.warn(f"train autodecoder: {usable.summary(plan.left_out)}")
+        context.progress.warn(f"train autodecoder: {validate.summary(plan.left_out)}")
     if not any(part.train for part in plan.parts.values()):
         raise LexrayError(f"{config.events}: no detection falls into the training split, there is nothing to fit")
     with (

@@ -13,11 +13,12 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lexray import encoding, usable
+from lexray import encoding
 from lexray.autodecoding import Autodecoder
 from lexray.errors import LexrayError
 from lexray.evaluation.reconstruction import fitted_baselines
 from lexray.evaluation.scoring import reconstruct, score_part
+from lexray.events import validate
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, from_table, to_table
 from lexray.jobs import encode, rates
 from lexray.models.autodecoder import GridSettings
@@ -168,14 +169,14 @@ def odd_rows() -> tuple[pa.Table, dict[str, str]]:
 
 def test_what_is_wrong_with_a_row_is_said_of_it_and_of_no_other() -> None:
     rows, wrong = odd_rows()
-    assert usable.faults(rows, 3) == wrong
+    assert validate.faults(rows, 3) == wrong
     for i in range(rows.num_rows):  # alone as in company
         name = rows["detection_id"][i].as_py()
-        assert usable.faults(rows.slice(i, 1), 3) == {key: value for key, value in wrong.items() if key == name}
+        assert validate.faults(rows.slice(i, 1), 3) == {key: value for key, value in wrong.items() if key == name}
     headers = {name: why for name, why in wrong.items() if name not in ("d003", "d004", "d006")}
-    assert usable.faults(rows.select(usable.HEADER_COLUMNS), 3) == headers
-    assert usable.faults(usable.without(rows, wrong), 3) == {}
-    assert usable.faults(rows.slice(0, 0), 3) == {}
+    assert validate.faults(rows.select(validate.HEADER_COLUMNS), 3) == headers
+    assert validate.faults(validate.without(rows, wrong), 3) == {}
+    assert validate.faults(rows.slice(0, 0), 3) == {}
 
 
 @pytest.mark.parametrize(
@@ -211,11 +212,11 @@ def test_a_row_that_no_model_can_take_is_found_beside_any_other(changes: dict[st
     rows = to_table([detection(i, n=3) for i in range(4)]).to_pylist()
     rows[0]["gti_start"], rows[1]["gti_stop"] = [], [5.0, 1e4]  # odd themselves
     rows[2] |= changes
-    found = usable.faults(pa.Table.from_pylist(rows, EVENTS), 3)
+    found = validate.faults(pa.Table.from_pylist(rows, EVENTS), 3)
     others = "has good-time intervals without both ends"
     expected = {"d000": others, "d001": others, "d002": wrong}
     assert found == {name: why for name, why in expected.items() if why is not None}
-    fine = usable.without(pa.Table.from_pylist(rows, EVENTS), found)
+    fine = validate.without(pa.Table.from_pylist(rows, EVENTS), found)
     assert torch.equal(photons_of_table(fine, 3).time, photons_of(from_table(fine), 3).time)
 
 
@@ -238,7 +239,7 @@ def test_photons_on_the_edges_of_good_times_are_usable(
         "d", "s", time[gti.contains(time)] - zero, energy[gti.contains(time)], gti.shift(-zero), BANDS, 1.0
     )
     assume(len(events.gti))
-    assert usable.faults(to_table([detection(0), events, detection(1)]), 3) == {}
+    assert validate.faults(to_table([detection(0), events, detection(1)]), 3) == {}
 
 
 @pytest.mark.ray
@@ -265,7 +266,7 @@ def test_detections_that_cannot_be_encoded_are_not_evaluated_either(autodecoder:
     rows, wrong = odd_rows()
     events = str(tmp_path / "events")
     delta.write(events, "events", EVENTS, rows, n_parts=1)
-    assert usable.usual_bands(events) == 3
+    assert validate.usual_bands(events) == 3
     models = {"autodecoder": partial(reconstruct, autodecoder)}
     scores = score_part(events, 0, rows["source_id"].to_pylist(), models, None, 0, 3)
     assert [score.detection_id for score in scores] == ["d008", "d011"]  # d010 has no photons

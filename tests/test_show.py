@@ -18,9 +18,9 @@ from scipy.stats import poisson
 
 from lexray.autodecoding import Autodecoder
 from lexray.errors import ConfigError, RefusedInput
-from lexray.events.countspectrum import count_spectrum, counted
+from lexray.events.adaptive_bins import halve
+from lexray.events.count_spectrum import count_spectrum, counted
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, to_table
-from lexray.events.halving import halve
 from lexray.events.lightcurve import background_rate, light_curve, poisson_interval
 from lexray.models.autodecoder import GridSettings
 from lexray.show.charts import Rate, light_curve_chart, spectrum_chart

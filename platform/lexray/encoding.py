@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lexray import usable
 from lexray.autodecoding import load_autodecoder
+from lexray.events import validate
 from lexray.events.eventlist import from_table
 from lexray.ragged import PHOTON_COLUMNS, photons_of_table
 from lexray.runtime.map_parts import PartFunction
@@ -21,7 +21,7 @@ def encoder(autodecoder: str, device: str) -> PartFunction:
     model = load_autodecoder(autodecoder, device)
 
     def encode(_: int, rows: pa.Table) -> pa.Table:
-        rows = usable.without(rows, usable.faults(rows, model.n_bands))
+        rows = validate.without(rows, validate.faults(rows, model.n_bands))
         encoded = model.encode_photons(photons_of_table(rows, model.n_bands))
         n = rows.num_rows
         columns = {
@@ -49,7 +49,7 @@ def reconstructor(autodecoder: str, bins: int) -> PartFunction:
     model = load_autodecoder(autodecoder)
 
     def reconstruct(_: int, rows: pa.Table) -> pa.Table:
-        events = from_table(usable.without(rows, usable.faults(rows, model.n_bands)))
+        events = from_table(validate.without(rows, validate.faults(rows, model.n_bands)))
         found, n_bands = model.rates_with_intervals(events, bins, INTERVAL), model.n_bands
         columns = {
             "detection_id": np.repeat([e.detection_id for e in events], n_bands),

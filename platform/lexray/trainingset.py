@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from lexray import splits, usable
+from lexray import splits
+from lexray.events import validate
 from lexray.models.photons import Photons
 from lexray.models.trainer import Size
 from lexray.ragged import PHOTON_COLUMNS, photons_of_table
@@ -63,9 +64,9 @@ def plan(events: str, split_seed: int, n_bands: int, max_validation: int) -> Pla
         Of more detections to validate on, those with the smallest hash of their names are taken.
     """
     files = delta.part_files(events)
-    rows = delta.read(events, [*usable.HEADER_COLUMNS, "part"], order="detection_id")
-    left_out = usable.faults(rows, n_bands)
-    rows = usable.without(rows, left_out)
+    rows = delta.read(events, [*validate.HEADER_COLUMNS, "part"], order="detection_id")
+    left_out = validate.faults(rows, n_bands)
+    rows = validate.without(rows, left_out)
     assignment = splits.read_splits(events, split_seed)
     split = np.array([assignment[source] for source in rows["source_id"].to_pylist()], dtype=object)
     part, names = rows["part"].to_numpy(), np.array(rows["detection_id"].to_pylist(), dtype=object)
@@ -116,7 +117,7 @@ class EventsTable:
         return photons_of_table(self._sound(pa.concat_tables(rows).sort_by("detection_id")), self._n_bands)
 
     def _sound(self, rows: pa.Table) -> pa.Table:
-        bad = usable.faults(rows, self._n_bands)
+        bad = validate.faults(rows, self._n_bands)
         if not bad:
             return rows
         self.emptied |= set(bad)

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from lexray import usable
 from lexray.autodecoding import load_autodecoder
 from lexray.evaluation import gregory_loredo
 from lexray.evaluation.binned import as_rates
@@ -22,6 +21,7 @@ from lexray.evaluation.report import Listing
 from lexray.evaluation.scoring import reconstruct, usable_events
 from lexray.evaluation.tables import read_rates
 from lexray.evaluation.total_variation import TotalVariation
+from lexray.events import validate
 from lexray.events.eventlist import EventList
 from lexray.ragged import photons_of
 from lexray.runtime.config import resolve_path
@@ -59,7 +59,7 @@ def fitted_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tu
     list of str
         What was chosen, for a person.
     """
-    n_bands = usable.usual_bands(events)
+    n_bands = validate.usual_bands(events)
     where = pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
     rows = delta.dataset(events).to_table(filter=where)
     by_id = {e.detection_id: e for e in usable_events(rows, n_bands) if len(e)}
@@ -109,7 +109,7 @@ def measured_properties(
     wanted = ray.put(list(detection_ids))
     measure = ray.remote(_properties_of_part)
     table, truth = resolve_path(events), None if true_rates is None else resolve_path(true_rates)
-    n_bands = usable.usual_bands(events)
+    n_bands = validate.usual_bands(events)
     waiting = [measure.remote(table, part, wanted, truth, n_bands) for part in delta.part_files(events)]
     found: dict[str, dict[str, float]] = {}
     with progress.task("variability odds", total=len(detection_ids)) as task:

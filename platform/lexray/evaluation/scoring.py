@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from lexray import usable
 from lexray.autodecoding import Autodecoder, load_autodecoder
 from lexray.evaluation.baselines import bayesian_blocks, constant
 from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, score_models
 from lexray.evaluation.tables import read_rates
+from lexray.events import validate
 from lexray.events.eventlist import EventList, from_table
 from lexray.runtime.config import resolve_path
 from lexray.runtime.progress import Progress
@@ -50,7 +50,7 @@ def score_sources(
     score = ray.remote(score_part)
     # Workers run in folders of their own.
     table, truth = resolve_path(events), None if true_rates is None else resolve_path(true_rates)
-    n_bands = usable.usual_bands(events)
+    n_bands = validate.usual_bands(events)
     waiting = [score.remote(table, part, wanted, sent, truth, seed, n_bands) for part in delta.part_files(events)]
     scores: list[Score] = []
     with progress.task("detections scored", total=sum(source in sources for source in rows)) as task:
@@ -91,7 +91,7 @@ def score_part(
 
 def usable_events(rows: pa.Table, n_bands: int) -> list[EventList]:
     """Event lists of those rows of an events table that a model of `n_bands` energy bands can take."""
-    return from_table(usable.without(rows, usable.faults(rows, n_bands)))
+    return from_table(validate.without(rows, validate.faults(rows, n_bands)))
 
 
 def reconstruct(autodecoder: str, events: Sequence[EventList]) -> list[PiecewiseRate]:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2
 
+from lexray.events.adaptive_bins import halve
 from lexray.events.eventlist import EventList, Float64s
-from lexray.events.halving import halve
 
 Int64s = NDArray[np.int64]
 #: Probability of the errors: that of one Gaussian standard deviation.
@@ -56,7 +56,7 @@ def light_curve(events: EventList, edges: ArrayLike | None = None, min_counts: i
         last edge belong to the last bin.
     min_counts : int
         Without edges, bins are made by halving the stretches between gaps on the clock of good time, while a half would
-        hold so many events of all bands on average (`lexray.events.halving`), and no further than two frames.
+        hold so many events of all bands on average (`lexray.events.adaptive_bins`), and no further than two frames.
 
     Returns
     -------

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lexray.events.halving import halve
+from lexray.events.adaptive_bins import halve
 from lexray.events.lightcurve import poisson_interval
 
 Float64s = NDArray[np.float64]
@@ -33,7 +33,7 @@ class CountSpectrum:
 
 
 def count_spectrum(energy: ArrayLike, low: float, high: float, min_counts: int = 20) -> CountSpectrum:
-    """Count events in bins that are halved on a logarithmic scale (`lexray.events.halving`).
+    """Count events in bins that are halved on a logarithmic scale (`lexray.events.adaptive_bins`).
 
     Parameters
     ----------
