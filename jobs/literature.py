@@ -9,15 +9,14 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from lexray.errors import ConfigError
-from lexray.literature import targets
 from lexray.literature.ads import Ads, AdsConfig
-from lexray.literature.bibliography import Bibliography
 from lexray.literature.connectors import Connector, Found, ask
-from lexray.literature.fileconnector import Files
-from lexray.literature.files import Refusal, paper_files
-from lexray.literature.matching import SourceCatalogue
+from lexray.literature.crossmatch import SourceCatalogue
+from lexray.literature.file_connector import Files
+from lexray.literature.papers import Refusal, paper_files
 from lexray.literature.simbad import Simbad, SimbadConfig
-from lexray.literature.targets import Source
+from lexray.literature.sources import Source, of_events, of_table, together
+from lexray.literature.table import Bibliography
 from lexray.runtime.config import JobConfig, resolve_path
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.sources import SAME_SOURCE_ARCSEC, fold_name
@@ -108,15 +107,15 @@ def run(config: Config, context: Context) -> Outcome:
 
 def _sources(config: Config) -> tuple[list[Source], SourceCatalogue]:
     """Sources to ask the services for, and what files' papers are matched to."""
-    listed = targets.of_table(config.sources, config.source_columns, config.position_error) if config.sources else []
+    listed = of_table(config.sources, config.source_columns, config.position_error) if config.sources else []
     catalogue = SourceCatalogue.read(config.events, config.position_error) if config.events else SourceCatalogue.empty()
     catalogue += SourceCatalogue.of([s for s in listed if fold_name(s.source_id) not in catalogue.names])
     if not config.connectors:
         return [], catalogue
     if not config.events and not config.sources:
         raise ConfigError("connectors: name the sources to ask for: an events table in events, or a table in sources")
-    observed = targets.of_events(config.events, config.position_error) if config.events else []
-    return targets.together(listed, observed), catalogue
+    observed = of_events(config.events, config.position_error) if config.events else []
+    return together(listed, observed), catalogue
 
 
 def _cache_folder(config: Config) -> Path:

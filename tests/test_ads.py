@@ -21,10 +21,10 @@ from lexray.errors import ConfigError, LexrayError
 from lexray.jobs.literature import JOB, Config
 from lexray.literature.ads import Ads, AdsConfig, phrase
 from lexray.literature.connectors import Found
-from lexray.literature.files import Refusal, parse_paper
-from lexray.literature.matching import Match
+from lexray.literature.crossmatch import Match
+from lexray.literature.papers import Refusal, parse_paper
 from lexray.literature.plaintext import plain
-from lexray.literature.targets import Source
+from lexray.literature.sources import Source
 from lexray.runtime.config import parse
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress

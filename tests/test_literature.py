@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from lexray.errors import ConfigError, RefusedInput
 from lexray.jobs.literature import JOB, Config
-from lexray.literature.files import FORMATS, Paper, Refusal, parse_paper, read_papers
-from lexray.literature.matching import Match, SourceCatalogue, to_table
-from lexray.literature.merging import merge
-from lexray.literature.naming import best_known_first, pattern, plain_name, spoken_names
+from lexray.literature.crossmatch import Match, SourceCatalogue, to_table
+from lexray.literature.deduplicate import merge
+from lexray.literature.names import best_known_first, pattern, plain_name, spoken_names
+from lexray.literature.papers import FORMATS, Paper, Refusal, parse_paper, read_papers
 from lexray.literature.ranking import rank
 from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress

@@ -19,11 +19,11 @@ from scipy import stats
 
 from lexray.errors import ConfigError, LexrayError
 from lexray.jobs.literature import JOB, Config
-from lexray.literature import astrometry, targets
+from lexray.literature import astrometry
 from lexray.literature.connectors import Found
-from lexray.literature.files import Refusal
+from lexray.literature.papers import Refusal
 from lexray.literature.simbad import Simbad, SimbadConfig
-from lexray.literature.targets import Source
+from lexray.literature.sources import Source, of_events
 from lexray.runtime.config import parse
 from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress
@@ -498,12 +498,12 @@ def test_of_a_sources_detections_the_best_in_the_middle_stands_for_it(tmp_path: 
     field: dict[str, Any] = {"source_id": "B", "ra": 5.0, "dec": 20.0, "mission": "chandra"}
     rows += [field | {"flags": ["pile_up", "whole_field"]}, field | {"source_id": "C", "mission": "nicer"}]
     error = astrometry.mission_error("chandra")
-    assert targets.of_events(events_of(tmp_path / "events", *rows)) == [
+    assert of_events(events_of(tmp_path / "events", *rows)) == [
         Source("A_1", 1.0, 20.0, error, 58000.0),
         Source("B"),
         Source("C", 5.0, 20.0),
     ]
-    assert targets.of_events(events_of(tmp_path / "none")) == []
+    assert of_events(events_of(tmp_path / "none")) == []
 
 
 def test_a_source_tables_columns_may_have_other_names(services: Services, literature: Any, tmp_path: Path) -> None:

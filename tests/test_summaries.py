@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.jobs.summarize import JOB, Config
-from lexray.literature.files import Paper, read_papers
-from lexray.literature.matching import SourceCatalogue, to_table
+from lexray.literature.crossmatch import SourceCatalogue, to_table
+from lexray.literature.papers import Paper, read_papers
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
 from lexray.simulation.papers.papers import papers_with_topics

@@ -19,8 +19,8 @@ from tiny_llm import write_tiny_llm
 
 from lexray.errors import EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.jobs.summarize import JOB, Config
-from lexray.literature.files import Paper, read_papers
-from lexray.literature.matching import SourceCatalogue, to_table
+from lexray.literature.crossmatch import SourceCatalogue, to_table
+from lexray.literature.papers import Paper, read_papers
 from lexray.runtime.config import parse
 from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress

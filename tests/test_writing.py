@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lexray.errors import ConfigError, RefusedInput
-from lexray.literature.files import Paper, read_papers
-from lexray.literature.matching import SourceCatalogue, to_table
+from lexray.literature.crossmatch import SourceCatalogue, to_table
+from lexray.literature.papers import Paper, read_papers
 from lexray.summaries.answer import MAX_CHARACTERS, MAX_TOKENS, SCHEMA, Answer, parse_answer
 from lexray.summaries.prompting import Messages, Prompts
 from lexray.summaries.writing import Completion, Earlier, Work, Writer, WriterSettings

@@ -17,11 +17,11 @@ from pydantic import Field
 
 from lexray.errors import ConfigError, LexrayError
 from lexray.literature.connectors import Found
-from lexray.literature.files import Paper, Refusal
-from lexray.literature.matching import Match
-from lexray.literature.naming import pattern, spoken_names
+from lexray.literature.crossmatch import Match
+from lexray.literature.names import pattern, spoken_names
+from lexray.literature.papers import Paper, Refusal
 from lexray.literature.plaintext import plain
-from lexray.literature.targets import Source
+from lexray.literature.sources import Source
 from lexray.runtime.config import Config
 from lexray.web.cache import Cache
 from lexray.web.retry import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from lexray.literature.files import Paper, Refusal
-from lexray.literature.matching import Match, row_of
-from lexray.literature.merging import merge, select
-from lexray.literature.targets import Source
+from lexray.literature.crossmatch import Match, row_of
+from lexray.literature.deduplicate import merge, select
+from lexray.literature.papers import Paper, Refusal
+from lexray.literature.sources import Source
 
 Origin = Literal["file", "simbad", "ads"]
 
@@ -41,8 +41,8 @@ class Connector(Protocol):
         Yields
         ------
         Found or Refusal
-            One paper may come several times, and also one of `known` with more of its text; `merging.merge` makes one
-            row of them. A `Refusal` names a source, or a file's line, that could not be used.
+            One paper may come several times, and also one of `known` with more of its text; `deduplicate.merge` makes
+            one row of them. A `Refusal` names a source, or a file's line, that could not be used.
 
         Raises
         ------
@@ -66,7 +66,7 @@ def ask(
     connectors : sequence of Connector
     sources : sequence of Source
     max_objects, max_papers : int or None
-        As for `merging.select`: what it would leave out is not handed on, so that nobody asks for its text.
+        As for `deduplicate.select`: what it would leave out is not handed on, so that nobody asks for its text.
     """
     known: list[Found] = []
     for connector in connectors:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lexray.literature.naming import pattern
+from lexray.literature.names import pattern
 
 #: A paper that treats more objects is a catalogue: it hardly speaks of any of them.
 CATALOGUE = 100

@@ -20,11 +20,11 @@ from pydantic import Field
 from lexray.errors import LexrayError
 from lexray.literature import astrometry
 from lexray.literature.connectors import Found
-from lexray.literature.files import Paper, Refusal
-from lexray.literature.matching import Match
-from lexray.literature.naming import best_known_first
+from lexray.literature.crossmatch import Match
+from lexray.literature.names import best_known_first
+from lexray.literature.papers import Paper, Refusal
 from lexray.literature.plaintext import plain
-from lexray.literature.targets import Source
+from lexray.literature.sources import Source
 from lexray.runtime.config import Config
 from lexray.web.cache import Cache
 from lexray.web.retry import Politeness

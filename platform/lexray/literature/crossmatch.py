@@ -11,8 +11,8 @@ from astropy.coordinates import SkyCoord, angular_separation, search_around_sky
 from numpy.typing import NDArray
 
 from lexray.literature.astrometry import mission_error, p_chance
-from lexray.literature.files import Paper
-from lexray.literature.targets import Source
+from lexray.literature.papers import Paper
+from lexray.literature.sources import Source
 from lexray.sources import fold_name
 from lexray.tables import delta
 from lexray.tables.schemas import LITERATURE

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from lexray.literature.connectors import Found
-from lexray.literature.files import Paper, Refusal, read_papers
-from lexray.literature.matching import SourceCatalogue
-from lexray.literature.targets import Source
+from lexray.literature.crossmatch import SourceCatalogue
+from lexray.literature.papers import Paper, Refusal, read_papers
+from lexray.literature.sources import Source
 
 #: Papers that are held in memory at a time.
 _CHUNK = 10_000

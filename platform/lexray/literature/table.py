@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lexray.literature.connectors import Found
-from lexray.literature.merging import merge, select
+from lexray.literature.deduplicate import merge, select
 from lexray.sources import fold_name
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
