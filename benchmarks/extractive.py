@@ -23,10 +23,10 @@ from typing import Any
 from lexray.simulation.papers.papers import Told, papers_with_topics
 from lexray.simulation.source import SimulatedSource, simulate_source
 from lexray.summaries.extractive import Corpus, Extractive
-from lexray.summaries.grounding import ground
-from lexray.summaries.lexicon import Kind
-from lexray.summaries.masking import Mask
 from lexray.tables.schemas import LITERATURE
+from lexray.text.grounding import ground
+from lexray.text.lexicon import Kind
+from lexray.text.masking import Mask
 
 FACTS = {"nature": "class", "variability": "variability", "spectrum": "spectral shape"}
 _CLASSES = {

@@ -40,11 +40,11 @@ from lexray.runtime.progress import Progress
 from lexray.summaries.answer import MAX_TOKENS, SCHEMA
 from lexray.summaries.encoder import TextEncoder, describe_model
 from lexray.summaries.extractive import by_source
-from lexray.summaries.grounding import Said, ground_in
 from lexray.summaries.language_model import ChatTokens
 from lexray.summaries.prompting import Prompts
 from lexray.summaries.writing import Work, Writer, WriterSettings
 from lexray.tables import delta
+from lexray.text.grounding import Said, ground_in
 
 #: Of the random model: 3 million parameters.
 _HIDDEN, _LAYERS, _CONTEXT = 256, 4, 8192

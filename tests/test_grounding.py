@@ -13,11 +13,11 @@ from lexray.errors import RefusedInput
 from lexray.simulation.papers.papers import papers_on
 from lexray.simulation.source import simulate_source
 from lexray.summaries.answer import parse_answer
-from lexray.summaries.designations import Names
-from lexray.summaries.grounding import Grounding, Listed, ground, sentences_on
-from lexray.summaries.instructions import is_instruction, without_instructions
-from lexray.summaries.masking import Mask
-from lexray.summaries.sentences import normalise, split_sentences
+from lexray.text.designations import Names
+from lexray.text.grounding import Grounding, Listed, ground, sentences_on
+from lexray.text.masking import Mask
+from lexray.text.prompt_injection import is_instruction, without_instructions
+from lexray.text.sentences import normalise, split_sentences
 
 UNKNOWN = {"object_class": "unknown", "variability": "unknown", "spectral_shape": "unknown"}
 ABSTRACT = (

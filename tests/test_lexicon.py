@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.summaries.answer import ObjectClass
-from lexray.summaries.designations import Names
-from lexray.summaries.lexicon import LABELS, find_mentions, mentions, most_said, words_for
-from lexray.summaries.measured import name_of
-from lexray.summaries.quantities import find_quantities, read_quantity, same, unit_text
-from lexray.summaries.sentences import split_sentences
-from lexray.summaries.subjects import about
+from lexray.text.attribution import about
+from lexray.text.designations import Names
+from lexray.text.lexicon import LABELS, find_mentions, mentions, most_said, words_for
+from lexray.text.quantities import find_quantities, read_quantity, same, unit_text
+from lexray.text.quantity_names import name_of
+from lexray.text.sentences import split_sentences
 
 
 def labels(sentence: str) -> set[str]:

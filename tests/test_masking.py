@@ -8,11 +8,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lexray.sources import fold_name
-from lexray.summaries.designations import key
-from lexray.summaries.instructions import without_instructions
-from lexray.summaries.masking import Mask
-from lexray.summaries.quantities import find_quantities
-from lexray.summaries.sentences import split_sentences
+from lexray.text.designations import key
+from lexray.text.masking import Mask
+from lexray.text.prompt_injection import without_instructions
+from lexray.text.quantities import find_quantities
+from lexray.text.sentences import split_sentences
 
 
 @pytest.mark.parametrize(

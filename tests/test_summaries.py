@@ -19,10 +19,10 @@ from lexray.runtime.progress import Progress
 from lexray.simulation.papers.papers import papers_with_topics
 from lexray.simulation.source import simulate_source
 from lexray.summaries.extractive import Corpus, Extractive, in_order
-from lexray.summaries.sentences import normalise, split_sentences
-from lexray.summaries.vocabulary import terms
 from lexray.tables import delta
 from lexray.tables.schemas import LITERATURE
+from lexray.text.sentences import normalise, split_sentences
+from lexray.text.vocabulary import terms
 
 BOILERPLATE = "The observations were carried out with good seeing over several nights."
 

@@ -18,14 +18,14 @@ import pyarrow as pa
 
 from lexray import __version__
 from lexray.summaries.answer import MAX_QUANTITIES, UNKNOWN
-from lexray.summaries.designations import Names
-from lexray.summaries.grounding import Said, ground_in, sentences_on, texts
-from lexray.summaries.lexicon import KINDS, Kind, mentions, most_said
-from lexray.summaries.masking import Mask
-from lexray.summaries.measured import limit_of, name_of
-from lexray.summaries.quantities import find_quantities, unit_text
-from lexray.summaries.vocabulary import ABOUT_THE_PAPER, PHYSICAL, terms
 from lexray.tables.schemas import SUMMARIES
+from lexray.text.designations import Names
+from lexray.text.grounding import Said, ground_in, sentences_on, texts
+from lexray.text.lexicon import KINDS, Kind, mentions, most_said
+from lexray.text.masking import Mask
+from lexray.text.quantities import find_quantities, unit_text
+from lexray.text.quantity_names import limit_of, name_of
+from lexray.text.vocabulary import ABOUT_THE_PAPER, PHYSICAL, terms
 
 ENGINE = "extractive"
 #: Weight of a sentence's own worth against its likeness to what is already chosen.

@@ -19,15 +19,15 @@ from lexray.literature.ranking import rank
 from lexray.runtime.config import Config
 from lexray.sources import stable_hash
 from lexray.summaries.answer import MAX_CHARACTERS, MAX_TOKENS, UNKNOWN, Answer, Kind, Quantity, parse_answer
-from lexray.summaries.designations import Names
 from lexray.summaries.extractive import names_of
-from lexray.summaries.grounding import Grounding, Said, ground_in, sentences_on
-from lexray.summaries.instructions import without_instructions
-from lexray.summaries.masking import Mask
 from lexray.summaries.packing import Count, Reading, pack
 from lexray.summaries.prompting import MAX_FINDINGS, Messages, Prompts
-from lexray.summaries.sentences import normalise, split_sentences
 from lexray.tables import delta
+from lexray.text.designations import Names
+from lexray.text.grounding import Grounding, Said, ground_in, sentences_on
+from lexray.text.masking import Mask
+from lexray.text.prompt_injection import without_instructions
+from lexray.text.sentences import normalise, split_sentences
 
 #: Papers that have labels: two digits are what the answer's schema takes.
 MAX_PAPERS = 99

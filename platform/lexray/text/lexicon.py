@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lexray.summaries.answer import UNKNOWN, ObjectClass, SpectralShape, Variability
-from lexray.summaries.latex import flatten
-from lexray.summaries.vocabulary import singular
+from lexray.text.latex import flatten
+from lexray.text.vocabulary import singular
 
 Kind = Literal["object_class", "variability", "spectral_shape"]
 Stance = Literal["said", "hedged", "denied"]

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lexray.summaries.sentences import normalise, split_sentences
+from lexray.text.sentences import normalise, split_sentences
 
 #: Characters without a width, and those that turn the direction of writing.
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\U000e0000-\U000e007f]")

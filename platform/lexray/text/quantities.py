@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from astropy import units as u
 
-from lexray.summaries.designations import designations
-from lexray.summaries.latex import flatten
+from lexray.text.designations import designations
+from lexray.text.latex import flatten
 
 #: Units that astropy lacks: significance, the Crab's flux, the Sun's metallicity.
 SIGMA, CRAB, SOLAR_METALLICITY = u.def_unit("sigma"), u.def_unit("Crab"), u.def_unit("Zsun")

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from lexray.summaries.designations import Names
-from lexray.summaries.latex import flatten
+from lexray.text.designations import Names
+from lexray.text.latex import flatten
 
 #: A sentence that says so speaks of the paper's own target, also where another object is named for comparison.
 _THIS = re.compile(

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from astropy import units as u
 
-from lexray.summaries.latex import flatten
-from lexray.summaries.quantities import Found
+from lexray.text.latex import flatten
+from lexray.text.quantities import Found
 
 _RATE, _FLUX = u.ct / u.s, u.erg / u.cm**2 / u.s
 #: Name, the words for it, and units of which one is equivalent to its own (None: a plain number).
@@ -54,7 +54,7 @@ _MORE = re.compile(
 def name_of(sentence: str, found: Found) -> str | None:
     """What a quantity of a sentence measures, None where no word nearby says it.
 
-    >>> from lexray.summaries.quantities import find_quantities
+    >>> from lexray.text.quantities import find_quantities
     >>> text = "A power law of photon index 1.9 is absorbed by a column density of 3e21 cm^-2"
     >>> [name_of(text, found) for found in find_quantities(text)]
     ['photon index', 'column density']
@@ -84,7 +84,7 @@ def name_of(sentence: str, found: Found) -> str | None:
 def limit_of(sentence: str, found: Found) -> str:
     """'<' or '>' where a quantity is a limit, '' where it is a measurement.
 
-    >>> from lexray.summaries.quantities import find_quantities
+    >>> from lexray.text.quantities import find_quantities
     >>> [limit_of(text, find_quantities(text)[0]) for text in ("below 3 s", "an index greater than 1.5", "of 3 s")]
     ['<', '>', '']
     """

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-from lexray.summaries.latex import flatten
-from lexray.summaries.sentences import split_sentences
+from lexray.text.latex import flatten
+from lexray.text.sentences import split_sentences
 
 Who = Literal["source", "host", "other"]
 

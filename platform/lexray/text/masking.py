@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lexray.summaries.designations import Names
-from lexray.summaries.latex import flatten
+from lexray.text.designations import Names
+from lexray.text.latex import flatten
 
 SOURCE, HOST, OTHER = "the source", "its host", "another source"
 POSITION, OBSERVATION = "its position", "an observation"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lexray.summaries.answer import UNKNOWN
-from lexray.summaries.designations import Names
-from lexray.summaries.instructions import without_instructions
-from lexray.summaries.lexicon import Kind, find_mentions, mentions, with_implied, words_for
-from lexray.summaries.quantities import Found, find_quantities, kind_of, read_quantity, same
-from lexray.summaries.sentences import split_sentences
-from lexray.summaries.subjects import about
+from lexray.text.attribution import about
+from lexray.text.designations import Names
+from lexray.text.lexicon import Kind, find_mentions, mentions, with_implied, words_for
+from lexray.text.prompt_injection import without_instructions
+from lexray.text.quantities import Found, find_quantities, kind_of, read_quantity, same
+from lexray.text.sentences import split_sentences
 
 _CALLED: Mapping[str, str] = {
     "object_class": "the class", "variability": "the variability", "spectral_shape": "the spectral shape"

@@ -1,0 +1,1 @@
+"""Rules on strings of astronomical prose. No model and no table."""
