@@ -33,14 +33,14 @@ from tiny_llm import write_tiny_llm
 
 from lexray import __version__
 from lexray.jobs import embed, literature, simulate, summarize
+from lexray.llm.chat_model import ChatTokens
+from lexray.llm.sentence_encoder import TextEncoder, describe_model
 from lexray.runtime import ray_session
 from lexray.runtime.config import RayConfig
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
 from lexray.summaries.answer import MAX_TOKENS, SCHEMA
-from lexray.summaries.encoder import TextEncoder, describe_model
 from lexray.summaries.extractive import by_source
-from lexray.summaries.language_model import ChatTokens
 from lexray.summaries.prompting import Prompts
 from lexray.summaries.writing import Work, Writer, WriterSettings
 from lexray.tables import delta

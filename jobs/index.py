@@ -11,6 +11,7 @@ from lexray import release
 from lexray.autodecoding import load_autodecoder
 from lexray.errors import LexrayError
 from lexray.evaluation.heads import fit_heads_to_tables
+from lexray.llm.sentence_encoder import TextEncoder
 from lexray.models.towers import Towers
 from lexray.release import Manifest, SentenceModel
 from lexray.runtime.config import JobConfig, local_path
@@ -18,7 +19,6 @@ from lexray.runtime.job import Context, Job, Outcome
 from lexray.searchindex import SearchIndex, rows
 from lexray.sources import split
 from lexray.splits import read_splits
-from lexray.summaries.encoder import TextEncoder
 from lexray.tables import delta
 
 _OBSERVED = ("source_id", "mission", "n_events", "exposure", "ra", "dec")

@@ -6,14 +6,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from lexray.errors import ConfigError, LexrayError
+from lexray.llm import vllm
+from lexray.llm.chat_model import describe_language_model
+from lexray.llm.openai import Endpoint
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.runtime.map_parts import map_parts
-from lexray.summaries import extracting, summarizing, vllm
+from lexray.summaries import extracting, summarizing
 from lexray.summaries.answer import MAX_WORDS
-from lexray.summaries.language_model import describe_language_model
-from lexray.summaries.openai import Endpoint
 from lexray.summaries.summarizing import HttpEngine, Tally, VllmEngine, WritingEngine
 from lexray.summaries.surveying import survey
 from lexray.summaries.writing import Writer, WriterSettings

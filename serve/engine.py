@@ -19,10 +19,10 @@ from lexray.answers import (
     Source,
 )
 from lexray.events.eventlist import EventList
+from lexray.llm.sentence_encoder import Tokens
 from lexray.release import summary
 from lexray.searchindex import Hit
 from lexray.serve.observations import Observation
-from lexray.summaries.encoder import Tokens
 
 Float32s = NDArray[np.float32]
 _LIGHT_CURVE_BINS = 128

@@ -23,13 +23,13 @@ from lexray import load_aligned
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.jobs import pipeline
 from lexray.jobs.embed import JOB, Config
+from lexray.llm.openai import Endpoint
+from lexray.llm.sentence_encoder import DEFAULT_MODEL, Prompt, TextEncoder, describe_model, resolve_model
 from lexray.release import MANIFEST_FILE, Manifest, seal
 from lexray.runtime.config import parse, read_yaml
 from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress
 from lexray.summaries.embedding import OverHttp
-from lexray.summaries.encoder import DEFAULT_MODEL, Prompt, TextEncoder, describe_model, resolve_model
-from lexray.summaries.openai import Endpoint
 from lexray.summaries.vectors import Backlog, TextColumn
 from lexray.tables import delta
 from lexray.tables.schemas import LITERATURE, SUMMARIES
@@ -237,7 +237,7 @@ def test_a_packaged_model_with_other_weights_is_refused(tmp_path: Path) -> None:
     weights[-1] ^= 1
     (package / "model" / "model.safetensors").write_bytes(weights)
     done = subprocess.run(
-        [sys.executable, "-c", "from lexray.summaries.encoder import resolve_model; resolve_model()"],
+        [sys.executable, "-c", "from lexray.llm.sentence_encoder import resolve_model; resolve_model()"],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,

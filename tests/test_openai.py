@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from llm_server import DIMENSION, LanguageModels, Said, Trouble, language_models, vector_of
 
 from lexray.errors import ConfigError, LexrayError, RefusedInput
+from lexray.llm.openai import Client, Completion, Embedded, Endpoint
 from lexray.runtime.config import parse
-from lexray.summaries.openai import Client, Completion, Embedded, Endpoint
 
 #: Waits short enough for a test.
 QUICK = {"first_wait": 0.01, "requests_per_second": 2000.0, "timeout": 5.0, "attempts": 3}

@@ -18,8 +18,8 @@ from lexray.searchindex import Hit, SearchIndex
 if TYPE_CHECKING:
     from lexray.autodecoding import Autodecoder, Encoded
     from lexray.evaluation.heads import Heads
+    from lexray.llm.sentence_encoder import TextEncoder
     from lexray.models.towers import Towers
-    from lexray.summaries.encoder import TextEncoder
 
 Float32s = NDArray[np.float32]
 
@@ -63,7 +63,7 @@ class Aligned:
         LexrayError
             If a model of that name has other weights here, or wants another prefix.
         """
-        from lexray.summaries.encoder import TextEncoder
+        from lexray.llm.sentence_encoder import TextEncoder
 
         wanted = self.release.manifest.text_model
         encoder = TextEncoder(wanted.name)

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from typing import Protocol, TypeVar
 
 from lexray.errors import LexrayError, RefusedInput
-from lexray.summaries.encoder import TextEncoder, TextModel, Vectors
-from lexray.summaries.openai import Client, Endpoint
+from lexray.llm.openai import Client, Endpoint
+from lexray.llm.sentence_encoder import TextEncoder, TextModel, Vectors
 from lexray.summaries.vectors import Backlog, Done, Failure, Keeper, Recipe, Stamp, Text
 from lexray.tables import delta
 

@@ -16,12 +16,12 @@ import ray
 import ray.data
 
 from lexray.errors import LexrayError
+from lexray.llm import vllm
+from lexray.llm.sentence_encoder import TextModel, Tokens, Vectors
 from lexray.runtime import ray_session
 from lexray.runtime.config import RayConfig
 from lexray.runtime.progress import Progress
-from lexray.summaries import vllm
 from lexray.summaries.embedding import recipe_of
-from lexray.summaries.encoder import TextModel, Tokens, Vectors
 from lexray.summaries.vectors import Backlog, Done, Failure, Keeper, Stamp, Text
 
 Row = dict[str, Any]

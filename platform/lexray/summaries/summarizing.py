@@ -19,12 +19,12 @@ import ray.data
 from ray.exceptions import RayError
 
 from lexray.errors import RefusedInput, meant_for_people
+from lexray.llm import hub, vllm
+from lexray.llm.chat_model import ChatTokens, LanguageModel
+from lexray.llm.openai import Client, Endpoint
 from lexray.runtime.progress import Task
-from lexray.summaries import hub, vllm
 from lexray.summaries.answer import MAX_TOKENS, SCHEMA
 from lexray.summaries.extractive import by_source
-from lexray.summaries.language_model import ChatTokens, LanguageModel
-from lexray.summaries.openai import Client, Endpoint
 from lexray.summaries.packing import Count
 from lexray.summaries.prompting import Messages
 from lexray.summaries.writing import Completion, Earlier, Model, Work, Writer

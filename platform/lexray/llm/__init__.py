@@ -1,0 +1,1 @@
+"""Engines of language models and sentence models. They know no prompt."""
