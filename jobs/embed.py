@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
+from lexray.embeddings.engines import Engine, InProcess, OverHttp
+from lexray.embeddings.store import Backlog, Extent, Failure, Stamp, Tally, TextColumn
+from lexray.embeddings.vllm_engine import Pooling
 from lexray.llm.openai import Endpoint
 from lexray.llm.sentence_encoder import DEFAULT_MODEL, TextModel, describe_model
 from lexray.llm.vllm import EngineSettings
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
-from lexray.summaries.embedding import Engine, InProcess, OverHttp
-from lexray.summaries.pooling import Pooling
-from lexray.summaries.vectors import Backlog, Extent, Failure, Stamp, Tally, TextColumn
 from lexray.tables import delta
 from lexray.tables.schemas import QUARANTINE
 

@@ -20,6 +20,8 @@ from llm_server import LanguageModels, Trouble, language_models, vector_of
 from mlflow.tracking import MlflowClient
 
 from lexray import load_aligned
+from lexray.embeddings.engines import OverHttp
+from lexray.embeddings.store import Backlog, TextColumn
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.jobs import pipeline
 from lexray.jobs.embed import JOB, Config
@@ -29,8 +31,6 @@ from lexray.release import MANIFEST_FILE, Manifest, seal
 from lexray.runtime.config import parse, read_yaml
 from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress
-from lexray.summaries.embedding import OverHttp
-from lexray.summaries.vectors import Backlog, TextColumn
 from lexray.tables import delta
 from lexray.tables.schemas import LITERATURE, SUMMARIES
 

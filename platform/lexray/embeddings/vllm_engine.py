@@ -15,14 +15,14 @@ import numpy as np
 import ray
 import ray.data
 
+from lexray.embeddings.engines import recipe_of
+from lexray.embeddings.store import Backlog, Done, Failure, Keeper, Stamp, Text
 from lexray.errors import LexrayError
 from lexray.llm import vllm
 from lexray.llm.sentence_encoder import TextModel, Tokens, Vectors
 from lexray.runtime import ray_session
 from lexray.runtime.config import RayConfig
 from lexray.runtime.progress import Progress
-from lexray.summaries.embedding import recipe_of
-from lexray.summaries.vectors import Backlog, Done, Failure, Keeper, Stamp, Text
 
 Row = dict[str, Any]
 #: Columns that pass by the engine.

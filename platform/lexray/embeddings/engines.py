@@ -1,6 +1,6 @@
 """Engines that make vectors of texts without Ray: sentence-transformers in this process, and models behind an API.
 
-The third, vLLM on Ray Data, is `lexray.summaries.pooling`.
+The third, vLLM on Ray Data, is `lexray.embeddings.vllm_engine`.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Protocol, TypeVar
 
+from lexray.embeddings.store import Backlog, Done, Failure, Keeper, Recipe, Stamp, Text
 from lexray.errors import LexrayError, RefusedInput
 from lexray.llm.openai import Client, Endpoint
 from lexray.llm.sentence_encoder import TextEncoder, TextModel, Vectors
-from lexray.summaries.vectors import Backlog, Done, Failure, Keeper, Recipe, Stamp, Text
 from lexray.tables import delta
 
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""Text vectors: the engines that compute them, and the table that holds them."""
