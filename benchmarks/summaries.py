@@ -39,10 +39,10 @@ from lexray.runtime import ray_session
 from lexray.runtime.config import RayConfig
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
-from lexray.summaries.answer import MAX_TOKENS, SCHEMA
 from lexray.summaries.extractive import by_source
-from lexray.summaries.prompting import Prompts
-from lexray.summaries.writing import Work, Writer, WriterSettings
+from lexray.summaries.prompts import Prompts
+from lexray.summaries.schema import MAX_TOKENS, SCHEMA
+from lexray.summaries.writer import Work, Writer, WriterSettings
 from lexray.tables import delta
 from lexray.text.grounding import Said, ground_in
 

@@ -13,11 +13,12 @@ from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.runtime.map_parts import map_parts
-from lexray.summaries import extracting, summarizing
-from lexray.summaries.answer import MAX_WORDS
-from lexray.summaries.summarizing import HttpEngine, Tally, VllmEngine, WritingEngine
-from lexray.summaries.surveying import survey
-from lexray.summaries.writing import Writer, WriterSettings
+from lexray.summaries import extracting
+from lexray.summaries import run as summarizing
+from lexray.summaries.run import HttpEngine, Tally, VllmEngine, WritingEngine
+from lexray.summaries.schema import MAX_WORDS
+from lexray.summaries.statistics import survey
+from lexray.summaries.writer import Writer, WriterSettings
 from lexray.tables import delta
 from lexray.tables.part_checkpoints import Journal
 from lexray.tables.row_checkpoints import Rows

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lexray.errors import RefusedInput
 from lexray.simulation.papers.papers import papers_on
 from lexray.simulation.source import simulate_source
-from lexray.summaries.answer import parse_answer
+from lexray.summaries.schema import parse_answer
 from lexray.text.designations import Names
 from lexray.text.grounding import Grounding, Listed, ground, sentences_on
 from lexray.text.masking import Mask

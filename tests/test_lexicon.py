@@ -7,7 +7,7 @@ from astropy import units as u
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray.summaries.answer import ObjectClass
+from lexray.summaries.schema import ObjectClass
 from lexray.text.attribution import about
 from lexray.text.designations import Names
 from lexray.text.lexicon import LABELS, find_mentions, mentions, most_said, words_for

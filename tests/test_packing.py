@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexray.summaries.packing import Pack, Reading, pack
+from lexray.summaries.chunking import Pack, Reading, pack
 
 
 def words(texts: Sequence[str]) -> list[int]:

@@ -24,7 +24,7 @@ from lexray.literature.papers import Paper, read_papers
 from lexray.runtime.config import parse
 from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress
-from lexray.summaries.answer import MAX_TOKENS, SCHEMA, Answer
+from lexray.summaries.schema import MAX_TOKENS, SCHEMA, Answer
 from lexray.tables import delta
 from lexray.tables.schemas import LITERATURE
 

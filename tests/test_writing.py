@@ -11,9 +11,9 @@ import pytest
 from lexray.errors import ConfigError, RefusedInput
 from lexray.literature.crossmatch import SourceCatalogue, to_table
 from lexray.literature.papers import Paper, read_papers
-from lexray.summaries.answer import MAX_CHARACTERS, MAX_TOKENS, SCHEMA, Answer, parse_answer
-from lexray.summaries.prompting import Messages, Prompts
-from lexray.summaries.writing import Completion, Earlier, Work, Writer, WriterSettings
+from lexray.summaries.prompts import Messages, Prompts
+from lexray.summaries.schema import MAX_CHARACTERS, MAX_TOKENS, SCHEMA, Answer, parse_answer
+from lexray.summaries.writer import Completion, Earlier, Work, Writer, WriterSettings
 from lexray.tables.schemas import LITERATURE
 
 PROVENANCE = {"engine": "scripted", "engine_version": "1", "model": "none", "revision": "0"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lexray.errors import LexrayError
 from lexray.llm import hub
-from lexray.summaries.prompting import Messages
+from lexray.summaries.prompts import Messages
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from lexray import __version__
-from lexray.summaries.answer import MAX_QUANTITIES, UNKNOWN
+from lexray.summaries.schema import MAX_QUANTITIES, UNKNOWN
 from lexray.tables.schemas import SUMMARIES
 from lexray.text.designations import Names
 from lexray.text.grounding import Said, ground_in, sentences_on, texts

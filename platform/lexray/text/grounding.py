@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lexray.summaries.answer import UNKNOWN
+from lexray.summaries.schema import UNKNOWN
 from lexray.text.attribution import about
 from lexray.text.designations import Names
 from lexray.text.lexicon import Kind, find_mentions, mentions, with_implied, words_for

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lexray.summaries.answer import UNKNOWN, ObjectClass, SpectralShape, Variability
+from lexray.summaries.schema import UNKNOWN, ObjectClass, SpectralShape, Variability
 from lexray.text.latex import flatten
 from lexray.text.vocabulary import singular
 

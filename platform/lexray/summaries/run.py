@@ -23,11 +23,11 @@ from lexray.llm import hub, vllm
 from lexray.llm.chat_model import ChatTokens, LanguageModel
 from lexray.llm.openai import Client, Endpoint
 from lexray.runtime.progress import Task
-from lexray.summaries.answer import MAX_TOKENS, SCHEMA
+from lexray.summaries.chunking import Count
 from lexray.summaries.extractive import by_source
-from lexray.summaries.packing import Count
-from lexray.summaries.prompting import Messages
-from lexray.summaries.writing import Completion, Earlier, Model, Work, Writer
+from lexray.summaries.prompts import Messages
+from lexray.summaries.schema import MAX_TOKENS, SCHEMA
+from lexray.summaries.writer import Completion, Earlier, Model, Work, Writer
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
 from lexray.tables.row_checkpoints import Rows

@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 
 from lexray.errors import ConfigError
-from lexray.summaries.answer import MAX_QUANTITIES, SCHEMA
+from lexray.summaries.schema import MAX_QUANTITIES, SCHEMA
 
 #: Between what the model is (the system's message) and what it is to do (the user's).
 _DIVIDER = "\n---\n"

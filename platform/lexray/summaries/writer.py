@@ -18,10 +18,10 @@ from lexray.errors import ConfigError, LexrayError, RefusedInput
 from lexray.literature.ranking import rank
 from lexray.runtime.config import Config
 from lexray.sources import stable_hash
-from lexray.summaries.answer import MAX_CHARACTERS, MAX_TOKENS, UNKNOWN, Answer, Kind, Quantity, parse_answer
+from lexray.summaries.chunking import Count, Reading, pack
 from lexray.summaries.extractive import names_of
-from lexray.summaries.packing import Count, Reading, pack
-from lexray.summaries.prompting import MAX_FINDINGS, Messages, Prompts
+from lexray.summaries.prompts import MAX_FINDINGS, Messages, Prompts
+from lexray.summaries.schema import MAX_CHARACTERS, MAX_TOKENS, UNKNOWN, Answer, Kind, Quantity, parse_answer
 from lexray.tables import delta
 from lexray.text.designations import Names
 from lexray.text.grounding import Grounding, Said, ground_in, sentences_on
