@@ -29,8 +29,8 @@ from reconstruction import machine, settings_of, training_speed
 from lexray import __version__
 from lexray.autodecoding import Autodecoder
 from lexray.evaluation.heldout import score_models
-from lexray.models.photons import Photons
-from lexray.models.trainer import InMemory, Size, Trainer
+from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.trainer import InMemory, Size, Trainer
 from lexray.simulation.population import Sources, simulate
 
 #: Sources in a part file.

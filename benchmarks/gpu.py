@@ -32,12 +32,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from lexray import __version__
-from lexray.models.autodecoder import GridSettings
-from lexray.models.learning import Schedule, keyed_generator
-from lexray.models.photons import Photons
-from lexray.models.resnetlearner import ResnetSettings
-from lexray.models.splitting import SplitnetSettings
-from lexray.models.trainer import InMemory, Trainer
+from lexray.models.autodecoders.grid.training import GridSettings
+from lexray.models.autodecoders.learner import Schedule, keyed_generator
+from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.resnet.training import ResnetSettings
+from lexray.models.autodecoders.splitnet.training import SplitnetSettings
+from lexray.models.autodecoders.trainer import InMemory, Trainer
 from lexray.simulation.population import simulate
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"

@@ -36,7 +36,7 @@ from lexray.evaluation.kernel import Kernel
 from lexray.evaluation.scoring import rates_of
 from lexray.evaluation.total_variation import TotalVariation
 from lexray.events.eventlist import EventList
-from lexray.models.photons import Photons
+from lexray.models.autodecoders.photons import Photons
 from lexray.simulation.population import KINDS, Sources, simulate
 
 #: Training sources on which baselines choose.

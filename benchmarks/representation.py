@@ -29,7 +29,7 @@ from lexray.evaluation.population import source_means
 from lexray.evaluation.retrieval import ranks, recall_at
 from lexray.events.eventlist import from_table
 from lexray.models.alignment import Settings, Trainer
-from lexray.models.representation import variability
+from lexray.models.autodecoders.representation import variability
 from lexray.pairing import read_pairs
 from lexray.ragged import photons_of_table
 from lexray.tables import delta, schemas

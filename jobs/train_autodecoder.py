@@ -23,8 +23,8 @@ from lexray.autodecoding import CALIBRATED_ON, Autodecoder
 from lexray.errors import LexrayError
 from lexray.events import validate
 from lexray.kinds import VALIDATED_ON, GridSection, Kind, ResnetSection, Section, SplitnetSection
-from lexray.models.learning import Precision, Schedule
-from lexray.models.trainer import Trainer, TrainingDiverged
+from lexray.models.autodecoders.learner import Precision, Schedule
+from lexray.models.autodecoders.trainer import Trainer, TrainingDiverged
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import JobConfig, local_path
 from lexray.runtime.job import Context, Job, Outcome

@@ -9,10 +9,10 @@ import torch
 from lexray.autodecoding import Autodecoder, load_autodecoder
 from lexray.errors import LexrayError
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, to_table
-from lexray.models.autodecoder import GridSettings, LatentTable, Penalties, fit_latents, losses
-from lexray.models.grid import GridDecoder, multiscale_hats, total_variation
-from lexray.models.likelihood import cells
-from lexray.models.trainer import InMemory, Trainer
+from lexray.models.autodecoders.grid.decoder import GridDecoder, multiscale_hats, total_variation
+from lexray.models.autodecoders.grid.training import GridSettings, LatentTable, Penalties, fit_latents, losses
+from lexray.models.autodecoders.likelihood import cells
+from lexray.models.autodecoders.trainer import InMemory, Trainer
 from lexray.ragged import photons_of, photons_of_table
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lexray.models.autodecoder import free_log_shape
-from lexray.models.background import background_regions, with_background
-from lexray.models.likelihood import cell_log_integrals, cells, level
-from lexray.models.photons import BackgroundPhotons, Photons
+from lexray.models.autodecoders.background import background_regions, with_background
+from lexray.models.autodecoders.grid.training import free_log_shape
+from lexray.models.autodecoders.likelihood import cell_log_integrals, cells, level
+from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
 
 DURATION = 10_000.0
 GAPS = np.array([[0.0, 3100.0], [4500.0, 7000.0], [9050.0, DURATION]])

@@ -21,7 +21,7 @@ from lexray.evaluation.scoring import reconstruct, score_part
 from lexray.events import validate
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, from_table, to_table
 from lexray.jobs import encode, rates
-from lexray.models.autodecoder import GridSettings
+from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.ragged import photons_of, photons_of_table
 from lexray.runtime import map_parts
 from lexray.runtime.config import parse

@@ -17,7 +17,7 @@ from lexray.evaluation import reconstruction
 from lexray.evaluation.findings import Findings
 from lexray.events.eventlist import to_table
 from lexray.jobs.evaluate_autodecoder import JOB, Config
-from lexray.models.autodecoder import GridSettings
+from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
 from lexray.simulation.population import KINDS, simulate

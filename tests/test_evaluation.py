@@ -31,7 +31,7 @@ from lexray.evaluation.population import source_means
 from lexray.evaluation.regression import nearest_neighbours, probe
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
 from lexray.jobs.evaluate import JOB, Config
-from lexray.models.autodecoder import GridSettings
+from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
 from lexray.sources import split

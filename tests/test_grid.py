@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from lexray.models.autodecoder import GridLearner, GridSettings, Penalties, free_log_shape, losses
-from lexray.models.grid import FreeCurves
-from lexray.models.likelihood import cells, log_integral
-from lexray.models.photons import BackgroundPhotons, Photons
-from lexray.models.trainer import InMemory, Trainer
+from lexray.models.autodecoders.grid.decoder import FreeCurves
+from lexray.models.autodecoders.grid.training import GridLearner, GridSettings, Penalties, free_log_shape, losses
+from lexray.models.autodecoders.likelihood import cells, log_integral
+from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
+from lexray.models.autodecoders.trainer import InMemory, Trainer
 from lexray.simulation.population import simulate
 
 SMALL = GridSettings(latent_dim=16, n_knots=64, width=64, epochs=25, batch=32, fit_steps=80)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from lexray.models import reference
-from lexray.models.likelihood import (
+from lexray.models.autodecoders.likelihood import (
     CellBackground,
     Cells,
     cell_counts,
@@ -24,7 +24,7 @@ from lexray.models.likelihood import (
     profile_log_likelihood,
     source_counts,
 )
-from lexray.models.photons import BackgroundPhotons, Photons
+from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
 
 
 def photons(time: list[float], band: list[int], gti: list[tuple[float, float]], n_bands: int = 1) -> Photons:

@@ -6,8 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray.models.photons import BackgroundPhotons, Photons
-from lexray.models.representation import SPECTRAL_CELLS, dimension, haar_power, represent, spectrum, variability
+from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
+from lexray.models.autodecoders.representation import (
+    SPECTRAL_CELLS,
+    dimension,
+    haar_power,
+    represent,
+    spectrum,
+    variability,
+)
 
 # Columns of `variability` for 64 knots and 3 bands.
 RMS, MEDIAN, FINEST, COARSEST, SKEWNESS, VARIATION, COLOUR = 0, 4, 8, 13, 14, 15, 16

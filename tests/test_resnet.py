@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lexray.models.photons import BackgroundPhotons, Photons
-from lexray.models.resnet import ResnetDecoder, from_ppad, positional_encoding
-from lexray.models.resnetlearner import ResnetSettings, fit_latents, gains, log_prob
-from lexray.models.resnetloss import (
+from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
+from lexray.models.autodecoders.resnet.decoder import ResnetDecoder, from_ppad, positional_encoding
+from lexray.models.autodecoders.resnet.loss import (
     Penalties,
     arrivals,
     integral,
@@ -25,7 +24,8 @@ from lexray.models.resnetloss import (
     photon_term,
     total_variation,
 )
-from lexray.models.trainer import InMemory, Trainer
+from lexray.models.autodecoders.resnet.training import ResnetSettings, fit_latents, gains, log_prob
+from lexray.models.autodecoders.trainer import InMemory, Trainer
 
 Array = NDArray[np.float64]
 SCALE = 28_800.0

@@ -13,11 +13,11 @@ from lexray.autodecoding import Autodecoder, load_autodecoder
 from lexray.errors import LexrayError
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
 from lexray.events.fits.reader import read_events
-from lexray.models.binning import FEWEST, MOST, USUAL, bin_photons, n_cells
-from lexray.models.learning import keyed_generator
-from lexray.models.splitnet import Seen, estimate
-from lexray.models.splitreading import log_gamma_quantile
-from lexray.models.splitting import SplitnetSettings, log_negative_binomial, split
+from lexray.models.autodecoders.learner import keyed_generator
+from lexray.models.autodecoders.splitnet.binning import FEWEST, MOST, USUAL, bin_photons, n_cells
+from lexray.models.autodecoders.splitnet.inference import log_gamma_quantile
+from lexray.models.autodecoders.splitnet.network import Seen, estimate
+from lexray.models.autodecoders.splitnet.training import SplitnetSettings, log_negative_binomial, split
 from lexray.ragged import photons_of
 from lexray.simulation.population import KINDS, Sources, simulate
 

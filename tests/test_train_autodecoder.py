@@ -85,7 +85,7 @@ def dies_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
         import ray.train
 
-        from lexray.models.trainer import Trainer
+        from lexray.models.autodecoders.trainer import Trainer
 
         run_step = Trainer.run_step
 

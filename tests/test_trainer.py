@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
-from lexray.models.autodecoder import GridSettings
-from lexray.models.lanes import Lane
-from lexray.models.learning import Schedule
-from lexray.models.photons import Photons
-from lexray.models.trainer import InMemory, Trainer, TrainingDiverged
+from lexray.models.autodecoders.grid.training import GridSettings
+from lexray.models.autodecoders.learner import Schedule
+from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.sampler import Lane
+from lexray.models.autodecoders.trainer import InMemory, Trainer, TrainingDiverged
 from lexray.ragged import photons_of
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))

@@ -12,7 +12,7 @@ import torch
 
 from lexray import splits, trainingset
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
-from lexray.models.photons import Photons
+from lexray.models.autodecoders.photons import Photons
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS
 from lexray.trainingset import EventsTable

@@ -16,27 +16,27 @@ from torch import Tensor
 
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
-from lexray.models import resnetloss
-from lexray.models.autodecoder import GridSettings, Penalties
-from lexray.models.binning import USUAL, n_cells
-from lexray.models.calibration import Calibration, calibrate
-from lexray.models.grid import GridDecoder
-from lexray.models.latentreading import GridReconstructor, ResnetReconstructor
-from lexray.models.learning import Schedule, keyed_generator
-from lexray.models.photons import Photons
-from lexray.models.reconstructor import Reconstructor
-from lexray.models.resnet import ResnetDecoder
-from lexray.models.resnetlearner import ResnetSettings
-from lexray.models.splitnet import SplitNet
-from lexray.models.splitreading import SplitnetReconstructor
-from lexray.models.splitting import SplitnetSettings
-from lexray.models.trainer import InMemory, Trainer
+from lexray.models.autodecoders.calibration import Calibration, calibrate
+from lexray.models.autodecoders.grid.decoder import GridDecoder
+from lexray.models.autodecoders.grid.inference import GridReconstructor, ResnetReconstructor
+from lexray.models.autodecoders.grid.training import GridSettings, Penalties
+from lexray.models.autodecoders.learner import Schedule, keyed_generator
+from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.reconstructor import Reconstructor
+from lexray.models.autodecoders.resnet import loss
+from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
+from lexray.models.autodecoders.resnet.training import ResnetSettings
+from lexray.models.autodecoders.splitnet.binning import USUAL, n_cells
+from lexray.models.autodecoders.splitnet.inference import SplitnetReconstructor
+from lexray.models.autodecoders.splitnet.network import SplitNet
+from lexray.models.autodecoders.splitnet.training import SplitnetSettings
+from lexray.models.autodecoders.trainer import InMemory, Trainer
 from lexray.ragged import photons_of
 
 WEIGHTS, DESCRIPTION = "autodecoder.safetensors", "autodecoder.json"
 #: Settings of each kind.
 SETTINGS: dict[str, type[Schedule]] = {"splitnet": SplitnetSettings, "grid": GridSettings, "resnet": ResnetSettings}
-_PENALTIES = {"grid": Penalties, "resnet": resnetloss.Penalties}
+_PENALTIES = {"grid": Penalties, "resnet": loss.Penalties}
 #: Most detections that a model of each kind is calibrated on: what is quick for one is hours for another.
 CALIBRATED_ON = {"splitnet": 4000, "grid": 600, "resnet": 0}
 #: Fewer say nothing.
@@ -54,7 +54,7 @@ class Encoded:
     ----------
     latent : f4[N, D]
         The representation. Of `splitnet` its features pooled over time and those of the spectrum; of `grid` see
-        `lexray.models.representation`; of `resnet` the latent itself.
+        `lexray.models.autodecoders.representation`; of `resnet` the latent itself.
     latent_var : f4[N, D] or None
         Variance of each of its numbers by the chance of counting; None where it is not known.
     log_rate : f4[N, B]
@@ -62,7 +62,7 @@ class Encoded:
     nll : f4[N]
         Negative log-likelihood of the photons under the reconstructed rate, in nats.
     anomaly, p_value : f4[N] or None
-        See `lexray.models.calibration`; None where it is not known.
+        See `lexray.models.autodecoders.calibration`; None where it is not known.
     n_steps : int
         Optimiser steps of the fit; 0 where there is none.
     """
@@ -118,7 +118,7 @@ class Autodecoder:
 
         Raises
         ------
-        lexray.models.trainer.TrainingDiverged
+        lexray.models.autodecoders.trainer.TrainingDiverged
             If the loss is not finite, again and again.
         """
         photons = events if isinstance(events, Photons) else photons_of(events, settings.n_bands)
@@ -270,7 +270,7 @@ class Autodecoder:
         return -self._model.encode(photons_of(events, self.n_bands)).nll.double().numpy()
 
     def save(self, folder: str | Path) -> None:
-        """Write `autodecoder.safetensors` and `autodecoder.json`."""
+        """Write `training.safetensors` and `training.json`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from lexray.models import resnetloss
-from lexray.models.autodecoder import GridSettings, Penalties
-from lexray.models.learning import Schedule
-from lexray.models.resnetlearner import ResnetSettings
-from lexray.models.splitting import SplitnetSettings
+from lexray.models.autodecoders.grid.training import GridSettings, Penalties
+from lexray.models.autodecoders.learner import Schedule
+from lexray.models.autodecoders.resnet import loss
+from lexray.models.autodecoders.resnet.training import ResnetSettings
+from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 from lexray.runtime.config import Config
 
 Kind = Literal["splitnet", "grid", "resnet"]
@@ -128,9 +128,9 @@ class ResnetPenalties(Config):
     """Weights beside the log-likelihood in nats."""
 
     total_variation: Weight = Field(
-        resnetloss.Penalties.total_variation, description="mean absolute change of the rate, on mesh and photons"
+        loss.Penalties.total_variation, description="mean absolute change of the rate, on mesh and photons"
     )
-    latent: Weight = Field(resnetloss.Penalties.latent, description="squared norm of the latent")
+    latent: Weight = Field(loss.Penalties.latent, description="squared norm of the latent")
 
 
 class ResnetSection(Section):
@@ -157,7 +157,7 @@ class ResnetSection(Section):
 
     def settings(self, **shared: Any) -> ResnetSettings:
         """As `Section.settings`."""
-        own = {**self.model_dump(), "penalties": resnetloss.Penalties(**self.penalties.model_dump())}
+        own = {**self.model_dump(), "penalties": loss.Penalties(**self.penalties.model_dump())}
         return ResnetSettings(**own, **shared)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lexray.errors import LexrayError
 from lexray.events.eventlist import Bands, EventList
-from lexray.models.photons import BackgroundPhotons, Photons
+from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
 
 #: Columns of the `events` table that `photons_of_table` reads.
 PHOTON_COLUMNS = (

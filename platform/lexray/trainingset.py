@@ -11,8 +11,8 @@ import pyarrow.parquet
 
 from lexray import splits
 from lexray.events import validate
-from lexray.models.photons import Photons
-from lexray.models.trainer import Size
+from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.trainer import Size
 from lexray.ragged import PHOTON_COLUMNS, photons_of_table
 from lexray.tables import delta
 

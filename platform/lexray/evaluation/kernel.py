@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lexray.evaluation.binned import CELLS, binned, mean_gain
-from lexray.models.photons import Photons
+from lexray.models.autodecoders.photons import Photons
 
 #: Widths and floors that `Kernel.best` tries.
 WIDTHS = tuple(2.0 ** (-k / 2) for k in range(3, 15))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lexray.evaluation.binned import CELLS, CellCounts, binned, mean_gain
-from lexray.models.learning import cosine
-from lexray.models.photons import Photons
+from lexray.models.autodecoders.learner import cosine
+from lexray.models.autodecoders.photons import Photons
 
 #: Penalties that `TotalVariation.best` tries; an infinite one on the deviations leaves all bands one shape.
 MEANS = (1.0, 1.5, 2.2, 3.2, 4.5, 6.5)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lexray.evaluation.heldout import PiecewiseRate
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
-from lexray.models.photons import BackgroundPhotons, Photons
+from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
 
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]

@@ -13,8 +13,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lexray.models.likelihood import CellBackground, Cells, cell_counts, cell_log_integrals, cells
-from lexray.models.photons import BackgroundPhotons, Photons
+from lexray.models.autodecoders.likelihood import CellBackground, Cells, cell_counts, cell_log_integrals, cells
+from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
 
 
 def background_regions(photons: Photons) -> Photons:

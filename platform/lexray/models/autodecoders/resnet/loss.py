@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lexray.models.photons import Photons
+from lexray.models.autodecoders.photons import Photons
 
 #: ``decoder(latent[Q, D], time[Q]) -> log_rate[Q, B]``.
 Decoder = Callable[[Tensor, Tensor], Tensor]

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lexray.models.autodecoder import GridLearner, GridSettings, one_thread
-from lexray.models.binning import exposure_shares
-from lexray.models.grid import GridDecoder
-from lexray.models.likelihood import Cells, cell_counts, log_likelihood
-from lexray.models.photons import Photons
-from lexray.models.reconstructor import Encoding, Reconstruction, at_bins
-from lexray.models.representation import dimension, represent
-from lexray.models.resnet import ResnetDecoder
-from lexray.models.resnetlearner import ResnetSettings, fit_latents, log_prob
-from lexray.models.resnetloss import time_scale
+from lexray.models.autodecoders.grid.decoder import GridDecoder
+from lexray.models.autodecoders.grid.training import GridLearner, GridSettings, one_thread
+from lexray.models.autodecoders.likelihood import Cells, cell_counts, log_likelihood
+from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.reconstructor import Encoding, Reconstruction, at_bins
+from lexray.models.autodecoders.representation import dimension, represent
+from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
+from lexray.models.autodecoders.resnet.loss import time_scale
+from lexray.models.autodecoders.resnet.training import ResnetSettings, fit_latents, log_prob
+from lexray.models.autodecoders.splitnet.binning import exposure_shares
 
 #: Detections fitted at once; enough to fill a core, little enough to stay in its cache's reach.
 _BATCH = 256

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lexray.models.binning import USUAL, exposure_shares, n_cells
-from lexray.models.learning import keyed_generator
-from lexray.models.photons import Photons
-from lexray.models.reconstructor import Encoding, Reconstructor
-from lexray.models.splitnet import log_counts
+from lexray.models.autodecoders.learner import keyed_generator
+from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.reconstructor import Encoding, Reconstructor
+from lexray.models.autodecoders.splitnet.binning import USUAL, exposure_shares, n_cells
+from lexray.models.autodecoders.splitnet.network import log_counts
 
 #: Shares of the photons that a detection's two disjoint parts get.
 _PART_SHARES = (0.1, 0.5)

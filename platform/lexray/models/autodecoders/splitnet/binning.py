@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from lexray.models.photons import Photons, gather, owner
-from lexray.models.splitnet import Seen
+from lexray.models.autodecoders.photons import Photons, gather, owner
+from lexray.models.autodecoders.splitnet.network import Seen
 
 #: Cells of a detection that lasts up to `_USUAL_DURATION`; the fewest and the most that any has.
 USUAL, FEWEST, MOST = 256, 16, 2048

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lexray.models.learning import Schedule
-from lexray.models.photons import Photons
-from lexray.models.resnet import ResnetDecoder
-from lexray.models.resnetloss import (
+from lexray.models.autodecoders.learner import Schedule
+from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
+from lexray.models.autodecoders.resnet.loss import (
     Arrivals,
     Penalties,
     arrivals,

@@ -17,11 +17,18 @@ from scipy.special import stdtrit
 from torch import Tensor, nn
 from torch.func import jacfwd, vmap
 
-from lexray.models.background import with_background
-from lexray.models.grid import FreeCurves, GridDecoder, total_variation
-from lexray.models.learning import Schedule, cosine
-from lexray.models.likelihood import PRIOR_COUNTS, Cells, cell_log_integrals, cells, level, profile_log_likelihood
-from lexray.models.photons import Photons
+from lexray.models.autodecoders.background import with_background
+from lexray.models.autodecoders.grid.decoder import FreeCurves, GridDecoder, total_variation
+from lexray.models.autodecoders.learner import Schedule, cosine
+from lexray.models.autodecoders.likelihood import (
+    PRIOR_COUNTS,
+    Cells,
+    cell_log_integrals,
+    cells,
+    level,
+    profile_log_likelihood,
+)
+from lexray.models.autodecoders.photons import Photons
 
 #: Detections fitted at once; enough to fill a core, little enough to stay in its cache's reach.
 _BATCH = 256

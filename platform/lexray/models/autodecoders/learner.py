@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lexray.models.photons import Photons
+from lexray.models.autodecoders.photons import Photons
 
 Data = TypeVar("Data")
 Sample = TypeVar("Sample")

@@ -16,10 +16,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from lexray.models.binning import ENERGY_CELLS, Binned, bin_photons
-from lexray.models.learning import Schedule
-from lexray.models.photons import Photons
-from lexray.models.splitnet import Estimate, Seen, SplitNet, estimate
+from lexray.models.autodecoders.learner import Schedule
+from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.splitnet.binning import ENERGY_CELLS, Binned, bin_photons
+from lexray.models.autodecoders.splitnet.network import Estimate, Seen, SplitNet, estimate
 
 #: Share of a detection's photons that its network sees in training.
 _SEEN = (0.5, 0.95)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lexray.models.photons import Photons
+from lexray.models.autodecoders.photons import Photons
 
 #: Logarithmic energy cells from a detection's lowest band edge to its highest.
 SPECTRAL_CELLS = 16

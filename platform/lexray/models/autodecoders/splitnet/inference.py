@@ -10,11 +10,11 @@ import torch
 from scipy.special import gammaincinv, ndtr, stdtrit
 from torch import Tensor
 
-from lexray.models.binning import Binned, bin_photons
-from lexray.models.photons import Photons
-from lexray.models.reconstructor import Encoding, Reconstruction, at_bins
-from lexray.models.splitnet import LOG_VARIANCE, Estimate, SplitNet, estimate
-from lexray.models.splitting import SplitnetSettings
+from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.reconstructor import Encoding, Reconstruction, at_bins
+from lexray.models.autodecoders.splitnet.binning import Binned, bin_photons
+from lexray.models.autodecoders.splitnet.network import LOG_VARIANCE, Estimate, SplitNet, estimate
+from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 
 #: Degrees of freedom of the Student's t whose standardised quantiles stand for the normal ones in intervals. The Gamma
 #: distribution has the right variance, but rates are mostly better known than that, and at edges far worse: with this

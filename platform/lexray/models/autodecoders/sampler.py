@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from lexray.models.learning import keyed_generator
+from lexray.models.autodecoders.learner import keyed_generator
 
 T = TypeVar("T")
 

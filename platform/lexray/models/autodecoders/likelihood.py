@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lexray.models.photons import Photons, owner
+from lexray.models.autodecoders.photons import Photons, owner
 
 #: Shape of the Gamma prior of a band's counts: Jeffreys'.
 PRIOR_COUNTS = 0.5

@@ -21,10 +21,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from lexray.models.autodecoder import LatentTable
-from lexray.models.lanes import DRAWS, LATENTS, VALIDATION, Lane
-from lexray.models.learning import Schedule, keyed_generator
-from lexray.models.photons import Photons
+from lexray.models.autodecoders.grid.training import LatentTable
+from lexray.models.autodecoders.learner import Schedule, keyed_generator
+from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.sampler import DRAWS, LATENTS, VALIDATION, Lane
 
 #: Decay rates of the network's Adam moments.
 _BETAS = (0.9, 0.99)

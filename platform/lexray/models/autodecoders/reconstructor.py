@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lexray.models.photons import Photons
+from lexray.models.autodecoders.photons import Photons
 
 
 @dataclass(frozen=True)

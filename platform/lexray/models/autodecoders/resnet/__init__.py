@@ -1,0 +1,1 @@
+"""`resnet`: PPAD as published (Song et al. 2025, arXiv:2502.01627)."""
