@@ -28,7 +28,7 @@ from lexray.autodecoding import load_autodecoder
 from lexray.evaluation.population import source_means
 from lexray.evaluation.retrieval import ranks, recall_at
 from lexray.events.eventlist import from_table
-from lexray.models.alignment import Settings, Trainer
+from lexray.models.alignment.trainer import Settings, Trainer
 from lexray.models.autodecoders.representation import variability
 from lexray.pairing import read_pairs
 from lexray.ragged import photons_of_table

@@ -10,9 +10,9 @@ from pydantic import AfterValidator, Field
 from lexray import release
 from lexray.autodecoding import load_autodecoder
 from lexray.errors import LexrayError
-from lexray.evaluation.heads import fit_heads_to_tables
 from lexray.llm.sentence_encoder import TextEncoder
-from lexray.models.towers import Towers
+from lexray.models.alignment.heads import fit_heads_to_tables
+from lexray.models.alignment.towers import Towers
 from lexray.release import Manifest, SentenceModel
 from lexray.runtime.config import JobConfig, local_path
 from lexray.runtime.job import Context, Job, Outcome

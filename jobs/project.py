@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 from pydantic import Field, model_validator
 
-from lexray.models.towers import Towers
+from lexray.models.alignment.towers import Towers
 from lexray.projection import check_latents, check_texts, load_towers, project_latents, project_texts
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig

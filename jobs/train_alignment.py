@@ -14,7 +14,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer, get_device
 
 from lexray.errors import LexrayError
-from lexray.models.alignment import Settings, Trainer
+from lexray.models.alignment.trainer import Settings, Trainer
 from lexray.pairing import PairedTables, read_pairs
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import JobConfig

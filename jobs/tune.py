@@ -16,7 +16,7 @@ from ray.tune.search import BasicVariantGenerator
 
 from lexray.errors import LexrayError
 from lexray.jobs import train_alignment
-from lexray.models.alignment import METRICS, Pairs, Settings, Trainer
+from lexray.models.alignment.trainer import METRICS, Pairs, Settings, Trainer
 from lexray.pairing import PairedTables, read_pairs
 from lexray.runtime import ray_session
 from lexray.runtime.config import Config as BaseConfig

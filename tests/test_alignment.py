@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 
 from lexray.errors import ConfigError, LexrayError
 from lexray.jobs import project, train_alignment
-from lexray.models.alignment import Pairs, Settings, Trainer, own_rank
-from lexray.models.towers import Sizes, Towers
+from lexray.models.alignment.towers import Sizes, Towers
+from lexray.models.alignment.trainer import Pairs, Settings, Trainer, own_rank
 from lexray.pairing import PairedTables, read_pairs
 from lexray.runtime import tracking
 from lexray.runtime.config import TrackingConfig, parse

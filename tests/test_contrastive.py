@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray.models.contrastive import MAX_SCALE, distributed_symmetric_info_nce, symmetric_info_nce
+from lexray.models.alignment.contrastive import MAX_SCALE, distributed_symmetric_info_nce, symmetric_info_nce
 
 
 def units(rng: np.random.Generator, n: int, dimension: int) -> np.ndarray:

@@ -17,7 +17,6 @@ from lexray.autodecoding import Autodecoder
 from lexray.errors import LexrayError
 from lexray.evaluation import retrieval
 from lexray.evaluation.baselines import bayesian_blocks, constant
-from lexray.evaluation.heads import Heads, fit_heads
 from lexray.evaluation.heldout import (
     PiecewiseRate,
     counts_by_band,
@@ -31,6 +30,7 @@ from lexray.evaluation.population import source_means
 from lexray.evaluation.regression import nearest_neighbours, probe
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
 from lexray.jobs.evaluate import JOB, Config
+from lexray.models.alignment.heads import Heads, fit_heads
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress

@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from lexray.errors import ConfigError
 from lexray.jobs import train_alignment, tune
-from lexray.models.alignment import Settings
+from lexray.models.alignment.trainer import Settings
 from lexray.runtime.config import parse, read_yaml
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress

@@ -11,8 +11,8 @@ from lexray.autodecoding import Autodecoder
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
 from lexray.jobs import index
 from lexray.llm.sentence_encoder import TextEncoder
+from lexray.models.alignment.towers import Sizes, Towers
 from lexray.models.autodecoders.grid.training import GridSettings
-from lexray.models.towers import Sizes, Towers
 from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta, schemas

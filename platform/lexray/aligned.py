@@ -17,9 +17,9 @@ from lexray.searchindex import Hit, SearchIndex
 
 if TYPE_CHECKING:
     from lexray.autodecoding import Autodecoder, Encoded
-    from lexray.evaluation.heads import Heads
     from lexray.llm.sentence_encoder import TextEncoder
-    from lexray.models.towers import Towers
+    from lexray.models.alignment.heads import Heads
+    from lexray.models.alignment.towers import Towers
 
 Float32s = NDArray[np.float32]
 
@@ -50,7 +50,7 @@ class Aligned:
     @cached_property
     def towers(self) -> Towers:
         """The two towers."""
-        from lexray.models.towers import Towers
+        from lexray.models.alignment.towers import Towers
 
         return Towers.load(self.release.alignment)
 
@@ -82,7 +82,7 @@ class Aligned:
     @cached_property
     def heads(self) -> Heads | None:
         """The heads for classes and properties; None where the release was built without labels."""
-        from lexray.evaluation.heads import Heads
+        from lexray.models.alignment.heads import Heads
 
         return None if self.release.heads is None else Heads.load(self.release.heads)
 

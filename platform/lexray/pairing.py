@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lexray.errors import LexrayError
-from lexray.models.alignment import Pairs
+from lexray.models.alignment.trainer import Pairs
 from lexray.sources import split
 from lexray.splits import read_split_keys
 from lexray.tables import delta

@@ -10,7 +10,7 @@ import pyarrow.fs
 from numpy.typing import NDArray
 
 from lexray.errors import LexrayError
-from lexray.models.towers import Towers
+from lexray.models.alignment.towers import Towers
 from lexray.pairing import finite_rows, vectors
 from lexray.tables import delta
 

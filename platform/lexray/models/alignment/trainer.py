@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from lexray.models.contrastive import MAX_SCALE, distributed_symmetric_info_nce, symmetric_info_nce
-from lexray.models.towers import Regularisation, Sizes, Towers, join_members
+from lexray.models.alignment.contrastive import MAX_SCALE, distributed_symmetric_info_nce, symmetric_info_nce
+from lexray.models.alignment.towers import Regularisation, Sizes, Towers, join_members
 
 #: What `Trainer.run_epoch` reports, and the direction in which each is better.
 METRICS = {"train/loss": "min", "val/loss": "min", "val/recall@10": "max", "val/median_rank": "min"}

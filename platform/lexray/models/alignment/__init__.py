@@ -1,0 +1,1 @@
+"""Two towers into one space, their contrastive loss, and heads on the vectors."""
