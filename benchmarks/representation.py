@@ -23,16 +23,17 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lexray import __version__, splits
+from lexray import __version__
 from lexray.autodecoding import load_autodecoder
-from lexray.evaluation.population import source_means
 from lexray.evaluation.retrieval import ranks, recall_at
 from lexray.events.eventlist import from_table
 from lexray.models.alignment.trainer import Settings, Trainer
 from lexray.models.autodecoders.representation import variability
-from lexray.pairing import read_pairs
 from lexray.ragged import photons_of_table
 from lexray.tables import delta, schemas
+from lexray.training import splits
+from lexray.training.pairs import read_pairs
+from lexray.training.source_means import source_means
 
 SEEDS = (0, 1, 2)
 _BINS = 256

@@ -31,7 +31,7 @@ from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig, resolve_path
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.sources import SPLITS
-from lexray.splits import read_splits, sources_of
+from lexray.training.splits import read_splits, sources_of
 
 
 class Config(JobConfig):

@@ -28,8 +28,8 @@ from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.sources import SPLITS
-from lexray.splits import read_splits, sources_of
 from lexray.tables import delta
+from lexray.training.splits import read_splits, sources_of
 
 #: Label columns that detections are grouped by where the configuration names none: the first that the labels have.
 _GROUPS = ("kind", "class")

@@ -18,8 +18,8 @@ from lexray.runtime.config import JobConfig, local_path
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.searchindex import SearchIndex, rows
 from lexray.sources import split
-from lexray.splits import read_splits
 from lexray.tables import delta
+from lexray.training.splits import read_splits
 
 _OBSERVED = ("source_id", "mission", "n_events", "exposure", "ra", "dec")
 _READ = ("autodecoder", "alignment", "embeddings", "summaries", "labels", "events")

@@ -15,11 +15,11 @@ from ray.train.torch import TorchTrainer, get_device
 
 from lexray.errors import LexrayError
 from lexray.models.alignment.trainer import Settings, Trainer
-from lexray.pairing import PairedTables, read_pairs
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.tables import delta
+from lexray.training.pairs import PairedTables, read_pairs
 
 #: Called on the first worker after each epoch with the epoch's number, from 1, and its metrics.
 OnEpoch = Callable[[int, dict[str, float]], None]

@@ -18,18 +18,18 @@ from pydantic import AfterValidator, Field, model_validator
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.queue import Queue
 
-from lexray import trainingset
 from lexray.autodecoding import CALIBRATED_ON, Autodecoder
 from lexray.errors import LexrayError
 from lexray.events import validate
-from lexray.kinds import VALIDATED_ON, GridSection, Kind, ResnetSection, Section, SplitnetSection
 from lexray.models.autodecoders.learner import Precision, Schedule
 from lexray.models.autodecoders.trainer import Trainer, TrainingDiverged
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import JobConfig, local_path
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.tables import delta
-from lexray.trainingset import EventsTable, Plan
+from lexray.training import event_parts
+from lexray.training.autodecoder_config import VALIDATED_ON, GridSection, Kind, ResnetSection, Section, SplitnetSection
+from lexray.training.event_parts import EventsTable, Plan
 
 _NETWORK, _RESULT = "network.pt", "result.pt"
 #: Beside the checkpoints, where a training that diverged says so: Ray Train hands back what came with a checkpoint.
@@ -90,7 +90,7 @@ def run(config: Config, context: Context) -> Outcome:
     """Train, and write the autodecoder."""
     if config.force:  # a forced training begins anew, also after one that was killed
         shutil.rmtree(_checkpoints(config), ignore_errors=True)
-    plan = trainingset.plan(config.events, config.split_seed, config.section.n_bands, config.validated_on)
+    plan = event_parts.plan(config.events, config.split_seed, config.section.n_bands, config.validated_on)
     if plan.left_out:
         context.progress.warn(f"train autodecoder: {validate.summary(plan.left_out)}")
     if not any(part.train for part in plan.parts.values()):
@@ -104,7 +104,7 @@ def run(config: Config, context: Context) -> Outcome:
     trained = Autodecoder(config.settings, result["network"], result["mean_latent"])
     most = CALIBRATED_ON[config.kind]
     if most:
-        trained = trained.calibrated(trainingset.sample(plan, config.section.n_bands, most))
+        trained = trained.calibrated(event_parts.sample(plan, config.section.n_bands, most))
     trained.save(config.out)
     shutil.rmtree(_checkpoints(config), ignore_errors=True)
     return Outcome(counts={**result["counts"], "left_out": len(plan.left_out)}, metrics=result["metrics"])

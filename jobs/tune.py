@@ -17,14 +17,14 @@ from ray.tune.search import BasicVariantGenerator
 from lexray.errors import LexrayError
 from lexray.jobs import train_alignment
 from lexray.models.alignment.trainer import METRICS, Pairs, Settings, Trainer
-from lexray.pairing import PairedTables, read_pairs
 from lexray.runtime import ray_session
 from lexray.runtime.config import Config as BaseConfig
 from lexray.runtime.config import JobConfig, parse, resolve_path
 from lexray.runtime.job import Context, Job, Outcome
-from lexray.searchspace import Domain, parse_space
 from lexray.tables import delta
-from lexray.trials import Trial, TrialLog
+from lexray.training.pairs import PairedTables, read_pairs
+from lexray.training.search_space import Domain, parse_space
+from lexray.training.trials import Trial, TrialLog
 
 _TABLES = ("latents", "text_embeddings", "events")
 

@@ -14,13 +14,13 @@ from lexray.errors import ConfigError, LexrayError
 from lexray.jobs import project, train_alignment
 from lexray.models.alignment.towers import Sizes, Towers
 from lexray.models.alignment.trainer import Pairs, Settings, Trainer, own_rank
-from lexray.pairing import PairedTables, read_pairs
 from lexray.runtime import tracking
 from lexray.runtime.config import TrackingConfig, parse
 from lexray.runtime.job import Context, execute
 from lexray.runtime.progress import Progress
-from lexray.splits import read_splits
 from lexray.tables import delta
+from lexray.training.pairs import PairedTables, read_pairs
+from lexray.training.splits import read_splits
 
 N_SOURCES = 500
 SETTINGS = Settings(epochs=60)

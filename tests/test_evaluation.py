@@ -26,7 +26,6 @@ from lexray.evaluation.heldout import (
     score_models,
     thin,
 )
-from lexray.evaluation.population import source_means
 from lexray.evaluation.regression import nearest_neighbours, probe
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
 from lexray.jobs.evaluate import JOB, Config
@@ -37,6 +36,7 @@ from lexray.runtime.progress import Progress
 from lexray.sources import split
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS, RATES, SUMMARIES, embeddings, latents
+from lexray.training.source_means import source_means
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 ENERGIES = np.array([0.8, 1.5, 3.0], dtype=np.float32)

@@ -12,13 +12,13 @@ from lexray.autodecoding import SETTINGS, load_autodecoder
 from lexray.errors import ConfigError, LexrayError
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, from_table, to_table
 from lexray.jobs import encode, rates, train_autodecoder
-from lexray.kinds import SECTIONS, VALIDATED_ON
 from lexray.runtime.config import describe, parse
 from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress
 from lexray.runtime.tracking import MlflowClient
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS
+from lexray.training.autodecoder_config import SECTIONS, VALIDATED_ON
 
 pytestmark = pytest.mark.ray
 

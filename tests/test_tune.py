@@ -14,7 +14,7 @@ from lexray.models.alignment.trainer import Settings
 from lexray.runtime.config import parse, read_yaml
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
-from lexray.searchspace import Domain, parse_space
+from lexray.training.search_space import Domain, parse_space
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = {"latents": "l", "text_embeddings": "t", "events": "e", "out": "o"}

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from lexray.errors import LexrayError
 from lexray.models.alignment.towers import Towers
-from lexray.pairing import finite_rows, vectors
 from lexray.tables import delta
+from lexray.training.pairs import finite_rows, vectors
 
 
 def load_towers(path: str) -> Towers:

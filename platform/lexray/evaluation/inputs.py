@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lexray.evaluation.findings import Representation
-from lexray.evaluation.population import source_means, vectors
 from lexray.evaluation.tables import read_rows
 from lexray.sources import fold_name
 from lexray.tables import delta
+from lexray.training.source_means import source_means, vectors
 
 Float32s = NDArray[np.float32]
 

@@ -16,7 +16,6 @@ from lexray.evaluation.findings import MODELS, Findings, Representation, Row
 from lexray.evaluation.heldout import PiecewiseRate, RateModel
 from lexray.evaluation.intervals import RateInterval, rate_intervals
 from lexray.evaluation.kernel import Kernel
-from lexray.evaluation.population import vectors
 from lexray.evaluation.report import Listing
 from lexray.evaluation.scoring import reconstruct, usable_events
 from lexray.evaluation.tables import read_rates
@@ -28,6 +27,7 @@ from lexray.runtime.config import resolve_path
 from lexray.runtime.progress import Progress
 from lexray.sources import stable_hash
 from lexray.tables import delta
+from lexray.training.source_means import vectors
 
 #: What is read off a detection's representation: hardness of its counts, the arsinh of the log10 of its variability
 #: odds, and the rms of the true rate.

@@ -20,7 +20,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
 from lexray.errors import LexrayError
-from lexray.evaluation.population import source_means, vectors
+from lexray.training.source_means import source_means, vectors
 
 Float32s = NDArray[np.float32]
 

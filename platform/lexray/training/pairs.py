@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from lexray.errors import LexrayError
 from lexray.models.alignment.trainer import Pairs
 from lexray.sources import split
-from lexray.splits import read_split_keys
 from lexray.tables import delta
+from lexray.training.splits import read_split_keys
 
 #: Fewer sources than this cannot be negatives of one another, or tell one epoch from the next.
 MIN_SOURCES = {"train": 16, "val": 4}

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from lexray import splits
 from lexray.events import validate
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.trainer import Size
 from lexray.ragged import PHOTON_COLUMNS, photons_of_table
 from lexray.tables import delta
+from lexray.training import splits
 
 _COLUMNS = ("detection_id", *PHOTON_COLUMNS)
 #: Parts that a sample is spread over, where there are so many.

@@ -1,0 +1,1 @@
+"""From tables to tensors: splits, pairs, parts of event tables, and configurations of trainings."""
