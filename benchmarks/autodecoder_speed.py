@@ -27,8 +27,8 @@ import torch
 from reconstruction import machine, settings_of, training_speed
 
 from lexray import __version__
-from lexray.autodecoding import Autodecoder
 from lexray.evaluation.heldout import score_models
+from lexray.inference.autodecoder import Autodecoder
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.trainer import InMemory, Size, Trainer
 from lexray.simulation.population import Sources, simulate

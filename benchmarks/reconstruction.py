@@ -62,14 +62,14 @@ class Trained:
 
 def settings_of(kind: str, seed: int) -> Any:
     """Settings of a kind of autodecoder at its defaults."""
-    from lexray.autodecoding import SETTINGS
+    from lexray.inference.autodecoder import SETTINGS
 
     return SETTINGS[kind](seed=seed)
 
 
 def train_autodecoder(settings: Any, photons: Photons) -> Trained:
     """A trained autodecoder."""
-    from lexray.autodecoding import Autodecoder
+    from lexray.inference.autodecoder import Autodecoder
 
     model = Autodecoder.fit(photons, settings)
     parameters = sum(p.numel() for p in settings.learner().network.parameters())

@@ -24,12 +24,12 @@ import torch
 from numpy.typing import NDArray
 
 from lexray import __version__
-from lexray.autodecoding import load_autodecoder
 from lexray.evaluation.retrieval import ranks, recall_at
 from lexray.events.eventlist import from_table
+from lexray.inference.autodecoder import load_autodecoder
+from lexray.inference.photons import photons_of_table
 from lexray.models.alignment.trainer import Settings, Trainer
 from lexray.models.autodecoders.representation import variability
-from lexray.ragged import photons_of_table
 from lexray.tables import delta, schemas
 from lexray.training import splits
 from lexray.training.pairs import read_pairs

@@ -5,9 +5,9 @@ from functools import partial
 import numpy as np
 from pydantic import Field
 
-from lexray import encoding
-from lexray.autodecoding import load_autodecoder
 from lexray.events import validate
+from lexray.inference import encode
+from lexray.inference.autodecoder import load_autodecoder
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
@@ -36,10 +36,10 @@ def run(config: Config, context: Context) -> Outcome:
             config.events,
             config.out,
             schema,
-            partial(encoding.encoder, config.autodecoder, "cuda" if config.use_gpu else "cpu"),
+            partial(encode.encoder, config.autodecoder, "cuda" if config.use_gpu else "cpu"),
             task,
             config.workers,
-            columns=encoding.COLUMNS,
+            columns=encode.COLUMNS,
             order=["detection_id"],
             sliced=True,
             use_gpu=config.use_gpu,

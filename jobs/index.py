@@ -8,8 +8,8 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field
 
 from lexray import release
-from lexray.autodecoding import load_autodecoder
 from lexray.errors import LexrayError
+from lexray.inference.autodecoder import load_autodecoder
 from lexray.llm.sentence_encoder import TextEncoder
 from lexray.models.alignment.heads import fit_heads_to_tables
 from lexray.models.alignment.towers import Towers

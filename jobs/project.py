@@ -10,8 +10,8 @@ import pyarrow as pa
 import ray
 from pydantic import Field, model_validator
 
+from lexray.inference.project import check_latents, check_texts, load_towers, project_latents, project_texts
 from lexray.models.alignment.towers import Towers
-from lexray.projection import check_latents, check_texts, load_towers, project_latents, project_texts
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome

@@ -4,9 +4,9 @@ from functools import partial
 
 from pydantic import Field
 
-from lexray import encoding
-from lexray.autodecoding import load_autodecoder
 from lexray.events import validate
+from lexray.inference import encode
+from lexray.inference.autodecoder import load_autodecoder
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
@@ -36,7 +36,7 @@ def run(config: Config, context: Context) -> Outcome:
             config.events,
             config.out,
             RATES,
-            partial(encoding.reconstructor, config.autodecoder, config.bins),
+            partial(encode.reconstructor, config.autodecoder, config.bins),
             task,
             config.workers,
             order=["detection_id", "band"],

@@ -18,9 +18,9 @@ from pydantic import AfterValidator, Field, model_validator
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.queue import Queue
 
-from lexray.autodecoding import CALIBRATED_ON, Autodecoder
 from lexray.errors import LexrayError
 from lexray.events import validate
+from lexray.inference.autodecoder import CALIBRATED_ON, Autodecoder
 from lexray.models.autodecoders.learner import Precision, Schedule
 from lexray.models.autodecoders.trainer import Trainer, TrainingDiverged
 from lexray.runtime import ray_session, tracking

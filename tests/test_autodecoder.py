@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from lexray.autodecoding import Autodecoder, load_autodecoder
 from lexray.errors import LexrayError
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, to_table
+from lexray.inference.autodecoder import Autodecoder, load_autodecoder
+from lexray.inference.photons import photons_of, photons_of_table
 from lexray.models.autodecoders.grid.decoder import GridDecoder, multiscale_hats, total_variation
 from lexray.models.autodecoders.grid.training import GridSettings, LatentTable, Penalties, fit_latents, losses
 from lexray.models.autodecoders.likelihood import cells
 from lexray.models.autodecoders.trainer import InMemory, Trainer
-from lexray.ragged import photons_of, photons_of_table
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.optimize import minimize
 
-from lexray.autodecoding import photons_of
 from lexray.evaluation import gregory_loredo
 from lexray.evaluation.baselines import constant
 from lexray.evaluation.binned import CELLS, as_rates, binned, mean_gain, shape_gain
@@ -20,6 +19,7 @@ from lexray.evaluation.intervals import coverage
 from lexray.evaluation.kernel import FLOORS, Kernel
 from lexray.evaluation.total_variation import TotalVariation
 from lexray.events.eventlist import EventList, GoodTimeIntervals
+from lexray.inference.autodecoder import photons_of
 from lexray.simulation.population import BANDS, DURATION, KINDS, Sources, simulate
 
 GAPPY = GoodTimeIntervals([0, 9_000, 20_000], [5_000, 16_000, DURATION])

@@ -13,16 +13,16 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lexray import encoding
-from lexray.autodecoding import Autodecoder
 from lexray.errors import LexrayError
 from lexray.evaluation.reconstruction import fitted_baselines
 from lexray.evaluation.scoring import reconstruct, score_part
 from lexray.events import validate
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, from_table, to_table
+from lexray.inference import encode as encoding
+from lexray.inference.autodecoder import Autodecoder
+from lexray.inference.photons import photons_of, photons_of_table
 from lexray.jobs import encode, rates
 from lexray.models.autodecoders.grid.training import GridSettings
-from lexray.ragged import photons_of, photons_of_table
 from lexray.runtime import map_parts
 from lexray.runtime.config import parse
 from lexray.runtime.job import Report, execute

@@ -11,11 +11,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lexray.autodecoding import Autodecoder
 from lexray.cli import app
 from lexray.evaluation import reconstruction
 from lexray.evaluation.findings import Findings
 from lexray.events.eventlist import to_table
+from lexray.inference.autodecoder import Autodecoder
 from lexray.jobs.evaluate_autodecoder import JOB, Config
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.runtime.job import execute

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lexray.autodecoding import Autodecoder
 from lexray.errors import LexrayError
 from lexray.evaluation import retrieval
 from lexray.evaluation.baselines import bayesian_blocks, constant
@@ -28,6 +27,7 @@ from lexray.evaluation.heldout import (
 )
 from lexray.evaluation.regression import nearest_neighbours, probe
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
+from lexray.inference.autodecoder import Autodecoder
 from lexray.jobs.evaluate import JOB, Config
 from lexray.models.alignment.heads import Heads, fit_heads
 from lexray.models.autodecoders.grid.training import GridSettings

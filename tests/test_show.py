@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import poisson
 
-from lexray.autodecoding import Autodecoder
 from lexray.errors import ConfigError, RefusedInput
 from lexray.events.adaptive_bins import halve
 from lexray.events.count_spectrum import count_spectrum, counted
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, to_table
 from lexray.events.lightcurve import background_rate, light_curve, poisson_interval
+from lexray.inference.autodecoder import Autodecoder
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.show.charts import Rate, light_curve_chart, spectrum_chart
 from lexray.show.finding import find_detection

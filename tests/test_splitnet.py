@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lexray.autodecoding import Autodecoder, load_autodecoder
 from lexray.errors import LexrayError
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
 from lexray.events.fits.reader import read_events
+from lexray.inference.autodecoder import Autodecoder, load_autodecoder
+from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.learner import keyed_generator
 from lexray.models.autodecoders.splitnet.binning import FEWEST, MOST, USUAL, bin_photons, n_cells
 from lexray.models.autodecoders.splitnet.inference import log_gamma_quantile
 from lexray.models.autodecoders.splitnet.network import Seen, estimate
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings, log_negative_binomial, split
-from lexray.ragged import photons_of
 from lexray.simulation.population import KINDS, Sources, simulate
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))

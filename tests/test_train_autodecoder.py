@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from lexray.autodecoding import SETTINGS, load_autodecoder
 from lexray.errors import ConfigError, LexrayError
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, from_table, to_table
+from lexray.inference.autodecoder import SETTINGS, load_autodecoder
 from lexray.jobs import encode, rates, train_autodecoder
 from lexray.runtime.config import describe, parse
 from lexray.runtime.job import Report, execute

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
+from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.sampler import Lane
 from lexray.models.autodecoders.trainer import InMemory, Trainer, TrainingDiverged
-from lexray.ragged import photons_of
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 GRID = GridSettings(latent_dim=4, n_knots=16, width=16, epochs=4, batch=12, lanes=4, warm_up=4, fit_steps=10)

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lexray.autodecoding import Autodecoder
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
+from lexray.inference.autodecoder import Autodecoder
 from lexray.jobs import index
 from lexray.llm.sentence_encoder import TextEncoder
 from lexray.models.alignment.towers import Sizes, Towers

@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 #: Public names and the modules they live in, imported when first used: `import lexray` stays light, without torch.
 _EXPORTS = {
     "read_events": "lexray.events.fits.reader",
-    "load_autodecoder": "lexray.autodecoding",
+    "load_autodecoder": "lexray.inference.autodecoder",
     "load_aligned": "lexray.aligned",
     "Client": "lexray.client",
 }

@@ -16,7 +16,7 @@ from lexray.release import Release
 from lexray.searchindex import Hit, SearchIndex
 
 if TYPE_CHECKING:
-    from lexray.autodecoding import Autodecoder, Encoded
+    from lexray.inference.autodecoder import Autodecoder, Encoded
     from lexray.llm.sentence_encoder import TextEncoder
     from lexray.models.alignment.heads import Heads
     from lexray.models.alignment.towers import Towers
@@ -43,7 +43,7 @@ class Aligned:
     @cached_property
     def autodecoder(self) -> Autodecoder:
         """The model of event lists."""
-        from lexray.autodecoding import load_autodecoder
+        from lexray.inference.autodecoder import load_autodecoder
 
         return load_autodecoder(str(self.release.autodecoder))
 

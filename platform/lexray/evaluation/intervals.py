@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lexray.autodecoding import Autodecoder
 from lexray.evaluation.heldout import PiecewiseRate
 from lexray.events.eventlist import EventList, GoodTimeIntervals
+from lexray.inference.autodecoder import Autodecoder
 
 #: Lower and upper bound of a rate.
 RateInterval = tuple[PiecewiseRate, PiecewiseRate]

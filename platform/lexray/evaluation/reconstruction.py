@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from lexray.autodecoding import load_autodecoder
 from lexray.evaluation import gregory_loredo
 from lexray.evaluation.binned import as_rates
 from lexray.evaluation.findings import MODELS, Findings, Representation, Row
@@ -22,7 +21,8 @@ from lexray.evaluation.tables import read_rates
 from lexray.evaluation.total_variation import TotalVariation
 from lexray.events import validate
 from lexray.events.eventlist import EventList
-from lexray.ragged import photons_of
+from lexray.inference.autodecoder import load_autodecoder
+from lexray.inference.photons import photons_of
 from lexray.runtime.config import resolve_path
 from lexray.runtime.progress import Progress
 from lexray.sources import stable_hash

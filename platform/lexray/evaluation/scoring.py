@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from lexray.autodecoding import Autodecoder, load_autodecoder
 from lexray.evaluation.baselines import bayesian_blocks, constant
 from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, score_models
 from lexray.evaluation.tables import read_rates
 from lexray.events import validate
 from lexray.events.eventlist import EventList, from_table
+from lexray.inference.autodecoder import Autodecoder, load_autodecoder
 from lexray.runtime.config import resolve_path
 from lexray.runtime.progress import Progress
 from lexray.tables import delta

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from lexray import __version__
-from lexray.autodecoding import Autodecoder, load_autodecoder
 from lexray.events.eventlist import EventList
 from lexray.events.lightcurve import light_curve
+from lexray.inference.autodecoder import Autodecoder, load_autodecoder
 from lexray.show.charts import COUNTS_PER_BAND, Axis, Rate, light_curve_chart, spectrum_chart
 from lexray.show.finding import find_detection
 

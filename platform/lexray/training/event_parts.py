@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from lexray.events import validate
+from lexray.inference.photons import PHOTON_COLUMNS, photons_of_table
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.trainer import Size
-from lexray.ragged import PHOTON_COLUMNS, photons_of_table
 from lexray.tables import delta
 from lexray.training import splits
 

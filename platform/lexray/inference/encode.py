@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lexray.autodecoding import load_autodecoder
 from lexray.events import validate
 from lexray.events.eventlist import from_table
-from lexray.ragged import PHOTON_COLUMNS, photons_of_table
+from lexray.inference.autodecoder import load_autodecoder
+from lexray.inference.photons import PHOTON_COLUMNS, photons_of_table
 from lexray.runtime.map_parts import PartFunction
 
 #: Columns of `events` that an encoder reads.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
+from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.calibration import Calibration, calibrate
 from lexray.models.autodecoders.grid.decoder import GridDecoder
 from lexray.models.autodecoders.grid.inference import GridReconstructor, ResnetReconstructor
@@ -31,7 +32,6 @@ from lexray.models.autodecoders.splitnet.inference import SplitnetReconstructor
 from lexray.models.autodecoders.splitnet.network import SplitNet
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 from lexray.models.autodecoders.trainer import InMemory, Trainer
-from lexray.ragged import photons_of
 
 WEIGHTS, DESCRIPTION = "autodecoder.safetensors", "autodecoder.json"
 #: Settings of each kind.

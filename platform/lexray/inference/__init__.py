@@ -1,0 +1,1 @@
+"""A trained model on tables: encoding, reconstruction and projection."""
