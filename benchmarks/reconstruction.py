@@ -28,8 +28,8 @@ import torch
 
 from lexray import __version__
 from lexray.evaluation.baselines import bayesian_blocks, constant
-from lexray.evaluation.binned import as_rates
-from lexray.evaluation.groups import COUNT_EDGES, count_bins
+from lexray.evaluation.cells import as_rates
+from lexray.evaluation.count_bins import COUNT_EDGES, count_bins
 from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, gain, gain_interval, score_models
 from lexray.evaluation.intervals import RateInterval, coverage, rate_intervals
 from lexray.evaluation.kernel import Kernel

@@ -12,8 +12,8 @@ from scipy.optimize import minimize
 
 from lexray.evaluation import gregory_loredo
 from lexray.evaluation.baselines import constant
-from lexray.evaluation.binned import CELLS, as_rates, binned, mean_gain, shape_gain
-from lexray.evaluation.groups import COUNT_EDGES, count_bins
+from lexray.evaluation.cells import CELLS, as_rates, binned, mean_gain, shape_gain
+from lexray.evaluation.count_bins import COUNT_EDGES, count_bins
 from lexray.evaluation.heldout import PiecewiseRate, gain, score, score_models, thin
 from lexray.evaluation.intervals import coverage
 from lexray.evaluation.kernel import FLOORS, Kernel

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lexray.evaluation.binned import CELLS, binned, mean_gain
+from lexray.evaluation.cells import CELLS, binned, mean_gain
 from lexray.models.autodecoders.photons import Photons
 
 #: Widths and floors that `Kernel.best` tries.

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lexray.evaluation import figures, space
+from lexray.evaluation.count_bins import COUNT_EDGES, count_bins
 from lexray.evaluation.figures import Bar, LightCurve, Scatter
 from lexray.evaluation.findings import MODELS, PROPERTIES, Findings, gains_by_group
-from lexray.evaluation.groups import COUNT_EDGES, count_bins
 from lexray.evaluation.heldout import Score, gain
 from lexray.evaluation.inputs import Pairs
 from lexray.evaluation.regression import Neighbours, Probe

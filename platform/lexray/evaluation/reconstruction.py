@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import ray
 
 from lexray.evaluation import gregory_loredo
-from lexray.evaluation.binned import as_rates
+from lexray.evaluation.cells import as_rates
 from lexray.evaluation.findings import MODELS, Findings, Representation, Row
 from lexray.evaluation.heldout import PiecewiseRate, RateModel
 from lexray.evaluation.intervals import RateInterval, rate_intervals

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lexray.evaluation.binned import CELLS, CellCounts, binned, mean_gain
+from lexray.evaluation.cells import CELLS, CellCounts, binned, mean_gain
 from lexray.models.autodecoders.learner import cosine
 from lexray.models.autodecoders.photons import Photons
 
