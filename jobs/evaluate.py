@@ -8,7 +8,7 @@
   ``MODEL_share_of_ceiling``, of the true rate's gain on the detections whose true rate is known;
 - ``retrieval.DIRECTION.recall_at_10``, ``.recall_at_1pct``, ``.recall_at_5pct``, ``.median_rank`` for ``text_to_xray``
   and ``xray_to_text``, and the same of ``retrieval.chance``;
-- ``regression.LABEL.REPRESENTATION.METHOD.r2`` for the labels of `findings.PROPERTIES`, the representations
+- ``regression.LABEL.REPRESENTATION.METHOD.r2`` for the labels of `metrics.PROPERTIES`, the representations
   ``latents``, ``aligned`` and ``text``, and the methods ``ridge`` and ``forest``;
 - ``classification.REPRESENTATION.accuracy`` and ``.balanced_accuracy``, and ``classification.majority``.
 """
@@ -19,14 +19,15 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lexray.evaluation import findings, inputs
-from lexray.evaluation.findings import Findings
-from lexray.evaluation.groundedness import worst_summaries
+from lexray.evaluation import inputs
 from lexray.evaluation.inputs import Known
-from lexray.evaluation.pictures import caveats, gain_pictures
-from lexray.evaluation.report import Page, lineage, write_report
+from lexray.evaluation.report import metrics
+from lexray.evaluation.report.captions import caveats, gain_pictures
+from lexray.evaluation.report.groundedness import worst_summaries
+from lexray.evaluation.report.metrics import Findings
+from lexray.evaluation.report.report import Page, lineage, write_report
+from lexray.evaluation.report.sections import light_section, space_section, training_section
 from lexray.evaluation.scoring import reconstruct, score_sources
-from lexray.evaluation.sections import light_section, space_section, training_section
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig, resolve_path
 from lexray.runtime.job import Context, Job, Outcome
@@ -60,7 +61,7 @@ def run(config: Config, context: Context) -> Outcome:
         test = sources_of(splits, {"test"})
         scores = score_sources(config.events, test, models, config.true_rates, config.seed, context.progress)
     found = Findings()
-    findings.measure_gain(found, scores, config.seed)
+    metrics.measure_gain(found, scores, config.seed)
     steps = lineage([path for key in JOB.inputs if (path := getattr(config, key)) is not None])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -89,7 +90,7 @@ def run(config: Config, context: Context) -> Outcome:
         context.progress.say(f"    left out: {line}")
     counts = {f"{name}_sources": n for name, n in page.sources.items()}
     counts |= {"test_detections": len(scores), "pictures": len(drawn) + len(page.light_curves)}
-    return Outcome(counts=counts, metrics={k: found.metrics[k] for k in findings.HEADLINES if k in found.metrics})
+    return Outcome(counts=counts, metrics={k: found.metrics[k] for k in metrics.HEADLINES if k in found.metrics})
 
 
 JOB = Job(

@@ -5,7 +5,7 @@
 - ``heldout_gain.MODEL`` as `lexray evaluate` writes it, for ``autodecoder``, ``bayesian_blocks``, ``kernel``,
   ``total_variation``, ``beside.NAME`` and ``true_rate``, with ``…_share_of_ceiling`` and ``autodecoder_over_MODEL``;
 - ``heldout_gain.by_kind.KIND.MODEL`` and ``heldout_gain.by_counts.BIN.MODEL``;
-- ``regression.PROPERTY.REPRESENTATION.METHOD.r2`` for the properties of `lexray.evaluation.reconstruction`, the
+- ``regression.PROPERTY.REPRESENTATION.METHOD.r2`` for the properties of `lexray.evaluation.report.autodecoder`, the
   representations ``latents`` and ``log_rate``, the methods ``ridge`` and ``forest``;
 - ``anomalies.share_below_1pct``.
 """
@@ -18,12 +18,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from lexray.evaluation import findings, inputs, pictures, reconstruction
-from lexray.evaluation.findings import Findings
+from lexray.evaluation import inputs
 from lexray.evaluation.inputs import Known
-from lexray.evaluation.report import Page, lineage, write_report
+from lexray.evaluation.report import captions, metrics
+from lexray.evaluation.report.autodecoder import (
+    PROPERTIES,
+    anomalies,
+    chosen_by,
+    detection_features,
+    fitted_baselines,
+    intervals_of,
+    measured_properties,
+    rate_models,
+)
+from lexray.evaluation.report.metrics import Findings
+from lexray.evaluation.report.report import Page, lineage, write_report
+from lexray.evaluation.report.sections import light_section, training_section
 from lexray.evaluation.scoring import reconstruct, score_sources
-from lexray.evaluation.sections import light_section, training_section
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
@@ -58,54 +69,54 @@ def run(config: Config, context: Context) -> Outcome:
     column = config.kind or next((c for c in _GROUPS if any(c in row for row in known.labels.values())), "class")
     group_of = {source: str(row[column]) for source, row in known.labels.items() if row.get(column) is not None}
     table = delta.read(config.events, ["detection_id", "source_id", "n_events"], order="detection_id")
-    models, names = reconstruction.rate_models(config.autodecoder, config.beside)
+    models, names = rate_models(config.autodecoder, config.beside)
     found = Findings()
     with ray_session.session(config.ray):
         training = _of_split(table, splits, "train")
-        chosen = reconstruction.chosen_by(training, config.chosen_on, "baselines")
-        baselines, said = reconstruction.fitted_baselines(config.events, chosen, config.seed)
+        chosen = chosen_by(training, config.chosen_on, "baselines")
+        baselines, said = fitted_baselines(config.events, chosen, config.seed)
         test = sources_of(splits, {"test"})
         scores = score_sources(
             config.events, test, baselines | models, config.true_rates, config.seed, context.progress
         )
         latents = None if config.latents is None else delta.read(config.latents, order="detection_id")
         probed = [] if latents is None else latents["detection_id"].to_pylist()
-        properties = reconstruction.measured_properties(
+        properties = measured_properties(
             config.events,
-            reconstruction.chosen_by(probed, config.probed, "probes"),
+            chosen_by(probed, config.probed, "probes"),
             config.true_rates,
             context.progress,
         )
-    findings.measure_gain(found, scores, config.seed, names)
+    metrics.measure_gain(found, scores, config.seed, names)
     kinds = {s.detection_id: group_of[s.source_id] for s in scores if s.source_id in group_of}
-    _grouped(found, "by_kind", findings.gains_by_group(scores, kinds, names))
+    _grouped(found, "by_kind", metrics.gains_by_group(scores, kinds, names))
     listing, probes = None, {}
     if latents is None:
         found.left_out.append("what the representation holds, and anomalies: no latents table was given")
     else:
         kept = latents.filter(pc.field("detection_id").isin(list(properties)))
-        probes = findings.measure_properties(
+        probes = metrics.measure_properties(
             found,
-            reconstruction.detection_features(kept, splits),
+            detection_features(kept, splits),
             properties,
             config.seed,
-            reconstruction.PROPERTIES,
+            PROPERTIES,
             "latents",
-            reconstruction.PROPERTIES,
+            PROPERTIES,
         )
         counts = dict(zip(table["detection_id"].to_pylist(), table["n_events"].to_pylist(), strict=True))
-        listing = reconstruction.anomalies(found, latents, group_of, counts)
+        listing = anomalies(found, latents, group_of, counts)
     steps = lineage([path for path in (config.autodecoder, config.latents, config.labels) if path is not None])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        drawn = pictures.gain_pictures(folder, found, scores, group_of, names, column)
-        by_counts, gains = pictures.counts_picture(folder, scores, names)
+        drawn = captions.gain_pictures(folder, found, scores, group_of, names, column)
+        by_counts, gains = captions.counts_picture(folder, scores, names)
         _grouped(found, "by_counts", gains)
-        drawn |= by_counts | pictures.properties_picture(
+        drawn |= by_counts | captions.properties_picture(
             folder,
             probes,
             ("latents",),
-            reconstruction.PROPERTIES,
+            PROPERTIES,
             "Each point is a test detection; on the dashed line the prediction is right. Predicted from the "
             "representation and the count rates by the better of the table's methods.",
         )
@@ -127,10 +138,10 @@ def run(config: Config, context: Context) -> Outcome:
                 config.true_rates,
                 partial(reconstruct, config.autodecoder),
                 context.progress,
-                partial(reconstruction.intervals_of, config.autodecoder),
+                partial(intervals_of, config.autodecoder),
             ),
             examples=[],
-            caveats=[*said, *pictures.caveats(found, config.true_rates is not None)],
+            caveats=[*said, *captions.caveats(found, config.true_rates is not None)],
             job=JOB.name,
             title="How well the rates are reconstructed",
             listings=[] if listing is None else [listing],

@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lexray.errors import LexrayError
-from lexray.evaluation.reconstruction import fitted_baselines
+from lexray.evaluation.report.autodecoder import fitted_baselines
 from lexray.evaluation.scoring import reconstruct, score_part
 from lexray.events import validate
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, from_table, to_table

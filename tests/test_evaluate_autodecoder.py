@@ -12,8 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from lexray.cli import app
-from lexray.evaluation import reconstruction
-from lexray.evaluation.findings import Findings
+from lexray.evaluation.report import autodecoder
+from lexray.evaluation.report.metrics import Findings
 from lexray.events.eventlist import to_table
 from lexray.inference.autodecoder import Autodecoder
 from lexray.jobs.evaluate_autodecoder import JOB, Config
@@ -104,7 +104,7 @@ def test_groups_add_up_to_the_whole(evaluated: tuple[Path, Any, dict[str, float]
 @pytest.mark.ray
 def test_representations_are_probed_detection_by_detection(evaluated: tuple[Path, Any, dict[str, float]]) -> None:
     _, _, metrics = evaluated
-    for name in reconstruction.PROPERTIES:
+    for name in autodecoder.PROPERTIES:
         for representation in ("latents", "log_rate"):
             assert np.isfinite(metrics[f"regression.{name}.{representation}.ridge.r2"])
             assert np.isfinite(metrics[f"regression.{name}.{representation}.forest.r2"])
@@ -156,6 +156,6 @@ def test_latents_without_scores_have_no_anomalies() -> None:
     found = Findings()
     schema = pa.schema([("detection_id", pa.string()), ("source_id", pa.string()), ("anomaly", pa.float32()),
                         ("p_value", pa.float32())])  # fmt: skip
-    assert reconstruction.anomalies(found, pa.table(rows, schema), {}, {}) is None
+    assert autodecoder.anomalies(found, pa.table(rows, schema), {}, {}) is None
     assert "anomalies: the latents table has no score" in found.left_out
-    assert reconstruction.ANOMALIES not in found.sections
+    assert autodecoder.ANOMALIES not in found.sections

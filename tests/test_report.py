@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lexray.evaluation import figures, space
-from lexray.evaluation.figures import Bar, LightCurve
-from lexray.evaluation.findings import Findings, measure_gain, measure_retrieval
-from lexray.evaluation.groundedness import worst_summaries
 from lexray.evaluation.heldout import PiecewiseRate, Score
 from lexray.evaluation.inputs import Pairs
-from lexray.evaluation.pictures import caveats, chosen_detections, examples, first_sentence
-from lexray.evaluation.report import Page, Picture, Step, interval, lineage, render, shown
-from lexray.evaluation.sections import training_section
+from lexray.evaluation.report import embedding_map, plots
+from lexray.evaluation.report.captions import caveats, chosen_detections, examples, first_sentence
+from lexray.evaluation.report.groundedness import worst_summaries
+from lexray.evaluation.report.metrics import Findings, measure_gain, measure_retrieval
+from lexray.evaluation.report.plots import Bar, LightCurve
+from lexray.evaluation.report.report import Page, Picture, Step, interval, lineage, render, shown
+from lexray.evaluation.report.sections import training_section
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.runtime import tracking
 from lexray.runtime.config import TrackingConfig
@@ -87,7 +87,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     pairs = Pairs([f"s{i}" for i in range(12)], vectors, vectors + 0.1)
     ranks = measure_retrieval(found, pairs.xray, pairs.text, 0)
     bars = [Bar("constant", 0, 0, 0, "baseline"), Bar("autodecoder", 0.2, 0.1, 0.3, "ours")]
-    name = figures.draw(folder, "gain", lambda theme: figures.gain_chart(theme, bars))
+    name = plots.draw(folder, "gain", lambda theme: plots.gain_chart(theme, bars))
     picture = Picture(name, "Gain & more", "How to read it.", 'A chart "with quotes"')
     return Page(
         folder=folder,
@@ -180,7 +180,7 @@ def test_light_curves_can_be_drawn_of_any_detection(gti: GoodTimeIntervals, n: i
     energy = np.full(n, 1.0, dtype=np.float32)
     events = EventList("d", "s", time, energy, gti, Bands((0.5, 1.2, 2.0, 7.0)), gti.ontime)
     rate = PiecewiseRate(np.linspace(0, events.duration, 65), np.ones((3, 64)))
-    figures.draw(tmp_path, "curve", lambda theme: figures.light_curve(theme, LightCurve(events, rate, rate)))
+    plots.draw(tmp_path, "curve", lambda theme: plots.light_curve(theme, LightCurve(events, rate, rate)))
     assert (tmp_path / "curve.png").read_bytes().startswith(PNG)
 
 
@@ -188,7 +188,7 @@ def test_map_keeps_neighbours_together() -> None:
     generator = np.random.default_rng(0)
     centres = np.repeat(np.eye(3, 8) * 5, 20, axis=0)
     x, y = (centres + 0.1 * generator.normal(size=centres.shape) for _ in range(2))
-    placed_x, placed_y = space.layout(x, y)
+    placed_x, placed_y = embedding_map.layout(x, y)
     group = np.repeat(np.arange(3), 20)
     both, groups = np.concatenate([placed_x, placed_y]), np.concatenate([group, group])
     distance = np.linalg.norm(both[:, None] - both[None], axis=2) + 1e9 * np.eye(len(both))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lexray.evaluation.findings import Representation
+from lexray.evaluation.report.metrics import Representation
 from lexray.evaluation.tables import read_rows
 from lexray.sources import fold_name
 from lexray.tables import delta

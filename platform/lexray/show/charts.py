@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lexray.evaluation.figures import LIGHT
+from lexray.evaluation.report.plots import LIGHT
 from lexray.events.count_spectrum import CountSpectrum, count_spectrum, counted
 from lexray.events.eventlist import EventList, Float64s
 from lexray.events.lightcurve import LightCurve, background_rate, poisson_interval

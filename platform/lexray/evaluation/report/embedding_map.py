@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from lexray.evaluation.figures import CLASSES, MARKERS, Theme, class_colour, class_order
+from lexray.evaluation.report.plots import CLASSES, MARKERS, Theme, class_colour, class_order
 
 
 def layout(xray: ArrayLike, text: ArrayLike, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -7,13 +7,14 @@ from pathlib import Path
 import mlflow
 from mlflow.tracking import MlflowClient
 
-from lexray.evaluation import figures, findings, inputs, pictures, space
-from lexray.evaluation.figures import LightCurve
-from lexray.evaluation.findings import Findings
+from lexray.evaluation import inputs
 from lexray.evaluation.heldout import PiecewiseRate, Score
 from lexray.evaluation.inputs import Known
 from lexray.evaluation.intervals import RateInterval
-from lexray.evaluation.report import Example, Picture, Step
+from lexray.evaluation.report import captions, embedding_map, metrics, plots
+from lexray.evaluation.report.metrics import Findings
+from lexray.evaluation.report.plots import LightCurve
+from lexray.evaluation.report.report import Example, Picture, Step
 from lexray.evaluation.tables import read_detections, read_rates
 from lexray.events.eventlist import EventList
 from lexray.runtime.progress import Progress
@@ -46,17 +47,17 @@ def space_section(
         representations.append(xray)
         pairs = inputs.test_pairs(xray, text)
         if pairs.source_ids:
-            ranks = findings.measure_retrieval(found, pairs.xray, pairs.text, seed)
-            drawn |= pictures.space_pictures(folder, pairs, ranks, known.class_of, seed)
-            examples = pictures.examples(pairs, ranks["text → X-ray"], known.class_of, known.summaries)
+            ranks = metrics.measure_retrieval(found, pairs.xray, pairs.text, seed)
+            drawn |= captions.space_pictures(folder, pairs, ranks, known.class_of, seed)
+            examples = captions.examples(pairs, ranks["text → X-ray"], known.class_of, known.summaries)
         else:
             found.left_out.append("retrieval and the map: no test source has both X-rays and words")
     if text_embeddings is not None:
         representations.append(inputs.text_features(text_embeddings, known.splits))
     if known.labels:
-        probes = findings.measure_properties(found, representations, known.labels, seed)
-        neighbours = findings.measure_classes(found, representations, known.class_of, seed)
-        drawn |= pictures.probe_pictures(folder, probes, neighbours)
+        probes = metrics.measure_properties(found, representations, known.labels, seed)
+        neighbours = metrics.measure_classes(found, representations, known.class_of, seed)
+        drawn |= captions.probe_pictures(folder, probes, neighbours)
     else:
         found.left_out.append("properties and classes: no labels were given, or none for these sources")
     return drawn, examples
@@ -92,7 +93,7 @@ def light_section(
     bound : callable, optional
         Gives the rates' 68 % intervals, or None.
     """
-    chosen = pictures.chosen_detections(scores)
+    chosen = captions.chosen_detections(scores)
     names: dict[str, tuple[str, float | None]] = {
         score.detection_id: (f"{name.capitalize()} of the test", gained) for name, (score, gained) in chosen.items()
     }
@@ -117,7 +118,7 @@ def light_section(
             why, gained = names[e.detection_id]
             curve = LightCurve(e, found.get(e.detection_id), truth.get(e.detection_id), bounds[i])
             kind = known.class_of.get(e.source_id, "")
-            made.append(pictures.light_curve_picture(folder, f"lightcurve-{i + 1}", curve, why, kind, gained))
+            made.append(captions.light_curve_picture(folder, f"lightcurve-{i + 1}", curve, why, kind, gained))
             task.advance()
     return made
 
@@ -142,7 +143,7 @@ def training_section(folder: Path, steps: Sequence[Step], client: MlflowClient) 
     first = dict(list(histories.items())[:_MAX_CURVES])
     return {
         "training": Picture(
-            figures.draw(folder, "training", partial(space.training_curves, histories=first)),
+            plots.draw(folder, "training", partial(embedding_map.training_curves, histories=first)),
             "How the trainings went",
             "Metrics as MLflow recorded them, against the trainings' own steps.",
             "Line charts of " + ", ".join(first),

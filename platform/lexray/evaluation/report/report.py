@@ -15,8 +15,8 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from lexray import __version__
-from lexray.evaluation.figures import CLASSES, DARK, LIGHT
-from lexray.evaluation.findings import Findings, Row
+from lexray.evaluation.report.metrics import Findings, Row
+from lexray.evaluation.report.plots import CLASSES, DARK, LIGHT
 from lexray.runtime.tracking import Run
 from lexray.tables import delta
 
@@ -216,7 +216,7 @@ def interval(row: Row) -> str:
 
 def render(page: Page) -> str:
     """The page's HTML; nothing in it is fetched from anywhere."""
-    template = files("lexray.evaluation").joinpath("report.html").read_text()
+    template = files("lexray.evaluation.report").joinpath("report.html").read_text()
     environment = Environment(
         loader=DictLoader({"report.html": template}),
         autoescape=True,

@@ -11,11 +11,11 @@ import ray
 
 from lexray.evaluation import gregory_loredo
 from lexray.evaluation.cells import as_rates
-from lexray.evaluation.findings import MODELS, Findings, Representation, Row
 from lexray.evaluation.heldout import PiecewiseRate, RateModel
 from lexray.evaluation.intervals import RateInterval, rate_intervals
 from lexray.evaluation.kernel import Kernel
-from lexray.evaluation.report import Listing
+from lexray.evaluation.report.metrics import MODELS, Findings, Representation, Row
+from lexray.evaluation.report.report import Listing
 from lexray.evaluation.scoring import reconstruct, usable_events
 from lexray.evaluation.tables import read_rates
 from lexray.evaluation.total_variation import TotalVariation

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lexray.evaluation import figures, space
 from lexray.evaluation.count_bins import COUNT_EDGES, count_bins
-from lexray.evaluation.figures import Bar, LightCurve, Scatter
-from lexray.evaluation.findings import MODELS, PROPERTIES, Findings, gains_by_group
 from lexray.evaluation.heldout import Score, gain
 from lexray.evaluation.inputs import Pairs
 from lexray.evaluation.regression import Neighbours, Probe
-from lexray.evaluation.report import Example, Hit, Picture
+from lexray.evaluation.report import embedding_map, plots
+from lexray.evaluation.report.metrics import MODELS, PROPERTIES, Findings, gains_by_group
+from lexray.evaluation.report.plots import Bar, LightCurve, Scatter
+from lexray.evaluation.report.report import Example, Hit, Picture
 
 #: Photons that a detection needs to be shown as an example.
 _SHOWN_FROM = 100
@@ -37,12 +37,12 @@ def gain_pictures(
     folder : Path
         Where pictures go.
     found : Findings
-        What `findings.measure_gain` measured.
+        What `metrics.measure_gain` measured.
     scores : sequence of Score
     class_of : mapping
         Source → class, or another word for what is known of it.
     models : mapping
-        As for `findings.measure_gain`.
+        As for `metrics.measure_gain`.
     grouped_by : str
         What `class_of` says.
     """
@@ -63,7 +63,7 @@ def gain_pictures(
         return {}
     made = {
         "gain": Picture(
-            figures.draw(folder, "heldout_gain", partial(figures.gain_chart, bars=bars)),
+            plots.draw(folder, "heldout_gain", partial(plots.gain_chart, bars=bars)),
             "How well hidden photons are foretold",
             "Longer is better; whiskers hold 95 % of bootstrap draws over the sources. The hatched bar is what the "
             "true rate itself gains: no method does better than that but by luck."
@@ -73,8 +73,7 @@ def gain_pictures(
         )
     }
     sizes = {
-        name: sum(class_of.get(s.source_id) == name for s in scores)
-        for name in figures.class_order([*class_of.values()])
+        name: sum(class_of.get(s.source_id) == name for s in scores) for name in plots.class_order([*class_of.values()])
     }
     group_of = {
         s.detection_id: name for s in scores if sizes.get(name := class_of.get(s.source_id, ""), 0) >= _GROUP_FROM
@@ -83,12 +82,10 @@ def gain_pictures(
     shown = {f"{name} ({sizes[name]})": _said(groups[name], models) for name in sizes if groups.get(name)}
     if len(shown) > 1:
         made["gain_by_class"] = Picture(
-            figures.draw(
+            plots.draw(
                 folder,
                 "heldout_gain_by_class",
-                partial(
-                    figures.gain_by_group, groups=shown, ours=models["autodecoder"], ceiling=models.get("true_rate")
-                ),
+                partial(plots.gain_by_group, groups=shown, ours=models["autodecoder"], ceiling=models.get("true_rate")),
             ),
             f"The same, by {grouped_by}",
             f"One line a {grouped_by}, with its number of test detections. Where all marks crowd at zero there is no "
@@ -117,9 +114,9 @@ def counts_picture(
         f"{_said_bin(name)}\n({sum(b == name for b in bins.values())})": _said(gains, models)
         for name, gains in groups.items()
     }
-    draw = partial(figures.gain_by_counts, groups=shown, ours=models["autodecoder"], ceiling=models.get("true_rate"))
+    draw = partial(plots.gain_by_counts, groups=shown, ours=models["autodecoder"], ceiling=models.get("true_rate"))
     picture = Picture(
-        figures.draw(folder, "heldout_gain_by_counts", draw),
+        plots.draw(folder, "heldout_gain_by_counts", draw),
         "The same, by counts",
         "Detections with few photons to the left, in brackets how many of the test have so many. A method that has "
         "learned what sources do gains where a detection alone says little.",
@@ -167,7 +164,7 @@ def light_curve_picture(
     if len(e.gti) > 1 and e.gti.ontime >= e.duration / 3:
         lines += " Shaded: gaps, where nothing was observed."
     return Picture(
-        figures.draw(folder, name, partial(figures.light_curve, curve=curve)),
+        plots.draw(folder, name, partial(plots.light_curve, curve=curve)),
         f"{why}: {kind + ' ' if kind else ''}{e.object or e.source_id}",
         f"{e.detection_id} · {', '.join(parts)}. {lines}" + (f" File: {Path(e.file).name}." if e.file else ""),
         f"Light curve of {e.detection_id} in {len(e.bands)} energy bands",
@@ -178,11 +175,11 @@ def space_pictures(
     folder: Path, pairs: Pairs, ranks: Mapping[str, NDArray[np.int64]], class_of: Mapping[str, str], seed: int
 ) -> dict[str, Picture]:
     """The map of the shared space and the retrieval curve."""
-    xray, text = space.layout(pairs.xray, pairs.text, seed)
+    xray, text = embedding_map.layout(pairs.xray, pairs.text, seed)
     classes = [class_of.get(source) for source in pairs.source_ids]
     return {
         "map": Picture(
-            figures.draw(folder, "shared_space", partial(space.space_map, xray=xray, text=text, classes=classes)),
+            plots.draw(folder, "shared_space", partial(embedding_map.space_map, xray=xray, text=text, classes=classes)),
             "A map of the shared space",
             "Test sources only, both embeddings of each, joined by a line: short lines mean that X-rays and words "
             "agree. The constant offset between the two is taken off. Laid out by t-SNE: who is whose neighbour can be "
@@ -190,7 +187,7 @@ def space_pictures(
             f"Scatter plot of {len(classes)} test sources' X-ray and text embeddings, coloured by class",
         ),
         "retrieval": Picture(
-            figures.draw(folder, "retrieval", partial(figures.retrieval_curve, ranks=ranks)),
+            plots.draw(folder, "retrieval", partial(plots.retrieval_curve, ranks=ranks)),
             "How soon the partner is found",
             "For each number of answers k, the share of questions whose own partner is among the best k. The dotted "
             "curve is chance; the further above it, the better.",
@@ -207,9 +204,9 @@ def probe_pictures(
     key = next((k for k in ("aligned", "latents", "text") if k in neighbours), None)
     if key is not None:
         found = neighbours[key]
-        draw = partial(figures.confusion, truth=found.truth, predicted=found.predicted)
+        draw = partial(plots.confusion, truth=found.truth, predicted=found.predicted)
         made["confusion"] = Picture(
-            figures.draw(folder, "confusion", draw),
+            plots.draw(folder, "confusion", draw),
             "Classes named by the neighbours",
             f"Rows are true classes, columns what the {found.k} nearest training sources vote for, numbers are test "
             "sources. The darker the diagonal, the better."
@@ -242,7 +239,7 @@ def properties_picture(
         return {}
     return {
         "properties": Picture(
-            figures.draw(folder, "properties", partial(figures.property_scatter, panels=panels)),
+            plots.draw(folder, "properties", partial(plots.property_scatter, panels=panels)),
             "Properties read off the representations",
             caption,
             "Scatter plots of predicted against true " + ", ".join(panel.title for panel in panels),

@@ -1,6 +1,6 @@
 """Summaries that say what their papers do not: the worst of them, for the report."""
 
-from lexray.evaluation.report import Listing
+from lexray.evaluation.report.report import Listing
 from lexray.tables import delta
 
 _MOST = 20

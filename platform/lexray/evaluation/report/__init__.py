@@ -1,0 +1,1 @@
+"""The report's pages: metrics, plots and their captions."""
