@@ -23,7 +23,7 @@ from pathlib import Path
 
 import httpx
 
-from lexray.release import Release
+from lexray.release.manifest import Release
 from lexray.serve.haproxy import free_ports
 
 BARE = """

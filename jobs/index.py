@@ -7,16 +7,28 @@ from typing import Annotated, Any
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
-from lexray import release
 from lexray.errors import LexrayError
 from lexray.inference.autodecoder import load_autodecoder
 from lexray.llm.sentence_encoder import TextEncoder
 from lexray.models.alignment.heads import fit_heads_to_tables
 from lexray.models.alignment.towers import Towers
-from lexray.release import Manifest, SentenceModel
+from lexray.release.index import SearchIndex, rows
+from lexray.release.manifest import (
+    ALIGNMENT,
+    AUTODECODER,
+    HEADS,
+    INDEX,
+    MANIFEST_FILE,
+    Manifest,
+    Release,
+    SentenceModel,
+    draft,
+    publish,
+    refuse_overwrite,
+    seal,
+)
 from lexray.runtime.config import JobConfig, local_path
 from lexray.runtime.job import Context, Job, Outcome
-from lexray.searchindex import SearchIndex, rows
 from lexray.sources import split
 from lexray.tables import delta
 from lexray.training.splits import read_splits
@@ -50,25 +62,25 @@ def run(config: Config, context: Context) -> Outcome:
         context.progress.say(f"  release {kept.id} is made of these inputs; kept as it is")
         return _outcome(kept.manifest)
     replace = config.replace or config.force
-    release.refuse_overwrite(config.out, replace)
-    folder = release.draft(config.out)
+    refuse_overwrite(config.out, replace)
+    folder = draft(config.out)
     try:
-        manifest = release.seal(folder, _fill(folder, config, inputs, context))
-        made = release.publish(folder, config.out, replace)
+        manifest = seal(folder, _fill(folder, config, inputs, context))
+        made = publish(folder, config.out, replace)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     context.run.tags({"release": made.id})
-    context.run.dictionary(manifest.model_dump(mode="json"), release.MANIFEST_FILE)
+    context.run.dictionary(manifest.model_dump(mode="json"), MANIFEST_FILE)
     return _outcome(made.manifest)
 
 
-def _same_release(config: Config, inputs: dict[str, str]) -> release.Release | None:
+def _same_release(config: Config, inputs: dict[str, str]) -> Release | None:
     """The release at `out`, if it is whole and was made of the same inputs."""
-    if config.force or not (Path(config.out) / release.MANIFEST_FILE).is_file():
+    if config.force or not (Path(config.out) / MANIFEST_FILE).is_file():
         return None
     try:
-        found = release.Release.open(config.out)
+        found = Release.open(config.out)
     except LexrayError:
         return None
     said = found.manifest
@@ -78,11 +90,11 @@ def _same_release(config: Config, inputs: dict[str, str]) -> release.Release | N
 
 def _fill(folder: Path, config: Config, inputs: dict[str, str], context: Context) -> Manifest:
     """Write everything of a release but its manifest."""
-    for name in (release.AUTODECODER, release.ALIGNMENT):
+    for name in (AUTODECODER, ALIGNMENT):
         shutil.copytree(
             getattr(config, name), folder / name, ignore=shutil.ignore_patterns(delta.PROVENANCE_FILE, "checkpoints")
         )
-    autodecoder, towers = load_autodecoder(folder / release.AUTODECODER), Towers.load(folder / release.ALIGNMENT)
+    autodecoder, towers = load_autodecoder(folder / AUTODECODER), Towers.load(folder / ALIGNMENT)
     encoder = TextEncoder(config.text_model)
     if encoder.dimension != towers.sizes.text_dim:
         raise LexrayError(
@@ -102,9 +114,9 @@ def _fill(folder: Path, config: Config, inputs: dict[str, str], context: Context
     if labels is not None:
         with context.progress.task("heads"):
             heads = fit_heads_to_tables(embeddings, labels, _splits(config, embeddings))
-            heads.save(folder / release.HEADS)
+            heads.save(folder / HEADS)
     summaries = None if config.summaries is None else delta.read(config.summaries)
-    index = SearchIndex.build(folder / release.INDEX, rows(embeddings, summaries, labels, events))
+    index = SearchIndex.build(folder / INDEX, rows(embeddings, summaries, labels, events))
     modalities = embeddings["modality"].to_pylist()
     return Manifest(
         dimension=towers.sizes.dimension,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lexray.aligned import Aligned
 from lexray.answers import (
     BandCounts,
     EventsAnswer,
@@ -20,8 +19,9 @@ from lexray.answers import (
 )
 from lexray.events.eventlist import EventList
 from lexray.llm.sentence_encoder import Tokens
-from lexray.release import summary
-from lexray.searchindex import Hit
+from lexray.release.aligned import Aligned
+from lexray.release.index import Hit
+from lexray.release.manifest import summary
 from lexray.serve.observations import Observation
 
 Float32s = NDArray[np.float32]

@@ -11,7 +11,7 @@ from types import FrameType
 import httpx
 
 from lexray.errors import LexrayError
-from lexray.release import Release
+from lexray.release.manifest import Release
 from lexray.runtime.progress import Progress
 from lexray.serve.config import ServeConfig, api_keys
 from lexray.serve.haproxy import free_ports

@@ -15,9 +15,9 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import RayServeException
 
-from lexray.aligned import load_aligned
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
+from lexray.release.aligned import load_aligned
 from lexray.serve.app import create_app
 from lexray.serve.config import ServeConfig
 from lexray.serve.engine import Engine, TextVector

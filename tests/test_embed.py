@@ -27,7 +27,7 @@ from lexray.jobs import pipeline
 from lexray.jobs.embed import JOB, Config
 from lexray.llm.openai import Endpoint
 from lexray.llm.sentence_encoder import DEFAULT_MODEL, Prompt, TextEncoder, describe_model, resolve_model
-from lexray.release import MANIFEST_FILE, Manifest, seal
+from lexray.release.manifest import MANIFEST_FILE, Manifest, seal
 from lexray.runtime.config import parse, read_yaml
 from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress

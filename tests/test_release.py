@@ -14,8 +14,8 @@ from tiny_release import CLASSES, N_SOURCES, Inputs, class_of, source
 from lexray import load_aligned
 from lexray.errors import LexrayError
 from lexray.models.alignment.towers import Towers
-from lexray.release import MANIFEST_FILE, Manifest, Release, seal
-from lexray.searchindex import SearchIndex, schema
+from lexray.release.index import SearchIndex, schema
+from lexray.release.manifest import MANIFEST_FILE, Manifest, Release, seal
 
 
 @pytest.fixture

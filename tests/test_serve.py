@@ -21,10 +21,10 @@ from local_cluster import local_cluster
 from serving import Service, serving
 from tiny_release import source
 
-from lexray.aligned import load_aligned
 from lexray.errors import ConfigError, LexrayError
 from lexray.events.eventlist import EventList
-from lexray.release import Release
+from lexray.release.aligned import load_aligned
+from lexray.release.manifest import Release
 from lexray.runtime.progress import Progress
 from lexray.serve.app import create_app
 from lexray.serve.config import Limits, ServeConfig, api_keys

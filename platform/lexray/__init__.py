@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "read_events": "lexray.events.fits.reader",
     "load_autodecoder": "lexray.inference.autodecoder",
-    "load_aligned": "lexray.aligned",
+    "load_aligned": "lexray.release.aligned",
     "Client": "lexray.client",
 }
 

@@ -6,10 +6,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from lexray.aligned import load_aligned
 from lexray.errors import ConfigError
 from lexray.events.fits.reader import read_events
-from lexray.searchindex import MODALITIES, Hit
+from lexray.release.aligned import load_aligned
+from lexray.release.index import MODALITIES, Hit
 
 
 def search(release: str, query: str, k: int = 10, modality: str | None = None) -> list[Hit]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
-from lexray.release import Release
-from lexray.searchindex import Hit, SearchIndex
+from lexray.release.index import Hit, SearchIndex
+from lexray.release.manifest import Release
 
 if TYPE_CHECKING:
     from lexray.inference.autodecoder import Autodecoder, Encoded
