@@ -24,7 +24,7 @@ from lexray.events.lightcurve import background_rate, light_curve, poisson_inter
 from lexray.inference.autodecoder import Autodecoder
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.show.charts import Rate, light_curve_chart, spectrum_chart
-from lexray.show.finding import find_detection
+from lexray.show.detection import find_detection
 from lexray.show.page import facts, look, render
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS

@@ -15,7 +15,7 @@ from lexray.events.eventlist import EventList
 from lexray.events.lightcurve import light_curve
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
 from lexray.show.charts import COUNTS_PER_BAND, Axis, Rate, light_curve_chart, spectrum_chart
-from lexray.show.finding import find_detection
+from lexray.show.detection import find_detection
 
 _UNSAFE = str.maketrans(dict.fromkeys(' /\\:*?"<>|', "_"))
 
@@ -26,7 +26,7 @@ def look(detection: str, events: str | None, autodecoder: str | None, out: str |
     Parameters
     ----------
     detection, events : str
-        As for `lexray.show.finding.find_detection`.
+        As for `lexray.show.detection.find_detection`.
     autodecoder : str, optional
         Folder of a trained autodecoder, whose reconstructed rate is drawn.
     out : str, optional
