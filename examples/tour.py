@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lexray import Client
-from lexray.answers import EventsAnswer, Source
+from lexray.api import EventsAnswer, Source
 from lexray.client import ServiceError
 
 SENTENCE = "a young star whose corona flares, with a fast rise and a slow decay"

@@ -15,16 +15,8 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from lexray import __version__
-from lexray.answers import (
-    Embedding,
-    EmbeddingsAnswer,
-    EventsAnswer,
-    Health,
-    ReleaseAnswer,
-    SearchAnswer,
-    Usage,
-)
-from lexray.answers import Problem as ProblemDocument
+from lexray.api import Embedding, EmbeddingsAnswer, EventsAnswer, Health, ReleaseAnswer, SearchAnswer, Usage
+from lexray.api import Problem as ProblemDocument
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import EventList
 from lexray.serve import observations, problems

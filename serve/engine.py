@@ -8,15 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lexray.answers import (
-    BandCounts,
-    EventsAnswer,
-    LightCurve,
-    Modality,
-    PropertyEstimate,
-    ReleaseAnswer,
-    Source,
-)
+from lexray.api import BandCounts, EventsAnswer, LightCurve, Modality, PropertyEstimate, ReleaseAnswer, Source
 from lexray.events.eventlist import EventList
 from lexray.llm.sentence_encoder import Tokens
 from lexray.release.aligned import Aligned

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from lexray.answers import Problem as ProblemDocument
+from lexray.api import Problem as ProblemDocument
 from lexray.errors import RefusedInput
 
 MEDIA_TYPE = "application/problem+json"

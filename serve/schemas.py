@@ -1,10 +1,10 @@
-"""What callers send. What they get back is in `lexray.answers`."""
+"""What callers send. What they get back is in `lexray.api`."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lexray.answers import Modality
+from lexray.api import Modality
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ValidationError
 
-from lexray.answers import EmbeddingsAnswer, EventsAnswer, Health, Modality, ReleaseAnswer, SearchAnswer, Source
+from lexray.api import EmbeddingsAnswer, EventsAnswer, Health, Modality, ReleaseAnswer, SearchAnswer, Source
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
 
