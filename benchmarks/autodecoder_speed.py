@@ -26,12 +26,12 @@ from typing import Any
 import torch
 from reconstruction import machine, settings_of, training_speed
 
-from lexray import __version__
 from lexray.evaluation.heldout import score_models
 from lexray.inference.autodecoder import Autodecoder
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.trainer import InMemory, Size, Trainer
 from lexray.simulation.population import Sources, simulate
+from lexray.version import __version__
 
 #: Sources in a part file.
 _PART = 1000

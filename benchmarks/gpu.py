@@ -31,7 +31,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from lexray import __version__
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule, keyed_generator
 from lexray.models.autodecoders.photons import Photons
@@ -39,6 +38,7 @@ from lexray.models.autodecoders.resnet.training import ResnetSettings
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 from lexray.models.autodecoders.trainer import InMemory, Trainer
 from lexray.simulation.population import simulate
+from lexray.version import __version__
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 

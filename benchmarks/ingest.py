@@ -196,7 +196,7 @@ def main() -> None:
         return round(statistics.median(pairs), 2)
 
     small = {figure: median(("ingest", 2), figure) for figure in rounds[0][("ingest", 2)]}
-    from lexray import __version__
+    from lexray.version import __version__
 
     result = {
         "benchmark": "ingest",

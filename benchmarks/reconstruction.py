@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from lexray import __version__
 from lexray.evaluation.baselines import bayesian_blocks, constant
 from lexray.evaluation.cells import as_rates
 from lexray.evaluation.count_bins import COUNT_EDGES, count_bins
@@ -38,6 +37,7 @@ from lexray.evaluation.total_variation import TotalVariation
 from lexray.events.eventlist import EventList
 from lexray.models.autodecoders.photons import Photons
 from lexray.simulation.population import KINDS, Sources, simulate
+from lexray.version import __version__
 
 #: Training sources on which baselines choose.
 _CHOOSING = 400

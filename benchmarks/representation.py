@@ -23,7 +23,6 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lexray import __version__
 from lexray.evaluation.retrieval import ranks, recall_at
 from lexray.events.eventlist import from_table
 from lexray.inference.autodecoder import load_autodecoder
@@ -34,6 +33,7 @@ from lexray.tables import delta, schemas
 from lexray.training import splits
 from lexray.training.pairs import read_pairs
 from lexray.training.source_means import source_means
+from lexray.version import __version__
 
 SEEDS = (0, 1, 2)
 _BINS = 256

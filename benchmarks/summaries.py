@@ -31,7 +31,6 @@ import ray.data
 from reconstruction import machine
 from tiny_llm import write_tiny_llm
 
-from lexray import __version__
 from lexray.jobs import embed, literature, simulate, summarize
 from lexray.llm.chat_model import ChatTokens
 from lexray.llm.sentence_encoder import TextEncoder, describe_model
@@ -45,6 +44,7 @@ from lexray.summaries.schema import MAX_TOKENS, SCHEMA
 from lexray.summaries.writer import Work, Writer, WriterSettings
 from lexray.tables import delta
 from lexray.text.grounding import Said, ground_in
+from lexray.version import __version__
 
 #: Of the random model: 3 million parameters.
 _HIDDEN, _LAYERS, _CONTEXT = 256, 4, 8192

@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 import ray
 from pydantic import Field, field_validator
 
-from lexray import __version__
 from lexray.events.extraction.source_table import read_sources
 from lexray.events.fits.reader import Wanted
 from lexray.events.missions import MISSIONS, bands_by_mission
@@ -26,6 +25,7 @@ from lexray.runtime.progress import Task
 from lexray.tables import delta
 from lexray.tables.files import Location, contents
 from lexray.tables.schemas import FILES, QUARANTINE, SCHEMA_VERSION
+from lexray.version import __version__
 
 #: Smaller tasks would cost more to schedule than to run.
 _MIN_FILES_PER_TASK = 16

@@ -15,8 +15,8 @@ from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
-from lexray.cli import JOBS, load_job
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError, meant_for_people
+from lexray.jobs.registry import JOBS, load_job
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import Config, JobConfig, RayConfig, TrackingConfig, parse
 from lexray.runtime.job import Job, Report, execute, is_up_to_date

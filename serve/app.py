@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
-from lexray import __version__
 from lexray.api import Embedding, EmbeddingsAnswer, EventsAnswer, Health, ReleaseAnswer, SearchAnswer, Usage
 from lexray.api import Problem as ProblemDocument
 from lexray.errors import RefusedInput
@@ -26,6 +25,7 @@ from lexray.serve.limits import Gate, KeyRing, TokenBucket
 from lexray.serve.observations import Observation
 from lexray.serve.problems import Problem
 from lexray.serve.schemas import EmbeddingsIn, EventsIn, SearchIn
+from lexray.version import __version__
 
 Float32s = NDArray[np.float32]
 _MODEL_ALIAS = "lexray"

@@ -10,7 +10,7 @@ import torch
 from conftest import Cli
 from local_cluster import free_ports
 
-from lexray import doctor
+from lexray.cli import doctor
 
 CPU_TORCH = torch.version.cuda is None
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lexray.cli import app
+from lexray.cli.app import app
 from lexray.evaluation.report import autodecoder
 from lexray.evaluation.report.metrics import Findings
 from lexray.events.eventlist import to_table

@@ -271,7 +271,7 @@ def test_other_settings_read_everything_again(ray_session: None, tmp_path: Path)
 _KILLED = """
 import os, signal, sys
 from lexray import storage
-from lexray.cli import main
+from lexray.cli.app import main
 
 moment = sys.argv.pop(1)
 commit = storage.commit_over

@@ -12,10 +12,10 @@ from conftest import Cli
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from lexray.cli import JOBS, load_job
 from lexray.errors import ConfigError
 from lexray.jobs import pipeline
 from lexray.jobs.pipeline import PipelineConfig, PipelineReport, StepFailed
+from lexray.jobs.registry import JOBS, load_job
 from lexray.runtime.config import parse, read_yaml
 from lexray.runtime.progress import Progress
 from lexray.tables import delta

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from lexray.cli.options import split_options
 from lexray.errors import ConfigError
 from lexray.events.eventlist import GoodTimeIntervals
 from lexray.jobs.simulate import JOB
-from lexray.options import split_options
 from lexray.simulation.archive import LABELS, simulate_archive
 from lexray.simulation.observation import BANDS, PI_OVERFLOW
 from lexray.simulation.papers.papers import papers_on

@@ -13,9 +13,9 @@ import pytest
 from conftest import Cli
 from local_cluster import free_ports, local_cluster
 
-from lexray import submission
-from lexray.cli import JOBS
+from lexray.cli import submit
 from lexray.errors import ConfigError, LexrayError
+from lexray.jobs.registry import JOBS
 from lexray.tables import delta
 
 pytestmark = pytest.mark.cluster
@@ -32,8 +32,8 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def client(address: str) -> submission.JobSubmissionClient:
-    return submission.connect(address)
+def client(address: str) -> submit.JobSubmissionClient:
+    return submit.connect(address)
 
 
 @pytest.fixture
@@ -87,11 +87,11 @@ def test_the_demos_pipeline_reads_and_trains_on_a_cluster(cli: Cli, address: str
     assert (tmp_path / "autodecoder" / "autodecoder.safetensors").is_file()
 
 
-def test_a_wrong_key_ends_with_the_jobs_exit_code(client: submission.JobSubmissionClient, papers: Path) -> None:
+def test_a_wrong_key_ends_with_the_jobs_exit_code(client: submit.JobSubmissionClient, papers: Path) -> None:
     arguments = ["literature", str(papers), "--out", str(papers.parent / "out"), "--set", "radus=2"]
     shown: list[str] = []
 
-    ended = submission.follow(client, submission.submit(client, arguments, COMMANDS), shown.append)
+    ended = submit.follow(client, submit.submit(client, arguments, COMMANDS), shown.append)
 
     assert (ended.status, ended.exit_code) == ("FAILED", 2)
     assert "did you mean 'radius'?" in ended.log
@@ -99,10 +99,10 @@ def test_a_wrong_key_ends_with_the_jobs_exit_code(client: submission.JobSubmissi
     assert ended.answer is None
 
 
-def test_a_relative_path_is_refused_on_a_cluster(client: submission.JobSubmissionClient, pipeline: Path) -> None:
-    submitted = submission.submit(client, ["run", str(pipeline), "--set", "workdir=here"], COMMANDS)
+def test_a_relative_path_is_refused_on_a_cluster(client: submit.JobSubmissionClient, pipeline: Path) -> None:
+    submitted = submit.submit(client, ["run", str(pipeline), "--set", "workdir=here"], COMMANDS)
 
-    ended = submission.follow(client, submitted, lambda _: None)
+    ended = submit.follow(client, submitted, lambda _: None)
 
     assert ended.exit_code == 2
     assert "step 'literature'" in ended.log
@@ -110,26 +110,27 @@ def test_a_relative_path_is_refused_on_a_cluster(client: submission.JobSubmissio
 
 
 def test_a_wheel_brings_its_own_lexray_and_variables_are_passed_on(
-    client: submission.JobSubmissionClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: submit.JobSubmissionClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel = tmp_path / "lexray-9-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("lexray/__init__.py", "")
+        archive.writestr("lexray/cli/__init__.py", "")
         archive.writestr(
-            "lexray/cli.py",
+            "lexray/cli/__main__.py",
             "import os, sys\nprint(sys.argv[1:], os.environ['SENT'], os.environ['KEPT'])\nsys.exit(3)\n",
         )
     monkeypatch.setenv("KEPT", "kept")
 
-    submitted = submission.submit(client, ["train", "autodecoder"], COMMANDS, str(wheel), ["SENT=a b", "KEPT"])
-    ended = submission.follow(client, submitted, lambda _: None)
+    submitted = submit.submit(client, ["train", "autodecoder"], COMMANDS, str(wheel), ["SENT=a b", "KEPT"])
+    ended = submit.follow(client, submitted, lambda _: None)
 
     assert "['train', 'autodecoder'] a b kept" in ended.log
     assert ended.exit_code == 3
 
 
 def test_interrupting_stops_following_and_not_the_job(
-    address: str, client: submission.JobSubmissionClient, papers: Path
+    address: str, client: submit.JobSubmissionClient, papers: Path
 ) -> None:
     out = papers.parent / "out"
     command = [sys.executable, "-m", "lexray.cli", "submit", "literature", papers, "--out", out, "--address", address]
@@ -142,15 +143,15 @@ def test_interrupting_stops_following_and_not_the_job(
     assert process.wait(timeout=60) == 130
     assert "the job goes on. Look again with: lexray jobs lexray-literature-" in rest
     submitted = first.split()[1]
-    assert submission.follow(client, submitted, lambda _: None).status == "SUCCEEDED"
+    assert submit.follow(client, submitted, lambda _: None).status == "SUCCEEDED"
     assert delta.is_table(str(out))
 
 
 def test_jobs_lists_what_was_submitted(
-    cli: Cli, address: str, client: submission.JobSubmissionClient, tmp_path: Path
+    cli: Cli, address: str, client: submit.JobSubmissionClient, tmp_path: Path
 ) -> None:
     submitted = cli.json("submit", "literature", "--no-wait", "--address", address)["submission_id"]
-    submission.follow(client, submitted, lambda _: None)
+    submit.follow(client, submitted, lambda _: None)
 
     listed = {
         job["submission_id"]: job for job in json.loads(cli("jobs", "--address", address, "--json").stdout)["jobs"]
@@ -161,9 +162,9 @@ def test_jobs_lists_what_was_submitted(
     assert listed[submitted]["command"] == "literature"
 
 
-def test_an_unknown_job_is_named_at_once(client: submission.JobSubmissionClient) -> None:
+def test_an_unknown_job_is_named_at_once(client: submit.JobSubmissionClient) -> None:
     with pytest.raises(LexrayError, match="lexray-nothing"):
-        submission.follow(client, "lexray-nothing", lambda _: None)
+        submit.follow(client, "lexray-nothing", lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -179,20 +180,20 @@ def test_an_unknown_job_is_named_at_once(client: submission.JobSubmissionClient)
     ],
 )
 def test_wrong_submissions_are_refused_before_anything_is_sent(
-    client: submission.JobSubmissionClient, arguments: list[str], options: dict[str, object], message: str
+    client: submit.JobSubmissionClient, arguments: list[str], options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        submission.submit(client, arguments, COMMANDS, **options)  # type: ignore[arg-type]
+        submit.submit(client, arguments, COMMANDS, **options)  # type: ignore[arg-type]
 
 
 def test_the_given_address_wins_over_the_environments(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
-    assert isinstance(submission.listed(submission.connect(address)), list)
+    assert isinstance(submit.listed(submit.connect(address)), list)
     assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:9"
 
 
 def test_an_address_where_nothing_listens_is_one_clear_error() -> None:
     with pytest.raises(LexrayError, match="no Ray job server answers"):
-        submission.connect(f"http://127.0.0.1:{free_ports(1)[0]}")
+        submit.connect(f"http://127.0.0.1:{free_ports(1)[0]}")
     with pytest.raises(ConfigError, match="HTTP address"):
-        submission.connect("ray://127.0.0.1:10001")
+        submit.connect("ray://127.0.0.1:10001")

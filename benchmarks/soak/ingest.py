@@ -21,9 +21,9 @@ from pathlib import Path
 import fitsio
 import numpy as np
 
-from lexray import __version__
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS
+from lexray.version import __version__
 
 _OBS_ID = b"OBS_ID  = '00000000'"
 

@@ -4,13 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from lexray.runtime import environment
+from lexray.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from lexray.events.fits.reader import read_events as read_events
 
 environment.set_defaults()
-
-__version__ = "0.1.0"
 
 #: Public names and the modules they live in, imported when first used: `import lexray` stays light, without torch.
 _EXPORTS = {

@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from lexray import __version__
 from lexray.errors import LexrayError
 from lexray.runtime.config import Config
 from lexray.tables.delta import PROVENANCE_FILE
+from lexray.version import __version__
 
 MANIFEST_FILE = "manifest.json"
 #: Version of the folder's layout. A release of a newer one is refused.

@@ -13,12 +13,12 @@ from typing import Any, Generic, TypeVar
 
 from rich.table import Table
 
-from lexray import __version__
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
 from lexray.runtime import tracking
 from lexray.runtime.config import JobConfig, resolve_path
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
+from lexray.version import __version__
 
 C = TypeVar("C", bound=JobConfig)
 

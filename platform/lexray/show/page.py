@@ -10,12 +10,12 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from lexray import __version__
 from lexray.events.eventlist import EventList
 from lexray.events.lightcurve import light_curve
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
 from lexray.show.charts import COUNTS_PER_BAND, Axis, Rate, light_curve_chart, spectrum_chart
 from lexray.show.detection import find_detection
+from lexray.version import __version__
 
 _UNSAFE = str.maketrans(dict.fromkeys(' /\\:*?"<>|', "_"))
 

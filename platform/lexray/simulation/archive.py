@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lexray import __version__
 from lexray.errors import ConfigError
 from lexray.simulation.event_file import write_event_file
 from lexray.simulation.papers.papers import papers_on
 from lexray.simulation.source import SimulatedSource, simulate_source
 from lexray.simulation.true_rate import CELLS
 from lexray.tables.schemas import RATES
+from lexray.version import __version__
 
 MANIFEST = "archive.json"
 _CONTENT = ("events", "literature.jsonl", "labels.parquet", "true_rates.parquet", MANIFEST, "_lexray.json")

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lexray import __version__
 from lexray.summaries.schema import MAX_QUANTITIES, UNKNOWN
 from lexray.tables.schemas import SUMMARIES
 from lexray.text.designations import Names
@@ -26,6 +25,7 @@ from lexray.text.masking import Mask
 from lexray.text.quantities import find_quantities, unit_text
 from lexray.text.quantity_names import limit_of, name_of
 from lexray.text.vocabulary import ABOUT_THE_PAPER, PHYSICAL, terms
+from lexray.version import __version__
 
 ENGINE = "extractive"
 #: Weight of a sentence's own worth against its likeness to what is already chosen.

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow.fs
 
-from lexray import __version__
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
+from lexray.version import __version__
 
 
 class Journal:

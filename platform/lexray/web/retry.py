@@ -9,8 +9,8 @@ from email.utils import parsedate_to_datetime
 import numpy as np
 from pydantic import Field
 
-from lexray import __version__
 from lexray.runtime.config import Config
+from lexray.version import __version__
 
 #: How we introduce ourselves, so that an archive can see who asks and tell us when it is too much.
 USER_AGENT = f"lexray/{__version__}"

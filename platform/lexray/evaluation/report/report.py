@@ -14,11 +14,11 @@ import pyarrow.fs
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from lexray import __version__
 from lexray.evaluation.report.metrics import Findings, Row
 from lexray.evaluation.report.plots import CLASSES, DARK, LIGHT
 from lexray.runtime.tracking import Run
 from lexray.tables import delta
+from lexray.version import __version__
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from lexray import __version__
+from lexray.cli.options import split_options
 from lexray.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -21,10 +21,11 @@ from lexray.errors import (
     LexrayError,
     meant_for_people,
 )
-from lexray.options import split_options
+from lexray.jobs.registry import JOBS, load_job
 from lexray.runtime.config import describe, parse, read_yaml
 from lexray.runtime.job import Job, Report, execute
 from lexray.runtime.progress import Progress
+from lexray.version import __version__
 
 
 class _TwoWords(TyperGroup):
@@ -52,33 +53,6 @@ app.add_typer(train, name="train")
 fetch = typer.Typer(help="Get real data from an archive.", no_args_is_help=True)
 app.add_typer(fetch, name="fetch")
 GROUPS = {"": app, "train": train, "fetch": fetch}
-
-#: Command, module below `lexray.jobs` and one line of help. Modules are imported when their command runs: importing Ray
-#: and torch takes seconds.
-JOBS = {
-    "simulate": ("simulate", "Write an archive of event files, papers and labels that looks like the real thing."),
-    "fetch csc": ("fetch", "Get sources of the Chandra Source Catalog: labels, a source table and their event files."),
-    "ingest": ("ingest", "Read event files into the events table; what cannot be read goes to quarantine."),
-    "literature": ("literature", "Find papers on sources: in files, in SIMBAD, in ADS."),
-    "summarize": ("summarize", "Write a summary of each source from its papers."),
-    "embed": ("embed", "Turn summaries into text vectors with a sentence model."),
-    "train autodecoder": ("train_autodecoder", "Fit an autodecoder to an events table."),
-    "encode": ("encode", "Encode detections with a trained autodecoder."),
-    "rates": ("rates", "Write reconstructed rates of detections."),
-    "train alignment": ("train_alignment", "Fit the two towers that bring latents and text into one space."),
-    "project": ("project", "Put latents and text vectors into the shared space."),
-    "evaluate": ("evaluate", "Measure everything, and write the report."),
-    "evaluate autodecoder": ("evaluate_autodecoder", "Measure how well an autodecoder reconstructs rates."),
-    "index": ("index", "Complete a release: models, heads, text model and search index in one folder."),
-    "tune": ("tune", "Search the parameters of a training with Ray Tune."),
-}
-
-
-def load_job(name: str) -> Job[Any]:
-    """The job behind a command, imported now."""
-    job: Job[Any] = importlib.import_module(f"lexray.jobs.{JOBS[name][0]}").JOB
-    return job
-
 
 Inputs = Annotated[list[str] | None, typer.Argument(help="Inputs, and any key as --KEY VALUE (see --keys).")]
 ConfigFile = Annotated[str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML configuration.")]
@@ -210,7 +184,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Run JOB … or run CONFIG … on a cluster, follow its log and end with its exit code."""
-    submission = importlib.import_module("lexray.submission")
+    submission = importlib.import_module("lexray.cli.submit")
     client = submission.connect(address)
     arguments = [*context.args, *(["--json"] if as_json and not no_wait else [])]
     submission_id = submission.submit(client, arguments, ["run", "doctor", *JOBS], wheel, env or ())
@@ -230,7 +204,7 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """List the jobs submitted to a cluster, or follow one and end with its exit code."""
-    submission = importlib.import_module("lexray.submission")
+    submission = importlib.import_module("lexray.cli.submit")
     if submission_id is not None:
         _follow(submission_id, address, as_json)
         return
@@ -242,7 +216,7 @@ def jobs(
 
 
 def _follow(submission_id: str, address: str, as_json: bool) -> None:
-    submission = importlib.import_module("lexray.submission")
+    submission = importlib.import_module("lexray.cli.submit")
     again = f"lexray jobs {submission_id} --address {address}"
     try:
         Progress().say(f"following {submission_id} at {address}")
@@ -264,7 +238,7 @@ def doctor(
     workdir: Annotated[str, typer.Option(metavar="DIR", help="Where results would go.")] = ".", as_json: Json = False
 ) -> None:
     """Say what this machine can and cannot run, and why."""
-    examination = importlib.import_module("lexray.doctor")
+    examination = importlib.import_module("lexray.cli.doctor")
     checks = examination.examine(workdir)
     if as_json:
         sys.stdout.write(json.dumps(examination.as_dict(checks)) + "\n")
@@ -285,7 +259,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the sources of a release that are nearest to a sentence or an event file."""
-    searching = importlib.import_module("lexray.searching")
+    searching = importlib.import_module("lexray.cli.search")
     found = searching.search(release, query, k, modality)
     if as_json:
         sys.stdout.write(json.dumps(searching.as_dict(found)) + "\n")
@@ -362,7 +336,3 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     Console(stderr=True, soft_wrap=True).print(f"lexray: {message}", style="red", highlight=False, markup=False)
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()
