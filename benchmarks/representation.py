@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from lexray.evaluation.retrieval import ranks, recall_at
-from lexray.events.eventlist import from_table
+from lexray.events.arrow import from_table
 from lexray.inference.autodecoder import load_autodecoder
 from lexray.inference.photons import photons_of_table
 from lexray.models.alignment.trainer import Settings, Trainer

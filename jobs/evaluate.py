@@ -29,10 +29,10 @@ from lexray.evaluation.report.report import Page, lineage, write_report
 from lexray.evaluation.report.sections import light_section, space_section, training_section
 from lexray.evaluation.scoring import reconstruct, score_sources
 from lexray.runtime import ray_session
-from lexray.runtime.config import JobConfig, resolve_path
+from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
-from lexray.sources import SPLITS
-from lexray.training.splits import read_splits, sources_of
+from lexray.tables.files import resolve_path
+from lexray.training.splits import SPLITS, read_splits, sources_of
 
 
 class Config(JobConfig):

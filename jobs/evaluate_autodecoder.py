@@ -38,9 +38,8 @@ from lexray.evaluation.scoring import reconstruct, score_sources
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
-from lexray.sources import SPLITS
 from lexray.tables import delta
-from lexray.training.splits import read_splits, sources_of
+from lexray.training.splits import SPLITS, read_splits, sources_of
 
 #: Label columns that detections are grouped by where the configuration names none: the first that the labels have.
 _GROUPS = ("kind", "class")

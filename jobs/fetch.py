@@ -20,10 +20,11 @@ from lexray.archives import csc
 from lexray.archives.csc import Catalogue, Detection
 from lexray.archives.downloads import Downloads
 from lexray.errors import ConfigError, LexrayError, RefusedInput
-from lexray.runtime.config import JobConfig, local_path
+from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.runtime.progress import Task
 from lexray.tables import delta
+from lexray.tables.files import local_path
 from lexray.tables.schemas import QUARANTINE
 from lexray.web.retry import Politeness
 from lexray.web.tap import Tap

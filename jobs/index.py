@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field
 from lexray.errors import LexrayError
 from lexray.inference.autodecoder import load_autodecoder
 from lexray.llm.sentence_encoder import TextEncoder
-from lexray.models.alignment.heads import fit_heads_to_tables
 from lexray.models.alignment.towers import Towers
 from lexray.release.index import SearchIndex, rows
 from lexray.release.manifest import (
@@ -27,11 +26,13 @@ from lexray.release.manifest import (
     refuse_overwrite,
     seal,
 )
-from lexray.runtime.config import JobConfig, local_path
+from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
-from lexray.sources import split
 from lexray.tables import delta
-from lexray.training.splits import read_splits
+from lexray.tables.files import local_path
+from lexray.tables.provenance import PROVENANCE_FILE, read_provenance
+from lexray.training.heads import fit_heads_to_tables
+from lexray.training.splits import read_splits, split
 
 _OBSERVED = ("source_id", "mission", "n_events", "exposure", "ra", "dec")
 _READ = ("autodecoder", "alignment", "embeddings", "summaries", "labels", "events")
@@ -92,7 +93,7 @@ def _fill(folder: Path, config: Config, inputs: dict[str, str], context: Context
     """Write everything of a release but its manifest."""
     for name in (AUTODECODER, ALIGNMENT):
         shutil.copytree(
-            getattr(config, name), folder / name, ignore=shutil.ignore_patterns(delta.PROVENANCE_FILE, "checkpoints")
+            getattr(config, name), folder / name, ignore=shutil.ignore_patterns(PROVENANCE_FILE, "checkpoints")
         )
     autodecoder, towers = load_autodecoder(folder / AUTODECODER), Towers.load(folder / ALIGNMENT)
     encoder = TextEncoder(config.text_model)
@@ -151,7 +152,7 @@ def _runs(config: Config) -> dict[str, str]:
     found: dict[str, str] = {}
     for key in _READ:
         path = getattr(config, key)
-        said: dict[str, Any] = (delta.read_provenance(path) or {}) if path is not None else {}
+        said: dict[str, Any] = (read_provenance(path) or {}) if path is not None else {}
         run_id = said.get("report", {}).get("mlflow_run")
         if run_id:
             found[key] = run_id

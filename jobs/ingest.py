@@ -17,14 +17,15 @@ from lexray.events.missions import MISSIONS, bands_by_mission
 from lexray.events.segments import Segmentation
 from lexray.ingest import file_index, incremental
 from lexray.ingest.discovery import find_event_files
+from lexray.ingest.schemas import FILES
 from lexray.ingest.summary_table import overview
 from lexray.runtime import ray_session
-from lexray.runtime.config import JobConfig, resolve_path
+from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.runtime.progress import Task
 from lexray.tables import delta
-from lexray.tables.files import Location, contents
-from lexray.tables.schemas import FILES, QUARANTINE, SCHEMA_VERSION
+from lexray.tables.files import Location, contents, resolve_path
+from lexray.tables.schemas import QUARANTINE, SCHEMA_VERSION
 from lexray.version import __version__
 
 #: Smaller tasks would cost more to schedule than to run.

@@ -17,10 +17,11 @@ from lexray.literature.papers import Refusal, paper_files
 from lexray.literature.simbad import Simbad, SimbadConfig
 from lexray.literature.sources import Source, of_events, of_table, together
 from lexray.literature.table import Bibliography
-from lexray.runtime.config import JobConfig, resolve_path
+from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.sources import SAME_SOURCE_ARCSEC, fold_name
 from lexray.tables import delta
+from lexray.tables.files import resolve_path
 from lexray.tables.schemas import LITERATURE, QUARANTINE
 from lexray.web.cache import Cache
 

@@ -13,7 +13,7 @@ from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.runtime.map_parts import map_parts
-from lexray.summaries import extracting
+from lexray.summaries import extractive_run
 from lexray.summaries import run as summarizing
 from lexray.summaries.run import HttpEngine, Tally, VllmEngine, WritingEngine
 from lexray.summaries.schema import MAX_WORDS
@@ -176,14 +176,14 @@ def _metrics(config: Config, tally: Tally, n_sources: int) -> dict[str, float]:
 
 def _extract(config: Config, context: Context) -> None:
     """Summaries out of the papers' own sentences."""
-    corpus = extracting.corpus(config.literature)
+    corpus = extractive_run.corpus(config.literature)
     journal = Journal(
         config.out,
         ["summaries", delta.version(config.literature), config.max_words, config.mask_names, config.min_grounded],
         afresh=config.force,
     )
     with context.progress.task("sources", total=corpus.n_sources) as task:
-        make = extracting.extractor(corpus, config.max_words, config.mask_names, config.min_grounded)
+        make = extractive_run.extractor(corpus, config.max_words, config.mask_names, config.min_grounded)
         fragments = map_parts(config.literature, config.out, SUMMARIES, make, task, config.workers, journal=journal)
     delta.commit(config.out, "summaries", SUMMARIES, fragments)
     journal.remove()

@@ -19,6 +19,7 @@ from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.tables import delta
+from lexray.tables.files import filesystem
 from lexray.training.pairs import PairedTables, read_pairs
 
 #: Called on the first worker after each epoch with the epoch's number, from 1, and its metrics.
@@ -115,7 +116,7 @@ def fit(config: Config, pairs: PairedTables, context: Context, on_epoch: OnEpoch
     LexrayError
         If workers failed more often than `max_failures`.
     """
-    system, root = delta.filesystem(config.out)
+    system, root = filesystem(config.out)
     checkpoints = f"{root}.checkpoints"
     if config.force and system.get_file_info(checkpoints).type != pyarrow.fs.FileType.NotFound:
         system.delete_dir(checkpoints)
@@ -194,7 +195,7 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
 
 
 def _write(config: Config, pairs: PairedTables, trainer: Trainer) -> None:
-    system, root = delta.filesystem(config.out)
+    system, root = filesystem(config.out)
     with tempfile.TemporaryDirectory() as folder:
         trainer.best_towers().save(folder, pairs.made_with)
         system.create_dir(root, recursive=True)

@@ -24,9 +24,10 @@ from lexray.inference.autodecoder import CALIBRATED_ON, Autodecoder
 from lexray.models.autodecoders.learner import Precision, Schedule
 from lexray.models.autodecoders.trainer import Trainer, TrainingDiverged
 from lexray.runtime import ray_session, tracking
-from lexray.runtime.config import JobConfig, local_path
+from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Context, Job, Outcome
 from lexray.tables import delta
+from lexray.tables.files import local_path
 from lexray.training import event_parts
 from lexray.training.autodecoder_config import VALIDATED_ON, GridSection, Kind, ResnetSection, Section, SplitnetSection
 from lexray.training.event_parts import EventsTable, Plan

@@ -19,9 +19,9 @@ from lexray.jobs import train_alignment
 from lexray.models.alignment.trainer import METRICS, Pairs, Settings, Trainer
 from lexray.runtime import ray_session
 from lexray.runtime.config import Config as BaseConfig
-from lexray.runtime.config import JobConfig, parse, resolve_path
+from lexray.runtime.config import JobConfig, parse
 from lexray.runtime.job import Context, Job, Outcome
-from lexray.tables import delta
+from lexray.tables.files import filesystem, resolve_path
 from lexray.training.pairs import PairedTables, read_pairs
 from lexray.training.search_space import Domain, parse_space
 from lexray.training.trials import Trial, TrialLog
@@ -82,7 +82,7 @@ def run(config: Config, context: Context) -> Outcome:
 def _search(
     config: Config, training: train_alignment.Config, space: dict[str, Domain], pairs: PairedTables, log: TrialLog
 ) -> None:
-    system, root = delta.filesystem(config.out)
+    system, root = filesystem(config.out)
     scratch = f"{root}.trials"
     system.create_dir(scratch, recursive=True)
     asha = ASHAScheduler(
@@ -143,7 +143,7 @@ def _ray_domain(domain: Domain) -> Any:
 def _write(config: Config, log: TrialLog) -> Outcome:
     trials = list(log.trials.values())
     failed = [trial for trial in trials if trial.status == "failed"]
-    system, root = delta.filesystem(config.out)
+    system, root = filesystem(config.out)
     system.create_dir(root, recursive=True)
     rows = [_row(trial, log) for trial in trials]
     names = dict.fromkeys(name for row in rows for name in row)  # a trial that failed at once has no metrics

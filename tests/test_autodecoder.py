@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lexray.errors import LexrayError
-from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, to_table
+from lexray.events.arrow import to_table
+from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
 from lexray.inference.photons import photons_of, photons_of_table
 from lexray.models.autodecoders.grid.decoder import GridDecoder, multiscale_hats, total_variation

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from lexray.errors import ConfigError, LexrayError, RefusedInput, meant_for_people
-from lexray.runtime.config import Config, JobConfig, describe, parse, read_yaml, resolve_path
+from lexray.runtime.config import Config, JobConfig, describe, parse, read_yaml
+from lexray.tables.files import resolve_path
 
 
 class Inner(Config):

@@ -17,7 +17,8 @@ from lexray.errors import LexrayError
 from lexray.evaluation.report.autodecoder import fitted_baselines
 from lexray.evaluation.scoring import reconstruct, score_part
 from lexray.events import validate
-from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, from_table, to_table
+from lexray.events.arrow import from_table, to_table
+from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
 from lexray.inference import encode as encoding
 from lexray.inference.autodecoder import Autodecoder
 from lexray.inference.photons import photons_of, photons_of_table

@@ -14,16 +14,16 @@ from typer.testing import CliRunner
 from lexray.cli.app import app
 from lexray.evaluation.report import autodecoder
 from lexray.evaluation.report.metrics import Findings
-from lexray.events.eventlist import to_table
+from lexray.events.arrow import to_table
 from lexray.inference.autodecoder import Autodecoder
 from lexray.jobs.evaluate_autodecoder import JOB, Config
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
 from lexray.simulation.population import KINDS, simulate
-from lexray.sources import split
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS, RATES, latents
+from lexray.training.splits import split
 
 N = 160
 

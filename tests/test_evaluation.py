@@ -26,17 +26,18 @@ from lexray.evaluation.heldout import (
     thin,
 )
 from lexray.evaluation.regression import nearest_neighbours, probe
-from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
+from lexray.events.arrow import to_table
+from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.inference.autodecoder import Autodecoder
 from lexray.jobs.evaluate import JOB, Config
 from lexray.models.alignment.heads import Heads, fit_heads
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
-from lexray.sources import split
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS, RATES, SUMMARIES, embeddings, latents
 from lexray.training.source_means import source_means
+from lexray.training.splits import split
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 ENERGIES = np.array([0.8, 1.5, 3.0], dtype=np.float32)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, from_table, to_table
+from lexray.events.arrow import from_table, to_table
+from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
 
 times = st.floats(-1e6, 1e6)
 intervals = st.lists(st.tuples(times, times), max_size=12).map(

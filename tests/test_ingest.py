@@ -18,7 +18,8 @@ from event_files import GOOD_PI, write_event_file
 from s3_server import BUCKET, s3_server
 
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
-from lexray.events.eventlist import from_table
+from lexray.events.arrow import from_table
+from lexray.events.fits.drop_causes import CAUSES
 from lexray.events.fits.reader import read_events
 from lexray.ingest import file_index
 from lexray.ingest.discovery import find_event_files
@@ -27,7 +28,8 @@ from lexray.runtime.config import parse
 from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
-from lexray.tables.schemas import CAUSES, EVENTS
+from lexray.tables.files import filesystem
+from lexray.tables.schemas import EVENTS
 
 pytestmark = pytest.mark.ray
 
@@ -348,7 +350,7 @@ def test_from_one_store_to_another(cli: Cli, tmp_path: Path, monkeypatch: pytest
     with s3_server() as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        store, root = delta.filesystem(f"s3://{BUCKET}/in")
+        store, root = filesystem(f"s3://{BUCKET}/in")
         for file in archive.iterdir():
             with store.open_output_stream(f"{root}/{file.name}") as stream:
                 stream.write(file.read_bytes())

@@ -7,9 +7,9 @@ from astropy import units as u
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray.summaries.schema import ObjectClass
 from lexray.text.attribution import about
 from lexray.text.designations import Names
+from lexray.text.labels import ObjectClass
 from lexray.text.lexicon import LABELS, find_mentions, mentions, most_said, words_for
 from lexray.text.quantities import find_quantities, read_quantity, same, unit_text
 from lexray.text.quantity_names import name_of

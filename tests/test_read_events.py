@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 import lexray
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
+from lexray.events.fits.drop_causes import CAUSES
 from lexray.events.fits.reader import Reading, read, read_events
-from lexray.tables.schemas import CAUSES
 
 CHANNEL_KEV = 0.0146
 

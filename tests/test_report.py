@@ -23,6 +23,7 @@ from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.runtime import tracking
 from lexray.runtime.config import TrackingConfig
 from lexray.tables import delta
+from lexray.tables.provenance import write_provenance
 from lexray.tables.schemas import SUMMARIES
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "source"}
@@ -219,7 +220,7 @@ def test_lineage_follows_what_each_output_says_it_read(tmp_path: Path) -> None:
             "seconds": 2.5,
             "mlflow_run": "abc",
         }
-        delta.write_provenance(out, {"fingerprint": "f", "lexray": "0", "config": {}, "report": report})
+        write_provenance(out, {"fingerprint": "f", "lexray": "0", "config": {}, "report": report})
         return out
 
     events = say("ingest", ["/nowhere/files"])

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
+from lexray.events.fits.drop_causes import CAUSES
 from lexray.events.fits.reader import Wanted, read
 from lexray.events.segments import Segmentation, cut
-from lexray.tables.schemas import CAUSES
 
 CLOCKS = ("wall", "good")
 

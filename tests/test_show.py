@@ -18,8 +18,9 @@ from scipy.stats import poisson
 
 from lexray.errors import ConfigError, RefusedInput
 from lexray.events.adaptive_bins import halve
+from lexray.events.arrow import to_table
 from lexray.events.count_spectrum import count_spectrum, counted
-from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals, to_table
+from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
 from lexray.events.lightcurve import background_rate, light_curve, poisson_interval
 from lexray.inference.autodecoder import Autodecoder
 from lexray.models.autodecoders.grid.training import GridSettings

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexray.sources import SPLIT_SHARES, SPLITS, fold_name, name_from_position, part_of, split, split_keys
+from lexray.sources import fold_name, name_from_position, part_of
+from lexray.training.splits import SPLIT_SHARES, SPLITS, split, split_keys
 
 ARCSEC = 1 / 3600
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.errors import LexrayError
-from lexray.events.eventlist import from_table
+from lexray.events.arrow import from_table
 from lexray.sources import part_of
 from lexray.tables import delta, schemas
+from lexray.tables.provenance import read_provenance, remove_provenance, write_provenance
 from lexray.tables.schemas import EVENTS, SUMMARIES
 
 DIMENSION = 4
@@ -220,10 +221,10 @@ def test_versions_of_inputs_change_with_their_content(tmp_path: Path) -> None:
 
 def test_provenance_is_kept_beside_the_output_and_taken_back(tmp_path: Path) -> None:
     out = str(tmp_path / "model")
-    assert delta.read_provenance(out) is None
-    delta.write_provenance(out, {"fingerprint": "abc"})
-    assert delta.read_provenance(out) == {"fingerprint": "abc"}
+    assert read_provenance(out) is None
+    write_provenance(out, {"fingerprint": "abc"})
+    assert read_provenance(out) == {"fingerprint": "abc"}
     assert delta.version(out) == "abc"
-    delta.remove_provenance(out)
-    delta.remove_provenance(out)
-    assert delta.read_provenance(out) is None
+    remove_provenance(out)
+    remove_provenance(out)
+    assert read_provenance(out) is None

@@ -26,6 +26,7 @@ from lexray.runtime.job import Report, execute
 from lexray.runtime.progress import Progress
 from lexray.summaries.schema import MAX_TOKENS, SCHEMA, Answer
 from lexray.tables import delta
+from lexray.tables.provenance import PROVENANCE_FILE, read_provenance
 from lexray.tables.schemas import LITERATURE
 
 QUICK = {"first_wait": 0.01, "requests_per_second": 2000.0, "timeout": 10.0, "attempts": 2}
@@ -303,9 +304,9 @@ def test_instructions_in_an_abstract_do_not_choose_the_class(by_vllm: tuple[Repo
 @pytest.mark.ray
 def test_a_second_run_starts_no_engine(by_vllm: tuple[Report, list[int]], papers: list[dict[str, Any]]) -> None:
     report, _ = by_vllm
-    values = delta.read_provenance(report.out)
+    values = read_provenance(report.out)
     assert values is not None
-    (Path(report.out) / delta.PROVENANCE_FILE).unlink()  # so that the job itself has to see that nothing is lacking
+    (Path(report.out) / PROVENANCE_FILE).unlink()  # so that the job itself has to see that nothing is lacking
     began = time.monotonic()
     again = execute(JOB, parse(Config, values["config"]), Progress())
     assert (again.counts["written"], again.counts["unchanged"]) == (0, N_SOURCES)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lexray.errors import ConfigError, LexrayError
-from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, from_table, to_table
+from lexray.events.arrow import from_table, to_table
+from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.inference.autodecoder import SETTINGS, load_autodecoder
 from lexray.jobs import encode, rates, train_autodecoder
 from lexray.runtime.config import describe, parse

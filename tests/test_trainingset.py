@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
+from lexray.events.arrow import to_table
+from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.models.autodecoders.photons import Photons
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS

@@ -11,7 +11,8 @@ import pytest
 from lexray.errors import ConfigError, RefusedInput
 from lexray.literature.crossmatch import SourceCatalogue, to_table
 from lexray.literature.papers import Paper, read_papers
-from lexray.summaries.prompts import Messages, Prompts
+from lexray.llm.chat_model import Messages
+from lexray.summaries.prompts import Prompts
 from lexray.summaries.schema import MAX_CHARACTERS, MAX_TOKENS, SCHEMA, Answer, parse_answer
 from lexray.summaries.writer import Completion, Earlier, Work, Writer, WriterSettings
 from lexray.tables.schemas import LITERATURE

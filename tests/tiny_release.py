@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals, to_table
+from lexray.events.arrow import to_table
+from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.inference.autodecoder import Autodecoder
 from lexray.jobs import index
 from lexray.llm.sentence_encoder import TextEncoder

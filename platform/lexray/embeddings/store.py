@@ -18,8 +18,8 @@ from deltalake import DeltaTable
 
 from lexray.errors import ConfigError, LexrayError
 from lexray.llm.sentence_encoder import Vectors, unit
-from lexray.runtime.config import resolve_path
 from lexray.tables import delta
+from lexray.tables.files import resolve_path
 from lexray.tables.row_checkpoints import Rows
 from lexray.tables.schemas import text_embeddings
 

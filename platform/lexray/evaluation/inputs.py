@@ -13,7 +13,8 @@ from lexray.evaluation.report.metrics import Representation
 from lexray.evaluation.tables import read_rows
 from lexray.sources import fold_name
 from lexray.tables import delta
-from lexray.training.source_means import source_means, vectors
+from lexray.tables.list_columns import stack_lists
+from lexray.training.source_means import source_means
 
 Float32s = NDArray[np.float32]
 
@@ -51,26 +52,28 @@ def read_summaries(path: str | None) -> dict[str, str]:
 def latent_features(path: str, splits: Mapping[str, str]) -> Representation:
     """Latent and log count rates of each source, means over its detections."""
     rows = delta.read(path, ["source_id", "latent", "log_rate"], order="source_id")
-    features = np.concatenate([vectors(rows["latent"]), vectors(rows["log_rate"])], axis=1)
+    features = np.concatenate([stack_lists(rows["latent"]), stack_lists(rows["log_rate"])], axis=1)
     return _representation("latents", "latents and count rates", rows, features, splits, unit=False)
 
 
 def aligned_features(embeddings: pa.Table, splits: Mapping[str, str]) -> Representation:
     """X-ray embedding of each source: the mean of its detections', of unit norm."""
     rows = embeddings.filter(pc.field("modality") == "xray")
-    return _representation("aligned", "aligned X-ray embeddings", rows, vectors(rows["embedding"]), splits, unit=True)
+    return _representation(
+        "aligned", "aligned X-ray embeddings", rows, stack_lists(rows["embedding"]), splits, unit=True
+    )
 
 
 def aligned_text(embeddings: pa.Table, splits: Mapping[str, str]) -> Representation:
     """Text embedding of each source in the shared space."""
     rows = embeddings.filter(pc.field("modality") == "text")
-    return _representation("aligned_text", "aligned text", rows, vectors(rows["embedding"]), splits, unit=True)
+    return _representation("aligned_text", "aligned text", rows, stack_lists(rows["embedding"]), splits, unit=True)
 
 
 def text_features(path: str, splits: Mapping[str, str]) -> Representation:
     """The sentence model's vector of each source's summary: what the words alone hold."""
     rows = delta.read(path, ["source_id", "embedding"], order="source_id")
-    return _representation("text", "the text vectors alone", rows, vectors(rows["embedding"]), splits, unit=True)
+    return _representation("text", "the text vectors alone", rows, stack_lists(rows["embedding"]), splits, unit=True)
 
 
 def _representation(

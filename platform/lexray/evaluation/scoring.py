@@ -13,11 +13,12 @@ from lexray.evaluation.baselines import bayesian_blocks, constant
 from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, score_models
 from lexray.evaluation.tables import read_rates
 from lexray.events import validate
-from lexray.events.eventlist import EventList, from_table
+from lexray.events.arrow import from_table
+from lexray.events.eventlist import EventList
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
-from lexray.runtime.config import resolve_path
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
+from lexray.tables.files import resolve_path
 
 
 def score_sources(

@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 
 from lexray.errors import LexrayError
 from lexray.evaluation.heldout import PiecewiseRate
-from lexray.events.eventlist import EventList, from_table
+from lexray.events.arrow import from_table
+from lexray.events.eventlist import EventList
 from lexray.tables import delta
+from lexray.tables.files import filesystem
 
 
 def read_rows(path: str, where: pc.Expression | None = None) -> pa.Table:
@@ -22,7 +24,7 @@ def read_rows(path: str, where: pc.Expression | None = None) -> pa.Table:
     """
     if delta.is_table(path):
         return delta.dataset(path).to_table(filter=where)
-    system, root = delta.filesystem(path)
+    system, root = filesystem(path)
     try:
         return pq.read_table(root, filesystem=system, filters=where)
     except FileNotFoundError:

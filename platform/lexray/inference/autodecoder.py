@@ -19,13 +19,14 @@ from lexray.events.eventlist import EventList
 from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.calibration import Calibration, calibrate
 from lexray.models.autodecoders.grid.decoder import GridDecoder
-from lexray.models.autodecoders.grid.inference import GridReconstructor, ResnetReconstructor
+from lexray.models.autodecoders.grid.inference import GridReconstructor
 from lexray.models.autodecoders.grid.training import GridSettings, Penalties
 from lexray.models.autodecoders.learner import Schedule, keyed_generator
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.reconstructor import Reconstructor
 from lexray.models.autodecoders.resnet import loss
 from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
+from lexray.models.autodecoders.resnet.inference import ResnetReconstructor
 from lexray.models.autodecoders.resnet.training import ResnetSettings
 from lexray.models.autodecoders.splitnet.binning import USUAL, n_cells
 from lexray.models.autodecoders.splitnet.inference import SplitnetReconstructor

@@ -5,7 +5,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lexray.events import validate
-from lexray.events.eventlist import from_table
+from lexray.events.arrow import from_table
 from lexray.inference.autodecoder import load_autodecoder
 from lexray.inference.photons import PHOTON_COLUMNS, photons_of_table
 from lexray.runtime.map_parts import PartFunction

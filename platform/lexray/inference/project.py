@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from lexray.errors import LexrayError
 from lexray.models.alignment.towers import Towers
 from lexray.tables import delta
-from lexray.training.pairs import finite_rows, vectors
+from lexray.tables.files import filesystem
+from lexray.tables.list_columns import finite_rows, vectors
 
 
 def load_towers(path: str) -> Towers:
@@ -23,7 +24,7 @@ def load_towers(path: str) -> Towers:
     LexrayError
         If there is no alignment there.
     """
-    system, root = delta.filesystem(path)
+    system, root = filesystem(path)
     with tempfile.TemporaryDirectory() as folder:
         try:
             pyarrow.fs.copy_files(root, folder, source_filesystem=system)

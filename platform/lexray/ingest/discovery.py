@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lexray.events.extraction.csc_products import companions
-from lexray.runtime.config import resolve_path
-from lexray.tables.files import Location, find_all
+from lexray.tables.files import Location, find_all, resolve_path
 
 #: Endings, in any case, of the files that a folder is searched for; each also with ``.gz`` and ``.fz``.
 SUFFIXES = (".fits", ".fit", ".fts", ".evt")

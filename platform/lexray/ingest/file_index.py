@@ -17,13 +17,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from lexray.errors import RefusedInput
-from lexray.events.eventlist import EventList, to_table
+from lexray.events.arrow import to_table
+from lexray.events.eventlist import EventList
+from lexray.events.fits.drop_causes import CAUSES
 from lexray.events.fits.reader import Wanted, read_content, unreadable
+from lexray.ingest.schemas import FILES
 from lexray.sources import fold_name, part_of
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
-from lexray.tables.files import Location, contents
-from lexray.tables.schemas import CAUSES, EVENTS, FILES, QUARANTINE
+from lexray.tables.files import Location, contents, filesystem
+from lexray.tables.schemas import EVENTS, QUARANTINE
 
 #: Fragments are written once this many events wait: a worker's memory does not grow with the archive.
 _MAX_WAITING_EVENTS = 4_000_000
@@ -208,7 +211,7 @@ def amend(table: str, fragment: Fragment, files: Collection[str], renamed: Mappi
     renamed : mapping of (str, str) to str
         As in `Settled`.
     """
-    system, root = delta.filesystem(table)
+    system, root = filesystem(table)
     rows = pa.parquet.read_table(f"{root}/{fragment.path}", filesystem=system, partitioning=None)
     rows = rows.filter(pc.is_in(rows["file"], value_set=pa.array(list(files), pa.string())))
     ids = []

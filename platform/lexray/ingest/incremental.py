@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lexray.ingest import file_index
+from lexray.ingest.schemas import FILES
 from lexray.tables import delta
 from lexray.tables.files import Location
-from lexray.tables.schemas import EVENTS, FILES
+from lexray.tables.schemas import EVENTS
 
 #: Mark of the events table's commits: the version of the account that belongs to them.
 ACCOUNT_MARK = "lexray.files"

@@ -6,7 +6,7 @@ from typing import Any
 from rich import filesize
 from rich.table import Table
 
-from lexray.tables.schemas import CAUSES
+from lexray.events.fits.drop_causes import CAUSES
 
 
 def overview(counts: Mapping[str, Any], metrics: Mapping[str, float]) -> Table:

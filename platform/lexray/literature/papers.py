@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from lexray.errors import ConfigError, RefusedInput
 from lexray.sources import fold_name, name_from_position
-from lexray.tables import delta
+from lexray.tables.files import filesystem
 
 FORMATS = ("jsonl", "ndjson", "csv", "parquet")
 _TEXTS = ("bibcode", "arxiv", "title", "abstract", "body")
@@ -81,7 +81,7 @@ def paper_files(inputs: Iterable[str]) -> list[str]:
     """
     files: list[str] = []
     for path in inputs:
-        system, root = delta.filesystem(path)
+        system, root = filesystem(path)
         info = system.get_file_info(root)
         if info.type == pyarrow.fs.FileType.NotFound:
             matching = [] if "://" in path else sorted(map(str, Path("/").glob(root.removeprefix("/"))))
@@ -108,7 +108,7 @@ def read_papers(path: str) -> Iterator[Paper | Refusal]:
     if reader is None:
         yield Refusal(path, "unknown_format", f"papers are read from files that end in {', '.join(FORMATS)}")
         return
-    system, root = delta.filesystem(path)
+    system, root = filesystem(path)
     try:
         for place, row in reader(system, root):
             try:

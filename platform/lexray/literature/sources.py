@@ -13,6 +13,7 @@ from lexray.errors import ConfigError
 from lexray.literature.astrometry import mission_error
 from lexray.sources import fold_name
 from lexray.tables import delta
+from lexray.tables.files import filesystem
 
 #: Columns of a source table. CSC's `err_ellipse_r0` is its error ellipse's major radius at 95 %.
 COLUMNS = ("source_id", "ra", "dec", "position_error", "mjd")
@@ -170,7 +171,7 @@ def together(of_table: Sequence[Source], of_events: Sequence[Source]) -> list[So
 
 
 def _rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    system, root = delta.filesystem(path)
+    system, root = filesystem(path)
     try:
         if path.lower().endswith(".csv"):
             with system.open_input_stream(root) as stream:

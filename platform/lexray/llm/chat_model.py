@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from lexray.errors import LexrayError
 from lexray.llm import hub
-from lexray.summaries.prompts import Messages
+
+#: A chat: for each message its `role` and its `content`.
+Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)

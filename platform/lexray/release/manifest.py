@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from lexray.errors import LexrayError
 from lexray.runtime.config import Config
-from lexray.tables.delta import PROVENANCE_FILE
+from lexray.tables.provenance import PROVENANCE_FILE
 from lexray.version import __version__
 
 MANIFEST_FILE = "manifest.json"

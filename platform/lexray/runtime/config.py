@@ -6,7 +6,6 @@ Unknown keys are refused and the nearest valid one is named. YAML may use OmegaC
 
 import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
@@ -152,23 +151,3 @@ def describe(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
         default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
         rows.append((name, kind, default, field.description or ""))
     return rows
-
-
-def local_path(path: str) -> str:
-    """Validator of keys that name a local folder.
-
-    Raises
-    ------
-    ValueError
-        If `path` is a URI.
-    """
-    if "://" in path:
-        raise ValueError("it takes a local folder, which all nodes of a cluster mount; object stores hold tables only")
-    return path
-
-
-def resolve_path(path: str) -> str:
-    """Absolute form of a local path, also of one behind the ``@`` of a list; URIs (``s3://…``) stay as they are."""
-    if path.startswith("@"):
-        return "@" + resolve_path(path[1:])
-    return path if "://" in path else str(Path(path).expanduser().resolve())

@@ -15,9 +15,11 @@ from rich.table import Table
 
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
 from lexray.runtime import tracking
-from lexray.runtime.config import JobConfig, resolve_path
+from lexray.runtime.config import JobConfig
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
+from lexray.tables.files import resolve_path
+from lexray.tables.provenance import read_provenance, remove_provenance, write_provenance
 from lexray.version import __version__
 
 C = TypeVar("C", bound=JobConfig)
@@ -145,7 +147,7 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
         return Report(**{**before, "skipped": True, "seconds": time.monotonic() - start, "exit_code": code})
     if not delta.is_table(config.out):
         # A folder changes file by file: half of the new content must not pass for the whole of the old.
-        delta.remove_provenance(config.out)
+        remove_provenance(config.out)
 
     parameters = config.model_dump(mode="json")
     with tracking.run(config.tracking, job.name, parameters, parent) as run:
@@ -174,7 +176,7 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
         )
         run.tags({"output": config.out, "output.version": version})
         run.dictionary(report.as_dict(), "report.json")
-        delta.write_provenance(
+        write_provenance(
             config.out,
             {"fingerprint": fingerprint, "lexray": __version__, "config": parameters, "report": report.as_dict()},
         )
@@ -191,7 +193,7 @@ def is_up_to_date(job: Job[C], config: C) -> bool:
 
 def _earlier(config: JobConfig, fingerprint: str) -> dict[str, Any] | None:
     """Report of the run that wrote what lies at `config.out` now, if it is the one that `fingerprint` asks for."""
-    before = None if config.force else delta.read_provenance(config.out)
+    before = None if config.force else read_provenance(config.out)
     if before is None or before["fingerprint"] != fingerprint:
         return None
     report: dict[str, Any] = before["report"]

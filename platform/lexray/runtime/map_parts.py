@@ -12,6 +12,7 @@ import ray
 from lexray.runtime.progress import Task
 from lexray.tables import delta, schemas
 from lexray.tables.delta import Fragment
+from lexray.tables.files import filesystem
 from lexray.tables.part_checkpoints import Journal
 
 #: Turns a part's rows, or a slice of them, into the output's; made once a worker, by `make` of `map_parts`.
@@ -107,9 +108,9 @@ def _fragments(mapped: "ray.data.Dataset", task: Task) -> Iterator[Fragment]:
 
 def _dataset(files: Sequence[str], schema: pa.Schema) -> pyarrow.dataset.Dataset:
     """A part's files, those of the version that the run began with, with the types of the table."""
-    system, _ = delta.filesystem(files[0])
+    system, _ = filesystem(files[0])
     return pyarrow.dataset.dataset(
-        [delta.filesystem(file)[1] for file in files],
+        [filesystem(file)[1] for file in files],
         schema=schema,
         format="parquet",
         filesystem=system,

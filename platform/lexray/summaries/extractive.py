@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lexray.summaries.schema import MAX_QUANTITIES, UNKNOWN
+from lexray.summaries.schema import MAX_QUANTITIES
 from lexray.tables.schemas import SUMMARIES
 from lexray.text.designations import Names
 from lexray.text.grounding import Said, ground_in, sentences_on, texts
-from lexray.text.lexicon import KINDS, Kind, mentions, most_said
+from lexray.text.labels import UNKNOWN, LabelKind
+from lexray.text.lexicon import KINDS, mentions, most_said
 from lexray.text.masking import Mask
 from lexray.text.quantities import find_quantities, unit_text
 from lexray.text.quantity_names import limit_of, name_of
@@ -98,7 +99,7 @@ class Sentence:
     paper: int
     weights: dict[str, float]
     score: float
-    tells: frozenset[Kind] = frozenset()
+    tells: frozenset[LabelKind] = frozenset()
 
     @property
     def n_words(self) -> int:

@@ -8,14 +8,13 @@ from pathlib import Path
 from string import Template
 
 from lexray.errors import ConfigError
+from lexray.llm.chat_model import Messages
 from lexray.summaries.schema import MAX_QUANTITIES, SCHEMA
 
 #: Between what the model is (the system's message) and what it is to do (the user's).
 _DIVIDER = "\n---\n"
 #: Characters of the findings that a second attempt is told; the room is kept free in every prompt.
 MAX_FINDINGS = 800
-
-Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)

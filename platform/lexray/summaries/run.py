@@ -20,12 +20,11 @@ from ray.exceptions import RayError
 
 from lexray.errors import RefusedInput, meant_for_people
 from lexray.llm import hub, vllm
-from lexray.llm.chat_model import ChatTokens, LanguageModel
+from lexray.llm.chat_model import ChatTokens, LanguageModel, Messages
 from lexray.llm.openai import Client, Endpoint
 from lexray.runtime.progress import Task
 from lexray.summaries.chunking import Count
 from lexray.summaries.extractive import by_source
-from lexray.summaries.prompts import Messages
 from lexray.summaries.schema import MAX_TOKENS, SCHEMA
 from lexray.summaries.writer import Completion, Earlier, Model, Work, Writer
 from lexray.tables import delta

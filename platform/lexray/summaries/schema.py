@@ -5,27 +5,12 @@ number of bytes, and no tokenizer needs more tokens than bytes: with `MAX_TOKENS
 """
 
 import json
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from lexray.errors import RefusedInput
-
-#: What a source is, from the particular to the general where classes overlap.
-ObjectClass = Literal[
-    "AGN", "galaxy", "galaxy cluster", "ULX", "HMXB", "LMXB", "X-ray binary", "black hole", "magnetar", "neutron star",
-    "CV", "supernova remnant", "supernova", "gamma-ray burst", "tidal disruption event", "young star", "low-mass star",
-    "high-mass star", "star", "unknown",
-]  # fmt: skip
-Variability = Literal[
-    "steady", "flaring", "periodic", "dipping", "eclipsing", "irregular", "transient", "variable", "unknown"
-]  # fmt: skip
-SpectralShape = Literal[
-    "power law", "blackbody", "thermal plasma", "power law and thermal", "supersoft", "line-dominated", "unknown"
-]  # fmt: skip
-Confidence = Literal["low", "medium", "high"]
-Kind = Literal["object_class", "variability", "spectral_shape"]
-UNKNOWN = "unknown"
+from lexray.text.labels import Confidence, LabelKind, ObjectClass, SpectralShape, Variability
 
 #: Of English prose, which 1,200 characters hold with some to spare.
 MAX_WORDS, MAX_CHARACTERS = 150, 1200
@@ -73,7 +58,7 @@ class Answer(BaseModel):
         return len(self.summary.split())
 
     @property
-    def labels(self) -> dict[Kind, str]:
+    def labels(self) -> dict[LabelKind, str]:
         """The three words that it chose, by their keys."""
         return {
             "object_class": self.object_class,

@@ -16,15 +16,17 @@ from pydantic import Field
 
 from lexray.errors import ConfigError, LexrayError, RefusedInput
 from lexray.literature.ranking import rank
+from lexray.llm.chat_model import Messages
 from lexray.runtime.config import Config
 from lexray.sources import stable_hash
 from lexray.summaries.chunking import Count, Reading, pack
 from lexray.summaries.extractive import names_of
-from lexray.summaries.prompts import MAX_FINDINGS, Messages, Prompts
-from lexray.summaries.schema import MAX_CHARACTERS, MAX_TOKENS, UNKNOWN, Answer, Kind, Quantity, parse_answer
+from lexray.summaries.prompts import MAX_FINDINGS, Prompts
+from lexray.summaries.schema import MAX_CHARACTERS, MAX_TOKENS, Answer, Quantity, parse_answer
 from lexray.tables import delta
 from lexray.text.designations import Names
 from lexray.text.grounding import Grounding, Said, ground_in, sentences_on
+from lexray.text.labels import UNKNOWN, LabelKind
 from lexray.text.masking import Mask
 from lexray.text.prompt_injection import without_instructions
 from lexray.text.sentences import normalise, split_sentences
@@ -410,12 +412,12 @@ def _unmarked(text: str) -> str:
 
 
 def _ground(
-    evidence: Sequence[Said], summary: str, labels: Mapping[Kind, str], quantities: Sequence[Quantity]
+    evidence: Sequence[Said], summary: str, labels: Mapping[LabelKind, str], quantities: Sequence[Quantity]
 ) -> Grounding:
     return ground_in(evidence, summary, labels, [(one.name, one.value, one.unit, one.number) for one in quantities])
 
 
-def _holds(evidence: Sequence[Said], labels: Mapping[Kind, str], quantities: Sequence[Quantity]) -> bool:
+def _holds(evidence: Sequence[Said], labels: Mapping[LabelKind, str], quantities: Sequence[Quantity]) -> bool:
     return _ground(evidence, "", labels, quantities).share in (None, 1.0)
 
 

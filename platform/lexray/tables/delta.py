@@ -25,12 +25,11 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from lexray.errors import LexrayError
-from lexray.runtime.config import resolve_path
 from lexray.sources import part_of
-from lexray.tables.files import find_files
+from lexray.tables.files import filesystem, find_files, resolve_path
+from lexray.tables.provenance import read_provenance
 from lexray.tables.schemas import SCHEMA_VERSION, check, migrated
 
-PROVENANCE_FILE = "_lexray.json"
 #: Earlier versions of a table can be read for a week; a reader that takes longer finds its files gone.
 _KEPT_HOURS = 168
 
@@ -43,12 +42,6 @@ class Fragment:
     part: int
     size: int
     n_rows: int
-
-
-def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """pyarrow file system and path of a local path or an object store's URI."""
-    system, path = pyarrow.fs.FileSystem.from_uri(resolve_path(uri))
-    return system, path
 
 
 def write_part(table: str, schema: pa.Schema, part: int, rows: pa.Table) -> Fragment:
@@ -316,34 +309,6 @@ def version(path: str) -> str:
 def digest(content: Any) -> str:
     """Short hash of anything that JSON can say, for fingerprints and names."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def read_provenance(out: str) -> dict[str, Any] | None:
-    """What the job that wrote `out` said of it, or None."""
-    system, root = filesystem(out)
-    path = f"{root}/{PROVENANCE_FILE}"
-    if not system.get_file_info(path).is_file:
-        return None
-    with system.open_input_stream(path) as stream:
-        return dict(json.loads(stream.readall()))
-
-
-def write_provenance(out: str, provenance: dict[str, Any]) -> None:
-    """Say of `out` how it was made; written last, so that its presence means the output is whole."""
-    system, root = filesystem(out)
-    system.create_dir(root, recursive=True)
-    temporary = f"{root}/{PROVENANCE_FILE}.{uuid.uuid4().hex}"
-    with system.open_output_stream(temporary) as stream:
-        stream.write(json.dumps(provenance, indent=1, default=str).encode())
-    system.move(temporary, f"{root}/{PROVENANCE_FILE}")
-
-
-def remove_provenance(out: str) -> None:
-    """Take back what was said of `out`, before its content changes."""
-    system, root = filesystem(out)
-    path = f"{root}/{PROVENANCE_FILE}"
-    if system.get_file_info(path).is_file:
-        system.delete_file(path)
 
 
 def _location(table: str) -> str:

@@ -18,15 +18,42 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.fs
+import pyarrow.parquet
 
 from lexray.errors import ConfigError, LexrayError
-from lexray.runtime.config import resolve_path
 
 #: Files of a store that a process fetches ahead of the one it works on: a store answers slowly, but many at once.
 _FETCHED_AHEAD = 16
 _WEB = ("http", "https")
 _NOT_FOUND = 404
+
+
+def local_path(path: str) -> str:
+    """Validator of keys that name a local folder.
+
+    Raises
+    ------
+    ValueError
+        If `path` is a URI.
+    """
+    if "://" in path:
+        raise ValueError("it takes a local folder, which all nodes of a cluster mount; object stores hold tables only")
+    return path
+
+
+def resolve_path(path: str) -> str:
+    """Absolute form of a local path, also of one behind the ``@`` of a list; URIs (``s3://…``) stay as they are."""
+    if path.startswith("@"):
+        return "@" + resolve_path(path[1:])
+    return path if "://" in path else str(Path(path).expanduser().resolve())
+
+
+def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """pyarrow file system and path of a local path or an object store's URI."""
+    system, path = pyarrow.fs.FileSystem.from_uri(resolve_path(uri))
+    return system, path
 
 
 @dataclass(frozen=True, order=True)

@@ -9,6 +9,7 @@ import pyarrow.fs
 
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
+from lexray.tables.files import filesystem
 from lexray.version import __version__
 
 
@@ -27,7 +28,7 @@ class Journal:
 
     def __init__(self, out: str, made_of: Sequence[Any], *, afresh: bool = False) -> None:
         self._out = out
-        self._system, root = delta.filesystem(out)
+        self._system, root = filesystem(out)
         self._root, key = f"{root}.journal", delta.digest([__version__, *made_of])
         self._folder = f"{self._root}/{key}"
         for info in self._system.get_file_info(pyarrow.fs.FileSelector(self._root, allow_not_found=True)):
@@ -47,7 +48,7 @@ class Journal:
     def _read(self, path: str) -> Fragment | None:
         with self._system.open_input_stream(path) as stream:
             fragment = Fragment(**json.loads(stream.readall()))
-        system, root = delta.filesystem(self._out)
+        system, root = filesystem(self._out)
         written = system.get_file_info(f"{root}/{fragment.path}")
         return fragment if written.is_file and written.size == fragment.size else None
 

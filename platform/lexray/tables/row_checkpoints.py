@@ -16,6 +16,7 @@ import pyarrow.parquet
 
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
+from lexray.tables.files import filesystem
 from lexray.tables.schemas import check
 
 
@@ -44,7 +45,7 @@ class Rows:
             If they do not fit the schema.
         """
         rows = check(rows, self.schema, self.out)
-        system, root = delta.filesystem(self.out)
+        system, root = filesystem(self.out)
         folder = f"{root}.rows/part={part}"
         system.create_dir(folder, recursive=True)
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex}"
@@ -53,7 +54,7 @@ class Rows:
 
     def finished(self, part: int, columns: Sequence[str]) -> pa.Table:
         """Rows of a part that are there: the table's own, then those of runs that were killed, the newest last."""
-        system, root = delta.filesystem(self.out)
+        system, root = filesystem(self.out)
         listed = system.get_file_info(pyarrow.fs.FileSelector(f"{root}.rows/part={part}", allow_not_found=True))
         noted = sorted(info.path for info in listed if info.extension == "parquet")
         sets = [delta.dataset(self.out).filter(pc.field("part") == part)] if delta.is_table(self.out) else []
@@ -93,7 +94,7 @@ class Rows:
         before : int, optional
             Only those written before a `time.time_ns`: what another run has written since `gather` is its own.
         """
-        system, root = delta.filesystem(self.out)
+        system, root = filesystem(self.out)
         everything = pyarrow.fs.FileSelector(f"{root}.rows", recursive=True, allow_not_found=True)
         for info in system.get_file_info(everything):
             written = info.base_name.partition("-")[0]

@@ -12,7 +12,10 @@ from lexray.errors import LexrayError
 SCHEMA_VERSION = 3
 
 
-def _field(name: str, kind: pa.DataType, meaning: str = "", unit: str = "", *, required: bool = False) -> pa.Field:
+def documented_field(
+    name: str, kind: pa.DataType, meaning: str = "", unit: str = "", *, required: bool = False
+) -> pa.Field:
+    """A column with its meaning and its unit in the metadata."""
     metadata = {key: value for key, value in (("unit", unit), ("meaning", meaning)) if value}
     return pa.field(name, kind, nullable=not required, metadata=metadata or None)
 
@@ -20,152 +23,122 @@ def _field(name: str, kind: pa.DataType, meaning: str = "", unit: str = "", *, r
 _string, _i4, _i8, _f4, _f8 = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64()
 _f4s, _f8s, _strings = pa.list_(pa.float32()), pa.list_(pa.float64()), pa.list_(pa.string())
 
-#: Why an ingest leaves an event out. One that has several causes is counted under the first.
-CAUSES = (
-    "invalid_time",
-    "grade",
-    "flag",
-    "status",
-    "invalid_energy",
-    "overflow",
-    "outside_gti",
-    "outside_band",
-    "outside_sources",
-    "too_few",
-)
-#: A detection of a file: its identifier before those of two files are told apart, and where its row lies.
-_DETECTION = pa.struct(
-    [
-        ("name", _string),
-        ("source_id", _string),
-        ("n_events", _i4),
-        ("fragment", _string),  # path, part, size and rows of a storage.Fragment
-        ("part", _i4),
-        ("fragment_size", _i8),
-        ("fragment_rows", _i8),
-    ]
-)
 
 EVENTS = pa.schema(
     [
-        _field("detection_id", _string, "mission, observation, instrument, source, segment", required=True),
-        _field("source_id", _string, required=True),
-        _field("mission", _string),
-        _field("instrument", _string),
-        _field("obs_id", _string),
-        _field("object", _string, "the header's OBJECT; of an imager, its pointing's target"),
-        _field("ra", _f8, "right ascension, ICRS; null if unknown", "deg"),
-        _field("dec", _f8, "declination, ICRS; null if unknown", "deg"),
-        _field("t_ref", _f8, "start of the first good time, in the mission's own seconds", "s"),
-        _field("t_ref_mjd", _f8, "the same instant as MJD in `timesys`", "d"),
-        _field("timesys", _string, "TT, TDB …"),
-        _field("timeref", _string, "'local' or 'barycentred'"),
-        _field("ontime", _f8, "sum of the good-time intervals", "s"),
-        _field("exposure", _f8, "ontime × live fraction", "s"),
-        _field("frame_time", _f4, "null where events are not framed", "s"),
-        _field("counts_per_frame", _f4, "mean events a frame, all energies; null where events are not framed", "ct"),
-        _field("area", _f4s, "effective area a band; null if unknown", "cm2"),
-        _field("bands", _f4s, "edges of the energy bands, one more than there are bands", "keV"),
-        _field("gti_start", _f8s, "since t_ref", "s"),
-        _field("gti_stop", _f8s, "since t_ref", "s"),
-        _field("time", _f8s, "arrival times since t_ref, sorted", "s"),
-        _field("energy", _f4s, "", "keV"),
-        _field("n_events", _i4),
-        _field("bkg_time", _f8s, "background region's arrival times since t_ref; null if there is none", "s"),
-        _field("bkg_energy", _f4s, "", "keV"),
-        _field("bkg_scale", _f4, "background's area × exposure over the source's; null if there is none"),
-        _field("flags", _strings, "whole_field, pile_up, overflow, exposure_mismatch …"),
-        _field("file", _string),
-        _field("sha256", _string, "of the file"),
+        documented_field("detection_id", _string, "mission, observation, instrument, source, segment", required=True),
+        documented_field("source_id", _string, required=True),
+        documented_field("mission", _string),
+        documented_field("instrument", _string),
+        documented_field("obs_id", _string),
+        documented_field("object", _string, "the header's OBJECT; of an imager, its pointing's target"),
+        documented_field("ra", _f8, "right ascension, ICRS; null if unknown", "deg"),
+        documented_field("dec", _f8, "declination, ICRS; null if unknown", "deg"),
+        documented_field("t_ref", _f8, "start of the first good time, in the mission's own seconds", "s"),
+        documented_field("t_ref_mjd", _f8, "the same instant as MJD in `timesys`", "d"),
+        documented_field("timesys", _string, "TT, TDB …"),
+        documented_field("timeref", _string, "'local' or 'barycentred'"),
+        documented_field("ontime", _f8, "sum of the good-time intervals", "s"),
+        documented_field("exposure", _f8, "ontime × live fraction", "s"),
+        documented_field("frame_time", _f4, "null where events are not framed", "s"),
+        documented_field(
+            "counts_per_frame", _f4, "mean events a frame, all energies; null where events are not framed", "ct"
+        ),
+        documented_field("area", _f4s, "effective area a band; null if unknown", "cm2"),
+        documented_field("bands", _f4s, "edges of the energy bands, one more than there are bands", "keV"),
+        documented_field("gti_start", _f8s, "since t_ref", "s"),
+        documented_field("gti_stop", _f8s, "since t_ref", "s"),
+        documented_field("time", _f8s, "arrival times since t_ref, sorted", "s"),
+        documented_field("energy", _f4s, "", "keV"),
+        documented_field("n_events", _i4),
+        documented_field("bkg_time", _f8s, "background region's arrival times since t_ref; null if there is none", "s"),
+        documented_field("bkg_energy", _f4s, "", "keV"),
+        documented_field("bkg_scale", _f4, "background's area × exposure over the source's; null if there is none"),
+        documented_field("flags", _strings, "whole_field, pile_up, overflow, exposure_mismatch …"),
+        documented_field("file", _string),
+        documented_field("sha256", _string, "of the file"),
     ]
 )
 
-#: What became of each input file of an ingest, beside the events table as ``OUT.files``.
-FILES = pa.schema(
-    [
-        _field("file", _string, required=True),
-        _field("size", _i8, "as found; -1 where a web server does not say", "byte"),
-        _field("stamp", _string, "modification time in ns, or a web server's ETag or Last-Modified"),
-        _field("settings", _string, "hash of what it was read with"),
-        _field("sha256", _string, "of the file; null where it could not be read"),
-        _field("reason", _string, "why it was refused; null where it was taken"),
-        _field("detail", _string),
-        _field("events_in", _i8),
-        _field("events_kept", _i8),
-        *(_field(f"dropped_{cause}", _i8) for cause in CAUSES),
-        _field("unsorted", _i8, "events that came before their predecessor; they were put in order"),
-        _field("detections", pa.list_(_DETECTION)),
-    ]
-)
 
 QUARANTINE = pa.schema(
     [
-        _field("file", _string, required=True),
-        _field("stage", _string, "job that refused it"),
-        _field("reason", _string, "a short code"),
-        _field("detail", _string),
+        documented_field("file", _string, required=True),
+        documented_field("stage", _string, "job that refused it"),
+        documented_field("reason", _string, "a short code"),
+        documented_field("detail", _string),
     ]
 )
 
 LITERATURE = pa.schema(
     [
-        _field("source_id", _string, "the events table's where matched, else the paper's own", required=True),
-        _field("bibcode", _string),
-        _field("arxiv", _string),
-        _field("year", _i4),
-        _field("title", _string),
-        _field("abstract", _string),
-        _field("body", _string, "null if not had"),
-        _field("n_objects", _i4, "how many objects the paper treats; null if unknown"),
-        _field("n_citations", _i4),
-        _field("n_mentions", _i4, "how often the paper speaks of the object; null if unknown"),
-        _field("separation", _f8, "between the paper's object and the source, proper motion undone", "arcsec"),
-        _field("matched_by", _string, "'name', 'position', or null where no detection matches"),
-        _field("error_source", _f8, "radius that holds the X-ray position with a probability of 95 %", "arcsec"),
-        _field("error_object", _f8, "radius that holds the object's position with a probability of 95 %", "arcsec"),
-        _field("proper_motion", _f8, "the object's shift between its epoch and the observation's", "arcsec"),
-        _field("p_chance", _f8, "probability that an unrelated object lies as near"),
-        _field("object", _string, "what the catalogue calls the object that the paper was found by"),
-        _field("identifiers", _strings, "all names by which catalogues know that object"),
-        _field("found_by", _string, "'file', 'simbad' or 'ads'"),
+        documented_field("source_id", _string, "the events table's where matched, else the paper's own", required=True),
+        documented_field("bibcode", _string),
+        documented_field("arxiv", _string),
+        documented_field("year", _i4),
+        documented_field("title", _string),
+        documented_field("abstract", _string),
+        documented_field("body", _string, "null if not had"),
+        documented_field("n_objects", _i4, "how many objects the paper treats; null if unknown"),
+        documented_field("n_citations", _i4),
+        documented_field("n_mentions", _i4, "how often the paper speaks of the object; null if unknown"),
+        documented_field(
+            "separation", _f8, "between the paper's object and the source, proper motion undone", "arcsec"
+        ),
+        documented_field("matched_by", _string, "'name', 'position', or null where no detection matches"),
+        documented_field(
+            "error_source", _f8, "radius that holds the X-ray position with a probability of 95 %", "arcsec"
+        ),
+        documented_field(
+            "error_object", _f8, "radius that holds the object's position with a probability of 95 %", "arcsec"
+        ),
+        documented_field("proper_motion", _f8, "the object's shift between its epoch and the observation's", "arcsec"),
+        documented_field("p_chance", _f8, "probability that an unrelated object lies as near"),
+        documented_field("object", _string, "what the catalogue calls the object that the paper was found by"),
+        documented_field("identifiers", _strings, "all names by which catalogues know that object"),
+        documented_field("found_by", _string, "'file', 'simbad' or 'ads'"),
     ]
 )
 
 SUMMARIES = pa.schema(
     [
-        _field("source_id", _string, required=True),
-        _field("summary", _string, "names, coordinates and survey numbers masked: what is embedded"),
-        _field("summary_unmasked", _string, "the same for people"),
-        _field("facts", _string, "the structured answer as JSON"),
-        _field("bibcodes", _strings),
-        _field("grounded", _f4, "share of the numbers and named classes that were found in the papers"),
-        _field("findings", _strings, "what was not found in them"),
-        _field("n_papers", _i4, "papers that it rests on"),
-        _field("n_papers_left_out", _i4, "papers on the source that it does not rest on"),
-        _field("engine", _string),
-        _field("engine_version", _string),
-        _field("model", _string),
-        _field("revision", _string, "of the model: the hub's commit or the weights' sha256"),
-        _field("sampling", _string, "temperature, seed and the like as JSON"),
-        _field("prompt_sha256", _string, "of the prompts' templates"),
-        _field("tokens_in", _i4, "of all prompts"),
-        _field("tokens_out", _i4, "of all answers"),
-        _field("attempts", _i4, "runs that have tried"),
-        _field("status", _string, "'ok', 'ungrounded' or 'failed'"),
-        _field("reason", _string, "why it failed"),
-        _field("detail", _string, "the same for people"),
-        _field("key", _string, "hash of all that the row was made of"),
+        documented_field("source_id", _string, required=True),
+        documented_field("summary", _string, "names, coordinates and survey numbers masked: what is embedded"),
+        documented_field("summary_unmasked", _string, "the same for people"),
+        documented_field("facts", _string, "the structured answer as JSON"),
+        documented_field("bibcodes", _strings),
+        documented_field("grounded", _f4, "share of the numbers and named classes that were found in the papers"),
+        documented_field("findings", _strings, "what was not found in them"),
+        documented_field("n_papers", _i4, "papers that it rests on"),
+        documented_field("n_papers_left_out", _i4, "papers on the source that it does not rest on"),
+        documented_field("engine", _string),
+        documented_field("engine_version", _string),
+        documented_field("model", _string),
+        documented_field("revision", _string, "of the model: the hub's commit or the weights' sha256"),
+        documented_field("sampling", _string, "temperature, seed and the like as JSON"),
+        documented_field("prompt_sha256", _string, "of the prompts' templates"),
+        documented_field("tokens_in", _i4, "of all prompts"),
+        documented_field("tokens_out", _i4, "of all answers"),
+        documented_field("attempts", _i4, "runs that have tried"),
+        documented_field("status", _string, "'ok', 'ungrounded' or 'failed'"),
+        documented_field("reason", _string, "why it failed"),
+        documented_field("detail", _string, "the same for people"),
+        documented_field("key", _string, "hash of all that the row was made of"),
     ]
 )
 
 RATES = pa.schema(
     [
-        _field("detection_id", _string, required=True),
-        _field("band", pa.int8(), required=True),
-        _field("t", _f4s, "bin centres since t_ref", "s"),
-        _field("rate", _f4s, "", "ct/s"),
-        _field("lower", _f4s, "the rate lies above with a probability of 84 %; null where not estimated", "ct/s"),
-        _field("upper", _f4s, "the rate lies below with a probability of 84 %; null where not estimated", "ct/s"),
+        documented_field("detection_id", _string, required=True),
+        documented_field("band", pa.int8(), required=True),
+        documented_field("t", _f4s, "bin centres since t_ref", "s"),
+        documented_field("rate", _f4s, "", "ct/s"),
+        documented_field(
+            "lower", _f4s, "the rate lies above with a probability of 84 %; null where not estimated", "ct/s"
+        ),
+        documented_field(
+            "upper", _f4s, "the rate lies below with a probability of 84 %; null where not estimated", "ct/s"
+        ),
     ]
 )
 
@@ -174,14 +147,14 @@ def text_embeddings(dimension: int) -> pa.Schema:
     """Schema of the `text_embeddings` table for vectors of `dimension` numbers."""
     return pa.schema(
         [
-            _field("source_id", _string, required=True),
-            _field("model", _string),
+            documented_field("source_id", _string, required=True),
+            documented_field("model", _string),
             _vector("embedding", dimension),
-            _field("truncated", pa.bool_(), "the text is longer than the model takes"),
-            _field("engine", _string),
-            _field("engine_version", _string),
-            _field("revision", _string, "of the model: the hub's commit or the weights' sha256"),
-            _field("key", _string, "hash of all that the row was made of"),
+            documented_field("truncated", pa.bool_(), "the text is longer than the model takes"),
+            documented_field("engine", _string),
+            documented_field("engine_version", _string),
+            documented_field("revision", _string, "of the model: the hub's commit or the weights' sha256"),
+            documented_field("key", _string, "hash of all that the row was made of"),
         ]
     )
 
@@ -190,16 +163,22 @@ def latents(dimension: int) -> pa.Schema:
     """Schema of the `latents` table for representations of `dimension` numbers."""
     return pa.schema(
         [
-            _field("detection_id", _string, required=True),
-            _field("source_id", _string, required=True),
-            _field("model", _string),
+            documented_field("detection_id", _string, required=True),
+            documented_field("source_id", _string, required=True),
+            documented_field("model", _string),
             _vector("latent", dimension),
-            _field("log_rate", _f4s, "mean log count rate a band", "log(ct/s)"),
-            _field("latent_var", _f4s, "variance of each number by the chance of counting; null where not estimated"),
-            _field("nll", _f4, "negative log-likelihood", "nat"),
-            _field("n_steps", _i4, "optimiser steps of the fit"),
-            _field("anomaly", _f4, "how improbable photons and representation are; null where not estimated", "nat"),
-            _field("p_value", _f4, "share of simulated detections that are as anomalous; null where not estimated"),
+            documented_field("log_rate", _f4s, "mean log count rate a band", "log(ct/s)"),
+            documented_field(
+                "latent_var", _f4s, "variance of each number by the chance of counting; null where not estimated"
+            ),
+            documented_field("nll", _f4, "negative log-likelihood", "nat"),
+            documented_field("n_steps", _i4, "optimiser steps of the fit"),
+            documented_field(
+                "anomaly", _f4, "how improbable photons and representation are; null where not estimated", "nat"
+            ),
+            documented_field(
+                "p_value", _f4, "share of simulated detections that are as anomalous; null where not estimated"
+            ),
         ]
     )
 
@@ -208,9 +187,9 @@ def embeddings(dimension: int) -> pa.Schema:
     """Schema of the `embeddings` table: unit vectors of `dimension` numbers in the shared space."""
     return pa.schema(
         [
-            _field("id", _string, "detection_id or source_id", required=True),
-            _field("source_id", _string, required=True),
-            _field("modality", _string, "'xray' or 'text'", required=True),
+            documented_field("id", _string, "detection_id or source_id", required=True),
+            documented_field("source_id", _string, required=True),
+            documented_field("modality", _string, "'xray' or 'text'", required=True),
             _vector("embedding", dimension),
         ]
     )
@@ -225,7 +204,7 @@ def migrated(name: str, written: pa.Schema) -> pa.Schema:
 
 
 def _vector(name: str, dimension: int) -> pa.Field:
-    return _field(name, pa.list_(pa.float32(), dimension))
+    return documented_field(name, pa.list_(pa.float32(), dimension))
 
 
 def check(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lexray.summaries.schema import UNKNOWN
 from lexray.text.attribution import about
 from lexray.text.designations import Names
-from lexray.text.lexicon import Kind, find_mentions, mentions, with_implied, words_for
+from lexray.text.labels import UNKNOWN, LabelKind
+from lexray.text.lexicon import find_mentions, mentions, with_implied, words_for
 from lexray.text.prompt_injection import without_instructions
 from lexray.text.quantities import Found, find_quantities, kind_of, read_quantity, same
 from lexray.text.sentences import split_sentences
@@ -52,13 +52,13 @@ class Said:
         self.sentences = tuple(sentences)
         self._lowered = [sentence.lower() for sentence in self.sentences]
         self._quantities: dict[int, tuple[Found, ...]] = {}
-        self._labels: dict[int, set[tuple[Kind, str]]] = {}
+        self._labels: dict[int, set[tuple[LabelKind, str]]] = {}
 
     def has(self, quantity: Found) -> bool:
         """Whether a sentence gives this number."""
         return any(same(quantity, found) for i in range(len(self.sentences)) for found in self._quantities_of(i))
 
-    def labels(self, wanted: Collection[tuple[Kind, str]]) -> set[tuple[Kind, str]]:
+    def labels(self, wanted: Collection[tuple[LabelKind, str]]) -> set[tuple[LabelKind, str]]:
         """Labels that sentences with a word for one of `wanted` speak of."""
         words = words_for(wanted)
         told = [i for i, lowered in enumerate(self._lowered) if any(word in lowered for word in words)]
@@ -69,7 +69,7 @@ class Said:
             self._quantities[i] = find_quantities(self.sentences[i], counted=True)
         return self._quantities[i]
 
-    def _labels_of(self, i: int) -> set[tuple[Kind, str]]:
+    def _labels_of(self, i: int) -> set[tuple[LabelKind, str]]:
         if i not in self._labels:
             self._labels[i] = mentions(self.sentences[i])
         return self._labels[i]
@@ -93,7 +93,7 @@ def sentences_on(paper: Mapping[str, Any], names: Names) -> list[str]:
 
 def ground(
     summary: str,
-    labels: Mapping[Kind, str],
+    labels: Mapping[LabelKind, str],
     quantities: Sequence[Listed],
     papers: Sequence[Mapping[str, Any]],
     names: Sequence[str] | Names,
@@ -122,7 +122,7 @@ def ground(
 
 
 def ground_in(
-    evidence: Sequence[Said], summary: str, labels: Mapping[Kind, str], quantities: Sequence[Listed]
+    evidence: Sequence[Said], summary: str, labels: Mapping[LabelKind, str], quantities: Sequence[Listed]
 ) -> Grounding:
     """As `ground`, in papers that have been read already."""
     n_checks, missing = 0, []
@@ -135,7 +135,7 @@ def ground_in(
         problem = _look_up(evidence, value, unit, paper)
         if problem:
             missing.append(f'{name} of "{_written(value, unit)}" {problem}')
-    named: dict[tuple[Kind, str], str] = {
+    named: dict[tuple[LabelKind, str], str] = {
         (kind, label): f'{_CALLED[kind]} "{label}"' for kind, label in labels.items() if label != UNKNOWN
     }
     for mention in find_mentions(summary):

@@ -12,16 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lexray.summaries.schema import UNKNOWN, ObjectClass, SpectralShape, Variability
+from lexray.text.labels import UNKNOWN, LabelKind, ObjectClass, SpectralShape, Variability
 from lexray.text.latex import flatten
 from lexray.text.vocabulary import singular
 
-Kind = Literal["object_class", "variability", "spectral_shape"]
 Stance = Literal["said", "hedged", "denied"]
-KINDS: tuple[Kind, ...] = ("object_class", "variability", "spectral_shape")
+KINDS: tuple[LabelKind, ...] = ("object_class", "variability", "spectral_shape")
 
 #: Phrases by label, singular, lower-case, hyphens as spaces; '|' separates them, '+' names a second label they imply.
-_PHRASES: Mapping[Kind, Mapping[str, str]] = {
+_PHRASES: Mapping[LabelKind, Mapping[str, str]] = {
     "object_class": {
         "AGN": "active galactic nucleus|active galactic nuclei|active nucleus|active galaxy|active nuclei|quasar|seyfert"
         "|blazar|bl lac|supermassive black hole|super massive black hole|radio galaxy|qso",
@@ -87,7 +86,7 @@ _PHRASES: Mapping[Kind, Mapping[str, str]] = {
     },
 }
 #: As they stand, in capitals: 'ns' is a unit.
-_ABBREVIATIONS: Mapping[str, tuple[Kind, str]] = {
+_ABBREVIATIONS: Mapping[str, tuple[LabelKind, str]] = {
     short: ("object_class", label)
     for label, names in {
         "AGN": "AGN QSO LLAGN BLRG NLS1", "ULX": "ULX HLX ULXP", "HMXB": "HMXB BeXRB SGXB SFXT", "LMXB": "LMXB UCXB",
@@ -110,7 +109,7 @@ _NOTHING = """
     bright star|star field|foreground star|standard star|neutron star equation|black hole mass function|wind of a star
 """
 #: Labels that go with one: whatever is an HMXB is an X-ray binary.
-IMPLIES: Mapping[tuple[Kind, str], tuple[str, ...]] = {
+IMPLIES: Mapping[tuple[LabelKind, str], tuple[str, ...]] = {
     ("object_class", "HMXB"): ("X-ray binary",),
     ("object_class", "LMXB"): ("X-ray binary",),
     ("object_class", "magnetar"): ("neutron star",),
@@ -171,7 +170,7 @@ _REACH = 80
 class Mention:
     """A label that a sentence speaks of: by which words, and whether it says, doubts or denies it."""
 
-    kind: Kind
+    kind: LabelKind
     label: str
     words: str
     stance: Stance
@@ -190,7 +189,7 @@ def find_mentions(sentence: str) -> tuple[Mention, ...]:
     )
 
 
-def mentions(sentence: str) -> set[tuple[Kind, str]]:
+def mentions(sentence: str) -> set[tuple[LabelKind, str]]:
     """Labels that a sentence says or holds possible, with those that they imply.
 
     >>> sorted(label for _, label in mentions("A wind-fed HMXB with no sign of eclipses"))
@@ -201,9 +200,9 @@ def mentions(sentence: str) -> set[tuple[Kind, str]]:
     )
 
 
-def with_implied(labels: Iterable[tuple[Kind, str]]) -> set[tuple[Kind, str]]:
+def with_implied(labels: Iterable[tuple[LabelKind, str]]) -> set[tuple[LabelKind, str]]:
     """Labels and what goes with them: a power law beside thermal emission is 'power law and thermal'."""
-    found: set[tuple[Kind, str]] = set(labels)
+    found: set[tuple[LabelKind, str]] = set(labels)
     found |= {(kind, implied) for kind, label in tuple(found) for implied in IMPLIES.get((kind, label), ())}
     if ("spectral_shape", "power law") in found and {
         ("spectral_shape", "blackbody"),
@@ -213,20 +212,20 @@ def with_implied(labels: Iterable[tuple[Kind, str]]) -> set[tuple[Kind, str]]:
     return found
 
 
-def words_for(labels: Iterable[tuple[Kind, str]]) -> frozenset[str]:
+def words_for(labels: Iterable[tuple[LabelKind, str]]) -> frozenset[str]:
     """Beginnings of words, in lower case, of which a sentence holds one where it speaks of one of these labels."""
     return frozenset(word for label in labels for word in _FIRST_WORDS.get(label, ()))
 
 
-def most_said(sentences: Iterable[str]) -> dict[Kind, str]:
+def most_said(sentences: Iterable[str]) -> dict[LabelKind, str]:
     """The label of each kind that sentences speak of most, 'unknown' where they speak of none.
 
     What is said counts one, what is held possible a half. A label is supported by more general ones: papers call an
     HMXB a neutron star, too. Of equals the first in `answer`'s list wins.
     """
-    weights: dict[tuple[Kind, str], float] = {}
+    weights: dict[tuple[LabelKind, str], float] = {}
     for sentence in sentences:
-        stances: dict[tuple[Kind, str], float] = {}  # of equal labels in a sentence the firmest
+        stances: dict[tuple[LabelKind, str], float] = {}  # of equal labels in a sentence the firmest
         for mention in find_mentions(sentence):
             worth = {"said": 1.0, "hedged": 0.5, "denied": 0.0}[mention.stance]
             place = (mention.kind, mention.label)
@@ -236,7 +235,7 @@ def most_said(sentences: Iterable[str]) -> dict[Kind, str]:
             stances[_MIXTURE] = 1.0
         for place, worth in stances.items():
             weights[place] = weights.get(place, 0.0) + worth
-    chosen: dict[Kind, str] = {}
+    chosen: dict[LabelKind, str] = {}
     for kind, choices in LABELS.items():
         support = {
             name: weights[kind, name]
@@ -248,8 +247,8 @@ def most_said(sentences: Iterable[str]) -> dict[Kind, str]:
     return chosen
 
 
-_MIXTURE: tuple[Kind, str] = ("spectral_shape", "power law and thermal")
-LABELS: Mapping[Kind, tuple[str, ...]] = {
+_MIXTURE: tuple[LabelKind, str] = ("spectral_shape", "power law and thermal")
+LABELS: Mapping[LabelKind, tuple[str, ...]] = {
     "object_class": get_args(ObjectClass),
     "variability": get_args(Variability),
     "spectral_shape": get_args(SpectralShape),
@@ -267,9 +266,9 @@ _SUPPORTED_BY: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def _first_words() -> dict[tuple[Kind, str], frozenset[str]]:
+def _first_words() -> dict[tuple[LabelKind, str], frozenset[str]]:
     """For each label the first word of each phrase for it, of those that imply it and of abbreviations."""
-    words: dict[tuple[Kind, str], set[str]] = {}
+    words: dict[tuple[LabelKind, str], set[str]] = {}
     for listed in _TABLE.values():
         for phrase, labelled in listed:
             for label in labelled:
@@ -286,17 +285,17 @@ def _first_words() -> dict[tuple[Kind, str], frozenset[str]]:
     return {label: frozenset(found) for label, found in words.items()}
 
 
-def _table() -> dict[str, list[tuple[tuple[str, ...], tuple[tuple[Kind, str], ...]]]]:
+def _table() -> dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelKind, str], ...]]]]:
     """Phrases by their first word, the longest first."""
-    table: dict[str, list[tuple[tuple[str, ...], tuple[tuple[Kind, str], ...]]]] = {}
-    entries: list[tuple[str, tuple[tuple[Kind, str], ...]]] = []
+    table: dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelKind, str], ...]]]] = {}
+    entries: list[tuple[str, tuple[tuple[LabelKind, str], ...]]] = []
     for kind, labels in _PHRASES.items():
         for label, phrases in labels.items():
             for phrase in phrases.split("|"):
                 also = tuple((kind, other) for other in _ALSO.get(phrase, ()))
                 entries.append((phrase, ((kind, label), *also)))
     entries += [(phrase.strip(), ()) for line in _NOTHING.strip().splitlines() for phrase in line.split("|")]
-    merged: dict[str, tuple[tuple[Kind, str], ...]] = {}
+    merged: dict[str, tuple[tuple[LabelKind, str], ...]] = {}
     for phrase, labelled in entries:
         merged[phrase] = merged.get(phrase, ()) + labelled
     for phrase, labelled in merged.items():
@@ -315,7 +314,7 @@ _TABLE = _table()
 _FIRST_WORDS = _first_words()
 
 
-def _places(flat: str) -> Iterator[tuple[Kind, str, int, int]]:
+def _places(flat: str) -> Iterator[tuple[LabelKind, str, int, int]]:
     matches = list(_WORD.finditer(flat))
     words = [match.group() for match in matches]
     behind = 0

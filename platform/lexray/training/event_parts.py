@@ -14,6 +14,7 @@ from lexray.inference.photons import PHOTON_COLUMNS, photons_of_table
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.trainer import Size
 from lexray.tables import delta
+from lexray.tables.files import filesystem
 from lexray.training import splits
 
 _COLUMNS = ("detection_id", *PHOTON_COLUMNS)
@@ -147,7 +148,7 @@ def sample(plan: Plan, n_bands: int, most: int) -> Photons:
 
 
 def _read(path: str, columns: Sequence[str]) -> pa.Table:
-    system, file = delta.filesystem(path)
+    system, file = filesystem(path)
     return pyarrow.parquet.ParquetFile(file, filesystem=system).read(list(columns))
 
 

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
 from lexray.errors import LexrayError
 from lexray.models.alignment.trainer import Pairs
-from lexray.sources import split
 from lexray.tables import delta
-from lexray.training.splits import read_split_keys
+from lexray.tables.list_columns import finite_rows, vectors
+from lexray.training.splits import read_split_keys, split
 
 #: Fewer sources than this cannot be negatives of one another, or tell one epoch from the next.
 MIN_SOURCES = {"train": 16, "val": 4}
@@ -91,30 +90,6 @@ def read_pairs(latents: str, text_embeddings: str, events: str, split_seed: int 
         found[name] = _pairs(xray, text, [rows_of[key] for key in keys], [text_row[key] for key in keys])
     n_unusable = int((~has_xray).sum() + (~has_text).sum())
     return PairedTables(found["train"], found["val"], log_rate.shape[1], made_with, n_unusable)
-
-
-def vectors(table: str, rows: pa.Table, name: str) -> NDArray[np.float32]:
-    """A list column as f4[N, D], with NaN for rows that are null.
-
-    Raises
-    ------
-    LexrayError
-        If the lists differ in length.
-    """
-    column = rows[name].combine_chunks()
-    valid = np.asarray(column.is_valid())
-    flat = column.drop_null().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    lengths = set(pc.list_value_length(column.drop_null()).to_pylist())
-    if len(lengths) > 1:
-        raise LexrayError(f"{table}: column '{name}' holds vectors of {sorted(lengths)} numbers; one is needed")
-    out = np.full((len(column), lengths.pop() if lengths else 0), np.nan, dtype=np.float32)
-    out[valid] = flat.reshape(int(valid.sum()), -1)
-    return out
-
-
-def finite_rows(x: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which rows of x[N, D] hold finite numbers only."""
-    return np.asarray(np.isfinite(x).all(axis=1))
 
 
 def _one_model(table: str, rows: pa.Table) -> str:

@@ -4,18 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
-
-
-def vectors(column: "pa.ChunkedArray[Any]") -> NDArray[np.float32]:
-    """f4[N, D] from a list column of equally long lists, of fixed size or not."""
-    n = len(column)
-    if n == 0:
-        return np.zeros((0, 0), dtype=np.float32)
-    flat: NDArray[np.float32] = pc.list_flatten(column).to_numpy().astype(np.float32)
-    return flat.reshape(n, -1)
 
 
 def source_means(

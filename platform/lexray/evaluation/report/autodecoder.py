@@ -23,11 +23,11 @@ from lexray.events import validate
 from lexray.events.eventlist import EventList
 from lexray.inference.autodecoder import load_autodecoder
 from lexray.inference.photons import photons_of
-from lexray.runtime.config import resolve_path
 from lexray.runtime.progress import Progress
 from lexray.sources import stable_hash
 from lexray.tables import delta
-from lexray.training.source_means import vectors
+from lexray.tables.files import resolve_path
+from lexray.tables.list_columns import stack_lists
 
 #: What is read off a detection's representation: hardness of its counts, the arsinh of the log10 of its variability
 #: odds, and the rms of the true rate.
@@ -156,8 +156,8 @@ def detection_features(latents: pa.Table, splits: Mapping[str, str]) -> list[Rep
     splits : mapping
         Source → split.
     """
-    rates = vectors(latents["log_rate"])
-    both = np.concatenate([vectors(latents["latent"]), rates], axis=1)
+    rates = stack_lists(latents["log_rate"])
+    both = np.concatenate([stack_lists(latents["latent"]), rates], axis=1)
     ids = [str(name) for name in latents["detection_id"].to_pylist()]
     parts = [splits[str(source)] for source in latents["source_id"].to_pylist()]
     return [

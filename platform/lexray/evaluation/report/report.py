@@ -17,7 +17,8 @@ from markupsafe import Markup
 from lexray.evaluation.report.metrics import Findings, Row
 from lexray.evaluation.report.plots import CLASSES, DARK, LIGHT
 from lexray.runtime.tracking import Run
-from lexray.tables import delta
+from lexray.tables.files import filesystem
+from lexray.tables.provenance import read_provenance
 from lexray.version import __version__
 
 
@@ -122,10 +123,10 @@ def lineage(paths: Sequence[str]) -> list[Step]:
     steps: dict[str, Step] = {}
 
     def visit(path: str) -> None:
-        provenance = delta.read_provenance(path)
+        provenance = read_provenance(path)
         if provenance is None:  # a file within an output, such as a simulation's labels
             path = path.rpartition("/")[0]
-            provenance = delta.read_provenance(path) if path else None
+            provenance = read_provenance(path) if path else None
         if path in steps or provenance is None:
             return
         said = provenance["report"]
@@ -254,7 +255,7 @@ def write_report(page: Page, out: str, run: Run) -> None:
     (page.folder / "report.html").write_text(render(page), encoding="utf-8")
     run.metrics(metrics)
     run.artifact(page.folder)
-    system, root = delta.filesystem(out)
+    system, root = filesystem(out)
     system.create_dir(root, recursive=True)
     pyarrow.fs.copy_files(str(page.folder), root, pyarrow.fs.LocalFileSystem(), system)
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 from lexray.events.extraction.effective_area import nominal_area
+from lexray.events.fits.drop_causes import CAUSES
 from lexray.events.fits.event_file import Field
 from lexray.events.segments import Segmentation, cut
 from lexray.sources import name_from_position
-from lexray.tables.schemas import CAUSES
 
 #: A header's EXPOSURE that is further than this from ontime × live fraction is flagged.
 _EXPOSURE_TOLERANCE = 0.05

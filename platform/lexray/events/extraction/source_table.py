@@ -19,9 +19,8 @@ from scipy.spatial import cKDTree
 
 from lexray.errors import ConfigError, RefusedInput
 from lexray.events.extraction.regions import check_region
-from lexray.runtime.config import resolve_path
 from lexray.sources import fold_name
-from lexray.tables.files import read_bytes
+from lexray.tables.files import read_bytes, resolve_path
 
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]

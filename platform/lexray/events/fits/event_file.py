@@ -12,11 +12,11 @@ from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, Float32s, Float64s
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.compressed_table import open_table
+from lexray.events.fits.drop_causes import CAUSES
 from lexray.events.fits.gti import Detectors, GoodTimesByDetector, read_good_times
 from lexray.events.fits.headers import Buffer, Hdu, Header, scan
 from lexray.events.fits.time_system import Clock
 from lexray.events.missions import Instrument, bands_of, mission_of
-from lexray.tables.schemas import CAUSES
 
 _KEV = {"": 1e-3, "ev": 1e-3, "kev": 1.0}
 #: Index into `CAUSES`, −1 for events that are kept.

@@ -12,12 +12,11 @@ from lexray.events.eventlist import Bands, EventList
 from lexray.events.extraction import detections
 from lexray.events.extraction.extract import sightings
 from lexray.events.extraction.source_table import SourceTable
+from lexray.events.fits.drop_causes import CAUSES
 from lexray.events.fits.event_file import read_field
 from lexray.events.fits.gzip_stream import unpack
 from lexray.events.segments import Segmentation
-from lexray.runtime.config import resolve_path
-from lexray.tables.files import read_bytes
-from lexray.tables.schemas import CAUSES
+from lexray.tables.files import read_bytes, resolve_path
 
 
 @dataclass(frozen=True)

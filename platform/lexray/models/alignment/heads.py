@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize_scalar
@@ -20,7 +18,6 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
 from lexray.errors import LexrayError
-from lexray.training.source_means import source_means, vectors
 
 Float32s = NDArray[np.float32]
 
@@ -228,29 +225,6 @@ def fit_heads(
         property_weight=np.array([item[1] for item in kept], dtype=np.float32).reshape(len(kept), x.shape[1]),
         property_bias=np.array([item[2] for item in kept], dtype=np.float32),
     )
-
-
-def fit_heads_to_tables(
-    embeddings: pa.Table, labels: pa.Table, split_of: Mapping[str, str], class_column: str = "class"
-) -> Heads:
-    """Fit heads to the X-ray rows of an `embeddings` table and a `labels` table, one row a source.
-
-    Parameters
-    ----------
-    embeddings, labels : pyarrow.Table
-        As `schemas` has them.
-    split_of : mapping
-        Split of each source, as `splits.read_splits` gives it; sources that it lacks are left out.
-    class_column : str
-        The column of classes.
-    """
-    rows = embeddings.filter(pc.field("modality") == "xray")
-    names, x = source_means([str(s) for s in rows["source_id"].to_pylist()], vectors(rows["embedding"]), unit=True)
-    row_of = {source: i for i, source in enumerate(labels["source_id"].to_pylist())}
-    known = [i for i, name in enumerate(names) if name in row_of and name in split_of]
-    picked = labels.take([row_of[names[i]] for i in known])
-    columns = {name: picked[name].to_pylist() for name in picked.column_names}
-    return fit_heads(x[known], columns, [split_of[names[i]] for i in known], class_column)
 
 
 def _fit_classes(

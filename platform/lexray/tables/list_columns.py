@@ -1,0 +1,43 @@
+"""List columns of Arrow tables as NumPy arrays."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lexray.errors import LexrayError
+
+
+def stack_lists(column: "pa.ChunkedArray[Any]") -> NDArray[np.float32]:
+    """f4[N, D] from a list column of equally long lists, of fixed size or not."""
+    n = len(column)
+    if n == 0:
+        return np.zeros((0, 0), dtype=np.float32)
+    flat: NDArray[np.float32] = pc.list_flatten(column).to_numpy().astype(np.float32)
+    return flat.reshape(n, -1)
+
+
+def vectors(table: str, rows: pa.Table, name: str) -> NDArray[np.float32]:
+    """A list column as f4[N, D], with NaN for rows that are null.
+
+    Raises
+    ------
+    LexrayError
+        If the lists differ in length.
+    """
+    column = rows[name].combine_chunks()
+    valid = np.asarray(column.is_valid())
+    flat = column.drop_null().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    lengths = set(pc.list_value_length(column.drop_null()).to_pylist())
+    if len(lengths) > 1:
+        raise LexrayError(f"{table}: column '{name}' holds vectors of {sorted(lengths)} numbers; one is needed")
+    out = np.full((len(column), lengths.pop() if lengths else 0), np.nan, dtype=np.float32)
+    out[valid] = flat.reshape(int(valid.sum()), -1)
+    return out
+
+
+def finite_rows(x: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which rows of x[N, D] hold finite numbers only."""
+    return np.asarray(np.isfinite(x).all(axis=1))

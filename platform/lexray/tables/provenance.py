@@ -1,0 +1,37 @@
+"""How an output was made: `_lexray.json` beside its content, written last."""
+
+import json
+import uuid
+from typing import Any
+
+from lexray.tables.files import filesystem
+
+PROVENANCE_FILE = "_lexray.json"
+
+
+def read_provenance(out: str) -> dict[str, Any] | None:
+    """What the job that wrote `out` said of it, or None."""
+    system, root = filesystem(out)
+    path = f"{root}/{PROVENANCE_FILE}"
+    if not system.get_file_info(path).is_file:
+        return None
+    with system.open_input_stream(path) as stream:
+        return dict(json.loads(stream.readall()))
+
+
+def write_provenance(out: str, provenance: dict[str, Any]) -> None:
+    """Say of `out` how it was made; written last, so that its presence means the output is whole."""
+    system, root = filesystem(out)
+    system.create_dir(root, recursive=True)
+    temporary = f"{root}/{PROVENANCE_FILE}.{uuid.uuid4().hex}"
+    with system.open_output_stream(temporary) as stream:
+        stream.write(json.dumps(provenance, indent=1, default=str).encode())
+    system.move(temporary, f"{root}/{PROVENANCE_FILE}")
+
+
+def remove_provenance(out: str) -> None:
+    """Take back what was said of `out`, before its content changes."""
+    system, root = filesystem(out)
+    path = f"{root}/{PROVENANCE_FILE}"
+    if system.get_file_info(path).is_file:
+        system.delete_file(path)
