@@ -70,6 +70,7 @@ fuzz: .venv/installed-fuzz programs
 	@touch $@
 
 lint: types
+	PYTHONPATH=build/typed $(BIN)/lint-imports --no-logo
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 

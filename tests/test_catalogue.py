@@ -173,3 +173,10 @@ def test_near_is_what_separations_say(ra: float, dec: float, degrees: float) -> 
     clear = np.abs(apart - degrees) > 1e-6  # on the circle itself rounding decides
     expected = np.flatnonzero(clear & (apart < degrees))
     np.testing.assert_array_equal(found[clear[found]], expected)
+
+
+def test_a_gzip_stream_that_grows_without_end_is_refused() -> None:
+    """A megabyte of zeros over and over, which would unpack to 600 times its size."""
+    bomb = gzip.compress(b"\0" * (1 << 20)) * 300
+    with pytest.raises(ConfigError, match=r"source table s\.csv\.gz cannot be read \(too_large: the gzip stream grows"):
+        parse_sources(bomb, "s.csv.gz")

@@ -12,8 +12,11 @@ import pytest
 from s3_server import BUCKET, s3_server
 
 from lexray.errors import ConfigError, LexrayError
+from lexray.events.fits.reader import read_events
+from lexray.jobs.registry import load_job
+from lexray.runtime.config import parse
 from lexray.tables import delta, files
-from lexray.tables.files import contents, find_files, read_bytes
+from lexray.tables.files import contents, find_files, read_bytes, resolve_path
 from lexray.tables.schemas import QUARANTINE
 
 NAMES = ["a.fits", "b.txt", "deep/c.evt", "deep/er/d.fits"]
@@ -162,3 +165,55 @@ def test_of_two_writers_in_a_store_one_fails_and_says_so(bucket: str) -> None:
         delta.commit_over(table, "quarantine", QUARANTINE, fragments[2:], 0, ("mark", 9))
     assert delta.read_mark(table, "mark") == (1, 8)
     assert delta.read(table)["file"].to_pylist() == ["b"]
+
+
+_SECRET = "wJalrXUtnFEMI"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"s3://AKIAEXAMPLE:{_SECRET}@bucket/a.fits",
+        f"s3://AKIAEXAMPLE:{_SECRET}/K7MDENG@bucket/a.fits",
+        f"s3://{_SECRET}@bucket/",
+        f"@s3://AKIAEXAMPLE:{_SECRET}@bucket/files.lis",
+        f"s3://bucket/a.fits?region=eu&secret_key={_SECRET}",
+        f"gs://name:{_SECRET}@bucket/a.fits",
+        f"https://name:{_SECRET}@archive.org/a.fits",
+        f"https://name:{_SECRET}/7@archive.org/a.fits",
+        f"https://bucket.s3.amazonaws.com/a.fits?X-Amz-Expires=60&X-Amz-Signature={_SECRET}",
+        f"https://account.blob.core.windows.net/c/a.fits?sv=2024&sig={_SECRET}",
+        f"https://archive.org/a.fits?access_token={_SECRET}",
+    ],
+)
+def test_a_path_that_holds_credentials_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(ConfigError, match="credentials") as refused:
+        find_files(uri, wanted)
+    assert _SECRET not in str(refused.value)
+    with pytest.raises(ConfigError, match="'inputs'") as refused:
+        parse(load_job("ingest").config, {"inputs": [uri], "out": "events"}, "lexray ingest")
+    assert _SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket/odd/x@y:z.fits",
+        "s3://bucket/a.fits?region=eu-west-1&endpoint_override=localhost:9000",
+        "gs://anonymous@bucket/a.fits",
+        "https://archive.org:8443/a.fits?obsid=10027&keyword=x",
+        "https://[::1]:8443/a.fits",
+        "hdfs://somebody@namenode:8020/a.fits",
+    ],
+)
+def test_a_path_without_credentials_is_taken(uri: str) -> None:
+    assert resolve_path(uri) == uri
+
+
+def test_a_list_of_files_and_the_way_to_read_one_refuse_credentials_too(tmp_path: Path) -> None:
+    uri = f"s3://AKIAEXAMPLE:{_SECRET}@bucket/a.fits"
+    (tmp_path / "files.lis").write_text(uri)
+    for use in (lambda: find_files(f"@{tmp_path}/files.lis", wanted), lambda: read_events(uri)):
+        with pytest.raises(ConfigError, match="AWS_PROFILE") as refused:
+            use()
+        assert _SECRET not in str(refused.value)

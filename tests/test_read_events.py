@@ -273,6 +273,17 @@ def test_unsorted_times_are_sorted_with_their_energies_and_counted(
     assert ("unsorted" in reading.events.flags) == (reading.unsorted > 0)
 
 
+@pytest.mark.parametrize("missing", [np.nan, np.inf, -np.inf])
+def test_an_event_without_a_time_hides_no_disorder(tmp_path: Path, missing: float) -> None:
+    """Found by a property test: neither neighbour of a NaN is smaller than it, and the file was lost."""
+    file = write_event_file(tmp_path / "a.fits", columns={"time": [1010.0, missing, 1005.0], "pi": [100, 200, 300]})
+    reading = read(file)
+    assert reading.events.time.tolist() == [5.0, 10.0]
+    np.testing.assert_allclose(reading.events.energy, (np.array([300, 100]) - 0.5) * CHANNEL_KEV, rtol=1e-6)
+    assert (reading.unsorted, reading.dropped["invalid_time"]) == (1, 1)
+    assert "unsorted" in reading.events.flags
+
+
 def test_events_of_one_frame_stay_in_the_files_order(tmp_path: Path) -> None:
     columns = {"time": [1002.0, 1001.0, 1001.0, 1001.0], "pi": [100, 300, 200, 250]}
     events = read_events(write_event_file(tmp_path / "a.fits", columns=columns))

@@ -28,6 +28,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lexray.errors import EXIT_FAILED, ConfigError, LexrayError
+from lexray.tables.files import refuse_credentials
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 #: Ray reads these before the address that it is given.
@@ -124,8 +125,11 @@ def submit(
     Raises
     ------
     ConfigError
-        If the command is unknown, or a file or a variable does not exist.
+        If the command is unknown, a file or a variable does not exist, or an argument holds credentials.
     """
+    for argument in arguments:
+        if "://" in argument:  # Ray's job server shows a job's command line to everybody
+            refuse_credentials(argument.partition("=")[2] if "=" in argument.partition("://")[0] else argument)
     command = next((c for c in commands if list(arguments[: len(c.split())]) == c.split()), None)
     if command is None:
         asked = " ".join(arguments[:2]) or "nothing"

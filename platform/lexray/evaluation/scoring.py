@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from lexray.evaluation.baselines import bayesian_blocks, constant
 from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, score_models
@@ -16,6 +15,7 @@ from lexray.events import validate
 from lexray.events.arrow import from_table
 from lexray.events.eventlist import EventList
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
+from lexray.runtime.map_parts import results_of_parts
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
@@ -47,19 +47,13 @@ def score_sources(
         Counts detections.
     """
     rows = delta.read(events, ["source_id"])["source_id"].to_pylist()
-    wanted, sent = ray.put(sorted(sources)), ray.put(dict(models))
-    score = ray.remote(score_part)
-    # Workers run in folders of their own.
-    table, truth = resolve_path(events), None if true_rates is None else resolve_path(true_rates)
+    truth = None if true_rates is None else resolve_path(true_rates)
     n_bands = validate.usual_bands(events)
-    waiting = [score.remote(table, part, wanted, sent, truth, seed, n_bands) for part in delta.part_files(events)]
     scores: list[Score] = []
     with progress.task("detections scored", total=sum(source in sources for source in rows)) as task:
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            for part in ray.get(done):
-                scores += part
-                task.advance(len(part))
+        for part in results_of_parts(score_part, events, sorted(sources), dict(models), truth, seed, n_bands):
+            scores += part
+            task.advance(len(part))
     return sorted(scores, key=lambda score: score.detection_id)
 
 

@@ -84,7 +84,10 @@ class Aligned:
         """The heads for classes and properties; None where the release was built without labels."""
         from lexray.models.alignment.heads import Heads
 
-        return None if self.release.heads is None else Heads.load(self.release.heads)
+        try:
+            return None if self.release.heads is None else Heads.load(self.release.heads)
+        except (FileNotFoundError, ValueError) as error:
+            raise LexrayError(str(error)) from error
 
     @cached_property
     def index(self) -> SearchIndex:

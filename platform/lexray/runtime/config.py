@@ -5,15 +5,17 @@ Unknown keys are refused and the nearest valid one is named. YAML may use OmegaC
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
 from pydantic_core import ErrorDetails
 
 from lexray.errors import ConfigError
+from lexray.tables.files import refuse_credentials
 
 
 class Config(BaseModel):
@@ -29,6 +31,11 @@ class TrackingConfig(Config):
         None, description="MLflow tracking URI; by default MLFLOW_TRACKING_URI, else a local SQLite file, mlflow.db"
     )
     experiment: str = Field("lexray", description="MLflow experiment")
+
+    @field_serializer("uri", when_used="json")
+    def _without_password(self, uri: str | None) -> str | None:
+        """JSON is what runs and tables record: a password in the URI stays out of them."""
+        return None if uri is None else without_password(uri)
 
 
 class RayConfig(Config):
@@ -104,13 +111,37 @@ def parse(model: type[C], values: Mapping[str, Any], where: str = "configuration
     Raises
     ------
     ConfigError
-        One line that names each wrong key, what it takes and, for an unknown key, the nearest valid one.
+        One line that names each wrong key, what it takes and, for an unknown key, the nearest valid one; or the key
+        whose URI holds credentials.
     """
+    for key, text in _texts(values):
+        if "://" in text and key != "tracking.uri":  # recorded without its password
+            try:
+                refuse_credentials(text)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: '{key}': {error}") from None
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
         problems = "; ".join(_explain(model, item) for item in error.errors())
         raise ConfigError(f"{where}: {problems}") from None
+
+
+def _texts(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every string below `values` with its dotted key."""
+    if isinstance(values, str):
+        yield key, values
+    elif isinstance(values, Mapping):
+        for name, value in values.items():
+            yield from _texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _texts(value, key)
+
+
+def without_password(uri: str) -> str:
+    """A server's URI as it may be shown and recorded."""
+    return re.sub(r"//[^/@]*@", "//…@", uri)
 
 
 def _explain(model: type[BaseModel], error: ErrorDetails) -> str:

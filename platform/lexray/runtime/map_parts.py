@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,8 +12,10 @@ import ray
 from lexray.runtime.progress import Task
 from lexray.tables import delta, schemas
 from lexray.tables.delta import Fragment
-from lexray.tables.files import filesystem
+from lexray.tables.files import filesystem, resolve_path
 from lexray.tables.part_checkpoints import Journal
+
+R = TypeVar("R")
 
 #: Turns a part's rows, or a slice of them, into the output's; made once a worker, by `make` of `map_parts`.
 PartFunction = Callable[[int, pa.Table], pa.Table]
@@ -98,6 +100,25 @@ def map_parts(
     # With its reservations Ray Data holds tasks back until it knows how large outputs are; a fragment's name is small.
     mapped.context.op_resource_reservation_enabled = False
     return [*finished.values(), *_fragments(mapped, task)]
+
+
+def results_of_parts(function: Callable[..., R], table: str, *arguments: Any) -> Iterator[R]:
+    """What ``function(table, part, *arguments)`` returns for each part of a table: one Ray task each, as they end.
+
+    Parameters
+    ----------
+    function : callable
+        Of the table's absolute path, a part's number and the arguments.
+    table : str
+    *arguments
+        Sent to the workers once, whatever their number.
+    """
+    remote, sent = ray.remote(function), [ray.put(argument) for argument in arguments]
+    # Workers run in folders of their own.
+    waiting = [remote.remote(resolve_path(table), part, *sent) for part in delta.part_files(table)]
+    while waiting:
+        done, waiting = ray.wait(waiting)
+        yield from ray.get(done)
 
 
 def _fragments(mapped: "ray.data.Dataset", task: Task) -> Iterator[Fragment]:

@@ -15,7 +15,7 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 from lexray.errors import ConfigError, LexrayError
-from lexray.runtime.config import TrackingConfig
+from lexray.runtime.config import TrackingConfig, without_password
 
 #: Metrics that MLflow takes in one call.
 _MAX_METRICS = 1000
@@ -115,7 +115,7 @@ def start(config: TrackingConfig, name: str, parameters: Mapping[str, Any], pare
     try:
         created = client.create_run(_experiment(client, config.experiment, uri), tags=tags)
     except mlflow.exceptions.MlflowException as error:
-        raise LexrayError(f"tracking.uri {_without_password(uri)}: {str(error).splitlines()[0]}") from error
+        raise LexrayError(f"tracking.uri {without_password(uri)}: {str(error).splitlines()[0]}") from error
     this = Run(client, created.info.run_id, uri)
     this.dictionary(parameters, "config.json")
     for key, value in _flatten(parameters):
@@ -141,15 +141,11 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
         try:  # MLflow itself would try for two minutes before it says so
             httpx.get(f"{uri.rstrip('/')}/health", timeout=_ANSWER_S)
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise LexrayError(f"tracking.uri {_without_password(uri)}: no MLflow server answers: {error}") from None
+            raise LexrayError(f"tracking.uri {without_password(uri)}: no MLflow server answers: {error}") from None
     try:
         return MlflowClient(uri), uri
     except mlflow.exceptions.MlflowException as error:
-        raise ConfigError(f"tracking.uri {_without_password(uri)}: {str(error).splitlines()[0]}") from None
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//…@", uri)
+        raise ConfigError(f"tracking.uri {without_password(uri)}: {str(error).splitlines()[0]}") from None
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:

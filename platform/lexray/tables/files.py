@@ -2,7 +2,8 @@
 
 Local paths go through the operating system, the URIs that pyarrow knows (``s3://``, ``gs://`` …) through pyarrow.fs,
 ``https://`` through fsspec. Credentials and endpoints come from the environment, as each store's own tools take them
-(AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS …), or from the URI's query.
+(AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS …). A URI that holds them itself is refused: paths are written to
+tables, logs and MLflow.
 """
 
 import fnmatch
@@ -28,6 +29,21 @@ from lexray.errors import ConfigError, LexrayError
 _FETCHED_AHEAD = 16
 _WEB = ("http", "https")
 _NOT_FOUND = 404
+#: Schemes whose URIs begin with a bucket, which has neither a user nor a port.
+_BUCKETS = ("s3", "s3a", "gs", "gcs")
+#: How Google's store is asked without credentials.
+_ANONYMOUS = "anonymous@"
+#: Keys of a URI's query that hold a secret, or the signature of a signed link.
+_SECRET = re.compile(
+    r"secret|passw|token|signature|credential|^sig$|(access|account|api|sas|private)[-_]?key|^key$|^auth", re.IGNORECASE
+)
+_WHERE_CREDENTIALS_BELONG = {
+    "s3": "they belong in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile that AWS_PROFILE names",
+    "gs": "they belong in the file that GOOGLE_APPLICATION_CREDENTIALS names",
+}
+_OF_OTHERS = (
+    "download such files first, or name them in an object store that takes its credentials from the environment"
+)
 
 
 def local_path(path: str) -> str:
@@ -44,10 +60,48 @@ def local_path(path: str) -> str:
 
 
 def resolve_path(path: str) -> str:
-    """Absolute form of a local path, also of one behind the ``@`` of a list; URIs (``s3://…``) stay as they are."""
+    """Absolute form of a local path, also of one behind the ``@`` of a list; URIs (``s3://…``) stay as they are.
+
+    Raises
+    ------
+    ConfigError
+        If a URI holds credentials.
+    """
     if path.startswith("@"):
         return "@" + resolve_path(path[1:])
-    return path if "://" in path else str(Path(path).expanduser().resolve())
+    if "://" not in path:
+        return str(Path(path).expanduser().resolve())
+    refuse_credentials(path)
+    return path
+
+
+def refuse_credentials(uri: str) -> None:
+    """Refuse a URI that holds a key, a password or a signature, without repeating it.
+
+    Parameters
+    ----------
+    uri : str
+        With a scheme. Refused are a user's name before a bucket (``s3://KEY:SECRET@bucket``; Google's ``anonymous``
+        is none), a password before a host (``https://NAME:PASSWORD@host``), and a query that names a secret
+        (``?secret_key=…``, ``?X-Amz-Signature=…``).
+
+    Raises
+    ------
+    ConfigError
+        It says where credentials belong.
+    """
+    scheme, _, rest = uri.partition("://")
+    place, _, query = rest.partition("?")
+    user, at, host = place.partition("/")[0].rpartition("@")
+    names_bucket = scheme.lower() in _BUCKETS
+    # A secret may hold a slash: then what stands before the slash ends in neither a bucket nor a port.
+    cut_off = ":" in host if names_bucket else not re.fullmatch(r"[^:]*(:\d*)?|\[.*\](:\d*)?", host)
+    in_query = any(_SECRET.search(item.partition("=")[0]) for item in re.split("[&;]", query))
+    if cut_off or in_query or (at and (":" in user or (names_bucket and f"{user}@" != _ANONYMOUS))):
+        raise ConfigError(
+            f"a {scheme}:// path holds credentials, which would be written to tables and logs: leave them out of it; "
+            f"{_WHERE_CREDENTIALS_BELONG.get(scheme.lower(), _OF_OTHERS)}"
+        )
 
 
 def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -194,10 +248,11 @@ def _on_disk(path: str, status: os.stat_result) -> Location:
 def _of_store(uri: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
     system, path = _store_of(uri)
     scheme, _, rest = uri.partition("://")
-    query, credentials = "?" + rest.partition("?")[2] if "?" in rest else "", _credentials(rest.partition("?")[0])
+    query = "?" + rest.partition("?")[2] if "?" in rest else ""
+    user = _ANONYMOUS if rest.startswith(_ANONYMOUS) else ""
 
     def location(info: pyarrow.fs.FileInfo) -> Location:
-        return Location(f"{scheme}://{credentials}{info.path}{query}", info.size, str(info.mtime_ns))
+        return Location(f"{scheme}://{user}{info.path}{query}", info.size, str(info.mtime_ns))
 
     if any(mark in path for mark in "*["):
         # A store has no folders to walk: everything below the part before the first mark is listed and compared.
@@ -249,13 +304,7 @@ def _store_of(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     scheme, _, rest = uri.partition("://")
     place, _, query = rest.partition("?")
     bucket = place.partition("/")[0]
-    return _store(f"{scheme}://{bucket}" + (f"?{query}" if query else "")), place[len(_credentials(place)) :]
-
-
-def _credentials(place: str) -> str:
-    """What stands before the bucket: ``KEY:SECRET@`` or nothing. A path may hold an @ of its own."""
-    before, at, _ = place.partition("/")[0].rpartition("@")
-    return before + at
+    return _store(f"{scheme}://{bucket}" + (f"?{query}" if query else "")), place.removeprefix(_ANONYMOUS)
 
 
 @functools.cache

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from lexray.evaluation import gregory_loredo
 from lexray.evaluation.cells import as_rates
@@ -23,6 +22,7 @@ from lexray.events import validate
 from lexray.events.eventlist import EventList
 from lexray.inference.autodecoder import load_autodecoder
 from lexray.inference.photons import photons_of
+from lexray.runtime.map_parts import results_of_parts
 from lexray.runtime.progress import Progress
 from lexray.sources import stable_hash
 from lexray.tables import delta
@@ -106,18 +106,13 @@ def measured_properties(
     """`PROPERTIES` of detections, one Ray task a part of the events table: detection → property → value."""
     if not detection_ids:
         return {}
-    wanted = ray.put(list(detection_ids))
-    measure = ray.remote(_properties_of_part)
-    table, truth = resolve_path(events), None if true_rates is None else resolve_path(true_rates)
+    truth = None if true_rates is None else resolve_path(true_rates)
     n_bands = validate.usual_bands(events)
-    waiting = [measure.remote(table, part, wanted, truth, n_bands) for part in delta.part_files(events)]
     found: dict[str, dict[str, float]] = {}
     with progress.task("variability odds", total=len(detection_ids)) as task:
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            for part in ray.get(done):
-                found |= part
-                task.advance(len(part))
+        for part in results_of_parts(_properties_of_part, events, list(detection_ids), truth, n_bands):
+            found |= part
+            task.advance(len(part))
     return found
 
 

@@ -1,7 +1,6 @@
 """Tables that say where the sources are: which of them lie in a field, and how large each one's aperture is."""
 
 import csv
-import gzip
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
@@ -19,11 +18,14 @@ from scipy.spatial import cKDTree
 
 from lexray.errors import ConfigError, RefusedInput
 from lexray.events.extraction.regions import check_region
+from lexray.events.fits.gzip_stream import unpack
 from lexray.sources import fold_name
 from lexray.tables.files import read_bytes, resolve_path
 
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
+#: A source table that unpacks to more is refused: ten million sources take half of it as text.
+_MAX_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -224,8 +226,7 @@ class _Rows:
 
 def _read(content: bytes, name: str) -> Table:
     try:
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+        content = unpack(content, _MAX_BYTES)
         start = content[:512].lstrip()
         if not start:
             raise ValueError("it is empty")

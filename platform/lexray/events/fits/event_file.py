@@ -65,8 +65,11 @@ class Field:
 
     @cached_property
     def unsorted(self) -> int:
-        """How many events come before their predecessor in the file."""
-        return int(np.count_nonzero(self.seconds[1:] < self.seconds[:-1]))
+        """How many events come before the one that precedes them in the file; those without a time do not count."""
+        timed = self.seconds[
+            np.isfinite(self.seconds)
+        ]  # a NaN is before nothing, and would hide what it stands between
+        return int(np.count_nonzero(timed[1:] < timed[:-1]))
 
 
 def read_field(content: Buffer, bands: Mapping[str, Bands], unscreened: frozenset[str] = frozenset()) -> Field:

@@ -17,8 +17,6 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
-from lexray.errors import LexrayError
-
 Float32s = NDArray[np.float32]
 
 TENSORS, DESCRIPTION = "heads.safetensors", "heads.json"
@@ -148,8 +146,10 @@ class Heads:
 
         Raises
         ------
-        LexrayError
-            If a file is missing or the two do not fit each other.
+        FileNotFoundError
+            If there are no heads in the folder.
+        ValueError
+            If its two files cannot be read as heads, or do not fit each other.
         """
         folder = Path(folder)
         try:
@@ -165,9 +165,9 @@ class Heads:
                 classes=tuple(said["classes"]), temperature=float(said["temperature"]), properties=properties, **tensors
             )
         except FileNotFoundError as error:
-            raise LexrayError(f"{folder}: no heads here, {Path(error.filename or '').name} is missing") from None
+            raise FileNotFoundError(f"{folder}: no heads here, {Path(error.filename or '').name} is missing") from None
         except (KeyError, TypeError, ValueError) as error:
-            raise LexrayError(f"{folder}: not a folder of heads: {error}") from error
+            raise ValueError(f"{folder}: not a folder of heads: {error}") from error
         k, p, e = len(heads.classes), len(properties), int(said["dimension"])
         shapes = (
             heads.class_weight.shape,
@@ -176,7 +176,7 @@ class Heads:
             heads.property_bias.shape,
         )
         if shapes != ((k, e), (k,), (p, e), (p,)):
-            raise LexrayError(f"{folder}: {TENSORS} and {DESCRIPTION} do not belong together")
+            raise ValueError(f"{folder}: {TENSORS} and {DESCRIPTION} do not belong together")
         return heads
 
     def _checked(self, embedding: ArrayLike) -> NDArray[np.float64]:
