@@ -93,7 +93,7 @@ def fitsio_loop(files: Sequence[Path]) -> None:
 
 def reader_alone(files: Sequence[Path]) -> None:
     """Read events with `lexray.read_events`."""
-    from lexray.events.fits.reader import read_events
+    from lexray.events.reader import read_events
 
     for file in files:
         read_events(file)

@@ -12,8 +12,8 @@ import ray
 from pydantic import Field, field_validator
 
 from lexray.events.extraction.source_table import read_sources
-from lexray.events.fits.reader import Wanted
 from lexray.events.missions import MISSIONS, bands_by_mission
+from lexray.events.reader import Wanted
 from lexray.events.segments import Segmentation
 from lexray.ingest import file_index, incremental
 from lexray.ingest.discovery import find_event_files

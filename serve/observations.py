@@ -10,8 +10,8 @@ import numpy as np
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.events.fits.gzip_stream import unpack
-from lexray.events.fits.reader import Wanted, read_content
 from lexray.events.missions import MISSIONS
+from lexray.events.reader import Wanted, read_content
 from lexray.serve.problems import Problem
 from lexray.serve.schemas import EventsIn
 

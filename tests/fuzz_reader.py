@@ -27,7 +27,7 @@ from event_files import GOOD_PI, sky_keywords, write_event_file
 with atheris.instrument_imports(include=["lexray.events"]):
     from lexray.errors import RefusedInput
     from lexray.events.extraction.source_table import SourceTable
-    from lexray.events.fits.reader import Wanted, read_content
+    from lexray.events.reader import Wanted, read_content
     from lexray.events.segments import Segmentation
 
 HOME = Path(__file__).parents[1] / "build" / "fuzz"

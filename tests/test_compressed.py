@@ -22,7 +22,7 @@ from lexray.errors import RefusedInput
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.compressed_table import CompressedTable, open_table
 from lexray.events.fits.headers import scan
-from lexray.events.fits.reader import read
+from lexray.events.reader import read
 
 needs_fpack = pytest.mark.skipif(
     shutil.which("fpack") is None, reason="needs cfitsio's fpack (Debian and Ubuntu: apt install libcfitsio-bin)"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.errors import RefusedInput
-from lexray.events.fits.reader import Reading, read, read_events
+from lexray.events.reader import Reading, read, read_events
 
 DETECTOR_COLUMN = {"chandra": "ccd_id", "xmm": "ccdnr", "erosita": "tm_nr"}
 Intervals = Sequence[tuple[float, float]]

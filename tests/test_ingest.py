@@ -20,7 +20,7 @@ from s3_server import BUCKET, s3_server
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
 from lexray.events.arrow import from_table
 from lexray.events.fits.drop_causes import CAUSES
-from lexray.events.fits.reader import read_events
+from lexray.events.reader import read_events
 from lexray.ingest import file_index
 from lexray.ingest.discovery import find_event_files
 from lexray.jobs.ingest import JOB, Config

@@ -12,7 +12,7 @@ import pytest
 from s3_server import BUCKET, s3_server
 
 from lexray.errors import ConfigError, LexrayError
-from lexray.events.fits.reader import read_events
+from lexray.events.reader import read_events
 from lexray.jobs.registry import load_job
 from lexray.runtime.config import parse
 from lexray.tables import delta, files

@@ -20,7 +20,7 @@ import lexray
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.events.fits.drop_causes import CAUSES
-from lexray.events.fits.reader import Reading, read, read_events
+from lexray.events.reader import Reading, read, read_events
 
 CHANNEL_KEV = 0.0146
 

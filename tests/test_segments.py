@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
 from lexray.events.fits.drop_causes import CAUSES
-from lexray.events.fits.reader import Wanted, read
+from lexray.events.reader import Wanted, read
 from lexray.events.segments import Segmentation, cut
 
 CLOCKS = ("wall", "good")

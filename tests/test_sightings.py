@@ -16,7 +16,7 @@ from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, EventList
 from lexray.events.extraction.source_table import SourceTable
 from lexray.events.fits.drop_causes import CAUSES
-from lexray.events.fits.reader import Reading, Wanted, read
+from lexray.events.reader import Reading, Wanted, read
 from lexray.events.segments import Segmentation
 from lexray.ingest.discovery import find_event_files
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from lexray.errors import LexrayError
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
-from lexray.events.fits.reader import read_events
+from lexray.events.reader import read_events
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
 from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.learner import keyed_generator

@@ -7,13 +7,13 @@ from lexray.runtime import environment
 from lexray.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from lexray.events.fits.reader import read_events as read_events
+    from lexray.events.reader import read_events as read_events
 
 environment.set_defaults()
 
 #: Public names and the modules they live in, imported when first used: `import lexray` stays light, without torch.
 _EXPORTS = {
-    "read_events": "lexray.events.fits.reader",
+    "read_events": "lexray.events.reader",
     "load_autodecoder": "lexray.inference.autodecoder",
     "load_aligned": "lexray.release.aligned",
     "Client": "lexray.client",

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lexray.errors import ConfigError
-from lexray.events.fits.reader import read_events
+from lexray.events.reader import read_events
 from lexray.release.aligned import load_aligned
 from lexray.release.index import MODALITIES, Hit
 

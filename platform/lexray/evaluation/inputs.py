@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lexray.evaluation.report.metrics import Representation
 from lexray.evaluation.tables import read_rows
 from lexray.sources import fold_name
 from lexray.tables import delta
@@ -17,6 +16,29 @@ from lexray.tables.list_columns import stack_lists
 from lexray.training.source_means import source_means
 
 Float32s = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Representation:
+    """A matrix of features, one row a source.
+
+    Attributes
+    ----------
+    key, name : str
+        In metrics, and for a person.
+    rows : f4[N, D]
+    splits : list of str, length N
+    source_ids : list of str, length N
+    standardise : bool
+        Whether features want scaling before distances between them mean anything.
+    """
+
+    key: str
+    name: str
+    rows: NDArray[np.float32]
+    splits: list[str]
+    source_ids: list[str]
+    standardise: bool
 
 
 def read_labels(path: str | None, sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:

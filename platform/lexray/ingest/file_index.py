@@ -20,7 +20,7 @@ from lexray.errors import RefusedInput
 from lexray.events.arrow import to_table
 from lexray.events.eventlist import EventList
 from lexray.events.fits.drop_causes import CAUSES
-from lexray.events.fits.reader import Wanted, read_content, unreadable
+from lexray.events.reader import Wanted, read_content, unreadable
 from lexray.ingest.schemas import FILES
 from lexray.sources import fold_name, part_of
 from lexray.tables import delta

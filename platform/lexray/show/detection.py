@@ -6,7 +6,7 @@ from pathlib import Path
 from lexray.errors import ConfigError
 from lexray.evaluation.tables import read_detections
 from lexray.events.eventlist import EventList
-from lexray.events.fits.reader import read_events
+from lexray.events.reader import read_events
 from lexray.tables import delta
 
 #: Names that a message lists at most.

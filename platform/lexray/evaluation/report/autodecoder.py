@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 from lexray.evaluation import gregory_loredo
 from lexray.evaluation.cells import as_rates
 from lexray.evaluation.heldout import PiecewiseRate, RateModel
+from lexray.evaluation.inputs import Representation
 from lexray.evaluation.intervals import RateInterval, rate_intervals
 from lexray.evaluation.kernel import Kernel
-from lexray.evaluation.report.metrics import MODELS, Findings, Representation, Row
+from lexray.evaluation.report.metrics import MODELS, Findings, Row
 from lexray.evaluation.report.report import Listing
 from lexray.evaluation.scoring import reconstruct, usable_events
 from lexray.evaluation.tables import read_rates

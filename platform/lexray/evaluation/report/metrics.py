@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lexray.evaluation import retrieval
 from lexray.evaluation.heldout import Score, gain, gain_interval
+from lexray.evaluation.inputs import Representation
 from lexray.evaluation.regression import Neighbours, Probe, nearest_neighbours, probe
 
 #: Models of the held-out gain, as named in metrics and as said to a person.
@@ -239,29 +240,6 @@ def measure_retrieval(
             )
             found.add(RETRIEVAL, row)
     return ranks
-
-
-@dataclass(frozen=True)
-class Representation:
-    """A matrix of features, one row a source.
-
-    Attributes
-    ----------
-    key, name : str
-        In metrics, and for a person.
-    rows : f4[N, D]
-    splits : list of str, length N
-    source_ids : list of str, length N
-    standardise : bool
-        Whether features want scaling before distances between them mean anything.
-    """
-
-    key: str
-    name: str
-    rows: NDArray[np.float32]
-    splits: list[str]
-    source_ids: list[str]
-    standardise: bool
 
 
 def measure_properties(

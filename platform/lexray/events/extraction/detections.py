@@ -7,10 +7,10 @@ import numpy as np
 from astropy.coordinates import angular_separation
 from numpy.typing import NDArray
 
+from lexray.events.event_file import Field
 from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 from lexray.events.extraction.effective_area import nominal_area
 from lexray.events.fits.drop_causes import CAUSES
-from lexray.events.fits.event_file import Field
 from lexray.events.segments import Segmentation, cut
 from lexray.sources import name_from_position
 

@@ -6,6 +6,7 @@ import numpy as np
 from astropy.coordinates import angular_separation
 
 from lexray.errors import ConfigError, RefusedInput
+from lexray.events.event_file import Field
 from lexray.events.extraction import detections
 from lexray.events.extraction.apertures import Aperture, apply_regions, extract
 from lexray.events.extraction.csc_products import companions
@@ -15,7 +16,6 @@ from lexray.events.extraction.exposed_area import Coverage
 from lexray.events.extraction.regions import csc_regions, is_stacked, region_file_of
 from lexray.events.extraction.source_table import SourceTable
 from lexray.events.extraction.wcs import Plane, known_place
-from lexray.events.fits.event_file import Field
 from lexray.events.fits.gzip_stream import unpack
 from lexray.sources import SAME_SOURCE_ARCSEC, name_from_position
 from lexray.tables.files import read_bytes

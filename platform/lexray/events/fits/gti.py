@@ -1,7 +1,7 @@
 """Good times of an event file, by detector where the file gives them so."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -13,11 +13,28 @@ from lexray.events.eventlist import Float64s, GoodTimeIntervals
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import Header
 from lexray.events.fits.time_system import Clock
-from lexray.events.missions import Instrument
 
 Detectors = NDArray[np.int64]
 #: Seconds. No mission lasted so long; a file that says so is damaged, and its segments would be without number.
 _LONGEST = 100 * 365.25 * 86400
+
+
+@dataclass(frozen=True)
+class GoodTimes:
+    """What an extension with good-time intervals is.
+
+    Attributes
+    ----------
+    kind : str
+        A time is good if, for every kind that the file has, one of its extensions says so: those of one kind are
+        merged, those of different kinds intersected.
+    detector : int or None
+        It holds for events of this detector alone; None: for all. Where a kind is given by detector, one that it does
+        not name has no good time.
+    """
+
+    kind: str
+    detector: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,18 +70,23 @@ class GoodTimesByDetector:
 
 
 def read_good_times(
-    tables: Sequence[BinaryTable], instrument: Instrument, events: Header, clock: Clock
+    tables: Sequence[BinaryTable],
+    kind_of: Callable[[str, Header, Header], GoodTimes | None],
+    events: Header,
+    clock: Clock,
 ) -> GoodTimesByDetector:
     """Good times that a file's extensions give, in seconds of the events' clock.
 
-    Extensions of one kind (`Instrument.good_times` says which) are merged: a time is good where any says so. Of
+    Extensions of one kind are merged: a time is good where any says so. Of
     different kinds, a flare filter's beside the standard ones, all have to.
 
     Parameters
     ----------
     tables : sequence of BinaryTable
         All of the file.
-    instrument : Instrument
+    kind_of : callable
+        Of an extension's name and header and the events table's: what it says about good times, None where it is no
+        extension with good-time intervals, such as `missions.Instrument.good_times`.
     events : Header
         Of the events table; what an extension's header does not repeat is as there.
     clock : Clock
@@ -77,7 +99,7 @@ def read_good_times(
     """
     kinds: dict[str, dict[int | None, list[GoodTimeIntervals]]] = defaultdict(lambda: defaultdict(list))
     for table in tables:
-        found = instrument.good_times(table.name, table.header, events)
+        found = kind_of(table.name, table.header, events)
         if found is not None:
             kinds[found.kind][found.detector].append(_intervals(table, events, clock))
     if not kinds:

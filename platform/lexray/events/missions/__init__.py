@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands
+from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header
 from lexray.events.missions.chandra import CHANDRA
 from lexray.events.missions.erosita import EROSITA
-from lexray.events.missions.mission import GoodTimes, Instrument, Mission, Screen
+from lexray.events.missions.mission import Instrument, Mission, Screen
 from lexray.events.missions.nicer import NICER
 from lexray.events.missions.nustar import NUSTAR
 from lexray.events.missions.swift import SWIFT

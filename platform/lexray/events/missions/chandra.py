@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from lexray.events.eventlist import Bands, Float64s
 from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header
 from lexray.events.missions import acis_contamination, screens
-from lexray.events.missions.mission import GoodTimes, Instrument, Mission, Screen, is_good_times, kind_of, number_of
+from lexray.events.missions.mission import Instrument, Mission, Screen, is_good_times, kind_of, number_of
 from lexray.events.missions.optics import Optics, PointSpread
 
 _EV_PER_CHANNEL = 14.6

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, Float64s
 from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header
 from lexray.events.missions.optics import Optics
 
@@ -36,24 +37,6 @@ class Screen:
     columns: tuple[str, ...]
     keep: Callable[[BinaryTable], NDArray[np.bool_]]
     document: str
-
-
-@dataclass(frozen=True)
-class GoodTimes:
-    """What an extension with good-time intervals is.
-
-    Attributes
-    ----------
-    kind : str
-        A time is good if, for every kind that the file has, one of its extensions says so: those of one kind are
-        merged, those of different kinds intersected.
-    detector : int or None
-        It holds for events of this detector alone; None: for all. Where a kind is given by detector, one that it does
-        not name has no good time.
-    """
-
-    kind: str
-    detector: int | None = None
 
 
 @dataclass(frozen=True)

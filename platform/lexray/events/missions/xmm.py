@@ -4,18 +4,10 @@ import re
 from dataclasses import dataclass, replace
 
 from lexray.events.eventlist import Bands, Float64s
+from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header
 from lexray.events.missions import screens
-from lexray.events.missions.mission import (
-    GoodTimes,
-    Instrument,
-    Mission,
-    RefusedMode,
-    Screen,
-    is_good_times,
-    kind_of,
-    number_of,
-)
+from lexray.events.missions.mission import Instrument, Mission, RefusedMode, Screen, is_good_times, kind_of, number_of
 from lexray.events.missions.optics import Optics, PointSpread
 
 _SELECTIONS = (

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lexray.errors import RefusedInput
+from lexray.events.event_file import read_field
 from lexray.events.eventlist import Bands, EventList
 from lexray.events.extraction import detections
 from lexray.events.extraction.extract import sightings
 from lexray.events.extraction.source_table import SourceTable
 from lexray.events.fits.drop_causes import CAUSES
-from lexray.events.fits.event_file import read_field
 from lexray.events.fits.gzip_stream import unpack
 from lexray.events.segments import Segmentation
 from lexray.tables.files import read_bytes, resolve_path

@@ -99,7 +99,7 @@ def read_field(content: Buffer, bands: Mapping[str, Bands], unscreened: frozense
     clock = Clock.of(header)
     chosen = bands_of(instrument, bands)
     others = [open_table(hdu, content) for hdu in hdus if hdu.is_table and hdu is not events]
-    times = read_good_times(others, instrument, header, clock)
+    times = read_good_times(others, instrument.good_times, header, clock)
     seconds = clock.seconds(table.numbers("time"))
     detector = None
     if instrument.detector_column is not None and times.by_detector and instrument.detector_column in table:
