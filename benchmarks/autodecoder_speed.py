@@ -5,7 +5,7 @@ python benchmarks/autodecoder_speed.py [--parts training reach encode growth] [-
 ``training``: sources a second through loss, gradient and optimiser, each kind at its own batch; kinds take turns, and
 the ratios are of one round each, so that what else the machine does meets all alike. ``reach``: seconds of training, on
 4,000 sources of `lexray.simulation.population`, until new sources are foretold with three quarters of what the true
-rate gains. ``encode``: milliseconds a new source, in batches. ``growth``: seconds and peak memory of one epoch over
+rate gains. ``encode``: milliseconds a new source, in batches. ``scaling``: seconds and peak memory of one epoch over
 1,000, 10,000 and 100,000 sources of 300 photons that lie in part files, each in a process of its own. All on one core.
 """
 
@@ -35,7 +35,7 @@ from lexray.version import __version__
 
 #: Sources in a part file.
 _PART = 1000
-#: Share of the true rate's gain that `reach` waits for.
+#: Share of the true rate's gain that `time_to_gain` waits for.
 _SHARE = 0.75
 
 
@@ -51,7 +51,7 @@ def training(kinds: Sequence[str], rounds: int) -> dict[str, Any]:
     }
 
 
-def reach(kinds: Sequence[str], seconds: float, epochs: int | None) -> dict[str, Any]:
+def time_to_gain(kinds: Sequence[str], seconds: float, epochs: int | None) -> dict[str, Any]:
     """Seconds of training until new sources are foretold well enough, and what was reached."""
     both = simulate(4_600, 1)
     train, new = both.photons.select(torch.arange(4_000)), both.select(range(4_000, 4_600))
@@ -72,11 +72,11 @@ def reach(kinds: Sequence[str], seconds: float, epochs: int | None) -> dict[str,
 
 
 def _ceiling(new: Sources) -> float:
-    from lexray.evaluation.baselines import constant
+    from lexray.evaluation.baselines import constant_rate
     from lexray.evaluation.heldout import gain
 
     models = {
-        "constant": lambda fits: [constant(e) for e in fits],
+        "constant": lambda fits: [constant_rate(e) for e in fits],
         "true_rate": lambda fits: [new.rate(i) for i in range(len(fits))],
     }
     scores = score_models(new.event_lists(), models)
@@ -102,7 +102,7 @@ def encode(kinds: Sequence[str], rounds: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PartFiles:
-    """A `Source` of part files."""
+    """A `TargetSource` of part files."""
 
     folder: Path
     n: int
@@ -123,7 +123,7 @@ class PartFiles:
         return {}
 
 
-def growth(kinds: Sequence[str], sizes: Sequence[int]) -> dict[str, Any]:
+def scaling(kinds: Sequence[str], sizes: Sequence[int]) -> dict[str, Any]:
     """Seconds and peak memory of an epoch, by kind and number of sources."""
     found: dict[str, Any] = {kind: {} for kind in kinds}
     with tempfile.TemporaryDirectory(prefix="lexray-bench-") as name:
@@ -144,8 +144,8 @@ def growth(kinds: Sequence[str], sizes: Sequence[int]) -> dict[str, Any]:
     return found
 
 
-def child(kind: str, folder: str, n: int) -> None:
-    """What `growth` runs in a process of its own."""
+def scaling_in_subprocess(kind: str, folder: str, n: int) -> None:
+    """What `scaling` runs in a process of its own."""
     torch.set_num_threads(1)
     trainer = Trainer(settings_of(kind, 0), PartFiles(Path(folder), n))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -168,8 +168,8 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["training", "reach", "encode", "growth"])
     parser.add_argument("--kinds", nargs="+", default=["splitnet", "grid"], help="beside resnet")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=120.0, help="most that `reach` trains a kind")
-    parser.add_argument("--epochs", type=int, help="epochs of `reach`, along which learning rates fall")
+    parser.add_argument("--seconds", type=float, default=120.0, help="most that `time_to_gain` trains a kind")
+    parser.add_argument("--epochs", type=int, help="epochs of `time_to_gain`, along which learning rates fall")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "autodecoder_speed.json")
     arguments = parser.parse_args()
@@ -180,9 +180,9 @@ def main() -> None:
     result = {**before, "benchmark": "autodecoder_speed", "lexray": __version__, "machine": machine(), "threads": 1}
     measures = {
         "training": lambda: training(arguments.kinds, arguments.rounds),
-        "reach": lambda: reach(arguments.kinds, arguments.seconds, arguments.epochs),
+        "reach": lambda: time_to_gain(arguments.kinds, arguments.seconds, arguments.epochs),
         "encode": lambda: encode(arguments.kinds, arguments.rounds),
-        "growth": lambda: growth(arguments.kinds, arguments.sizes),
+        "growth": lambda: scaling(arguments.kinds, arguments.sizes),
     }
     for part in arguments.parts:
         load = os.getloadavg()[0]

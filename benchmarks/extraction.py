@@ -46,7 +46,7 @@ def make_plane(x: np.ndarray, y: np.ndarray) -> Plane:
     return plane
 
 
-def plain_way(x: np.ndarray, y: np.ndarray, at_x: np.ndarray, at_y: np.ndarray, radius: float) -> list[np.ndarray]:
+def brute_force(x: np.ndarray, y: np.ndarray, at_x: np.ndarray, at_y: np.ndarray, radius: float) -> list[np.ndarray]:
     """Events of each source, by the distance to all of them."""
     return [np.flatnonzero((x - a) ** 2 + (y - b) ** 2 <= radius**2) for a, b in zip(at_x, at_y, strict=True)]
 
@@ -73,7 +73,7 @@ def main() -> None:
         found = extract(x, y, plane, sources, Coverage.of(x, y))
         ours.append(time.perf_counter() - start)
         start = time.perf_counter()
-        plain_way(x, y, at_x[:_LOOPED], at_y[:_LOOPED], _RADIUS / plane.pixel_arcsec)
+        brute_force(x, y, at_x[:_LOOPED], at_y[:_LOOPED], _RADIUS / plane.pixel_arcsec)
         plain.append((time.perf_counter() - start) * n / _LOOPED)
     result = {
         "benchmark": "extraction",

@@ -20,13 +20,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lexray.simulation.papers.papers import Told, papers_with_topics
+from lexray.simulation.papers.papers import SimulatedPaper, simulate_papers_with_topics
 from lexray.simulation.source import SimulatedSource, simulate_source
-from lexray.summaries.extractive import Corpus, Extractive
+from lexray.summaries.extractive import Corpus, ExtractiveSummarizer
 from lexray.tables.schemas import LITERATURE
 from lexray.text.grounding import ground
 from lexray.text.labels import LabelKind
-from lexray.text.masking import Mask
+from lexray.text.masking import NameMask
 
 FACTS = {"nature": "class", "variability": "variability", "spectrum": "spectral shape"}
 _CLASSES = {
@@ -39,7 +39,7 @@ _KINDS = {
 }  # fmt: skip
 
 
-def telling(papers: list[Told]) -> dict[str, tuple[set[str], set[str]]]:
+def sentences_by_fact(papers: list[SimulatedPaper]) -> dict[str, tuple[set[str], set[str]]]:
     """For each fact that abstracts state: their sentences that were made to tell it, and titles that do."""
     found: dict[str, tuple[set[str], set[str]]] = {}
     for told in papers:
@@ -52,10 +52,10 @@ def telling(papers: list[Told]) -> dict[str, tuple[set[str], set[str]]]:
     return found
 
 
-def measure(sources: list[tuple[SimulatedSource, list[Told]]], max_words: int) -> dict[str, Any]:
+def measure(sources: list[tuple[SimulatedSource, list[SimulatedPaper]]], max_words: int) -> dict[str, Any]:
     """Shares of the facts kept and recognised, and the engine's speed."""
     rows = [[dict.fromkeys(LITERATURE.names) | told.paper for told in papers] for _, papers in sources]
-    engine = Extractive(Corpus.of(rows), max_words=max_words)
+    engine = ExtractiveSummarizer(Corpus.of(rows), max_words=max_words)
     n_stated, n_kept, n_with_titles, n_right, n_labelled = (Counter[str]() for _ in range(5))
     start = time.process_time()
     summaries = [engine.summarize(source.source_id, papers) for (source, _), papers in zip(sources, rows, strict=True)]
@@ -63,12 +63,12 @@ def measure(sources: list[tuple[SimulatedSource, list[Told]]], max_words: int) -
     words, grounded = [], []
     for (source, papers), summary in zip(sources, summaries, strict=True):
         facts = json.loads(summary["facts"])
-        said = {fact["text"] for fact in facts["sentences"]}
-        told = telling(papers)
+        kept_sentences = {fact["text"] for fact in facts["sentences"]}
+        told = sentences_by_fact(papers)
         for fact, (sentences, titles) in told.items():
             n_stated[fact] += 1
-            n_kept[fact] += bool(sentences & said)
-            n_with_titles[fact] += bool((sentences | titles) & said)
+            n_kept[fact] += bool(sentences & kept_sentences)
+            n_with_titles[fact] += bool((sentences | titles) & kept_sentences)
         for fact, kind, truth in (
             ("nature", "object_class", _CLASSES[source.source_class.name]),
             ("variability", "variability", _KINDS[source.variation.kind]),
@@ -91,11 +91,11 @@ def measure(sources: list[tuple[SimulatedSource, list[Told]]], max_words: int) -
     }
 
 
-def speed(sources: list[tuple[SimulatedSource, list[Told]]]) -> dict[str, Any]:
+def speed(sources: list[tuple[SimulatedSource, list[SimulatedPaper]]]) -> dict[str, Any]:
     """Processor time of hiding names in an abstract, and of grounding a summary in ten papers not seen before."""
     names = ["NGC 300 ULX1", "4XMM J005504.8-374143", "SN 2010da"]
     papers = [told.paper for _, told_of in sources for told in told_of]
-    mask = Mask.of(names)
+    mask = NameMask.of(names)
     plain = [paper["abstract"] for paper in papers]
     named = [f"NGC300 ULX-1 lies in NGC 300. {text}" for text in plain]
     hidden = {name: _process_seconds(mask.hide, texts) for name, texts in (("plain", plain), ("named", named))}
@@ -124,13 +124,13 @@ def _process_seconds(work: Callable[[Any], object], items: Sequence[Any]) -> flo
     return statistics.median(times)
 
 
-def with_papers(n: int, seed: int) -> list[tuple[SimulatedSource, list[Told]]]:
+def with_papers(n: int, seed: int) -> list[tuple[SimulatedSource, list[SimulatedPaper]]]:
     """The first `n` simulated sources of an archive that have papers."""
-    found: list[tuple[SimulatedSource, list[Told]]] = []
+    found: list[tuple[SimulatedSource, list[SimulatedPaper]]] = []
     index = 0
     while len(found) < n:
         source = simulate_source(seed, index)
-        papers = papers_with_topics(source, seed)
+        papers = simulate_papers_with_topics(source, seed)
         if papers:
             found.append((source, papers))
         index += 1

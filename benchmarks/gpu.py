@@ -43,7 +43,7 @@ from lexray.version import __version__
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 
 # The published rates would teach nothing in so few steps, and latents would take minutes to fit; training is no faster.
-KINDS: dict[str, Schedule] = {
+MODEL_SETTINGS: dict[str, Schedule] = {
     "splitnet": SplitnetSettings(),
     "grid": GridSettings(),
     "resnet": ResnetSettings(learning_rate=3e-4, latent_learning_rate=1e-2, fit_steps=100, fit_learning_rate=0.04),
@@ -71,7 +71,7 @@ _WARM_UP = 5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training and encoding on a GPU beside its ceilings.")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--kinds", nargs="+", choices=MODEL_SETTINGS, default=list(MODEL_SETTINGS))
     parser.add_argument("--modes", nargs="+", choices=MODES, help="all, or on a CPU float32 and bfloat16")
     parser.add_argument("--steps", type=int, default=300, help="of each training")
     parser.add_argument("--train", type=int, default=4_000, help="simulated sources to train on")
@@ -106,12 +106,12 @@ def main() -> None:
     }
     print(f"{result['device']}\n{json.dumps(result['ceilings'])}", flush=True)
     for kind in arguments.kinds:
-        settings = replace(KINDS[kind], seed=0, **(TINY[kind] if tiny else {}))
+        settings = replace(MODEL_SETTINGS[kind], seed=0, **(TINY[kind] if tiny else {}))
         cells: dict[str, Any] = {}
         for batch in (settings.batch,) if tiny else (settings.batch, LARGER * settings.batch):
             for mode in modes:
                 cell = attempt(
-                    lambda s=replace(settings, batch=batch), m=mode: train_in(
+                    lambda s=replace(settings, batch=batch), m=mode: time_training(
                         s, m, train, new, arguments.steps, device, result["ceilings"]
                     )
                 )
@@ -162,7 +162,7 @@ def repeat(work: Callable[[], object], device: torch.device, times: int = 20) ->
     return statistics.median(took)
 
 
-def train_in(
+def time_training(
     settings: Schedule,
     mode: str,
     train: Photons,
@@ -189,7 +189,7 @@ def train_in(
             took.append(time.perf_counter() - start)
         step = statistics.median(took[min(_WARM_UP, steps // 2) :])
         peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
-        drawn = drawing(chosen, train, device)
+        drawn = batch_preparation_seconds(chosen, train, device)
     eager = not chosen.compile
     ceiling = most.get(f"{mode.split()[0]}_TFLOP_s")
     return {
@@ -236,7 +236,7 @@ class Work(TorchDispatchMode):
         return out
 
 
-def drawing(settings: Schedule, train: Photons, device: torch.device) -> float:
+def batch_preparation_seconds(settings: Schedule, train: Photons, device: torch.device) -> float:
     """Median seconds of taking a batch out of a part and bringing it to the device."""
     learner = settings.learner()
     data = learner.prepare(train)

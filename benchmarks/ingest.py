@@ -91,7 +91,7 @@ def fitsio_loop(files: Sequence[Path]) -> None:
             hdus["EVENTS"].read(columns=["time", "energy"])
 
 
-def reader_alone(files: Sequence[Path]) -> None:
+def lexray_loop(files: Sequence[Path]) -> None:
     """Read events with `lexray.read_events`."""
     from lexray.events.reader import read_events
 
@@ -99,7 +99,7 @@ def reader_alone(files: Sequence[Path]) -> None:
         read_events(file)
 
 
-def warmed(folder: Path) -> list[Path]:
+def read_into_cache(folder: Path) -> list[Path]:
     """Files of a folder, brought into the system's memory."""
     files = sorted(folder.iterdir())
     for file in files:
@@ -109,7 +109,7 @@ def warmed(folder: Path) -> list[Path]:
 
 def measured_loop(loop: Callable[[Sequence[Path]], None], folder: Path) -> dict[str, float]:
     """Files a second of a loop on one core."""
-    files = warmed(folder)
+    files = read_into_cache(folder)
     loop(files[:10])
     start = time.perf_counter()
     loop(files)
@@ -139,7 +139,7 @@ def measured_ingest(folder: Path, cores: int) -> dict[str, float]:
             ray_start = time.perf_counter() - start
             make_archive(scratch / "small", 64 * cores, 100, np.random.default_rng(1))
             ingest(scratch / "small", "warm")
-            warmed(folder)
+            read_into_cache(folder)
             figures = ingest(folder, "events")
             with PeakMemory() as memory:  # which takes time itself
                 ingest(folder, "again")
@@ -147,10 +147,10 @@ def measured_ingest(folder: Path, cores: int) -> dict[str, float]:
     return {**figures, "ray_start_seconds": ray_start, "driver_peak_mib": driver, "all_peak_gib": memory.gib or 0.0}
 
 
-_LOOPS = {"astropy": plain_loop, "fitsio": fitsio_loop, "read_events": reader_alone}
+_LOOPS = {"astropy": plain_loop, "fitsio": fitsio_loop, "read_events": lexray_loop}
 
 
-def child(what: str, folder: Path, cores: int) -> dict[str, float]:
+def measure_in_subprocess(what: str, folder: Path, cores: int) -> dict[str, float]:
     """Measure in a process of its own that is held to its cores."""
     code = f"import ingest, json, sys; print('\\n' + json.dumps(ingest.measure({what!r}, {str(folder)!r}, {cores})))"
     done = subprocess.run(
@@ -160,7 +160,7 @@ def child(what: str, folder: Path, cores: int) -> dict[str, float]:
 
 
 def measure(what: str, folder: str, cores: int) -> dict[str, float]:
-    """What `child` runs."""
+    """What `measure_in_subprocess` runs."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
     return measured_loop(_LOOPS[what], Path(folder)) if what in _LOOPS else measured_ingest(Path(folder), cores)
 
@@ -181,12 +181,13 @@ def main() -> None:
         make_archive(scratch / "archive", arguments.files, arguments.events, np.random.default_rng(0))
         cases = [("astropy", 1), ("fitsio", 1), ("read_events", 1), ("ingest", 1), ("ingest", 2)]
         rounds = [
-            {case: child(case[0], scratch / "archive", case[1]) for case in cases} for _ in range(arguments.rounds)
+            {case: measure_in_subprocess(case[0], scratch / "archive", case[1]) for case in cases}
+            for _ in range(arguments.rounds)
         ]
         large = {}
         if arguments.large:
             make_archive(scratch / "large", arguments.large, arguments.events, np.random.default_rng(0))
-            large = child("ingest", scratch / "large", 2)
+            large = measure_in_subprocess("ingest", scratch / "large", 2)
 
     def median(case: tuple[str, int], figure: str = "files_per_s") -> float:
         return statistics.median(figures[case][figure] for figures in rounds)

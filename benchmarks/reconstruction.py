@@ -26,21 +26,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from lexray.evaluation.baselines import bayesian_blocks, constant
-from lexray.evaluation.cells import as_rates
-from lexray.evaluation.count_bins import COUNT_EDGES, count_bins
-from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, gain, gain_interval, score_models
+from lexray.evaluation.baselines import bayesian_blocks, constant_rate
+from lexray.evaluation.cells import as_rate_model
+from lexray.evaluation.count_bins import COUNT_BINS, count_bin_of
+from lexray.evaluation.heldout import DetectionScore, PiecewiseRate, RateModel, gain, gain_interval, score_models
 from lexray.evaluation.intervals import RateInterval, coverage, rate_intervals
-from lexray.evaluation.kernel import Kernel
-from lexray.evaluation.scoring import rates_of
-from lexray.evaluation.total_variation import TotalVariation
+from lexray.evaluation.kernel import GaussianKernel
+from lexray.evaluation.scoring import reconstructed_rates
+from lexray.evaluation.total_variation import TotalVariationFit
 from lexray.events.eventlist import EventList
 from lexray.models.autodecoders.photons import Photons
 from lexray.simulation.population import KINDS, Sources, simulate
 from lexray.version import __version__
 
 #: Training sources on which baselines choose.
-_CHOOSING = 400
+_BASELINE_SOURCES = 400
 #: How many sources each of the two sets has.
 _TRAIN, _NEW = 4_000, 2_000
 LEVELS = (0.68, 0.95)
@@ -49,7 +49,7 @@ _SCORED_ON = {"resnet": 96}
 
 
 @dataclass(frozen=True)
-class Trained:
+class FittedModel:
     """A model with rates, what it chose, and intervals at a level, None where it has none."""
 
     rates: RateModel
@@ -60,22 +60,24 @@ class Trained:
 # --- the one place that knows how autodecoders are made
 
 
-def settings_of(kind: str, seed: int) -> Any:
+def default_settings(model_type: str, seed: int) -> Any:
     """Settings of a kind of autodecoder at its defaults."""
     from lexray.inference.autodecoder import SETTINGS
 
-    return SETTINGS[kind](seed=seed)
+    return SETTINGS[model_type](seed=seed)
 
 
-def train_autodecoder(settings: Any, photons: Photons) -> Trained:
+def train_autodecoder(settings: Any, photons: Photons) -> FittedModel:
     """A trained autodecoder."""
     from lexray.inference.autodecoder import Autodecoder
 
     model = Autodecoder.fit(photons, settings)
     parameters = sum(p.numel() for p in settings.learner().network.parameters())
     note = f"{model.name}, {parameters} parameters, {settings.epochs} epochs"
-    return Trained(
-        lambda events: rates_of(model, events), note, lambda events, level: rate_intervals(model, events, level)
+    return FittedModel(
+        lambda events: reconstructed_rates(model, events),
+        note,
+        lambda events, level: rate_intervals(model, events, level),
     )
 
 
@@ -107,35 +109,37 @@ def training_speed(settings: Any, photons: Photons, seconds: float = 3.0) -> flo
 # --- models by name
 
 
-def make_constant(_: Photons, seed: int, arguments: argparse.Namespace) -> Trained:
-    return Trained(lambda events: [constant(e) for e in events])
+def make_constant(_: Photons, seed: int, arguments: argparse.Namespace) -> FittedModel:
+    return FittedModel(lambda events: [constant_rate(e) for e in events])
 
 
-def make_blocks(_: Photons, seed: int, arguments: argparse.Namespace) -> Trained:
-    return Trained(lambda events: [bayesian_blocks(e) for e in events])
+def make_blocks(_: Photons, seed: int, arguments: argparse.Namespace) -> FittedModel:
+    return FittedModel(lambda events: [bayesian_blocks(e) for e in events])
 
 
-def make_kernel(photons: Photons, seed: int, arguments: argparse.Namespace) -> Trained:
-    chosen = Kernel.best(photons.select(torch.arange(min(_CHOOSING, len(photons)))), seed)
-    return Trained(as_rates(chosen), str(chosen))
+def make_kernel(photons: Photons, seed: int, arguments: argparse.Namespace) -> FittedModel:
+    chosen = GaussianKernel.best(photons.select(torch.arange(min(_BASELINE_SOURCES, len(photons)))), seed)
+    return FittedModel(as_rate_model(chosen), str(chosen))
 
 
-def make_total_variation(photons: Photons, seed: int, arguments: argparse.Namespace) -> Trained:
-    chosen = TotalVariation.best(photons.select(torch.arange(min(_CHOOSING, len(photons)))), seed)
-    return Trained(as_rates(chosen), str(chosen))
+def make_total_variation(photons: Photons, seed: int, arguments: argparse.Namespace) -> FittedModel:
+    chosen = TotalVariationFit.best(photons.select(torch.arange(min(_BASELINE_SOURCES, len(photons)))), seed)
+    return FittedModel(as_rate_model(chosen), str(chosen))
 
 
-def make_grid(photons: Photons, seed: int, arguments: argparse.Namespace) -> Trained:
-    return train_autodecoder(settings_of("grid", seed), photons)
+def make_grid(photons: Photons, seed: int, arguments: argparse.Namespace) -> FittedModel:
+    return train_autodecoder(default_settings("grid", seed), photons)
 
 
-def make_splitnet(photons: Photons, seed: int, arguments: argparse.Namespace) -> Trained:
-    return train_autodecoder(settings_of("splitnet", seed), photons)
+def make_splitnet(photons: Photons, seed: int, arguments: argparse.Namespace) -> FittedModel:
+    return train_autodecoder(default_settings("splitnet", seed), photons)
 
 
-def make_resnet(photons: Photons, seed: int, arguments: argparse.Namespace) -> Trained:
+def make_resnet(photons: Photons, seed: int, arguments: argparse.Namespace) -> FittedModel:
     # The published rates, 1e-5 and 1e-4, are for days.
-    small = replace(settings_of("resnet", seed), width=128, n_steps=512, learning_rate=1e-3, latent_learning_rate=1e-2)
+    small = replace(
+        default_settings("resnet", seed), width=128, n_steps=512, learning_rate=1e-3, latent_learning_rate=1e-2
+    )
     epochs = max(1, math.floor(arguments.ppad_seconds * training_speed(small, photons) / len(photons)))
     return train_autodecoder(replace(small, epochs=epochs), photons)
 
@@ -168,23 +172,25 @@ def measure(name: str, train: Sources, new: Sources, seed: int, arguments: argpa
         return rates
 
     models: dict[str, RateModel] = {
-        "constant": lambda fits: [constant(e) for e in fits],
+        "constant": lambda fits: [constant_rate(e) for e in fits],
         "true_rate": lambda fits: [new.rate(i) for i in range(len(fits))],
         "model": timed,
     }
     scores = score_models(events, models, seed=seed)
     kinds = np.array([KINDS[k] for k in new.kind])
-    bins = count_bins([s.n_events for s in scores])
+    bins = count_bin_of([s.n_events for s in scores])
     low, high = gain_interval(*_likelihoods(scores, "model"), [s.source_id for s in scores], seed)
     result = {
         "gain": _gain(scores, "model"),
         "gain_95_percent": [low, high],
         "ceiling": _gain(scores, "true_rate"),
         "share_of_ceiling": _share(scores),
-        "by_kind": {kind: _both([s for s, k in zip(scores, kinds, strict=True) if k == kind]) for kind in KINDS},
+        "by_kind": {
+            kind: _gain_and_ceiling([s for s, k in zip(scores, kinds, strict=True) if k == kind]) for kind in KINDS
+        },
         "by_counts": {
-            name: _both(some)
-            for i, name in enumerate(COUNT_EDGES)
+            name: _gain_and_ceiling(some)
+            for i, name in enumerate(COUNT_BINS)
             if (some := [s for s, b in zip(scores, bins, strict=True) if b == i])
         },
         "train_seconds": trained,
@@ -202,21 +208,21 @@ def measure(name: str, train: Sources, new: Sources, seed: int, arguments: argpa
     return _rounded(result)
 
 
-def _likelihoods(scores: Sequence[Score], model: str) -> tuple[list[float], list[float], list[int]]:
+def _likelihoods(scores: Sequence[DetectionScore], model: str) -> tuple[list[float], list[float], list[int]]:
     ours, flat = ([s.log_likelihood[name] for s in scores] for name in (model, "constant"))
     return ours, flat, [s.n_held for s in scores]
 
 
-def _gain(scores: Sequence[Score], model: str) -> float:
+def _gain(scores: Sequence[DetectionScore], model: str) -> float:
     return gain(*_likelihoods(scores, model))
 
 
-def _share(scores: Sequence[Score]) -> float | None:
+def _share(scores: Sequence[DetectionScore]) -> float | None:
     ceiling = _gain(scores, "true_rate")
     return _gain(scores, "model") / ceiling if ceiling > 1e-3 else None
 
 
-def _both(scores: Sequence[Score]) -> dict[str, Any]:
+def _gain_and_ceiling(scores: Sequence[DetectionScore]) -> dict[str, Any]:
     found = {"n": len(scores), "gain": _gain(scores, "model"), "ceiling": _gain(scores, "true_rate")}
     return {**found, "share_of_ceiling": _share(scores)}
 

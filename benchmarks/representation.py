@@ -105,8 +105,8 @@ def retrieval(demo: Path, rows: pa.Table, latent: Float32s, log_rate: Float32s) 
             trainer.run_epoch()
         towers = trainer.best_towers()
         names, xray = source_means(sources[test].tolist(), towers.embed_xray(latent[test], log_rate[test]), unit=True)
-        said = towers.embed_text(np.array([vector[name] for name in names], dtype=np.float32))
-        for queries, targets in ((xray, said), (said, xray)):
+        text_vectors = towers.embed_text(np.array([vector[name] for name in names], dtype=np.float32))
+        for queries, targets in ((xray, text_vectors), (text_vectors, xray)):
             rank = ranks(queries, targets)
             recalls.append(recall_at(rank, 10))
             medians.append(float(np.median(rank)))

@@ -28,13 +28,13 @@ from lexray.serve.haproxy import free_ports
 
 BARE = """
 import sys, uvicorn
-from lexray.aligned import load_aligned
+from lexray.release.aligned import load_aligned
 from lexray.serve.app import create_app
 from lexray.serve.config import Limits
-from lexray.serve.engine import Engine
+from lexray.serve.engine import ServingEngine
 import asyncio, torch
 torch.set_num_threads(int(sys.argv[3]))
-engine = Engine(load_aligned(sys.argv[1])); engine.warm()
+engine = ServingEngine(load_aligned(sys.argv[1])); engine.warm()
 class Direct:
     async def embed_text(self, text): return (await asyncio.to_thread(engine.embed_texts, [text]))[0]
     async def embed_events(self, events): return (await asyncio.to_thread(engine.embed_events, [events]))[0]
@@ -69,14 +69,14 @@ def wrk(url: str, connections: int, seconds: int, body: dict[str, object] | None
             script.write(f"wrk.body = [==[{json.dumps(body)}]==]\n")
             script.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script.name, url]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
     if wrong or rate is None:
-        raise SystemExit(f"{url}: {said}")
+        raise SystemExit(f"{url}: {output}")
     found = {"requests_per_second": float(rate[1])}
     for percentile in ("50", "99"):
-        match = re.search(rf"{percentile}%\s+([\d.]+)(us|ms|s)\b", said)
+        match = re.search(rf"{percentile}%\s+([\d.]+)(us|ms|s)\b", output)
         assert match is not None
         found[f"p{percentile}_ms"] = round(float(match[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[match[2]], 3)
     return found

@@ -32,18 +32,18 @@ from reconstruction import machine
 from tiny_llm import write_tiny_llm
 
 from lexray.jobs import embed, literature, simulate, summarize
-from lexray.llm.chat_model import ChatTokens
-from lexray.llm.sentence_encoder import TextEncoder, describe_model
+from lexray.llm.chat_model import ChatTokenizer
+from lexray.llm.sentence_encoder import TextEncoder, describe_text_model
 from lexray.runtime import ray_session
 from lexray.runtime.config import RayConfig
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
-from lexray.summaries.extractive import by_source
-from lexray.summaries.prompts import Prompts
+from lexray.summaries.extractive import papers_by_source
+from lexray.summaries.prompts import PromptTemplates
 from lexray.summaries.schema import MAX_TOKENS, SCHEMA
-from lexray.summaries.writer import Work, Writer, WriterSettings
+from lexray.summaries.writer import SummaryRequest, Writer, WriterSettings
 from lexray.tables import delta
-from lexray.text.grounding import Said, ground_in
+from lexray.text.grounding import Evidence, ground_in_evidence
 from lexray.version import __version__
 
 #: Of the random model: 3 million parameters.
@@ -55,13 +55,15 @@ def prepare(folder: Path, n_sources: int) -> str:
     """A literature table of simulated papers."""
     archive = simulate.Config(sources=n_sources, seed=1, out=str(folder / "archive"))
     execute(simulate.JOB, archive, Progress())
-    papers = literature.Config(inputs=[str(folder / "archive" / "literature.jsonl")], out=str(folder / "literature"))
+    papers = literature.LiteratureConfig(
+        inputs=[str(folder / "archive" / "literature.jsonl")], out=str(folder / "literature")
+    )
     return str(execute(literature.JOB, papers, Progress()).out)
 
 
 def write_job(table: str, model: str, out: Path) -> dict[str, float]:
     """The job's figures; no second tries, so that both are asked the same."""
-    config = summarize.Config(
+    config = summarize.SummarizeConfig(
         literature=table, engine="vllm", model=model, device="cpu", context=_CONTEXT, temperature=1.0,
         min_grounded=0.0, batch_size=_BATCH, out=str(out),
     )  # fmt: skip
@@ -76,12 +78,12 @@ def prompts(table: str, model: str) -> list[list[int]]:
     writer = Writer(
         WriterSettings(min_grounded=0.0, temperature=1.0), dict.fromkeys(("engine", "model", "revision"), ""), _CONTEXT
     )
-    tokens, templates = ChatTokens(model), Prompts.read()
-    works = [writer.prepare(s, papers, 0, tokens.count) for s, papers in by_source(delta.read(table)).items()]
+    tokens, templates = ChatTokenizer(model), PromptTemplates.read()
+    works = [writer.prepare(s, papers, 0, tokens.count) for s, papers in papers_by_source(delta.read(table)).items()]
     return [tokens.chat(templates.messages(templates.summary, text, 150)) for work in works for text in work.prompts]
 
 
-def direct(task: str, model: str, path: str) -> dict[str, float]:
+def vllm_direct(task: str, model: str, path: str) -> dict[str, float]:
     """vLLM's own figures; in a process of its own, whose last line they are."""
     from vllm import LLM, SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
@@ -90,7 +92,9 @@ def direct(task: str, model: str, path: str) -> dict[str, float]:
     start = time.monotonic()
     common = {"dtype": "float32", "enforce_eager": True, "disable_log_stats": True}
     if task == "embed":
-        llm = LLM(model, runner="pooling", convert="embed", max_model_len=describe_model(model).max_length, **common)
+        llm = LLM(
+            model, runner="pooling", convert="embed", max_model_len=describe_text_model(model).max_length, **common
+        )
     else:
         structured = {"backend": "guidance", "disable_any_whitespace": True}
         llm = LLM(
@@ -117,8 +121,8 @@ def direct(task: str, model: str, path: str) -> dict[str, float]:
     }  # fmt: skip
 
 
-def beside(task: str, model: str, asked: list[list[int]], folder: Path) -> dict[str, float]:
-    """`direct` in another process."""
+def vllm_in_subprocess(task: str, model: str, asked: list[list[int]], folder: Path) -> dict[str, float]:
+    """`vllm_direct` in another process."""
     path = folder / f"{task}.json"
     path.write_text(json.dumps(asked))
     command = [sys.executable, __file__, "--direct", task, model, str(path)]
@@ -128,7 +132,7 @@ def beside(task: str, model: str, asked: list[list[int]], folder: Path) -> dict[
 
 def embed_job(table: str, out: Path) -> dict[str, float]:
     """The embedding job's figures."""
-    config = embed.Config(summaries=table, include_ungrounded=True, device="cpu", batch_size=_BATCH, out=str(out))
+    config = embed.EmbedConfig(summaries=table, include_ungrounded=True, device="cpu", batch_size=_BATCH, out=str(out))
     start = time.monotonic()
     report = execute(embed.JOB, config, Progress())
     found = {name: report.metrics[name] for name in ("tokens_in", "seconds", "tokens_per_s")}
@@ -145,18 +149,20 @@ def texts_to_embed(table: str) -> list[list[int]]:
 def overheads(table: str, model: str) -> dict[str, float]:
     """Milliseconds a source takes, beside the model: where it is prepared, where it is checked, and on the driver."""
     writer = Writer(WriterSettings(), dict.fromkeys(("engine", "model", "revision"), ""), _CONTEXT)
-    tokens, sources = ChatTokens(model), by_source(delta.read(table))
+    tokens, sources = ChatTokenizer(model), papers_by_source(delta.read(table))
 
     def clock(work: Callable[[], Any]) -> float:
         start = time.perf_counter()
         work()
         return time.perf_counter() - start
 
-    works: list[Work] = []
+    works: list[SummaryRequest] = []
     prepare = clock(lambda: works.extend(writer.prepare(s, papers, 0, tokens.count) for s, papers in sources.items()))
     said = "The source is a young star with a plasma temperature of 1.2 keV; it flares, its luminosity is 3e30 erg/s."
     labels = {"object_class": "young star", "variability": "flaring", "spectral_shape": "thermal plasma"}
-    check = clock(lambda: [ground_in([Said(tuple(s)) for s in w.evidence], said, labels, []) for w in works])
+    check = clock(
+        lambda: [ground_in_evidence([Evidence(tuple(s)) for s in w.evidence], said, labels, []) for w in works]
+    )
     keys = clock(lambda: [writer.key(source, papers) for source, papers in sources.items()])
     with ray_session.session(RayConfig()):
         rows = [{"work": work.dumps()} for work in works] * (5000 // len(works))
@@ -192,7 +198,7 @@ def main() -> None:
     parser.add_argument("--direct", nargs=3, metavar=("TASK", "MODEL", "PROMPTS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.direct:
-        print(json.dumps(direct(*arguments.direct)))
+        print(json.dumps(vllm_direct(*arguments.direct)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -201,20 +207,20 @@ def main() -> None:
         model = write_tiny_llm(folder / "model", _HIDDEN, _LAYERS, _CONTEXT)
         asked = prompts(table, model)
         write = [
-            (write_job(table, model, folder / f"written{i}"), beside("generate", model, asked, folder))
+            (write_job(table, model, folder / f"written{i}"), vllm_in_subprocess("generate", model, asked, folder))
             for i in range(arguments.rounds)
         ]
         summaries = str(
             execute(
                 summarize.JOB,
-                summarize.Config(literature=prepare(folder / "many", arguments.texts), out=str(folder / "s")),
+                summarize.SummarizeConfig(literature=prepare(folder / "many", arguments.texts), out=str(folder / "s")),
                 Progress(),
             ).out
         )
         overheads_found = overheads(table, model)
-        ids, minilm = texts_to_embed(summaries), describe_model().path
+        ids, minilm = texts_to_embed(summaries), describe_text_model().path
         embedded = [
-            (embed_job(summaries, folder / f"embedded{i}"), beside("embed", minilm, ids, folder))
+            (embed_job(summaries, folder / f"embedded{i}"), vllm_in_subprocess("embed", minilm, ids, folder))
             for i in range(arguments.rounds)
         ]
     found = {

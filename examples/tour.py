@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lexray import Client
-from lexray.api import EventsAnswer, Source
+from lexray.api import EventsResponse, Source
 from lexray.client import ServiceError
 
 SENTENCE = "a young star whose corona flares, with a fast rise and a slow decay"
@@ -80,7 +80,7 @@ def wait_until_healthy(process: subprocess.Popen[bytes], url: str) -> None:
                 time.sleep(0.3)
 
 
-def show_observation(path: Path, answer: EventsAnswer) -> None:
+def show_observation(path: Path, answer: EventsResponse) -> None:
     """What the service says of an event file."""
     console.print(Text(f"\nAn observation: {path.name}", style="bold"))
     bands = ", ".join(f"{band.counts} in {band.band}" for band in answer.counts)

@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from lexray.embeddings.engines import Engine, InProcess, OverHttp
-from lexray.embeddings.store import Backlog, Extent, Failure, Stamp, Tally, TextColumn
-from lexray.embeddings.vllm_engine import Pooling
+from lexray.embeddings.engines import EmbeddingEngine, HfEmbeddingEngine, HttpEmbeddingEngine
+from lexray.embeddings.store import EmbeddingFailure, EmbeddingStats, PartProgress, Provenance, TextColumn, WorkPlan
+from lexray.embeddings.vllm_engine import VllmEmbeddingEngine
 from lexray.llm.openai import Endpoint
-from lexray.llm.sentence_encoder import DEFAULT_MODEL, TextModel, describe_model
-from lexray.llm.vllm import EngineSettings
+from lexray.llm.sentence_encoder import DEFAULT_MODEL, TextModel, describe_text_model
+from lexray.llm.vllm import VllmSettings
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables import delta
 from lexray.tables.schemas import QUARANTINE
 
@@ -23,7 +23,7 @@ _SAMPLE = 20
 Positive = Annotated[int, Field(ge=1)]
 
 
-class Config(JobConfig):
+class EmbedConfig(JobConfig):
     """Configuration of `lexray embed`."""
 
     summaries: str = Field(description="summaries table, or any other with `source_id` and a column of texts")
@@ -52,7 +52,7 @@ class Config(JobConfig):
     price_per_hour: float | None = Field(None, ge=0, description="what the machines that embed cost, all together")
 
     @model_validator(mode="after")
-    def _fits(self) -> "Config":
+    def _fits(self) -> "EmbedConfig":
         if (self.engine == "http") != (self.endpoint is not None):
             raise ValueError("engine 'http' and 'endpoint' come together")
         if isinstance(self.replicas, tuple) and self.replicas[0] > self.replicas[1]:
@@ -60,22 +60,22 @@ class Config(JobConfig):
         return self
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: EmbedConfig, context: JobContext) -> JobResult:
     """Embed what is new or changed, then make the table of all vectors that are wanted."""
     texts = TextColumn.of(config.summaries, config.column, config.include_ungrounded)
     engine = _engine(config, context)
-    backlog = Backlog(texts, engine.recipe, config.out, config.force)
-    plan = backlog.survey()
-    if config.endpoint is not None and (_left(plan) or not backlog.is_committed()):
+    backlog = WorkPlan(texts, engine.recipe, config.out, config.force)
+    progress = backlog.survey()
+    if config.endpoint is not None and (_missing(progress) or not backlog.is_committed()):
         # Only the endpoint's name is part of a key: behind it there may be a model with other vectors by now.
         backlog = replace(backlog, dimension=engine.dimension)
-        plan = backlog.survey()
-    n_texts, n_left = sum(part.texts for part in plan.values()), sum(_left(plan).values())
-    tally = Tally()
+        progress = backlog.survey()
+    n_texts, n_left = sum(part.texts for part in progress.values()), sum(_missing(progress).values())
+    tally = EmbeddingStats()
     with context.progress.task("texts", total=n_left) as task:
-        for done in engine.embed(backlog, list(_left(plan))) if n_left else ():
-            tally.add(done)
-            task.advance(done.n_rows + len(done.failures))
+        for result in engine.embed(backlog, list(_missing(progress))) if n_left else ():
+            tally.add(result)
+            task.advance(result.n_rows + len(result.failures))
     tally.stop()
 
     failed = {failure.source_id for failure in tally.failures}
@@ -88,8 +88,8 @@ def run(config: Config, context: Context) -> Outcome:
             f"embed: {counts['truncated']} of {counts['texts']} texts are longer than the {engine.max_length} tokens "
             "that are read of them"
         )
-    _log(context, backlog, engine if n_left else None)
-    return Outcome(
+    _log_provenance(context, backlog, engine if n_left else None)
+    return JobResult(
         counts=counts,
         metrics=_metrics(config, counts, tally),
         outputs=[quarantine],
@@ -99,34 +99,34 @@ def run(config: Config, context: Context) -> Outcome:
     )
 
 
-def _left(plan: dict[int, Extent]) -> dict[int, int]:
+def _missing(plan: dict[int, PartProgress]) -> dict[int, int]:
     """Texts without a vector by part, of parts that have any."""
     return {part: extent.left for part, extent in plan.items() if extent.left}
 
 
-def _engine(config: Config, context: Context) -> Engine:
+def _engine(config: EmbedConfig, context: JobContext) -> EmbeddingEngine:
     if config.endpoint is not None:
-        return OverHttp(config.endpoint, config.document_prefix or "", config.batch_size)
-    model = _limited(describe_model(config.model), config)
+        return HttpEmbeddingEngine(config.endpoint, config.document_prefix or "", config.batch_size)
+    model = _limited(describe_text_model(config.model), config)
     if config.engine == "hf":
-        return InProcess(model, {"auto": None, "cpu": "cpu", "gpu": "cuda"}[config.device], config.batch_size)
-    settings = EngineSettings(
+        return HfEmbeddingEngine(model, {"auto": None, "cpu": "cpu", "gpu": "cuda"}[config.device], config.batch_size)
+    settings = VllmSettings(
         gpu=False,
         replicas=config.replicas,
         batch_size=config.batch_size,
         tensor_parallel=config.tensor_parallel,
         pipeline_parallel=config.pipeline_parallel,
     )
-    return Pooling(model, config.device, settings, config.ray, context.progress)
+    return VllmEmbeddingEngine(model, config.device, settings, config.ray, context.progress)
 
 
-def _limited(model: TextModel, config: Config) -> TextModel:
+def _limited(model: TextModel, config: EmbedConfig) -> TextModel:
     """The model with the prefix and the longest text that the configuration asks for."""
     prefix = model.document_prefix if config.document_prefix is None else config.document_prefix
     return replace(model, document_prefix=prefix, max_length=min(model.max_length, config.max_length or 10**9))
 
 
-def _counts(out: str, texts: TextColumn, n_texts: int, n_left: int, tally: Tally) -> dict[str, Any]:
+def _counts(out: str, texts: TextColumn, n_texts: int, n_left: int, tally: EmbeddingStats) -> dict[str, Any]:
     table = delta.dataset(out)
     return {
         "texts": n_texts,
@@ -140,7 +140,7 @@ def _counts(out: str, texts: TextColumn, n_texts: int, n_left: int, tally: Tally
     }
 
 
-def _metrics(config: Config, counts: dict[str, Any], tally: Tally) -> dict[str, float]:
+def _metrics(config: EmbedConfig, counts: dict[str, Any], tally: EmbeddingStats) -> dict[str, float]:
     found = {
         "seconds_to_first_vector": tally.seconds_to_first,
         "seconds": tally.seconds,
@@ -156,7 +156,7 @@ def _metrics(config: Config, counts: dict[str, Any], tally: Tally) -> dict[str, 
     return found
 
 
-def _write_quarantine(out: str, failures: list[Failure]) -> str:
+def _write_quarantine(out: str, failures: list[EmbeddingFailure]) -> str:
     table = f"{out}.quarantine"
     rows = [{"file": one.source_id, "stage": "embed", "reason": one.reason, "detail": one.detail} for one in failures]
     part = delta.write_part(table, QUARANTINE, 0, pa.Table.from_pylist(rows, schema=QUARANTINE))
@@ -165,9 +165,9 @@ def _write_quarantine(out: str, failures: list[Failure]) -> str:
     return table
 
 
-def _log(context: Context, backlog: Backlog, used: Engine | None) -> None:
+def _log_provenance(context: JobContext, backlog: WorkPlan, used: EmbeddingEngine | None) -> None:
     """Which engine and model it was, and what some of the rows are made of."""
-    stamp = Stamp("", "", backlog.recipe.model, "") if used is None else used.stamp
+    stamp = Provenance("", "", backlog.recipe.model, "") if used is None else used.stamp
     context.run.tags({f"text_model.{name}": value for name, value in vars(stamp).items() if value and name != "model"})
     context.run.tags({"text_model": stamp.model})
     shown = delta.dataset(backlog.out).head(_SAMPLE, columns=["source_id", "truncated", "engine_version", "part"])
@@ -181,7 +181,7 @@ def _log(context: Context, backlog: Backlog, used: Engine | None) -> None:
 
 JOB = Job(
     name="embed",
-    config=Config,
+    config=EmbedConfig,
     run=run,
     inputs=("summaries",),
     positional=("summaries",),

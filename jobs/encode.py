@@ -10,7 +10,7 @@ from lexray.inference import encode
 from lexray.inference.autodecoder import load_autodecoder
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.runtime.map_parts import map_parts
 from lexray.tables import delta, schemas
 from lexray.tables.part_checkpoints import Journal
@@ -25,7 +25,7 @@ class Config(JobConfig):
     use_gpu: bool = Field(False, description="give each worker a GPU")
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: Config, context: JobContext) -> JobResult:
     """Encode every detection that the model can take, and write the latents table."""
     model = load_autodecoder(config.autodecoder)
     schema = schemas.latents(model.latent_dim)
@@ -52,7 +52,7 @@ def run(config: Config, context: Context) -> Outcome:
     if left_out:
         context.progress.warn(f"encode: {validate.summary(left_out)}")
     nll = delta.read(config.out, ["nll"])["nll"].to_numpy()
-    return Outcome(
+    return JobResult(
         counts={"detections": len(nll), "left_out": len(left_out)},
         metrics={"mean_nll": float(np.mean(nll))} if len(nll) else {},
         outputs=validate.quarantine(config.out, JOB.name, config.events, left_out),

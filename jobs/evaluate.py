@@ -8,7 +8,7 @@
   ``MODEL_share_of_ceiling``, of the true rate's gain on the detections whose true rate is known;
 - ``retrieval.DIRECTION.recall_at_10``, ``.recall_at_1pct``, ``.recall_at_5pct``, ``.median_rank`` for ``text_to_xray``
   and ``xray_to_text``, and the same of ``retrieval.chance``;
-- ``regression.LABEL.REPRESENTATION.METHOD.r2`` for the labels of `metrics.PROPERTIES`, the representations
+- ``regression.LABEL.REPRESENTATION.METHOD.r2`` for the labels of `metrics.PROPERTY_LABELS`, the representations
   ``latents``, ``aligned`` and ``text``, and the methods ``ridge`` and ``forest``;
 - ``classification.REPRESENTATION.accuracy`` and ``.balanced_accuracy``, and ``classification.majority``.
 """
@@ -20,22 +20,22 @@ from pathlib import Path
 from pydantic import Field
 
 from lexray.evaluation import inputs
-from lexray.evaluation.inputs import Known
+from lexray.evaluation.inputs import SourceMetadata
 from lexray.evaluation.report import metrics
-from lexray.evaluation.report.captions import caveats, gain_pictures
-from lexray.evaluation.report.groundedness import worst_summaries
-from lexray.evaluation.report.metrics import Findings
-from lexray.evaluation.report.report import Page, lineage, write_report
-from lexray.evaluation.report.sections import light_section, space_section, training_section
+from lexray.evaluation.report.captions import caveats, gain_figures
+from lexray.evaluation.report.groundedness import ungrounded_summaries_table
+from lexray.evaluation.report.metrics import EvaluationResults
+from lexray.evaluation.report.report import ReportPage, lineage, write_report
+from lexray.evaluation.report.sections import embedding_section, light_curve_section, training_section
 from lexray.evaluation.scoring import reconstruct, score_sources
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables.files import resolve_path
 from lexray.training.splits import SPLITS, read_splits, sources_of
 
 
-class Config(JobConfig):
+class EvaluateConfig(JobConfig):
     """Configuration of `evaluate`."""
 
     events: str = Field(description="events table")
@@ -51,26 +51,28 @@ class Config(JobConfig):
     split_seed: int = Field(0, description="seed of the split into train, val and test")
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: EvaluateConfig, context: JobContext) -> JobResult:
     """Score the test sources, draw, and write the report."""
     splits = read_splits(config.events, config.split_seed)
-    known = Known(splits, inputs.read_labels(config.labels, splits), inputs.read_summaries(config.summaries))
-    rebuild = None if config.autodecoder is None else partial(reconstruct, resolve_path(config.autodecoder))
+    metadata = SourceMetadata(
+        splits, inputs.read_labels(config.labels, splits), inputs.read_summaries(config.summaries)
+    )
+    rate_model = None if config.autodecoder is None else partial(reconstruct, resolve_path(config.autodecoder))
     with ray_session.session(config.ray):
-        models = {} if rebuild is None else {"autodecoder": rebuild}
+        models = {} if rate_model is None else {"autodecoder": rate_model}
         test = sources_of(splits, {"test"})
         scores = score_sources(config.events, test, models, config.true_rates, config.seed, context.progress)
-    found = Findings()
+    found = EvaluationResults()
     metrics.measure_gain(found, scores, config.seed)
     steps = lineage([path for key in JOB.inputs if (path := getattr(config, key)) is not None])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        drawn, examples = space_section(
-            found, folder, known, config.embeddings, config.latents, config.text_embeddings, config.seed
+        drawn, examples = embedding_section(
+            found, folder, metadata, config.embeddings, config.latents, config.text_embeddings, config.seed
         )
-        drawn |= gain_pictures(folder, found, scores, known.class_of)
+        drawn |= gain_figures(folder, found, scores, metadata.class_of)
         drawn |= training_section(folder, steps, context.run.client)
-        page = Page(
+        page = ReportPage(
             folder=folder,
             findings=found,
             sources={name: list(splits.values()).count(name) for name in SPLITS},
@@ -78,24 +80,26 @@ def run(config: Config, context: Context) -> Outcome:
             config=config.model_dump(mode="json", exclude={"tracking", "ray", "force"}),
             mlflow_run=context.run.run_id,
             pictures=drawn,
-            light_curves=light_section(
-                folder, known, scores, config.events, config.rates, config.true_rates, rebuild, context.progress
+            light_curves=light_curve_section(
+                folder, metadata, scores, config.events, config.rates, config.true_rates, rate_model, context.progress
             ),
             examples=examples,
             caveats=caveats(found, config.true_rates is not None),
-            listings=[] if (doubtful := worst_summaries(config.summaries)) is None else [doubtful],
+            listings=[] if (ungrounded := ungrounded_summaries_table(config.summaries)) is None else [ungrounded],
         )
         write_report(page, config.out, context.run)
     for line in found.left_out:
         context.progress.say(f"    left out: {line}")
     counts = {f"{name}_sources": n for name, n in page.sources.items()}
     counts |= {"test_detections": len(scores), "pictures": len(drawn) + len(page.light_curves)}
-    return Outcome(counts=counts, metrics={k: found.metrics[k] for k in metrics.HEADLINES if k in found.metrics})
+    return JobResult(
+        counts=counts, metrics={k: found.metrics[k] for k in metrics.HEADLINE_METRICS if k in found.metrics}
+    )
 
 
 JOB = Job(
     name="evaluate",
-    config=Config,
+    config=EvaluateConfig,
     run=run,
     inputs=(
         "events",

@@ -21,10 +21,10 @@ from lexray.archives.csc import Catalogue, Detection
 from lexray.archives.downloads import Downloads
 from lexray.errors import ConfigError, LexrayError, RefusedInput
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome
-from lexray.runtime.progress import Task
+from lexray.runtime.job import Job, JobContext, JobResult
+from lexray.runtime.progress import ProgressTask
 from lexray.tables import delta
-from lexray.tables.files import local_path
+from lexray.tables.files import require_local_path
 from lexray.tables.schemas import QUARANTINE
 from lexray.web.retry import Politeness
 from lexray.web.tap import Tap
@@ -36,7 +36,9 @@ Refusal = dict[str, str]
 class Config(JobConfig):
     """Keys of `lexray fetch csc`. One of `cone`, `adql` and `names` says which sources."""
 
-    out: Annotated[str, AfterValidator(local_path)] = Field(description="a local folder; see above for what it gets")
+    out: Annotated[str, AfterValidator(require_local_path)] = Field(
+        description="a local folder; see above for what it gets"
+    )
     cone: tuple[float, float, float] | None = Field(
         None, description="RA DEC RADIUS: a position in degrees (ICRS) and a radius in arcmin"
     )
@@ -85,7 +87,7 @@ class Config(JobConfig):
         return self
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: Config, context: JobContext) -> JobResult:
     """Ask which sources, then which detections they have, then get the files of each that are not there yet."""
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -109,7 +111,7 @@ def run(config: Config, context: Context) -> Outcome:
     delta.commit(quarantine, "quarantine", QUARANTINE, [delta.write_part(quarantine, QUARANTINE, 0, rows)])
     if failures:
         context.progress.warn(f"{len(failures)} files did not come; --force asks for them again, and for no others")
-    return Outcome(
+    return JobResult(
         counts={
             "sources": sources.num_rows,
             "detections": len(wanted),
@@ -200,7 +202,7 @@ def _write_paths(out: Path, detections: pa.Table, downloads: Downloads, products
 
 
 async def _fetch_all(
-    folder: Path, config: Config, files: Sequence[tuple[Detection, str]], task: Task
+    folder: Path, config: Config, files: Sequence[tuple[Detection, str]], task: ProgressTask
 ) -> tuple[Downloads, Counter[str], list[Refusal]]:
     counts: Counter[str] = Counter()
     failures: list[Refusal] = []

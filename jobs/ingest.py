@@ -21,8 +21,8 @@ from lexray.ingest.schemas import FILES
 from lexray.ingest.summary_table import overview
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome
-from lexray.runtime.progress import Task
+from lexray.runtime.job import Job, JobContext, JobResult
+from lexray.runtime.progress import ProgressTask
 from lexray.tables import delta
 from lexray.tables.files import Location, contents, resolve_path
 from lexray.tables.schemas import QUARANTINE, SCHEMA_VERSION
@@ -105,7 +105,7 @@ class Config(JobConfig):
         )
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: Config, context: JobContext) -> JobResult:
     """Read files that are new or have changed on Ray's workers, commit at once, and account for all of them."""
     table, wanted = resolve_path(config.out), config.wanted
     start = time.monotonic()
@@ -129,7 +129,7 @@ def run(config: Config, context: Context) -> Outcome:
     for path in (table, *outputs):
         delta.vacuum(path)
     changes = {"new": plan.new, "changed": plan.changed, "unchanged": plan.unchanged, "gone": plan.gone}
-    return Outcome(
+    return JobResult(
         counts={
             **file_index.counts(account),
             **{f"files_{name}": n for name, n in changes.items()},
@@ -147,7 +147,7 @@ def run(config: Config, context: Context) -> Outcome:
     )
 
 
-def _ingest(files: list[Location], table: str, config: Config, wanted: Wanted, task: Task) -> pa.Table:
+def _ingest(files: list[Location], table: str, config: Config, wanted: Wanted, task: ProgressTask) -> pa.Table:
     """Account of files that are read, and written, on the workers."""
     if not files:
         return FILES.empty_table()

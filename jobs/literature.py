@@ -9,16 +9,16 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from lexray.errors import ConfigError
-from lexray.literature.ads import Ads, AdsConfig
-from lexray.literature.connectors import Connector, Found, ask
+from lexray.literature.ads import AdsConfig, AdsConnector
+from lexray.literature.connectors import Connector, PaperMatch, query_connectors
 from lexray.literature.crossmatch import SourceCatalogue
-from lexray.literature.file_connector import Files
+from lexray.literature.file_connector import FileConnector
 from lexray.literature.papers import Refusal, paper_files
-from lexray.literature.simbad import Simbad, SimbadConfig
-from lexray.literature.sources import Source, of_events, of_table, together
-from lexray.literature.table import Bibliography
+from lexray.literature.simbad import SimbadConfig, SimbadConnector
+from lexray.literature.sources import TargetSource, merge_sources, sources_from_events, sources_from_table
+from lexray.literature.table import LiteratureTableWriter
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.sources import SAME_SOURCE_ARCSEC, fold_name
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
@@ -26,12 +26,12 @@ from lexray.tables.schemas import LITERATURE, QUARANTINE
 from lexray.web.cache import Cache
 
 #: Sources that the connectors are asked for together.
-CHUNK = 2000
+SOURCES_PER_QUERY = 2000
 #: Where answers are kept if `out` is in an object store.
 _HOME_CACHE = "~/.cache/lexray/literature"
 
 
-class Config(JobConfig):
+class LiteratureConfig(JobConfig):
     """Configuration of `lexray literature`. It takes `inputs`, `connectors`, or both."""
 
     inputs: list[str] = Field(description="JSONL, CSV or Parquet files of papers, or folders of them")
@@ -65,7 +65,7 @@ class Config(JobConfig):
         return values
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: LiteratureConfig, context: JobContext) -> JobResult:
     """Collect papers of files and services, make one row of each, write them; what is malformed goes to quarantine."""
     if not config.inputs and not config.connectors:
         raise ConfigError("literature: nothing to read: name files in inputs, or services in connectors")
@@ -73,14 +73,14 @@ def run(config: Config, context: Context) -> Outcome:
     sources, catalogue = _sources(config)
     cache = Cache(_cache_folder(config), config.cache_days) if config.connectors else None
     connectors = _connectors(config, cache, context)
-    of_files = Files(files, catalogue, config.radius)
+    of_files = FileConnector(files, catalogue, config.radius)
     refusals: list[Refusal] = []
-    with Bibliography(config.n_parts) as bibliography:
+    with LiteratureTableWriter(config.n_parts) as bibliography:
         if connectors:
             with context.progress.task("sources", total=len(sources)) as task:
-                for first in range(0, len(sources), CHUNK):
-                    some = sources[first : first + CHUNK]
-                    answers = ask(list(connectors.values()), some, config.max_objects, config.max_papers)
+                for first in range(0, len(sources), SOURCES_PER_QUERY):
+                    some = sources[first : first + SOURCES_PER_QUERY]
+                    answers = query_connectors(list(connectors.values()), some, config.max_objects, config.max_papers)
                     bibliography.add(_without_refusals(answers, refusals))
                     task.advance(len(some))
         unanswered = len(refusals)
@@ -93,8 +93,8 @@ def run(config: Config, context: Context) -> Outcome:
     _write_quarantine(quarantine, refusals)
     counts = written.counts
     names = ("papers", "duplicates", "matched_by_name", "matched_by_position", "unmatched")
-    asked = _asked(config, connectors, cache, counts)
-    return Outcome(
+    asked = _connector_counts(config, connectors, cache, counts)
+    return JobResult(
         counts={name: counts[name] for name in names}
         | {"files": len(files), "matched_sources": len(written.sources), **_left_out(counts), **asked}
         | {"refused": len(refusals), "refused_by_reason": dict(Counter(r.reason for r in refusals))},
@@ -106,20 +106,20 @@ def run(config: Config, context: Context) -> Outcome:
     )
 
 
-def _sources(config: Config) -> tuple[list[Source], SourceCatalogue]:
+def _sources(config: LiteratureConfig) -> tuple[list[TargetSource], SourceCatalogue]:
     """Sources to ask the services for, and what files' papers are matched to."""
-    listed = of_table(config.sources, config.source_columns, config.position_error) if config.sources else []
+    listed = sources_from_table(config.sources, config.source_columns, config.position_error) if config.sources else []
     catalogue = SourceCatalogue.read(config.events, config.position_error) if config.events else SourceCatalogue.empty()
     catalogue += SourceCatalogue.of([s for s in listed if fold_name(s.source_id) not in catalogue.names])
     if not config.connectors:
         return [], catalogue
     if not config.events and not config.sources:
         raise ConfigError("connectors: name the sources to ask for: an events table in events, or a table in sources")
-    observed = of_events(config.events, config.position_error) if config.events else []
-    return together(listed, observed), catalogue
+    observed = sources_from_events(config.events, config.position_error) if config.events else []
+    return merge_sources(listed, observed), catalogue
 
 
-def _cache_folder(config: Config) -> Path:
+def _cache_folder(config: LiteratureConfig) -> Path:
     if config.cache is None:
         return Path(_HOME_CACHE if "://" in config.out else f"{config.out}.cache")
     if "://" in config.cache:
@@ -127,17 +127,17 @@ def _cache_folder(config: Config) -> Path:
     return Path(resolve_path(config.cache))
 
 
-def _connectors(config: Config, cache: Cache | None, context: Context) -> dict[str, Connector]:
+def _connectors(config: LiteratureConfig, cache: Cache | None, context: JobContext) -> dict[str, Connector]:
     """SIMBAD before ADS, whatever the order in the configuration: ADS takes the names and papers that SIMBAD knows."""
     found: dict[str, Connector] = {}
     if cache is not None and "simbad" in config.connectors:
-        found["simbad"] = Simbad(config.simbad, cache, context.progress.warn)
+        found["simbad"] = SimbadConnector(config.simbad, cache, context.progress.warn)
     if cache is not None and "ads" in config.connectors:
-        found["ads"] = Ads(config.ads, cache, context.progress.warn)
+        found["ads"] = AdsConnector(config.ads, cache, context.progress.warn)
     return found
 
 
-def _without_refusals(items: Iterable[Found | Refusal], refusals: list[Refusal]) -> Iterator[Found]:
+def _without_refusals(items: Iterable[PaperMatch | Refusal], refusals: list[Refusal]) -> Iterator[PaperMatch]:
     for item in items:
         if isinstance(item, Refusal):
             refusals.append(item)
@@ -150,15 +150,15 @@ def _left_out(counts: Counter[str]) -> dict[str, int]:
     return {name: counts[name] for name in names if counts[name]}
 
 
-def _asked(
-    config: Config, connectors: dict[str, Connector], cache: Cache | None, counts: Counter[str]
+def _connector_counts(
+    config: LiteratureConfig, connectors: dict[str, Connector], cache: Cache | None, counts: Counter[str]
 ) -> dict[str, int]:
     """What the services were asked for and gave."""
     if cache is None:
         return {}
-    told = {f"{name}_{key}": n for name, connector in connectors.items() for key, n in connector.counts().items()}
+    counted = {f"{name}_{key}": n for name, connector in connectors.items() for key, n in connector.counts().items()}
     came = {f"from_{name}": counts[f"from_{name}"] for name in ("file", *connectors)}
-    return {**came, **told, "from_cache": cache.hits}
+    return {**came, **counted, "from_cache": cache.hits}
 
 
 def _write_quarantine(table: str, refusals: Sequence[Refusal]) -> None:
@@ -170,7 +170,7 @@ def _write_quarantine(table: str, refusals: Sequence[Refusal]) -> None:
 
 JOB = Job(
     name="literature",
-    config=Config,
+    config=LiteratureConfig,
     run=run,
     inputs=("inputs", "events", "sources"),
     positional=("inputs",),

@@ -15,11 +15,11 @@ from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
-from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError, meant_for_people
+from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError, find_user_error
 from lexray.jobs.registry import JOBS, load_job
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import Config, JobConfig, RayConfig, TrackingConfig, parse
-from lexray.runtime.job import Job, Report, execute, is_up_to_date
+from lexray.runtime.job import Job, JobReport, execute, is_up_to_date
 from lexray.runtime.peak_memory import PeakMemory
 from lexray.runtime.progress import Progress
 
@@ -46,7 +46,7 @@ class PipelineConfig(Config):
     )
 
 
-class StepFailed(LexrayError):
+class StepError(LexrayError):
     """A step's error with the step's name before it; it ends the process with the same exit code."""
 
     def __init__(self, step: str, cause: LexrayError) -> None:
@@ -55,7 +55,7 @@ class StepFailed(LexrayError):
 
 
 @dataclass(frozen=True)
-class Step:
+class PipelineStep:
     """A job with its configuration, under the name it has in the pipeline."""
 
     name: str
@@ -72,7 +72,7 @@ class PipelineReport:
     mlflow_run: str
     seconds: float
     peak_memory_gib: float | None
-    steps: dict[str, Report]
+    steps: dict[str, JobReport]
     failed_step: str | None
     exit_code: int
 
@@ -81,7 +81,7 @@ class PipelineReport:
         return {**vars(self), "steps": {name: report.as_dict() for name, report in self.steps.items()}}
 
 
-def steps_of(config: PipelineConfig, until: str | None = None, only: Sequence[str] = ()) -> list[Step]:
+def plan_steps(config: PipelineConfig, until: str | None = None, only: Sequence[str] = ()) -> list[PipelineStep]:
     """Every step with its job and its validated configuration.
 
     Parameters
@@ -98,7 +98,7 @@ def steps_of(config: PipelineConfig, until: str | None = None, only: Sequence[st
     ConfigError
         If a job, a key or a step is unknown (the nearest is named) or a value is wrong. The message names the step.
     """
-    steps = [_step(name, values, config) for name, values in config.steps.items()]
+    steps = [_plan_step(name, values, config) for name, values in config.steps.items()]
     names = [step.name for step in steps]
     if not names:
         raise ConfigError("steps: the pipeline has none")
@@ -110,7 +110,7 @@ def steps_of(config: PipelineConfig, until: str | None = None, only: Sequence[st
     return [step for step in steps if not only or step.name in only]
 
 
-def run(config: PipelineConfig, steps: Sequence[Step], progress: Progress) -> PipelineReport:
+def run(config: PipelineConfig, steps: Sequence[PipelineStep], progress: Progress) -> PipelineReport:
     """Run steps one after the other; those that are up to date are skipped.
 
     Ray starts before the first step that has something to do. A step that fails ends the run with its own error, which
@@ -122,7 +122,7 @@ def run(config: PipelineConfig, steps: Sequence[Step], progress: Progress) -> Pi
     StepFailed
     """
     start = time.monotonic()
-    reports: dict[str, Report] = {}
+    reports: dict[str, JobReport] = {}
     failed: str | None = None
     with contextlib.ExitStack() as stack:
         memory = stack.enter_context(PeakMemory())
@@ -130,7 +130,7 @@ def run(config: PipelineConfig, steps: Sequence[Step], progress: Progress) -> Pi
         session = stack.enter_context(contextlib.ExitStack())
         for number, step in enumerate(steps, 1):
             progress.say(f"[{number}/{len(steps)}] {step.name}")
-            with _named(step.name):
+            with _naming_step(step.name):
                 if not is_up_to_date(step.job, step.config):
                     session.enter_context(ray_session.session(config.ray))
                 reports[step.name] = execute(step.job, step.config, progress, parent)
@@ -170,31 +170,33 @@ def table(report: PipelineReport) -> Table:
 
 
 @contextlib.contextmanager
-def _named(step: str) -> Iterator[None]:
+def _naming_step(step: str) -> Iterator[None]:
     """Errors for people start with the step's name; others keep their stack trace and get a note."""
     try:
         yield
     except Exception as error:
-        plain = meant_for_people(error)
-        if plain is None:
+        user_error = find_user_error(error)
+        if user_error is None:
             error.add_note(f"lexray run: step '{step}' failed")
             raise
-        raise StepFailed(step, plain) from error
+        raise StepError(step, user_error) from error
 
 
-def _step(name: str, values: Mapping[str, Any], config: PipelineConfig) -> Step:
-    asked = str(values.get("job", name)).replace(" ", "_")
-    if asked not in COMMANDS:
-        nearest = _nearest(asked, list(COMMANDS))
-        raise ConfigError(f"steps.{name}: there is no job '{asked}', did you mean '{nearest}'?")
-    job = load_job(COMMANDS[asked])
+def _plan_step(name: str, values: Mapping[str, Any], config: PipelineConfig) -> PipelineStep:
+    job_name = str(values.get("job", name)).replace(" ", "_")
+    if job_name not in COMMANDS:
+        nearest = _nearest(job_name, list(COMMANDS))
+        raise ConfigError(f"steps.{name}: there is no job '{job_name}', did you mean '{nearest}'?")
+    job = load_job(COMMANDS[job_name])
     shared = [key for key in SHARED_KEYS if key in values]
     if shared:
         raise ConfigError(f"steps.{name}.{shared[0]}: set '{shared[0]}' at the top, all steps share it")
     own = {key: value for key, value in values.items() if key != "job"}
     if config.force:
         own["force"] = True
-    return Step(name, job, parse(job.config, {**own, "tracking": config.tracking, "ray": config.ray}, f"steps.{name}"))
+    return PipelineStep(
+        name, job, parse(job.config, {**own, "tracking": config.tracking, "ray": config.ray}, f"steps.{name}")
+    )
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from lexray.inference.project import check_latents, check_texts, load_towers, pr
 from lexray.models.alignment.towers import Towers
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables import delta, schemas
 
 #: Turns rows of a table into rows of `embeddings`.
@@ -36,7 +36,7 @@ class Config(JobConfig):
         return self
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: Config, context: JobContext) -> JobResult:
     """Project part by part, and write one embeddings table."""
     towers = load_towers(config.alignment)
     todo: list[tuple[str, str, ProjectRows]] = []
@@ -64,7 +64,7 @@ def run(config: Config, context: Context) -> Outcome:
     written = delta.read(config.out, ["id", "modality"]).to_pylist()
     refused = [row for table, identity, _ in todo for row in _refused(table, identity, written)]
     counts = Counter(row["modality"] for row in written)
-    return Outcome(
+    return JobResult(
         counts={"detections": counts["xray"], "texts": counts["text"], "refused": len(refused)},
         outputs=_quarantine(config.out, refused),
         refused=len(refused),

@@ -9,7 +9,7 @@ from lexray.inference import encode
 from lexray.inference.autodecoder import load_autodecoder
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.runtime.map_parts import map_parts
 from lexray.tables import delta
 from lexray.tables.part_checkpoints import Journal
@@ -25,7 +25,7 @@ class Config(JobConfig):
     workers: int = Field(2, ge=1, description="worker processes, each with one CPU")
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: Config, context: JobContext) -> JobResult:
     """Reconstruct every detection that the model can take, and write the rates table: a row a detection and band."""
     n_bands = load_autodecoder(config.autodecoder).n_bands
     n = delta.dataset(config.events).count_rows()
@@ -50,7 +50,7 @@ def run(config: Config, context: Context) -> Outcome:
     if left_out:
         context.progress.warn(f"rates: {validate.summary(left_out)}")
     n -= len(left_out)
-    return Outcome(
+    return JobResult(
         counts={"detections": n, "rates": n * n_bands, "left_out": len(left_out)},
         outputs=validate.quarantine(config.out, JOB.name, config.events, left_out),
         refused=len(left_out),

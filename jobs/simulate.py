@@ -5,7 +5,7 @@ import time
 from pydantic import Field
 
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.simulation.archive import simulate_archive
 
 
@@ -16,13 +16,13 @@ class Config(JobConfig):
     seed: int = Field(0, ge=0, description="the same seed gives the same bytes; source i is the same in any archive")
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: Config, context: JobContext) -> JobResult:
     """Simulate, write, and log what came of it."""
     start = time.monotonic()
     with context.progress.task("sources", total=config.sources) as task:
         archive = simulate_archive(config.out, config.sources, config.seed, task.advance)
     context.run.dictionary(archive.classes, "classes.json")
-    return Outcome(
+    return JobResult(
         counts={
             "sources": archive.sources,
             "files": archive.files,

@@ -11,13 +11,13 @@ from lexray.llm.chat_model import describe_language_model
 from lexray.llm.openai import Endpoint
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.runtime.map_parts import map_parts
 from lexray.summaries import extractive_run
 from lexray.summaries import run as summarizing
-from lexray.summaries.run import HttpEngine, Tally, VllmEngine, WritingEngine
+from lexray.summaries.run import HttpSummaryEngine, SummaryEngine, VllmSummaryEngine, WritingStats
 from lexray.summaries.schema import MAX_WORDS
-from lexray.summaries.statistics import survey
+from lexray.summaries.statistics import summary_statistics
 from lexray.summaries.writer import Writer, WriterSettings
 from lexray.tables import delta
 from lexray.tables.part_checkpoints import Journal
@@ -25,11 +25,18 @@ from lexray.tables.row_checkpoints import Rows
 from lexray.tables.schemas import SUMMARIES
 
 #: Arguments of vLLM's engine that change what it answers, and not only how fast.
-_CHANGES_ANSWERS = ("dtype", "quantization", "kv_cache_dtype", "hf_overrides", "reasoning_parser", "speculative_config")
+_OUTPUT_ARGUMENTS = (
+    "dtype",
+    "quantization",
+    "kv_cache_dtype",
+    "hf_overrides",
+    "reasoning_parser",
+    "speculative_config",
+)
 Positive = Annotated[int, Field(ge=1)]
 
 
-class Config(JobConfig, WriterSettings):
+class SummarizeConfig(JobConfig, WriterSettings):
     """Configuration of `lexray summarize`."""
 
     literature: str = Field(description="literature table")
@@ -59,7 +66,7 @@ class Config(JobConfig, WriterSettings):
     workers: int = Field(2, ge=1, description="worker processes of the engine 'extractive', each with one CPU")
 
     @model_validator(mode="after")
-    def _fits(self) -> "Config":
+    def _fits(self) -> "SummarizeConfig":
         if (self.engine == "http") != (self.endpoint is not None):
             raise ValueError("engine 'http' and 'endpoint' come together")
         if self.engine == "vllm" and self.model is None:
@@ -73,23 +80,23 @@ class Config(JobConfig, WriterSettings):
         return self
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: SummarizeConfig, context: JobContext) -> JobResult:
     """Summarize the sources that lack a summary; those that failed before are tried again."""
     counts: dict[str, int] = {}
     metrics: dict[str, float] = {}
     with ray_session.session(config.ray):
         if config.engine == "extractive":
-            _extract(config, context)
+            _extract_summaries(config, context)
         else:
-            counts, metrics = _write(config, context)
-    table = survey(config.out)
+            counts, metrics = _write_summaries(config, context)
+    table = summary_statistics(config.out)
     if table.ungrounded:
         context.progress.warn(
             f"summarize: {table.ungrounded} of {table.sources} summaries say more than their papers do; they are "
             "flagged 'ungrounded', and their column 'findings' says what"
         )
     context.run.table(table.sample, "summaries.json")
-    return Outcome(
+    return JobResult(
         counts=table.counts | counts,
         metrics=table.metrics | metrics,
         refused=table.failed,
@@ -99,15 +106,15 @@ def run(config: Config, context: Context) -> Outcome:
     )
 
 
-def _write(config: Config, context: Context) -> tuple[dict[str, int], dict[str, float]]:
+def _write_summaries(config: SummarizeConfig, context: JobContext) -> tuple[dict[str, int], dict[str, float]]:
     """Summaries by a language model, of what lacks one."""
     writer, engine = _engine(config)
     store = Rows(config.out, SUMMARIES)
     if config.force:
         store.remove()
-    plan = summarizing.plan(config.literature, config.out, writer, afresh=config.force)
+    plan = summarizing.part_progress(config.literature, config.out, writer, force=config.force)
     lacking = sum(part.lacking for part in plan.values())
-    tally = Tally()
+    tally = WritingStats()
     if lacking:
         if config.engine == "vllm":
             context.progress.say(f"  starting vLLM with {config.model}; this takes about a minute")
@@ -130,7 +137,7 @@ def _write(config: Config, context: Context) -> tuple[dict[str, int], dict[str, 
     return {"written": lacking, "unchanged": sources - lacking}, _metrics(config, tally, lacking)
 
 
-def _engine(config: Config) -> tuple[Writer, WritingEngine]:
+def _engine(config: SummarizeConfig) -> tuple[Writer, SummaryEngine]:
     settings = WriterSettings.model_validate({name: getattr(config, name) for name in WriterSettings.model_fields})
     model = None if config.model is None else describe_language_model(config.model, config.revision)
     replicas = config.replicas
@@ -138,16 +145,16 @@ def _engine(config: Config) -> tuple[Writer, WritingEngine]:
         most = replicas if isinstance(replicas, int) else replicas[1]
         provenance = summarizing.describe_endpoint(config.endpoint)
         writer = Writer(settings, provenance, config.context, {"extra_body": config.endpoint.extra_body})
-        http = HttpEngine(config.endpoint, most, config.batch_size, model)
+        http = HttpSummaryEngine(config.endpoint, most, config.batch_size, model)
         writer.check_context(http.counter())
         return writer, http
     vllm.require_vllm()
     if model is None:
         raise ConfigError("engine vllm: set 'model'")
-    wanted = vllm.EngineSettings(
+    wanted = vllm.VllmSettings(
         False, replicas, config.batch_size, config.tensor_parallel, config.pipeline_parallel, config.engine_args
     )
-    run_as = vllm.placed(wanted, config.device, model.path, model.name)
+    run_as = vllm.resolve_device(wanted, config.device, model.path, model.name)
     context = min(config.context, model.context)
     provenance = {
         "engine": "vllm",
@@ -155,13 +162,13 @@ def _engine(config: Config) -> tuple[Writer, WritingEngine]:
         "model": model.name,
         "revision": model.revision,
     }
-    changes = {name: value for name, value in config.engine_args.items() if name in _CHANGES_ANSWERS}
-    writer, engine = Writer(settings, provenance, context, changes), VllmEngine(model, run_as, context)
+    changes = {name: value for name, value in config.engine_args.items() if name in _OUTPUT_ARGUMENTS}
+    writer, engine = Writer(settings, provenance, context, changes), VllmSummaryEngine(model, run_as, context)
     writer.check_context(engine.counter())
     return writer, engine
 
 
-def _metrics(config: Config, tally: Tally, n_sources: int) -> dict[str, float]:
+def _metrics(config: SummarizeConfig, tally: WritingStats, n_sources: int) -> dict[str, float]:
     found: dict[str, float] = {"tokens_in": tally.tokens_in, "tokens_out": tally.tokens_out, "seconds": tally.seconds}
     if tally.seconds:
         found["tokens_per_s"] = (tally.tokens_in + tally.tokens_out) / tally.seconds
@@ -174,16 +181,16 @@ def _metrics(config: Config, tally: Tally, n_sources: int) -> dict[str, float]:
     return found
 
 
-def _extract(config: Config, context: Context) -> None:
+def _extract_summaries(config: SummarizeConfig, context: JobContext) -> None:
     """Summaries out of the papers' own sentences."""
-    corpus = extractive_run.corpus(config.literature)
+    corpus = extractive_run.count_corpus(config.literature)
     journal = Journal(
         config.out,
         ["summaries", delta.version(config.literature), config.max_words, config.mask_names, config.min_grounded],
         afresh=config.force,
     )
     with context.progress.task("sources", total=corpus.n_sources) as task:
-        make = extractive_run.extractor(corpus, config.max_words, config.mask_names, config.min_grounded)
+        make = extractive_run.part_function(corpus, config.max_words, config.mask_names, config.min_grounded)
         fragments = map_parts(config.literature, config.out, SUMMARIES, make, task, config.workers, journal=journal)
     delta.commit(config.out, "summaries", SUMMARIES, fragments)
     journal.remove()
@@ -192,7 +199,7 @@ def _extract(config: Config, context: Context) -> None:
 
 JOB = Job(
     name="summarize",
-    config=Config,
+    config=SummarizeConfig,
     run=run,
     inputs=("literature",),
     positional=("literature",),

@@ -17,7 +17,7 @@ from lexray.errors import LexrayError
 from lexray.models.alignment.trainer import Settings, Trainer
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables import delta
 from lexray.tables.files import filesystem
 from lexray.training.pairs import PairedTables, read_pairs
@@ -71,7 +71,7 @@ class Config(JobConfig):
         return Settings(**self.model_dump(include={field.name for field in fields(Settings)}))
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: Config, context: JobContext) -> JobResult:
     """Read the pairs, train on Ray, write the towers of the best epoch."""
     pairs = read_pairs(config.latents, config.text_embeddings, config.events, config.split_seed)
     if pairs.n_unusable:
@@ -81,7 +81,7 @@ def run(config: Config, context: Context) -> Outcome:
     _write(config, pairs, trainer)
     best = trainer.history[trainer.best_epoch - 1]
     context.run.dictionary({"made_with": pairs.made_with, "settings": asdict(config.settings)}, "alignment.json")
-    return Outcome(
+    return JobResult(
         counts={
             "training sources": len(pairs.train),
             "training detections": len(pairs.train.xray),
@@ -94,7 +94,7 @@ def run(config: Config, context: Context) -> Outcome:
     )
 
 
-def fit(config: Config, pairs: PairedTables, context: Context, on_epoch: OnEpoch | None = None) -> Trainer:
+def fit(config: Config, pairs: PairedTables, context: JobContext, on_epoch: OnEpoch | None = None) -> Trainer:
     """Train on Ray workers, and return the trainer as the last checkpoint left it.
 
     Checkpoints lie in OUT.checkpoints until the training is done, under a name that its data and settings give: a
@@ -121,7 +121,7 @@ def fit(config: Config, pairs: PairedTables, context: Context, on_epoch: OnEpoch
     if config.force and system.get_file_info(checkpoints).type != pyarrow.fs.FileType.NotFound:
         system.delete_dir(checkpoints)
     system.create_dir(checkpoints, recursive=True)
-    with context.progress.task("epochs", total=config.epochs) as task, ray_session.relay(task) as queue:
+    with context.progress.task("epochs", total=config.epochs) as task, ray_session.relay_progress(task) as queue:
         trainer = TorchTrainer(
             _train,
             train_loop_config={

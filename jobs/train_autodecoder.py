@@ -25,9 +25,9 @@ from lexray.models.autodecoders.learner import Precision, Schedule
 from lexray.models.autodecoders.trainer import Trainer, TrainingDiverged
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables import delta
-from lexray.tables.files import local_path
+from lexray.tables.files import require_local_path
 from lexray.training import event_parts
 from lexray.training.autodecoder_config import VALIDATED_ON, GridSection, Kind, ResnetSection, Section, SplitnetSection
 from lexray.training.event_parts import EventsTable, Plan
@@ -40,7 +40,9 @@ _DIVERGED = "diverged.txt"
 class Config(JobConfig):
     """Configuration of `train autodecoder`."""
 
-    out: Annotated[str, AfterValidator(local_path)] = Field(description="folder of the autodecoder, on a local disk")
+    out: Annotated[str, AfterValidator(require_local_path)] = Field(
+        description="folder of the autodecoder, on a local disk"
+    )
     events: str = Field(description="events table")
     kind: Kind = Field("splitnet", description="which autodecoder; the section of that name configures it")
     workers: int = Field(2, ge=1, description="training workers, each with one CPU")
@@ -87,7 +89,7 @@ class Config(JobConfig):
         return VALIDATED_ON[self.kind] if self.max_validation is None else self.max_validation
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: Config, context: JobContext) -> JobResult:
     """Train, and write the autodecoder."""
     if config.force:  # a forced training begins anew, also after one that was killed
         shutil.rmtree(_checkpoints(config), ignore_errors=True)
@@ -99,7 +101,7 @@ def run(config: Config, context: Context) -> Outcome:
     with (
         ray_session.session(config.ray),
         context.progress.task("epochs", total=config.section.epochs) as task,
-        ray_session.relay(task) as queue,
+        ray_session.relay_progress(task) as queue,
     ):
         result = _train(config, context.run, plan, queue)
     trained = Autodecoder(config.settings, result["network"], result["mean_latent"])
@@ -108,14 +110,14 @@ def run(config: Config, context: Context) -> Outcome:
         trained = trained.calibrated(event_parts.sample(plan, config.section.n_bands, most))
     trained.save(config.out)
     shutil.rmtree(_checkpoints(config), ignore_errors=True)
-    return Outcome(counts={**result["counts"], "left_out": len(plan.left_out)}, metrics=result["metrics"])
+    return JobResult(counts={**result["counts"], "left_out": len(plan.left_out)}, metrics=result["metrics"])
 
 
 def _checkpoints(config: Config) -> Path:
     return Path(f"{config.out}.checkpoints").resolve()
 
 
-def _train(config: Config, run: tracking.Run, plan: Plan, queue: Queue) -> dict[str, Any]:
+def _train(config: Config, run: tracking.MlflowRun, plan: Plan, queue: Queue) -> dict[str, Any]:
     """What the first worker wrote when all was done."""
     # A driver that starts again with what decides the result goes on from the last checkpoint; a changed one must not.
     made_of = [delta.version(config.events), config.kind, asdict(config.settings), config.split_seed]

@@ -20,7 +20,7 @@ from lexray.models.alignment.trainer import METRICS, Pairs, Settings, Trainer
 from lexray.runtime import ray_session
 from lexray.runtime.config import Config as BaseConfig
 from lexray.runtime.config import JobConfig, parse
-from lexray.runtime.job import Context, Job, Outcome
+from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables.files import filesystem, resolve_path
 from lexray.training.pairs import PairedTables, read_pairs
 from lexray.training.search_space import Domain, parse_space
@@ -67,7 +67,7 @@ class Config(JobConfig):
         return parse(train_alignment.Config, {**self.base, "out": self.out}, "lexray tune: base")
 
 
-def run(config: Config, context: Context) -> Outcome:
+def run(config: Config, context: JobContext) -> JobResult:
     """Search, and write OUT/trials.parquet and OUT/best.yaml."""
     training = config.training
     searchable = [field.name for field in fields(Settings)]
@@ -140,7 +140,7 @@ def _ray_domain(domain: Domain) -> Any:
     return {"uniform": tune.uniform, "loguniform": tune.loguniform}[domain.kind](low, high)
 
 
-def _write(config: Config, log: TrialLog) -> Outcome:
+def _write(config: Config, log: TrialLog) -> JobResult:
     trials = list(log.trials.values())
     failed = [trial for trial in trials if trial.status == "failed"]
     system, root = filesystem(config.out)
@@ -158,7 +158,7 @@ def _write(config: Config, log: TrialLog) -> Outcome:
     with system.open_output_stream(f"{root}/best.yaml") as stream:
         stream.write((head + OmegaConf.to_yaml(OmegaConf.create(chosen))).encode())
     epoch = best.best_epoch(config.metric, log.mode)
-    return Outcome(
+    return JobResult(
         counts={
             "trials": len(trials),
             "stopped early": sum(trial.status == "stopped" for trial in trials),

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
-from lexray.api import Embedding, EmbeddingsAnswer, EventsAnswer, Health, ReleaseAnswer, SearchAnswer, Usage
+from lexray.api import Embedding, EmbeddingsResponse, EventsResponse, Health, ReleaseResponse, SearchResponse, Usage
 from lexray.api import Problem as ProblemDocument
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import EventList
 from lexray.serve import observations, problems
 from lexray.serve.config import Limits
-from lexray.serve.engine import Engine, TextVector
-from lexray.serve.limits import Gate, KeyRing, TokenBucket
-from lexray.serve.observations import Observation
-from lexray.serve.problems import Problem
-from lexray.serve.schemas import EmbeddingsIn, EventsIn, SearchIn
+from lexray.serve.engine import ServingEngine, TextVector
+from lexray.serve.limits import AccessMiddleware, ApiKeys, TokenBucket
+from lexray.serve.observations import UploadedObservation
+from lexray.serve.problems import RefusedRequest
+from lexray.serve.schemas import EmbeddingsRequest, EventsRequest, SearchRequest
 from lexray.version import __version__
 
 Float32s = NDArray[np.float32]
@@ -36,7 +36,7 @@ _PAGE_POLICY = (
 )
 
 
-class Batches(Protocol):
+class BatchedEmbedder(Protocol):
     """The two computations that are worth doing for several callers at once."""
 
     @property
@@ -49,7 +49,11 @@ class Batches(Protocol):
 
 
 def create_app(
-    engine: Engine, batches: Batches, limits: Limits, keys: tuple[str, ...] = (), requests_per_minute: float = 0
+    engine: ServingEngine,
+    embedder: BatchedEmbedder,
+    limits: Limits,
+    keys: tuple[str, ...] = (),
+    requests_per_minute: float = 0,
 ) -> FastAPI:
     """The service's application.
 
@@ -57,7 +61,7 @@ def create_app(
     ----------
     engine : Engine
         The release.
-    batches : Batches
+    embedder : Batches
         Called once a text and once an event list; they gather what comes at the same time.
     limits : Limits
         What a request may ask for.
@@ -78,12 +82,12 @@ def create_app(
         docs_url=None,  # those pages load their scripts from elsewhere
         redoc_url=None,
     )
-    problems.install(app)
+    problems.add_exception_handlers(app)
     max_body = int(limits.max_body_mib * 2**20)
     app.add_middleware(
-        Gate,
+        AccessMiddleware,
         release=engine.release,
-        keys=KeyRing(keys),
+        keys=ApiKeys(keys),
         bucket=TokenBucket(requests_per_minute) if requests_per_minute else None,
         max_body=max_body,
     )
@@ -92,18 +96,20 @@ def create_app(
 
     def check_k(k: int) -> int:
         if not 1 <= k <= limits.max_k:
-            raise Problem(422, f"k: {k} is out of range; expected 1 to {limits.max_k}")
+            raise RefusedRequest(422, f"k: {k} is out of range; expected 1 to {limits.max_k}")
         return k
 
     def check_text(text: str, field: str) -> str:
         if not text.strip():
-            raise Problem(422, f"{field}: the text is empty")
+            raise RefusedRequest(422, f"{field}: the text is empty")
         if len(text) > limits.max_text_length:
-            raise Problem(422, f"{field}: {len(text)} characters; this service takes up to {limits.max_text_length}")
+            raise RefusedRequest(
+                422, f"{field}: {len(text)} characters; this service takes up to {limits.max_text_length}"
+            )
         return text
 
-    async def place(observation: Observation, k: int) -> EventsAnswer:
-        vector = await batches.embed_events(observation.events)
+    async def place(observation: UploadedObservation, k: int) -> EventsResponse:
+        vector = await embedder.embed_events(observation.events)
         return await asyncio.to_thread(engine.observation, observation, vector, k)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -115,67 +121,67 @@ def create_app(
         return Health(release=engine.release)
 
     @app.get("/v1/release", summary="The release in service")
-    async def release() -> ReleaseAnswer:
+    async def release() -> ReleaseResponse:
         return engine.describe()
 
     @app.post("/v1/embeddings", summary="Vectors of texts: OpenAI's request and response")
-    async def embeddings(sent: EmbeddingsIn) -> EmbeddingsAnswer:
+    async def embeddings(sent: EmbeddingsRequest) -> EmbeddingsResponse:
         if sent.model not in (_MODEL_ALIAS, engine.model):
-            raise Problem(
+            raise RefusedRequest(
                 404,
                 f"model {sent.model!r} is not served here; expected '{_MODEL_ALIAS}' or '{engine.model}'",
                 "unknown_model",
             )
         if sent.dimensions not in (None, engine.aligned.dimension):
-            raise Problem(
+            raise RefusedRequest(
                 422, f"dimensions: {sent.dimensions} is not available; vectors have {engine.aligned.dimension} numbers"
             )
         texts = [sent.input] if isinstance(sent.input, str) else sent.input
         if not 1 <= len(texts) <= limits.max_texts:
-            raise Problem(422, f"input: {len(texts)} texts; expected 1 to {limits.max_texts}")
+            raise RefusedRequest(422, f"input: {len(texts)} texts; expected 1 to {limits.max_texts}")
         checked = [check_text(text, "input") for text in texts]
-        found = await asyncio.gather(*(batches.embed_text(text) for text in checked))
+        found = await asyncio.gather(*(embedder.embed_text(text) for text in checked))
         tokens = sum(item.tokens for item in found)
         in_base64 = sent.encoding_format == "base64"
-        data = [Embedding(index=i, embedding=_encode(item.vector, in_base64)) for i, item in enumerate(found)]
-        return EmbeddingsAnswer(data=data, model=engine.model, usage=Usage(prompt_tokens=tokens, total_tokens=tokens))
+        data = [Embedding(index=i, embedding=_vector_field(item.vector, in_base64)) for i, item in enumerate(found)]
+        return EmbeddingsResponse(data=data, model=engine.model, usage=Usage(prompt_tokens=tokens, total_tokens=tokens))
 
     @app.post("/v1/events/embeddings", summary="Place an observation in the space", openapi_extra=_EVENTS_BODY)
     async def events_embeddings(
         request: Request, k: Annotated[int, Query(description="how many nearest sources")] = 5
-    ) -> EventsAnswer:
+    ) -> EventsResponse:
         check_k(k)
         if request.headers["content-type"].lower().startswith("multipart/"):
-            observation = await _uploaded(request, max_body, limits.max_events)
+            observation = await _read_upload(request, max_body, limits.max_events)
         else:
             try:
-                sent = EventsIn.model_validate_json(await request.body())
+                sent = EventsRequest.model_validate_json(await request.body())
             except ValidationError as error:
-                raise problems.of_pydantic(error) from None
+                raise problems.from_pydantic(error) from None
             observation = await asyncio.to_thread(observations.from_json, sent, limits.max_events)
         return await place(observation, k)
 
     @app.post("/v1/search", summary="Sources near a sentence, an observation or a vector")
-    async def search(sent: SearchIn) -> SearchAnswer:
+    async def search(sent: SearchRequest) -> SearchResponse:
         check_k(sent.k)
         vector: Float32s
         if sent.text is not None:
-            vector = (await batches.embed_text(check_text(sent.text, "text"))).vector
+            vector = (await embedder.embed_text(check_text(sent.text, "text"))).vector
         elif sent.events is not None:
             observation = await asyncio.to_thread(observations.from_json, sent.events, limits.max_events)
-            vector = await batches.embed_events(observation.events)
+            vector = await embedder.embed_events(observation.events)
         else:
             vector = np.array(sent.vector, dtype=np.float32)
         try:
             found = await asyncio.to_thread(engine.search, vector, sent.k, sent.modality)
         except ValueError as error:
-            raise Problem(422, f"vector: {error}") from None
-        return SearchAnswer(release=engine.release, sources=found)
+            raise RefusedRequest(422, f"vector: {error}") from None
+        return SearchResponse(release=engine.release, sources=found)
 
     return app
 
 
-async def _uploaded(request: Request, max_body: int, max_events: int) -> Observation:
+async def _read_upload(request: Request, max_body: int, max_events: int) -> UploadedObservation:
     async with request.form(max_files=1, max_fields=8) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
@@ -183,7 +189,7 @@ async def _uploaded(request: Request, max_body: int, max_events: int) -> Observa
         return await asyncio.to_thread(observations.from_fits, file.file, file.filename or "", max_body, max_events)
 
 
-def _encode(vector: Float32s, in_base64: bool) -> list[float] | str:
+def _vector_field(vector: Float32s, in_base64: bool) -> list[float] | str:
     if in_base64:
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
     return [float(x) for x in vector]
@@ -205,7 +211,7 @@ _EVENTS_BODY = {
                     "properties": {"file": {"type": "string", "format": "binary", "description": "a FITS event file"}},
                 }
             },
-            "application/json": {"schema": EventsIn.model_json_schema()},
+            "application/json": {"schema": EventsRequest.model_json_schema()},
         },
     }
 }

@@ -8,13 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lexray.api import BandCounts, EventsAnswer, LightCurve, Modality, PropertyEstimate, ReleaseAnswer, Source
+from lexray.api import (
+    BandCounts,
+    EventsResponse,
+    Modality,
+    PropertyEstimate,
+    ReconstructedLightCurve,
+    ReleaseResponse,
+    Source,
+)
 from lexray.events.eventlist import EventList
-from lexray.llm.sentence_encoder import Tokens
-from lexray.release.aligned import Aligned
+from lexray.llm.sentence_encoder import TextTokenizer
+from lexray.release.aligned import AlignedModel
 from lexray.release.index import Hit
 from lexray.release.manifest import summary
-from lexray.serve.observations import Observation
+from lexray.serve.observations import UploadedObservation
 
 Float32s = NDArray[np.float32]
 _LIGHT_CURVE_BINS = 128
@@ -35,7 +43,7 @@ class TextVector:
     tokens: int
 
 
-class Engine:
+class ServingEngine:
     """A release, ready to answer.
 
     Parameters
@@ -43,10 +51,10 @@ class Engine:
     aligned : Aligned
     """
 
-    def __init__(self, aligned: Aligned) -> None:
+    def __init__(self, aligned: AlignedModel) -> None:
         self.aligned = aligned
         model = aligned.text_encoder.model
-        self._tokens, self._query_prefix = Tokens(model.path, model.max_length), model.query_prefix
+        self._tokens, self._query_prefix = TextTokenizer(model.path, model.max_length), model.query_prefix
 
     @property
     def release(self) -> str:
@@ -63,11 +71,13 @@ class Engine:
         self.embed_texts(["an X-ray source"])
         _ = (self.aligned.autodecoder, self.aligned.heads, self.aligned.index)
 
-    def describe(self) -> ReleaseAnswer:
+    def describe(self) -> ReleaseResponse:
         """The release, for callers."""
         heads = self.aligned.heads
         classes = [] if heads is None else list(heads.classes)
-        return ReleaseAnswer.model_validate({**summary(self.aligned.release), "model": self.model, "classes": classes})
+        return ReleaseResponse.model_validate(
+            {**summary(self.aligned.release), "model": self.model, "classes": classes}
+        )
 
     def embed_texts(self, texts: list[str]) -> list[TextVector]:
         """Vectors of texts."""
@@ -87,13 +97,13 @@ class Engine:
         ValueError
             As `SearchIndex.search`.
         """
-        return [_source(hit) for hit in self.aligned.index.search(vector, k, modality)]
+        return [_source_of_hit(hit) for hit in self.aligned.index.search(vector, k, modality)]
 
-    def observation(self, observation: Observation, vector: Float32s, k: int) -> EventsAnswer:
+    def observation(self, observation: UploadedObservation, vector: Float32s, k: int) -> EventsResponse:
         """All that is said of an observation whose vector f4[E] is known."""
         events = observation.events
-        said = self.aligned.predict(vector[None])
-        return EventsAnswer(
+        predictions = self.aligned.predict(vector[None])
+        return EventsResponse(
             release=self.release,
             detection_id=events.detection_id,
             source_id=events.source_id,
@@ -105,8 +115,8 @@ class Engine:
             flags=list(events.flags),
             counts=_counts(events),
             embedding=[float(x) for x in vector],
-            classes=_classes(said.get("class_probabilities", {})),
-            properties=self._properties(said.get("properties", {})),
+            classes=_classes(predictions.get("class_probabilities", {})),
+            properties=self._properties(predictions.get("properties", {})),
             nearest=self.search(vector, k, None),
             light_curve=self._light_curve(events),
         )
@@ -123,18 +133,18 @@ class Engine:
             if np.isfinite(values[item.name][0])
         }
 
-    def _light_curve(self, events: EventList) -> LightCurve:
+    def _light_curve(self, events: EventList) -> ReconstructedLightCurve:
         t, rate = self.aligned.autodecoder.rate(events, bins=_LIGHT_CURVE_BINS)
         edges = np.linspace(0.0, events.duration, len(t) + 1)
         live = events.gti.exposure(edges) * (events.exposure / events.gti.ontime)
         counts = [np.histogram(events.time[events.band == b], edges)[0] for b in range(len(events.bands))]
         observed = [[float(n / s) if s > 0 else None for n, s in zip(row, live, strict=True)] for row in counts]
-        return LightCurve(
+        return ReconstructedLightCurve(
             t=[float(x) for x in t], observed=observed, reconstructed=[[float(x) for x in r] for r in rate]
         )
 
 
-def _source(hit: Hit) -> Source:
+def _source_of_hit(hit: Hit) -> Source:
     known = {key: value for key, value in hit.known.items() if value is not None}
     return Source.model_validate({"source_id": hit.source_id, "score": hit.score, "scores": hit.scores, **known})
 

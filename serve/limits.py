@@ -9,13 +9,13 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lexray.serve.problems import Problem, of_unforeseen
+from lexray.serve.problems import RefusedRequest, internal_error
 
 #: Callers whose buckets are remembered; the one that was quiet longest is forgotten first.
 _MAX_CALLERS = 10_000
 #: A body beyond the limit is read and thrown away up to this many times the limit: a client that is still sending would
 #: see its connection reset and never the answer.
-_DRAIN = 4
+_DRAIN_FACTOR = 4
 _JSON, _FORM = "application/json", "multipart/form-data"
 
 
@@ -47,7 +47,7 @@ class TokenBucket:
         return 0.0 if allowed else (1.0 - tokens) / self._rate
 
 
-class KeyRing:
+class ApiKeys:
     """API keys, compared in constant time."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
@@ -56,14 +56,14 @@ class KeyRing:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def holds(self, shown: str) -> bool:
-        """Whether `shown` is one of the keys; the time it takes says nothing of which, or of how near."""
-        digest = hashlib.sha256(shown.encode()).digest()
+    def holds(self, key: str) -> bool:
+        """Whether `key` is one of the keys; the time it takes says nothing of which, or of how near."""
+        digest = hashlib.sha256(key.encode()).digest()
         matches = [hmac.compare_digest(digest, known) for known in self._digests]  # all of them, whichever fits
         return any(matches)
 
 
-class Gate:
+class AccessMiddleware:
     """Middleware: names the release in every answer, asks for a key, limits rate and size, and never shows a trace.
 
     Only paths below ``/v1/`` are guarded: the page and the health check hold no secrets.
@@ -81,7 +81,7 @@ class Gate:
         Bytes.
     """
 
-    def __init__(self, app: ASGIApp, release: str, keys: KeyRing, bucket: TokenBucket | None, max_body: int) -> None:
+    def __init__(self, app: ASGIApp, release: str, keys: ApiKeys, bucket: TokenBucket | None, max_body: int) -> None:
         self._app = app
         self._release = release
         self._keys = keys
@@ -104,7 +104,7 @@ class Gate:
                 headers["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
-        body = _Body(receive, self._max_body)
+        body = _LimitedBody(receive, self._max_body)
         try:
             if scope["path"].startswith("/v1/"):
                 headers = Headers(scope=scope)
@@ -112,42 +112,44 @@ class Gate:
                 self._check_type(scope, headers)
                 await body.check_length(headers)
             await self._app(scope, body.receive, named)
-        except Problem as problem:
+        except RefusedRequest as problem:
             await problem.response()(scope, receive, named)
         except Exception as error:
             if started:
                 raise
-            await of_unforeseen(error)(scope, receive, named)
+            await internal_error(error)(scope, receive, named)
 
     def _authorise(self, headers: Headers, scope: Scope) -> None:
-        shown = headers.get("x-api-key", "")
+        key = headers.get("x-api-key", "")
         scheme, _, value = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            shown = value.strip()
-        known = bool(self._keys) and self._keys.holds(shown)
+            key = value.strip()
+        known = bool(self._keys) and self._keys.holds(key)
         if self._bucket is not None:
             # A caller without a key is known by its address. Behind HAProxy that is HAProxy's: all such share a bucket.
             address = (scope.get("client") or ("unknown", 0))[0]
-            wait = self._bucket.take(f"key {hash(shown)}" if known else f"address {address}")
+            wait = self._bucket.take(f"key {hash(key)}" if known else f"address {address}")
             if wait:
                 seconds = max(1, round(wait + 0.5))
-                raise Problem(
+                raise RefusedRequest(
                     429, f"too many requests; try again in {seconds} s", headers={"Retry-After": str(seconds)}
                 )
         if self._keys and not known:
-            detail = "this API key is not known" if shown else "an API key is needed: send 'Authorization: Bearer KEY'"
-            raise Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
+            detail = "this API key is not known" if key else "an API key is needed: send 'Authorization: Bearer KEY'"
+            raise RefusedRequest(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
     def _check_type(self, scope: Scope, headers: Headers) -> None:
         if scope["method"] != "POST":
             return
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        taken = (_JSON, _FORM) if scope["path"] == "/v1/events/embeddings" else (_JSON,)
-        if kind not in taken:
-            raise Problem(415, f"Content-Type is '{kind or 'missing'}'; {scope['path']} takes {' or '.join(taken)}")
+        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        accepted = (_JSON, _FORM) if scope["path"] == "/v1/events/embeddings" else (_JSON,)
+        if content_type not in accepted:
+            raise RefusedRequest(
+                415, f"Content-Type is '{content_type or 'missing'}'; {scope['path']} takes {' or '.join(accepted)}"
+            )
 
 
-class _Body:
+class _LimitedBody:
     """A request's body, counted while it streams in."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
@@ -157,8 +159,8 @@ class _Body:
 
     async def check_length(self, headers: Headers) -> None:
         """Refuse a body that says itself that it is too large."""
-        said = headers.get("content-length", "")
-        if said.isdigit() and int(said) > self._limit:
+        declared = headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self._limit:
             await self._drain()
             raise self._too_large()
 
@@ -174,10 +176,10 @@ class _Body:
 
     async def _drain(self) -> None:
         more = True
-        while more and self._seen < _DRAIN * self._limit:
+        while more and self._seen < _DRAIN_FACTOR * self._limit:
             message = await self._receive()
             self._seen += len(message.get("body", b""))
             more = bool(message.get("more_body", False))
 
-    def _too_large(self) -> Problem:
-        return Problem(413, f"the body is larger than {self._limit / 2**20:g} MiB, the most this service takes")
+    def _too_large(self) -> RefusedRequest:
+        return RefusedRequest(413, f"the body is larger than {self._limit / 2**20:g} MiB, the most this service takes")

@@ -12,25 +12,25 @@ from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.events.fits.gzip_stream import unpack
 from lexray.events.missions import MISSIONS
 from lexray.events.reader import Wanted, read_content
-from lexray.serve.problems import Problem
-from lexray.serve.schemas import EventsIn
+from lexray.serve.problems import RefusedRequest
+from lexray.serve.schemas import EventsRequest
 
 _FITS, _GZIP = b"SIMPLE  =", b"\x1f\x8b"
 #: A gzipped file may grow to this many times the largest body; event files shrink to about a third.
-_INFLATE = 4
+_MAX_INFLATION = 4
 #: Seconds of good time beyond which a request is a mistake, and the least share of it that an instrument was ready.
-_SHORTEST, _LONGEST, _LEAST_LIVE = 1e-3, 1e9, 1e-4
+_MIN_ONTIME, _MAX_ONTIME, _MIN_LIVE_FRACTION = 1e-3, 1e9, 1e-4
 
 
 @dataclass(frozen=True)
-class Observation:
+class UploadedObservation:
     """An event list that was handed in, and how many of its events could not be used."""
 
     events: EventList
     n_dropped: int
 
 
-def from_json(sent: EventsIn, max_events: int) -> Observation:
+def from_json(sent: EventsRequest, max_events: int) -> UploadedObservation:
     """Event list of a JSON request.
 
     Raises
@@ -46,11 +46,11 @@ def from_json(sent: EventsIn, max_events: int) -> Observation:
     time, energy = np.array(sent.time), np.array(sent.energy, dtype=np.float32)
     gti = GoodTimeIntervals([start for start, _ in sent.gti], [stop for _, stop in sent.gti])
     exposure = gti.ontime if sent.exposure is None else sent.exposure
-    if not _SHORTEST <= gti.ontime <= _LONGEST:
+    if not _MIN_ONTIME <= gti.ontime <= _MAX_ONTIME:
         raise RefusedInput(
-            "bad_gti", f"the good times add up to {gti.ontime:g} s; expected {_SHORTEST:g} to {_LONGEST:g} s"
+            "bad_gti", f"the good times add up to {gti.ontime:g} s; expected {_MIN_ONTIME:g} to {_MAX_ONTIME:g} s"
         )
-    if not _LEAST_LIVE * gti.ontime <= exposure <= gti.ontime:
+    if not _MIN_LIVE_FRACTION * gti.ontime <= exposure <= gti.ontime:
         raise RefusedInput(
             "bad_exposure", f"exposure is {exposure:g} s in good times of {gti.ontime:g} s; it is a share of them"
         )
@@ -73,10 +73,10 @@ def from_json(sent: EventsIn, max_events: int) -> Observation:
         mission=mission.name,
         t_ref=t_ref,
     )
-    return _checked(Observation(events, int(len(time) - kept.sum())), max_events)
+    return _check_size(UploadedObservation(events, int(len(time) - kept.sum())), max_events)
 
 
-def from_fits(content: BinaryIO, filename: str, max_bytes: int, max_events: int) -> Observation:
+def from_fits(content: BinaryIO, filename: str, max_bytes: int, max_events: int) -> UploadedObservation:
     """Event list of an uploaded FITS file, plain or gzipped.
 
     Parameters
@@ -104,14 +104,16 @@ def from_fits(content: BinaryIO, filename: str, max_bytes: int, max_events: int)
     if not start.startswith((_FITS, _GZIP)):
         raise RefusedInput("not_fits", "the file does not begin as a FITS file, with 'SIMPLE  =', nor as a gzipped one")
     try:
-        plain = unpack(content.read(), _INFLATE * max_bytes)
+        plain = unpack(content.read(), _MAX_INFLATION * max_bytes)
     except RefusedInput as refused:
         if refused.reason == "too_large":
-            raise Problem(413, f"the gzipped file holds more than {_INFLATE * max_bytes / 2**20:g} MiB") from None
+            raise RefusedRequest(
+                413, f"the gzipped file holds more than {_MAX_INFLATION * max_bytes / 2**20:g} MiB"
+            ) from None
         raise
     # Nothing is looked for beside an upload: what lies on this machine is none of the caller's.
     reading = read_content(plain, _safe_name(filename), Wanted(companions=False))
-    return _checked(Observation(reading.events, reading.n_in - len(reading.events)), max_events)
+    return _check_size(UploadedObservation(reading.events, reading.n_in - len(reading.events)), max_events)
 
 
 def _safe_name(filename: str) -> str:
@@ -120,7 +122,7 @@ def _safe_name(filename: str) -> str:
     return f"{stem or 'upload'}.fits"
 
 
-def _checked(observation: Observation, max_events: int) -> Observation:
+def _check_size(observation: UploadedObservation, max_events: int) -> UploadedObservation:
     n = len(observation.events)
     if n > max_events:
         raise RefusedInput("too_many_events", f"{n} events, this service takes up to {max_events} in one observation")

@@ -36,7 +36,7 @@ _TITLES = {
 }
 
 
-class Problem(HTTPException):
+class RefusedRequest(HTTPException):
     """A request that the service refuses.
 
     It is Starlette's own exception, so that one raised while FastAPI reads a body arrives as it is.
@@ -70,10 +70,10 @@ class Problem(HTTPException):
     def response(self) -> JSONResponse:
         """The answer."""
         extra = {} if self.errors is None else {"errors": self.errors}
-        return document(self.status_code, str(self.detail), self.reason, self.headers, **extra)
+        return problem_response(self.status_code, str(self.detail), self.reason, self.headers, **extra)
 
 
-def document(
+def problem_response(
     status: int, detail: str, reason: str | None = None, headers: Mapping[str, str] | None = None, **extra: Any
 ) -> JSONResponse:
     """A problem document as an answer; `extra` are members beside RFC 9457's."""
@@ -89,43 +89,43 @@ def document(
     return JSONResponse(body.model_dump(mode="json"), status, dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
+def add_exception_handlers(app: FastAPI) -> None:
     """Answer every error of the application with a problem document."""
-    app.add_exception_handler(HTTPException, _of_http)
-    app.add_exception_handler(RequestValidationError, _of_validation)
-    app.add_exception_handler(RefusedInput, _of_refusal)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(RefusedInput, _handle_refused_input)
 
 
-async def _of_http(request: Request, error: Exception) -> JSONResponse:
+async def _handle_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    if isinstance(error, Problem):
+    if isinstance(error, RefusedRequest):
         return error.response()
     detail = {
         404: f"there is nothing at {request.url.path}; /openapi.json lists what there is",
         405: f"{request.url.path} does not take {request.method}",
     }.get(error.status_code, str(error.detail))
-    return document(error.status_code, detail, headers=error.headers)
+    return problem_response(error.status_code, detail, headers=error.headers)
 
 
-async def _of_validation(request: Request, error: Exception) -> JSONResponse:
+async def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return of_validation(error.errors()).response()
+    return from_validation_errors(error.errors()).response()
 
 
-async def _of_refusal(request: Request, error: Exception) -> JSONResponse:
+async def _handle_refused_input(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RefusedInput)
-    return document(422, error.detail, error.reason)
+    return problem_response(422, error.detail, error.reason)
 
 
-def of_unforeseen(error: Exception) -> JSONResponse:
+def internal_error(error: Exception) -> JSONResponse:
     """The answer to an error of ours: it says nothing of its inside, the log says all."""
     logger.error("request failed", exc_info=error)
-    return document(500, "the service failed at this request; its log says why")
+    return problem_response(500, "the service failed at this request; its log says why")
 
 
-def of_validation(errors: Any) -> Problem:
+def from_validation_errors(errors: Any) -> RefusedRequest:
     """The problem that pydantic's errors amount to. What was sent is not sent back: it may be large, or a secret."""
-    listed = [
+    errors_by_field = [
         {
             "field": ".".join(str(part) for part in item["loc"] if part != "body"),
             "message": str(item["msg"]).removeprefix("Value error, "),
@@ -133,14 +133,14 @@ def of_validation(errors: Any) -> Problem:
         for item in errors
     ]
     if any(item["type"] == "json_invalid" for item in errors):
-        return Problem(400, "the body is not valid JSON", "malformed_json", errors=listed)
+        return RefusedRequest(400, "the body is not valid JSON", "malformed_json", errors=errors_by_field)
     shown = "; ".join(
-        f"{item['field']}: {item['message']}" if item["field"] else item["message"] for item in listed[:5]
+        f"{item['field']}: {item['message']}" if item["field"] else item["message"] for item in errors_by_field[:5]
     )
-    more = f"; and {len(listed) - 5} more" if len(listed) > 5 else ""
-    return Problem(422, shown + more, errors=listed[:20])
+    more = f"; and {len(errors_by_field) - 5} more" if len(errors_by_field) > 5 else ""
+    return RefusedRequest(422, shown + more, errors=errors_by_field[:20])
 
 
-def of_pydantic(error: ValidationError) -> Problem:
+def from_pydantic(error: ValidationError) -> RefusedRequest:
     """The problem of a body that was validated by hand."""
-    return of_validation(error.errors(include_url=False, include_input=False, include_context=False))
+    return from_validation_errors(error.errors(include_url=False, include_input=False, include_context=False))

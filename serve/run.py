@@ -17,7 +17,7 @@ from lexray.serve.config import ServeConfig, api_keys
 from lexray.serve.haproxy import free_ports
 from lexray.serve.session import ray_session
 
-_READY_S = 120.0
+_READY_TIMEOUT_S = 120.0
 
 
 def run(config: ServeConfig, progress: Progress) -> None:
@@ -53,7 +53,7 @@ def run(config: ServeConfig, progress: Progress) -> None:
     progress.say("  serve: stopped")
 
 
-class _Stop(threading.Event):
+class _StopEvent(threading.Event):
     """Set by SIGTERM and SIGINT."""
 
     def listen(self) -> None:
@@ -66,8 +66,8 @@ class _Stop(threading.Event):
 
 
 @contextlib.contextmanager
-def _stop_signal() -> Iterator[_Stop]:
-    stop = _Stop()
+def _stop_signal() -> Iterator[_StopEvent]:
+    stop = _StopEvent()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     stop.listen()
     try:
@@ -91,21 +91,21 @@ def _checked_port(host: str, port: int) -> int:
 
 def _wait_until_ready(url: str, release: str, stop: threading.Event) -> bool:
     """Whether the service answers, asked until it does or we are told to stop."""
-    deadline = time.monotonic() + _READY_S
+    deadline = time.monotonic() + _READY_TIMEOUT_S
     while not stop.is_set():
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(f"{url}/healthz", timeout=5).headers.get("X-Lexray-Release") == release:
                 return True
         if time.monotonic() > deadline:
-            raise LexrayError(f"{url} did not answer within {_READY_S:g} s")
+            raise LexrayError(f"{url} did not answer within {_READY_TIMEOUT_S:g} s")
         stop.wait(0.1)
     return False
 
 
-def _announce(url: str, release: Release, locked: bool, progress: Progress) -> None:
+def _announce(url: str, release: Release, has_keys: bool, progress: Progress) -> None:
     counts = release.manifest.counts
     progress.say(
-        f"  release {release.id}: {counts.get('sources', 0)} sources; {'API key' if locked else 'no API key'} needed"
+        f"  release {release.id}: {counts.get('sources', 0)} sources; {'API key' if has_keys else 'no API key'} needed"
     )
     progress.say(f"  page          {url}/")
     progress.say(f"  API           {url}/openapi.json")

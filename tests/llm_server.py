@@ -40,7 +40,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Said:
+class ChatReply:
     """A chat's answer that is not just a text."""
 
     content: str | None
@@ -49,7 +49,7 @@ class Said:
 
 
 @dataclass
-class Trouble:
+class Fault:
     """What to do to a request instead of answering it, or to its answer.
 
     kind is a status ('503'), 'cut' (the connection ends within the body), 'reset' (it is reset), 'slow' (nothing comes
@@ -67,7 +67,7 @@ class Trouble:
 
 
 @dataclass
-class LanguageModels:
+class OpenAIServer:
     """A server's models, its moods, and what it was asked.
 
     Attributes
@@ -88,7 +88,7 @@ class LanguageModels:
         Most requests that were under way at once.
     """
 
-    chat: Callable[[dict[str, Any]], str | Said] = field(default=lambda _: "{}")
+    chat: Callable[[dict[str, Any]], str | ChatReply] = field(default=lambda _: "{}")
     embed: Callable[[str], Sequence[float | None]] = vector_of
     models: tuple[str, ...] = ("a-model",)
     owned_by: str = "vllm"
@@ -100,7 +100,7 @@ class LanguageModels:
     delay: float = 0.0
     url: str = ""
     requests: list[Request] = field(default_factory=list)
-    troubles: list[Trouble] = field(default_factory=list)
+    troubles: list[Fault] = field(default_factory=list)
     under_way: int = 0
     busiest: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -113,7 +113,7 @@ class LanguageModels:
         """Every text that a vector was asked for, in order."""
         return [text for request in self.asked("/embeddings") for text in request.body["input"]]
 
-    def next_trouble(self, request: Request) -> Trouble | None:
+    def next_trouble(self, request: Request) -> Fault | None:
         """What is to befall a request, if anything."""
         with self.lock:
             for trouble in self.troubles:
@@ -124,7 +124,7 @@ class LanguageModels:
                     return trouble
         return None
 
-    def answer(self, request: Request, trouble: Trouble | None) -> tuple[int, Any]:
+    def answer(self, request: Request, trouble: Fault | None) -> tuple[int, Any]:
         """Status and JSON of an answer."""
         place = request.path.removeprefix("/v1")
         if place == "/version":
@@ -144,7 +144,7 @@ class LanguageModels:
             return self._completion(request.body)
         return 404, {"detail": "Not Found"}
 
-    def _embeddings(self, body: dict[str, Any], trouble: Trouble | None) -> tuple[int, Any]:
+    def _embeddings(self, body: dict[str, Any], trouble: Fault | None) -> tuple[int, Any]:
         texts = body["input"]
         longest = max(len(text.split()) for text in texts)
         if longest > self.context:
@@ -170,7 +170,7 @@ class LanguageModels:
         if n_in > self.context:
             return 400, too_long(self.context, n_in)
         said = self.chat(body)
-        said = Said(said) if isinstance(said, str) else said
+        said = ChatReply(said) if isinstance(said, str) else said
         message = {"role": "assistant", "content": said.content, "refusal": said.refusal}
         n_out = len((said.content or "").split())
         return 200, {
@@ -183,9 +183,9 @@ class LanguageModels:
         }
 
 
-def error(message: str, code: str | None = None, kind: str = "invalid_request_error") -> dict[str, Any]:
+def error(message: str, code: str | None = None, error_type: str = "invalid_request_error") -> dict[str, Any]:
     """An error's body."""
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return {"error": {"message": message, "type": error_type, "param": None, "code": code}}
 
 
 def too_long(context: int, found: int) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers one connection."""
 
     protocol_version = "HTTP/1.1"
-    server_side: LanguageModels
+    server_side: OpenAIServer
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -257,7 +257,7 @@ class Handler(BaseHTTPRequestHandler):
             with models.lock:
                 models.under_way -= 1
 
-    def _befall(self, trouble: Trouble) -> bool:
+    def _befall(self, trouble: Fault) -> bool:
         """Do what is to be done; whether that was the answer."""
         if trouble.kind.isdigit():
             more = {"Retry-After": trouble.retry_after} if trouble.retry_after else {}
@@ -292,9 +292,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def language_models(**settings: Any) -> Iterator[LanguageModels]:
+def language_models(**settings: Any) -> Iterator[OpenAIServer]:
     """A server of models, until the block ends."""
-    models = LanguageModels(**settings)
+    models = OpenAIServer(**settings)
     handler = type("BoundHandler", (Handler,), {"server_side": models})
     server = QuietServer(("127.0.0.1", 0), handler)
     models.url = f"http://127.0.0.1:{server.server_port}/v1"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny_release import Inputs, make_inputs
+from tiny_release import ReleaseInputs, make_inputs
 
 
 @dataclass(frozen=True)
-class Service:
+class ServiceProcess:
     """`lexray serve` in a session of its own."""
 
     process: subprocess.Popen[str]
@@ -38,7 +38,7 @@ class Service:
 
 
 @contextlib.contextmanager
-def serving(release: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Service]:
+def running_service(release: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[ServiceProcess]:
     """Start `lexray serve` on a free port and wait until it says where it is."""
     command = [sys.executable, "-m", "lexray.cli", "serve", str(release), "--port", "0", *options]
     process = subprocess.Popen(
@@ -57,7 +57,7 @@ def serving(release: Path, *options: str, env: Mapping[str, str] | None = None) 
             break
     else:
         raise AssertionError(f"the service did not start: {''.join(said)}")
-    service = Service(process, line.split()[1].rstrip("/"), "".join(said))
+    service = ServiceProcess(process, line.split()[1].rstrip("/"), "".join(said))
     try:
         yield service
     finally:
@@ -66,19 +66,19 @@ def serving(release: Path, *options: str, env: Mapping[str, str] | None = None) 
 
 
 @pytest.fixture(scope="session")
-def release_inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+def release_inputs(tmp_path_factory: pytest.TempPathFactory) -> ReleaseInputs:
     """Models and tables that a release is made of."""
     return make_inputs(tmp_path_factory.mktemp("release-inputs"))
 
 
 @pytest.fixture(scope="session")
-def release(release_inputs: Inputs) -> Path:
+def release(release_inputs: ReleaseInputs) -> Path:
     """A release, built by the job."""
     return Path(release_inputs.build().out)
 
 
 @pytest.fixture(scope="session")
-def service(release: Path) -> Iterator[Service]:
+def service(release: Path) -> Iterator[ServiceProcess]:
     """The one service of the test run; it takes bodies of up to 1 MiB."""
-    with serving(release, "--set", "limits.max_body_mib=1", "--set", "limits.max_texts=8") as running:
+    with running_service(release, "--set", "limits.max_body_mib=1", "--set", "limits.max_texts=8") as running:
         yield running

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archive_server import Trouble
+from archive_server import Fault
 from hypothesis import given
 from hypothesis import strategies as st
-from literature_server import TOKEN, Services, literature_server
+from literature_server import TOKEN, LiteratureServices, literature_server
 
 from lexray.errors import ConfigError, LexrayError
-from lexray.jobs.literature import JOB, Config
-from lexray.literature.ads import Ads, AdsConfig, phrase
-from lexray.literature.connectors import Found
+from lexray.jobs.literature import JOB, LiteratureConfig
+from lexray.literature.ads import AdsConfig, AdsConnector, quote_phrase
+from lexray.literature.connectors import PaperMatch
 from lexray.literature.crossmatch import Match
 from lexray.literature.papers import Refusal, parse_paper
-from lexray.literature.plaintext import plain
-from lexray.literature.sources import Source
+from lexray.literature.plaintext import plain_text
+from lexray.literature.sources import TargetSource
 from lexray.runtime.config import parse
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
@@ -35,39 +35,45 @@ QUICK = {"first_wait": 0.01, "requests_per_second": 1000.0, "timeout": 5.0, "att
 
 
 @pytest.fixture
-def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiteratureServices]:
     monkeypatch.setenv("ADS_API_TOKEN", TOKEN)
     monkeypatch.delenv("ADS_DEV_KEY", raising=False)
     with literature_server() as found:
         yield found
 
 
-Papers = Callable[..., tuple[list[Found], list[Refusal], Ads]]
+Papers = Callable[..., tuple[list[PaperMatch], list[Refusal], AdsConnector]]
 
 
 @pytest.fixture
-def papers(services: Services, tmp_path: Path) -> Papers:
+def papers(services: LiteratureServices, tmp_path: Path) -> Papers:
     """Asks ADS for sources, by their names; `known` papers and keys of its configuration may be given."""
 
-    def ask(*names: str, known: list[Found] | None = None, **keys: Any) -> tuple[list[Found], list[Refusal], Ads]:
+    def ask(
+        *names: str, known: list[PaperMatch] | None = None, **keys: Any
+    ) -> tuple[list[PaperMatch], list[Refusal], AdsConnector]:
         http = {**QUICK, **keys.pop("http", {})}
-        ads = Ads(parse(AdsConfig, {"url": f"{services.url}/v1", "http": http, **keys}), Cache(tmp_path / "cache", 1.0))
-        items = list(ads.papers([Source(name) for name in names], known or []))
-        found = [item for item in items if isinstance(item, Found)]
+        ads = AdsConnector(
+            parse(AdsConfig, {"url": f"{services.url}/v1", "http": http, **keys}), Cache(tmp_path / "cache", 1.0)
+        )
+        items = list(ads.papers([TargetSource(name) for name in names], known or []))
+        found = [item for item in items if isinstance(item, PaperMatch)]
         return found, [item for item in items if isinstance(item, Refusal)], ads
 
     return ask
 
 
-def of_simbad(source: str, *bibcodes: str, identifiers: tuple[str, ...] = ()) -> list[Found]:
+def of_simbad(source: str, *bibcodes: str, identifiers: tuple[str, ...] = ()) -> list[PaperMatch]:
     match = Match(source, "position", 0.3, object="X", identifiers=identifiers)
-    return [Found(parse_paper({"source_id": source, "bibcode": b, "body": "-"}), match, "simbad") for b in bibcodes]
+    return [
+        PaperMatch(parse_paper({"source_id": source, "bibcode": b, "body": "-"}), match, "simbad") for b in bibcodes
+    ]
 
 
 # What comes -----------------------------------------------------------------------------------------------------------
 
 
-def test_known_papers_get_their_texts(services: Services, papers: Papers) -> None:
+def test_known_papers_get_their_texts(services: LiteratureServices, papers: Papers) -> None:
     services.add_doc(
         "2018MNRAS.476L..45C",
         "Discovery of pulsations in NGC&nbsp;300 ULX1",
@@ -92,7 +98,7 @@ def test_known_papers_get_their_texts(services: Services, papers: Papers) -> Non
     assert (counts["completed"], counts["unknown_bibcodes"]) == (3, 1)
 
 
-def test_papers_that_name_a_source_are_found(services: Services, papers: Papers) -> None:
+def test_papers_that_name_a_source_are_found(services: LiteratureServices, papers: Papers) -> None:
     services.add_doc("2012ApJ...1", "Pulsations of NGC300 ULX-1", "Text.")
     services.add_doc("2012ApJ...2", "Two sources", "They are SN 2010da and another.")
     services.add_doc("2012ApJ...3", "By keyword", "Text.", keyword=["X-rays: individual (NGC 300 ULX1)"])
@@ -112,7 +118,7 @@ def test_papers_that_name_a_source_are_found(services: Services, papers: Papers)
     assert not any("Gaia" in json.dumps(r.query) for r in services.requests)
 
 
-def test_a_source_that_nobody_else_knows_has_its_own_name(services: Services, papers: Papers) -> None:
+def test_a_source_that_nobody_else_knows_has_its_own_name(services: LiteratureServices, papers: Papers) -> None:
     services.add_doc("2012ApJ...1", "The curious case of V404 Cyg", "Text.")
     (found,), _, _ = papers("V404_Cyg", "2CXO J095550.1+694046")
     row = found.row()
@@ -120,13 +126,13 @@ def test_a_source_that_nobody_else_knows_has_its_own_name(services: Services, pa
     assert len(services.requests) == 1, "no abstract has a position to the arcsecond"
 
 
-def test_without_by_name_papers_are_only_completed(services: Services, papers: Papers) -> None:
+def test_without_by_name_papers_are_only_completed(services: LiteratureServices, papers: Papers) -> None:
     services.add_doc("2012ApJ...1", "The curious case of V404 Cyg", "Text.")
     found, _, _ = papers("V404 Cyg", known=of_simbad("V404 Cyg", "2012ApJ...1"), by_name=False)
     assert ([f.paper.abstract for f in found], services.asked("search/query")) == (["Text."], [])
 
 
-def test_many_names_share_a_query_and_pages_are_turned(services: Services, papers: Papers) -> None:
+def test_many_names_share_a_query_and_pages_are_turned(services: LiteratureServices, papers: Papers) -> None:
     names = [f"Source {i:02d}-X" for i in range(60)]
     for i, name in enumerate(names):
         services.add_doc(f"2012ApJ...{i}", f"On {name}", "Text.")
@@ -143,7 +149,7 @@ def test_many_names_share_a_query_and_pages_are_turned(services: Services, paper
     assert len({f.paper.bibcode for f in found}) == 20, "no more than `most`, on as many pages as it takes"
 
 
-def test_a_second_time_nothing_is_asked(services: Services, papers: Papers) -> None:
+def test_a_second_time_nothing_is_asked(services: LiteratureServices, papers: Papers) -> None:
     services.add_doc("2012ApJ...1", "The curious case of V404 Cyg", "Text.")
     known = of_simbad("V404 Cyg", "2012ApJ...1", "1900Nobody...1")
     first, _, _ = papers("V404 Cyg", "nobody 1", known=known)
@@ -154,13 +160,13 @@ def test_a_second_time_nothing_is_asked(services: Services, papers: Papers) -> N
 
 @given(st.text(max_size=60))
 def test_a_phrase_cannot_be_ended_early(text: str) -> None:
-    literal = phrase(text)
+    literal = quote_phrase(text)
     inside = re.fullmatch(r'"((?:[^"\\]|\\.)*)"', literal)
     assert inside is not None
     assert re.sub(r"\\(.)", r"\1", inside[1]) == "".join(c if c.isprintable() else " " for c in text)
 
 
-def test_hostile_names_are_names(services: Services, papers: Papers) -> None:
+def test_hostile_names_are_names(services: LiteratureServices, papers: Papers) -> None:
     services.add_doc("2012ApJ...1", "Secret", "Everything.")
     found, refused, _ = papers('x" OR title:"Secret', "y\\", "z) OR (q", "*:*", 'a\\" OR bibcode:*')
     assert (found, refused) == ([], [])
@@ -168,41 +174,41 @@ def test_hostile_names_are_names(services: Services, papers: Papers) -> None:
 
 def test_plain_text_keeps_what_is_no_tag() -> None:
     assert (
-        plain("for z<6 and p < 0.05, T<SUB>e</SUB>&gt;10<SUP>6.<b>5</b></SUP> K")
+        plain_text("for z<6 and p < 0.05, T<SUB>e</SUB>&gt;10<SUP>6.<b>5</b></SUP> K")
         == "for z<6 and p < 0.05, T_e>10^6.5 K"
     )
-    assert plain("  ") is plain(None) is plain("No abstract available.") is None
+    assert plain_text("  ") is plain_text(None) is plain_text("No abstract available.") is None
 
 
 # Going wrong ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["500", "503", "429", "499", "garbage", "page", "cut"])
-def test_what_passes_is_asked_for_again(services: Services, papers: Papers, kind: str) -> None:
+def test_what_passes_is_asked_for_again(services: LiteratureServices, papers: Papers, kind: str) -> None:
     services.add_doc("2012ApJ...1", "The curious case of V404 Cyg", "Text.")
-    services.troubles["search"] += [Trouble(kind, times=2)]
+    services.troubles["search"] += [Fault(kind, times=2)]
     found, _, ads = papers("V404 Cyg")
     assert (len(found), ads.counts()["requests"], ads.counts()["retries"]) == (1, 3, 2)
 
 
-def test_a_slow_answer_is_a_lost_one(services: Services, papers: Papers) -> None:
-    services.troubles["search"] += [Trouble("slow", seconds=1.0)]
+def test_a_slow_answer_is_a_lost_one(services: LiteratureServices, papers: Papers) -> None:
+    services.troubles["search"] += [Fault("slow", seconds=1.0)]
     assert papers("V404 Cyg", http={"timeout": 0.3})[2].counts()["retries"] == 1
 
 
-def test_nobody_asks_before_the_service_said(services: Services, papers: Papers) -> None:
-    services.troubles["search"] += [Trouble("429", retry_after="1")]
+def test_nobody_asks_before_the_service_said(services: LiteratureServices, papers: Papers) -> None:
+    services.troubles["search"] += [Fault("429", retry_after="1")]
     papers("V404 Cyg")
     assert services.requests[1].at - services.requests[0].at >= 0.99
 
 
-def test_the_days_count_is_waited_for_or_given_up(services: Services, papers: Papers) -> None:
+def test_the_days_count_is_waited_for_or_given_up(services: LiteratureServices, papers: Papers) -> None:
     services.headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 2)}
-    services.troubles["search"] += [Trouble("429")]
+    services.troubles["search"] += [Fault("429")]
     papers("V404 Cyg")
     assert services.requests[1].at - services.requests[0].at >= 0.9
     services.headers["X-RateLimit-Reset"] = str(int(time.time()) + 40_000)
-    services.troubles["search"] += [Trouble("429")]
+    services.troubles["search"] += [Fault("429")]
     with pytest.raises(LexrayError, match=r"asks to come back in \d{5} s; run again later, what has come is kept"):
         papers("V405 Cyg")
     assert len(services.requests) == 3
@@ -216,8 +222,10 @@ def test_the_days_count_is_waited_for_or_given_up(services: Services, papers: Pa
         ("404", "404: <html>not now"),
     ],
 )
-def test_a_service_that_is_broken_ends_it_in_one_line(services: Services, papers: Papers, kind: str, said: str) -> None:
-    services.troubles["search"] += [Trouble(kind, times=100)]
+def test_a_service_that_is_broken_ends_it_in_one_line(
+    services: LiteratureServices, papers: Papers, kind: str, said: str
+) -> None:
+    services.troubles["search"] += [Fault(kind, times=100)]
     with pytest.raises(LexrayError, match=said) as caught:
         papers("V404 Cyg")
     assert "\n" not in str(caught.value)
@@ -228,15 +236,15 @@ def test_a_service_that_is_broken_ends_it_in_one_line(services: Services, papers
     "body",
     [[], {"response": None}, {"response": {"numFound": "1", "docs": []}}, {"response": {"numFound": 1, "docs": [{}]}}],
 )
-def test_json_of_another_shape_is_no_answer(services: Services, papers: Papers, body: Any) -> None:
+def test_json_of_another_shape_is_no_answer(services: LiteratureServices, papers: Papers, body: Any) -> None:
     services.search = lambda *_: body  # type: ignore[method-assign]
     with pytest.raises(LexrayError, match="the answer is none of a search"):
         papers("V404 Cyg", http={"attempts": 1})
 
 
-def test_a_name_that_is_refused_stops_no_other(services: Services, papers: Papers) -> None:
+def test_a_name_that_is_refused_stops_no_other(services: LiteratureServices, papers: Papers) -> None:
     services.add_doc("2012ApJ...1", "The curious case of V404 Cyg", "Text.")
-    services.troubles["Bad 7"] += [Trouble("400", times=100)]
+    services.troubles["Bad 7"] += [Fault("400", times=100)]
     found, refused, _ = papers("Bad 6", "Bad 7", "V404 Cyg")
     assert [f.match.source_id for f in found] == ["V404 Cyg"]
     assert [(r.file, r.reason) for r in refused] == [("Bad 7", "ads_query_refused")]
@@ -247,7 +255,7 @@ def test_a_name_that_is_refused_stops_no_other(services: Services, papers: Paper
 
 
 def test_without_a_token_it_says_what_to_set(
-    services: Services, papers: Papers, monkeypatch: pytest.MonkeyPatch
+    services: LiteratureServices, papers: Papers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADS_API_TOKEN", "a wrong\ttoken")
     with pytest.raises(ConfigError, match="ADS_API_TOKEN holds no token") as caught:
@@ -267,7 +275,7 @@ def test_without_a_token_it_says_what_to_set(
 
 
 def test_the_job_joins_all_and_the_token_is_nowhere(
-    services: Services,
+    services: LiteratureServices,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
@@ -289,8 +297,8 @@ def test_the_job_joins_all_and_the_token_is_nowhere(
     other = {"source_id": "NGC 300 ULX1", "arxiv": "1803.04424v2", "body": "All of it."}
     files.write_text(json.dumps(of_the_file) + "\n" + json.dumps(other) + "\n")
     (tmp_path / "sources.csv").write_text("source_id,ra,dec\nNGC_300_ULX1,13.7702,-37.6954\nBad 7,1,1\n")
-    services.troubles["Bad 7"] += [Trouble("slow"), Trouble("503"), Trouble("400", times=100)]
-    services.troubles["has_ref"] += [Trouble("503")]
+    services.troubles["Bad 7"] += [Fault("slow"), Fault("503"), Fault("400", times=100)]
+    services.troubles["has_ref"] += [Fault("503")]
     values = {
         "inputs": [str(files)],
         "connectors": ["ads", "simbad"],
@@ -300,7 +308,7 @@ def test_the_job_joins_all_and_the_token_is_nowhere(
         "out": str(tmp_path / "literature"),
         "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"},
     }
-    report = execute(JOB, parse(Config, values), Progress())
+    report = execute(JOB, parse(LiteratureConfig, values), Progress())
 
     rows = {row["bibcode"]: row for row in delta.read(report.out).to_pylist()}
     assert set(rows) == {bibcode, "2020ApJ...2"}

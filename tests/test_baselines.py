@@ -11,13 +11,13 @@ from scipy.integrate import quad
 from scipy.optimize import minimize
 
 from lexray.evaluation import gregory_loredo
-from lexray.evaluation.baselines import constant
-from lexray.evaluation.cells import CELLS, as_rates, binned, mean_gain, shape_gain
-from lexray.evaluation.count_bins import COUNT_EDGES, count_bins
+from lexray.evaluation.baselines import constant_rate
+from lexray.evaluation.cells import N_CELLS, as_rate_model, count_in_cells, mean_gain, shape_gain
+from lexray.evaluation.count_bins import COUNT_BINS, count_bin_of
 from lexray.evaluation.heldout import PiecewiseRate, gain, score, score_models, thin
 from lexray.evaluation.intervals import coverage
-from lexray.evaluation.kernel import FLOORS, Kernel
-from lexray.evaluation.total_variation import TotalVariation
+from lexray.evaluation.kernel import FLOORS, GaussianKernel
+from lexray.evaluation.total_variation import TotalVariationFit
 from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.inference.autodecoder import photons_of
 from lexray.simulation.population import BANDS, DURATION, KINDS, Sources, simulate
@@ -121,12 +121,13 @@ def test_gain_of_a_shape_is_the_difference_of_two_scores(sources: Sources) -> No
     some = sources.select(range(40))
     pairs = [thin(e) for e in some.event_lists()]
     fits, helds = zip(*pairs, strict=True)
-    model = TotalVariation(3.0, 8.0, steps=20)
-    rates = as_rates(model)(fits)
+    model = TotalVariationFit(3.0, 8.0, steps=20)
+    rates = as_rate_model(model)(fits)
     by_hand = [
-        score(rate, fit, held) - score(constant(fit), fit, held) for rate, (fit, held) in zip(rates, pairs, strict=True)
+        score(rate, fit, held) - score(constant_rate(fit), fit, held)
+        for rate, (fit, held) in zip(rates, pairs, strict=True)
     ]
-    on_cells = shape_gain(model(photons_of(fits, 3)), binned(photons_of(helds, 3)))
+    on_cells = shape_gain(model(photons_of(fits, 3)), count_in_cells(photons_of(helds, 3)))
     np.testing.assert_allclose(on_cells, by_hand, rtol=1e-4, atol=1e-3)
 
 
@@ -136,18 +137,18 @@ def test_gain_of_a_shape_is_the_difference_of_two_scores(sources: Sources) -> No
 @pytest.mark.parametrize("gti", [GoodTimeIntervals(0, DURATION), GAPPY], ids=["whole", "gaps"])
 def test_kernel_of_a_steady_source_is_flat_up_to_gaps_and_ends(gti: GoodTimeIntervals) -> None:
     time = gti.time_at(np.linspace(0, gti.ontime, 4000))
-    shape = Kernel(0.03, 0.01)(photons_of([events_at(time, gti)], 3))[0, 0]
-    seen = gti.exposure(np.linspace(0, DURATION, CELLS + 1)) > 0
+    shape = GaussianKernel(0.03, 0.01)(photons_of([events_at(time, gti)], 3))[0, 0]
+    seen = gti.exposure(np.linspace(0, DURATION, N_CELLS + 1)) > 0
     assert float(shape[seen].max() - shape[seen].min()) < 0.02
 
 
 def test_kernel_is_the_weighted_mean_of_the_counts() -> None:
     """One photon: its kernel over the kernel's good time around each cell, by a sum written out."""
-    kernel = Kernel(0.05, 0.1)
+    kernel = GaussianKernel(0.05, 0.1)
     shape = kernel(photons_of([events_at(np.array([10_000.0]), GAPPY)], 3))[0, 0].exp().numpy()
-    centre = (np.arange(CELLS) + 0.5) / CELLS
-    exposure = GAPPY.exposure(np.linspace(0, DURATION, CELLS + 1)) / DURATION
-    at = int(10_000 / DURATION * CELLS)
+    centre = (np.arange(N_CELLS) + 0.5) / N_CELLS
+    exposure = GAPPY.exposure(np.linspace(0, DURATION, N_CELLS + 1)) / DURATION
+    at = int(10_000 / DURATION * N_CELLS)
     raw = np.array([
         math.exp(-0.5 * ((c - centre[at]) / 0.05) ** 2)
         / sum(x * math.exp(-0.5 * ((c - d) / 0.05) ** 2) for x, d in zip(exposure, centre, strict=True))
@@ -159,16 +160,16 @@ def test_kernel_is_the_weighted_mean_of_the_counts() -> None:
 
 def test_the_best_kernel_is_the_best_of_those_tried_and_gains(sources: Sources) -> None:
     training = sources.photons.select(torch.arange(200))
-    best = Kernel.best(training)
+    best = GaussianKernel.best(training)
     assert mean_gain(best, training, 0) > max(
-        mean_gain(Kernel(best.width * f, best.floor), training, 0) for f in (0.5, 2)
+        mean_gain(GaussianKernel(best.width * f, best.floor), training, 0) for f in (0.5, 2)
     )
     assert best.floor in FLOORS
     new = sources.select(range(200, 500))
     rates: dict[str, object] = {
-        "constant": lambda fits: [constant(e) for e in fits],
-        "kernel": as_rates(best),
-        "narrow": as_rates(Kernel(best.width / 8, best.floor)),
+        "constant": lambda fits: [constant_rate(e) for e in fits],
+        "kernel": as_rate_model(best),
+        "narrow": as_rate_model(GaussianKernel(best.width / 8, best.floor)),
     }
     scores = score_models(new.event_lists(), rates)  # type: ignore[arg-type]
     held = [s.n_held for s in scores]
@@ -192,16 +193,16 @@ def test_shared_shape_is_a_taut_string() -> None:
     generator = np.random.default_rng(0)
     time = np.concatenate([generator.uniform(0, 10_000, 300), generator.uniform(10_000, DURATION, 100)])
     photons = photons_of([events_at(time)], 3)
-    fit = TotalVariation(4.0, math.inf, steps=3000, learning_rate=0.03)
+    fit = TotalVariationFit(4.0, math.inf, steps=3000, learning_rate=0.03)
     shape = fit(photons)[0, 0].double()
-    data = binned(photons)
+    data = count_in_cells(photons)
     counts = data.counts[0].sum(0).double()
     expected = counts.sum() * torch.softmax(shape, 0)
     excess = (counts - expected).cumsum(0)[:-1]
     assert float(excess.abs().max()) < 4.0 + 0.4
     step = shape.diff()
     # A step down, λ before above λ after, takes all of the penalty's force, and it is where it was put.
-    assert int(step.argmin()) == pytest.approx(10_000 / DURATION * CELLS, abs=3)
+    assert int(step.argmin()) == pytest.approx(10_000 / DURATION * N_CELLS, abs=3)
     assert float(excess[step.argmin()]) == pytest.approx(4.0, abs=0.4)
     assert float(shape[0] - shape[-1]) == pytest.approx(math.log(300 / 10_000 / (100 / 18_800)), abs=0.25)
 
@@ -211,8 +212,8 @@ def test_fit_agrees_with_a_general_optimiser() -> None:
     generator = np.random.default_rng(3)
     time = GAPPY.time_at(generator.uniform(0, GAPPY.ontime, 200) ** 1.5 / GAPPY.ontime**0.5)
     photons = photons_of([events_at(time, GAPPY)], 3)
-    data = binned(photons)
-    fit = TotalVariation(3.0, 6.0, steps=400)
+    data = count_in_cells(photons)
+    fit = TotalVariationFit(3.0, 6.0, steps=400)
     shape = fit(photons)
     ours = float(fit.objective(shape.mean(1), shape - shape.mean(1, keepdim=True), data)[0])
 
@@ -238,14 +239,14 @@ def test_fit_agrees_with_a_general_optimiser() -> None:
 @given(st.integers(0, 3), st.sampled_from([math.inf, 8.0]))
 def test_hardly_any_photons_give_a_finite_rate(n: int, deviation: float) -> None:
     events = [events_at(np.linspace(100, 4_000, n), GAPPY)]
-    for model in (TotalVariation(3.0, deviation, steps=10), Kernel(0.02, 0.1)):
-        (rate,) = as_rates(model)(events)
-        assert rate.rate.shape == (3, CELLS)
+    for model in (TotalVariationFit(3.0, deviation, steps=10), GaussianKernel(0.02, 0.1)):
+        (rate,) = as_rate_model(model)(events)
+        assert rate.rate.shape == (3, N_CELLS)
         assert np.isfinite(rate.at_level([n, 0, 0], GAPPY).log_likelihood(events[0]))
 
 
 def test_no_detections_are_no_rates() -> None:
-    assert as_rates(Kernel(0.02, 0.1))([]) == []
+    assert as_rate_model(GaussianKernel(0.02, 0.1))([]) == []
 
 
 # --- Gregory and Loredo's odds
@@ -282,33 +283,35 @@ def test_odds_of_steady_sources_are_one_on_average_and_of_flares_large() -> None
     Of few photons, since with many the mean is made by draws that are too rare to be met.
     """
     generator = np.random.default_rng(4)
-    few = 10 ** np.array([gregory_loredo.odds(events_at(generator.uniform(0, DURATION, 5))) for _ in range(3000)])
+    few = 10 ** np.array([gregory_loredo.log10_odds(events_at(generator.uniform(0, DURATION, 5))) for _ in range(3000)])
     assert few.mean() == pytest.approx(1, abs=4 * few.std() / math.sqrt(3000))
-    many = 10 ** np.array([gregory_loredo.odds(events_at(generator.uniform(0, DURATION, 60))) for _ in range(300)])
+    many = 10 ** np.array(
+        [gregory_loredo.log10_odds(events_at(generator.uniform(0, DURATION, 60))) for _ in range(300)]
+    )
     assert np.mean(many > 10) < 0.1
     assert np.median(many) < 0.2
     flaring = np.concatenate([generator.uniform(0, DURATION, 60), generator.uniform(9_000, 10_000, 60)])
-    assert gregory_loredo.odds(events_at(flaring)) > 5
+    assert gregory_loredo.log10_odds(events_at(flaring)) > 5
 
 
 def test_odds_do_not_take_a_gap_for_variability() -> None:
     good = np.random.default_rng(5).uniform(0, GAPPY.ontime, 500)
-    assert gregory_loredo.odds(events_at(GAPPY.time_at(good), GAPPY)) < 0
+    assert gregory_loredo.log10_odds(events_at(GAPPY.time_at(good), GAPPY)) < 0
     # The same photons, if the gaps had been watched: certainly variable.
-    assert gregory_loredo.odds(events_at(GAPPY.time_at(good))) > 20
+    assert gregory_loredo.log10_odds(events_at(GAPPY.time_at(good))) > 20
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_odds_of_hardly_any_photons_say_nothing(n: int) -> None:
-    assert abs(gregory_loredo.odds(events_at(np.linspace(100, 4_000, n)))) < 0.5
+    assert abs(gregory_loredo.log10_odds(events_at(np.linspace(100, 4_000, n)))) < 0.5
 
 
 # --- groups and intervals
 
 
 def test_bins_of_counts_hold_their_lower_edge() -> None:
-    names = list(COUNT_EDGES)
-    assert [names[b] for b in count_bins([0, 9, 10, 29, 30, 2999, 3000, 10**7])] == [
+    names = list(COUNT_BINS)
+    assert [names[b] for b in count_bin_of([0, 9, 10, 29, 30, 2999, 3000, 10**7])] == [
         "below_10", "below_10", "10_30", "10_30", "30_100", "1000_3000", "from_3000", "from_3000",
     ]  # fmt: skip
 

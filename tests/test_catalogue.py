@@ -39,7 +39,7 @@ def rows(ra_unit: u.UnitBase = u.rad) -> Table:
     )
 
 
-def written(table: Table, kind: str) -> bytes:
+def table_bytes(table: Table, kind: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:  # not every writer takes an open file
         table.write(Path(folder) / "table", format=kind)
         return (Path(folder) / "table").read_bytes()
@@ -66,13 +66,13 @@ FORMATS = {
     "csv": lambda: CSV.encode(),
     "csv with a byte-order mark": lambda: CSV.partition("\n")[2].encode("utf-8-sig"),
     "csv.gz": lambda: gzip.compress(CSV.encode()),
-    "ecsv": lambda: written(rows(u.hourangle), "ascii.ecsv"),
-    "fits": lambda: written(rows(), "fits"),
-    "fits.gz": lambda: gzip.compress(written(rows(), "fits")),
-    "votable": lambda: written(rows(u.hourangle), "votable"),
+    "ecsv": lambda: table_bytes(rows(u.hourangle), "ascii.ecsv"),
+    "fits": lambda: table_bytes(rows(), "fits"),
+    "fits.gz": lambda: gzip.compress(table_bytes(rows(), "fits")),
+    "votable": lambda: table_bytes(rows(u.hourangle), "votable"),
     "parquet": lambda: parquet("arcsec"),
     "parquet in degrees": lambda: parquet("deg"),
-    "parquet by astropy": lambda: written(rows(), "parquet"),
+    "parquet by astropy": lambda: table_bytes(rows(), "parquet"),
 }
 
 
@@ -121,14 +121,14 @@ def test_what_cannot_be_used_is_named(text: str, says: str) -> None:
 def test_hours_of_right_ascension_are_no_time() -> None:
     table = rows()
     table["ra"] = [0.7, 1.0] * u.hour
-    np.testing.assert_allclose(parse_sources(written(table, "fits"), "s.fits").ra, [10.5, 15.0])
+    np.testing.assert_allclose(parse_sources(table_bytes(table, "fits"), "s.fits").ra, [10.5, 15.0])
 
 
 def test_a_unit_that_is_no_angle() -> None:
     table = rows()
     table["radius"].unit = u.keV
     with pytest.raises(ConfigError, match="radius is in keV"):
-        parse_sources(written(table, "fits"), "s.fits")
+        parse_sources(table_bytes(table, "fits"), "s.fits")
 
 
 @pytest.mark.parametrize("kind", ["fits", "votable", "parquet by astropy", "ecsv"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from event_files import write_event_file
-from serving import Service
+from serving import ServiceProcess
 from tiny_release import source
 
 from lexray import Client
@@ -15,7 +15,7 @@ from lexray.errors import LexrayError
 pytestmark = pytest.mark.cluster
 
 
-def test_what_the_service_says_comes_back_typed(service: Service) -> None:
+def test_what_the_service_says_comes_back_typed(service: ServiceProcess) -> None:
     with Client(service.url) as client:
         release = client.release()
         assert client.health().release == release.release
@@ -30,7 +30,7 @@ def test_what_the_service_says_comes_back_typed(service: Service) -> None:
         ]
 
 
-def test_event_lists_and_event_files_are_both_observations(service: Service, tmp_path: Path) -> None:
+def test_event_lists_and_event_files_are_both_observations(service: ServiceProcess, tmp_path: Path) -> None:
     path = write_event_file(tmp_path / "a.fits")
     with Client(service.url) as client:
         assert client.embed_events(path).n_events == 10
@@ -41,7 +41,7 @@ def test_event_lists_and_event_files_are_both_observations(service: Service, tmp
         assert client.search(path, k=1)[0].source_id == client.embed_events(path, k=1).nearest[0].source_id
 
 
-def test_a_refusal_is_an_exception_with_the_problems_text(service: Service, tmp_path: Path) -> None:
+def test_a_refusal_is_an_exception_with_the_problems_text(service: ServiceProcess, tmp_path: Path) -> None:
     path = write_event_file(tmp_path / "a.fits", header={"TELESCOP": "HUBBLE"})
     with Client(service.url) as client:
         with pytest.raises(ServiceError, match="TELESCOP is 'HUBBLE'; known are CHANDRA") as caught:
@@ -58,7 +58,7 @@ def test_a_service_that_is_not_there_is_named() -> None:
         client.health()
 
 
-async def test_the_async_client_answers_as_the_other(service: Service, tmp_path: Path) -> None:
+async def test_the_async_client_answers_as_the_other(service: ServiceProcess, tmp_path: Path) -> None:
     path = write_event_file(tmp_path / "a.fits")
     with Client(service.url) as client:
         vectors, found, placed = client.embed_text(["a star"]), client.search("a star"), client.embed_events(path)

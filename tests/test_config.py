@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
-from lexray.errors import ConfigError, LexrayError, RefusedInput, meant_for_people
+from lexray.errors import ConfigError, LexrayError, RefusedInput, find_user_error
 from lexray.runtime.config import Config, JobConfig, describe, parse, read_yaml
 from lexray.tables.files import resolve_path
 
@@ -144,16 +144,16 @@ def test_an_error_for_people_is_found_inside_what_ray_raises() -> None:
         ray.data.range(1).map(fail).materialize()
 
     for caught in (core, data):
-        plain = meant_for_people(caught.value)
+        plain = find_user_error(caught.value)
         assert isinstance(plain, ConfigError)
         assert str(plain) == "the bands do not fit"
 
 
 def test_other_errors_are_not_for_people() -> None:
-    assert meant_for_people(ValueError("x")) is None
+    assert find_user_error(ValueError("x")) is None
     error = ValueError("x")
     error.__cause__ = LexrayError("why")
-    assert str(meant_for_people(error)) == "why"
+    assert str(find_user_error(error)) == "why"
 
 
 class Endpoint(Config):

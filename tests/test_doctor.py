@@ -64,7 +64,7 @@ def test_only_failures_count() -> None:
 @pytest.mark.skipif(not CPU_TORCH, reason="the trap is of CPU builds of torch")
 def test_a_cuda_torchvision_beside_a_cpu_torch_is_a_failure(site: Path) -> None:
     install(site, "torchvision", "0.28.0", {"torchvision/__init__.py": "raise RuntimeError('operator')"})
-    check = doctor.torch_companions()
+    check = doctor.torch_packages()
     assert check.status == "fail"
     assert "pip uninstall torchvision" in check.advice
 
@@ -74,9 +74,9 @@ def test_a_cpu_torchvision_is_not(site: Path) -> None:
     install(
         site, "torchvision", "0.28.0+cpu", {"torchvision/__init__.py": "", "torchvision/version.py": "cuda = None\n"}
     )
-    assert doctor.torch_companions().status == "ok"
+    assert doctor.torch_packages().status == "ok"
     (site / "torchvision" / "version.py").write_text("cuda: Optional[str] = '13.0'\n")
-    assert doctor.torch_companions().status == "fail"
+    assert doctor.torch_packages().status == "fail"
 
 
 def test_a_damaged_text_model_is_found_by_its_hash(site: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_binary_of_haproxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) 
 
 def test_optional_programs_are_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    checks = {check.name: check for check in doctor.examine(str(tmp_path))}
+    checks = {check.name: check for check in doctor.run_checks(str(tmp_path))}
     assert checks["kubectl"].status == checks["chromium"].status == "warn"
 
 

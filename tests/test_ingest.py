@@ -25,7 +25,7 @@ from lexray.ingest import file_index
 from lexray.ingest.discovery import find_event_files
 from lexray.jobs.ingest import JOB, Config
 from lexray.runtime.config import parse
-from lexray.runtime.job import Report, execute
+from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.files import filesystem
@@ -34,7 +34,7 @@ from lexray.tables.schemas import EVENTS
 pytestmark = pytest.mark.ray
 
 
-def ingest(*inputs: Path | str, out: Path, **keys: Any) -> Report:
+def ingest(*inputs: Path | str, out: Path, **keys: Any) -> JobReport:
     config = parse(Config, {"inputs": [str(path) for path in inputs], "out": str(out), **keys})
     return execute(JOB, config, Progress())
 
@@ -51,7 +51,7 @@ def make_archive(folder: Path, n: int = 30) -> Path:
     return folder
 
 
-def break_some(folder: Path) -> dict[str, str]:
+def corrupt_files(folder: Path) -> dict[str, str]:
     """Add files that cannot be read, and say for which reason each."""
     good = (folder / "000.fits").read_bytes()
     (folder / "empty.fits").write_bytes(b"")
@@ -72,7 +72,7 @@ def break_some(folder: Path) -> dict[str, str]:
 
 def test_broken_files_stop_nothing_and_everything_is_accounted_for(ray_session: None, tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "archive")
-    broken = break_some(archive)
+    broken = corrupt_files(archive)
     report = ingest(archive, out=tmp_path / "events")
     counts = report.counts
 
@@ -272,16 +272,16 @@ def test_other_settings_read_everything_again(ray_session: None, tmp_path: Path)
 
 _KILLED = """
 import os, signal, sys
-from lexray import storage
 from lexray.cli.app import main
+from lexray.tables import delta
 
 moment = sys.argv.pop(1)
-commit = storage.commit_over
+commit = delta.commit_over
 def killed(table, name, *rest):
     if name == moment:
         os.kill(os.getpid(), signal.SIGKILL)
     return commit(table, name, *rest)
-storage.commit_over = killed
+delta.commit_over = killed
 main()
 """
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lexray.errors import ConfigError
 from lexray.runtime.config import JobConfig
-from lexray.runtime.job import Context, Job, Outcome, Report, execute, is_up_to_date
+from lexray.runtime.job import Job, JobContext, JobReport, JobResult, execute, is_up_to_date
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.schemas import SUMMARIES
@@ -23,7 +23,7 @@ class CountConfig(JobConfig):
     stop_after: str = Field("", description="where to be interrupted")
 
 
-def _count(config: CountConfig, context: Context) -> Outcome:
+def _count(config: CountConfig, context: JobContext) -> JobResult:
     """A job with a table as its output: a row a file."""
     texts = [Path(path).read_text() for path in config.inputs]
     counts = [len(text.splitlines() if config.unit == "lines" else text.split()) for text in texts]
@@ -35,10 +35,10 @@ def _count(config: CountConfig, context: Context) -> Outcome:
     delta.write(config.out, "summaries", SUMMARIES, rows)
     if config.stop_after == "commit":
         raise KeyboardInterrupt
-    return Outcome({"files": len(texts)}, {"lines": float(sum(counts))}, refused=config.refuse, taken=len(texts))
+    return JobResult({"files": len(texts)}, {"lines": float(sum(counts))}, refused=config.refuse, taken=len(texts))
 
 
-def _copy(config: CountConfig, context: Context) -> Outcome:
+def _copy(config: CountConfig, context: JobContext) -> JobResult:
     """A job with a folder as its output."""
     folder = Path(config.out)
     folder.mkdir(exist_ok=True)
@@ -46,14 +46,14 @@ def _copy(config: CountConfig, context: Context) -> Outcome:
     if config.stop_after == "model":
         raise KeyboardInterrupt
     (folder / "beside.txt").write_text(config.unit)
-    return Outcome(outputs=[str(folder / "beside.txt")])
+    return JobResult(outputs=[str(folder / "beside.txt")])
 
 
 COUNT = Job("count", CountConfig, _count, ("inputs",), ("inputs",), "Count.")
 COPY = Job("copy", CountConfig, _copy, ("inputs",), ("inputs",), "Copy.")
 
 
-class Bench:
+class JobBench:
     """A job, its input and what it said."""
 
     def __init__(self, folder: Path) -> None:
@@ -65,16 +65,16 @@ class Bench:
     def config(self, **values: object) -> CountConfig:
         return CountConfig(**{"inputs": [str(self.file)], "out": str(self.out), **values})
 
-    def __call__(self, job: Job[CountConfig] = COUNT, **values: object) -> Report:
+    def __call__(self, job: Job[CountConfig] = COUNT, **values: object) -> JobReport:
         return execute(job, self.config(**values), Progress(Console(file=self.said)))
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(tmp_path: Path) -> JobBench:
+    return JobBench(tmp_path)
 
 
-def test_a_job_that_is_up_to_date_is_skipped_and_named(bench: Bench) -> None:
+def test_a_job_that_is_up_to_date_is_skipped_and_named(bench: JobBench) -> None:
     first, second = bench(), bench()
 
     assert (first.skipped, second.skipped) == (False, True)
@@ -86,7 +86,7 @@ def test_a_job_that_is_up_to_date_is_skipped_and_named(bench: Bench) -> None:
     assert is_up_to_date(COUNT, bench.config())
 
 
-def test_what_is_new_or_changed_is_done_again(bench: Bench) -> None:
+def test_what_is_new_or_changed_is_done_again(bench: JobBench) -> None:
     bench()
     assert not bench(unit="words").skipped
     assert delta.read(str(bench.out))["n_papers"].to_pylist() == [3]
@@ -96,13 +96,13 @@ def test_what_is_new_or_changed_is_done_again(bench: Bench) -> None:
     assert not bench(unit="words", force=True).skipped
 
 
-def test_where_it_runs_does_not_matter_to_what_it_writes(bench: Bench) -> None:
+def test_where_it_runs_does_not_matter_to_what_it_writes(bench: JobBench) -> None:
     bench()
     assert bench(ray={"num_cpus": 3}, tracking={"experiment": "other"}, max_bad_fraction=0.1).skipped
 
 
 @pytest.mark.parametrize("stage", ["reading", "commit"])
-def test_an_interrupted_job_is_not_up_to_date(bench: Bench, stage: str) -> None:
+def test_an_interrupted_job_is_not_up_to_date(bench: JobBench, stage: str) -> None:
     bench()
     with pytest.raises(KeyboardInterrupt):
         bench(unit="words", stop_after=stage)
@@ -116,7 +116,7 @@ def test_an_interrupted_job_is_not_up_to_date(bench: Bench, stage: str) -> None:
     assert delta.read(str(bench.out))["n_papers"].to_pylist() == [2]
 
 
-def test_a_folder_half_written_is_never_up_to_date(bench: Bench) -> None:
+def test_a_folder_half_written_is_never_up_to_date(bench: JobBench) -> None:
     bench(COPY)
     assert bench(COPY).skipped
     with pytest.raises(KeyboardInterrupt):
@@ -124,27 +124,27 @@ def test_a_folder_half_written_is_never_up_to_date(bench: Bench) -> None:
     assert not is_up_to_date(COPY, bench.config())
 
 
-def test_an_output_that_was_deleted_is_made_again(bench: Bench) -> None:
+def test_an_output_that_was_deleted_is_made_again(bench: JobBench) -> None:
     bench(COPY)
     (bench.out / "beside.txt").unlink()
     assert not bench(COPY).skipped
     assert (bench.out / "beside.txt").exists()
 
 
-def test_too_many_refused_is_exit_code_3_by_the_limit_of_now(bench: Bench) -> None:
+def test_too_many_refused_is_exit_code_3_by_the_limit_of_now(bench: JobBench) -> None:
     assert bench(refuse=3).exit_code == 3  # 75 %
     again = bench(refuse=3, max_bad_fraction=0.8)
     assert (again.skipped, again.exit_code, again.refused_fraction) == (True, 0, 0.75)
     assert bench(refuse=3).exit_code == 3
 
 
-def test_a_few_refused_is_a_warning(bench: Bench) -> None:
+def test_a_few_refused_is_a_warning(bench: JobBench) -> None:
     assert bench(refuse=1).exit_code == 0
     assert "warning: count: refused 1 of 2 inputs; see" in " ".join(bench.said.getvalue().split())
 
 
 def test_a_relative_path_is_refused_only_on_a_cluster(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: JobBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert bench(out="here").out == str(tmp_path / "here")

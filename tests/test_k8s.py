@@ -166,7 +166,7 @@ def test_the_jobs_pipeline_is_in_its_config_map_and_valid(
 
     overrides = [option for option in options if option != "--set"]
     config = parse(pipeline.PipelineConfig, read_yaml(str(file), overrides))
-    steps = pipeline.steps_of(config)
+    steps = pipeline.plan_steps(config)
 
     release = next(step.config.out for step in steps if step.job.name == "index")
     assert (

@@ -7,17 +7,17 @@ from astropy import units as u
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray.text.attribution import about
-from lexray.text.designations import Names
+from lexray.text.attribution import attribute_sentences
+from lexray.text.designations import SourceNames
 from lexray.text.labels import ObjectClass
-from lexray.text.lexicon import LABELS, find_mentions, mentions, most_said, words_for
-from lexray.text.quantities import find_quantities, read_quantity, same, unit_text
-from lexray.text.quantity_names import name_of
+from lexray.text.lexicon import LABELS, find_mentions, majority_labels, mentioned_labels, trigger_words
+from lexray.text.quantities import find_quantities, format_unit, is_same_quantity, read_quantity
+from lexray.text.quantity_names import quantity_name
 from lexray.text.sentences import split_sentences
 
 
 def labels(sentence: str) -> set[str]:
-    return {label for _, label in mentions(sentence)}
+    return {label for _, label in mentioned_labels(sentence)}
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_sentences_say_what_they_say(sentence: str, said: set[str]) -> None:
 
 def test_doubt_weighs_less_than_a_statement() -> None:
     assert [m.stance for m in find_mentions("It may be a ULX. Pulsations are ruled out.")] == ["hedged", "denied"]
-    assert most_said(["It may be an AGN.", "It is a CV."])["object_class"] == "CV"
-    assert most_said(["The neutron star is variable.", "The neutron star spins.", "It is an HMXB."]) == {
+    assert majority_labels(["It may be an AGN.", "It is a CV."])["object_class"] == "CV"
+    assert majority_labels(["The neutron star is variable.", "The neutron star spins.", "It is an HMXB."]) == {
         "object_class": "HMXB",
         "variability": "variable",
         "spectral_shape": "unknown",
@@ -64,7 +64,7 @@ def test_doubt_weighs_less_than_a_statement() -> None:
 def test_every_label_has_words_by_which_it_is_found(kind: str) -> None:
     for label in LABELS[kind]:  # type: ignore[index]
         if label != "unknown":
-            assert words_for([(kind, label)]), label  # type: ignore[list-item]
+            assert trigger_words([(kind, label)]), label  # type: ignore[list-item]
     for label in LABELS["object_class"]:
         if label not in ("unknown", "galaxy"):  # 'in a galaxy' says where, and not what
             assert label in labels(f"The source is a {label}."), label
@@ -99,7 +99,7 @@ def test_every_label_has_words_by_which_it_is_found(kind: str) -> None:
 )
 def test_quantities_are_numbers_with_units(text: str, found: list[tuple[float, float | None, str]]) -> None:
     quantities = find_quantities(text)
-    assert [unit_text(quantity.unit) for quantity in quantities] == [unit for _, _, unit in found]
+    assert [format_unit(quantity.unit) for quantity in quantities] == [unit for _, _, unit in found]
     assert [quantity.value for quantity in quantities] == pytest.approx([value for value, _, _ in found])
     assert [quantity.error is None for quantity in quantities] == [error is None for _, error, _ in found]
     for quantity, (_, error, _) in zip(quantities, found, strict=True):
@@ -141,7 +141,7 @@ def test_years_names_and_references_are_none(text: str) -> None:
     ],
 )
 def test_numbers_agree_to_the_digits_that_are_said(said: str, source: str, agree: bool) -> None:
-    assert same(find_quantities(said)[0], find_quantities(source)[0]) is agree
+    assert is_same_quantity(find_quantities(said)[0], find_quantities(source)[0]) is agree
 
 
 _UNITS = st.sampled_from(
@@ -153,23 +153,23 @@ _UNITS = st.sampled_from(
 @given(st.floats(1e-30, 1e45), _UNITS, st.integers(0, 5))
 def test_what_is_written_is_read_again(value: float, unit: u.UnitBase, digits: int) -> None:
     for written in (f"{value:.{digits}e}", f"{value:.{digits}e}".replace("e", " x 10^{").replace("+", "") + "}"):
-        (found,) = find_quantities(f"about {written} {unit_text(unit)}")
+        (found,) = find_quantities(f"about {written} {format_unit(unit)}")
         assert found.value == pytest.approx(float(f"{value:.{digits}e}"))
         assert found.unit == unit
-        exact = read_quantity(f"{value:.12e}", unit_text(unit))[0]
-        assert same(found, exact)
-        other = read_quantity(f"{value * 1.7:.12e}", unit_text(unit))[0]
-        assert digits == 0 or not same(read_quantity(f"{value:.{digits}e}", unit_text(unit))[0], other)
+        exact = read_quantity(f"{value:.12e}", format_unit(unit))[0]
+        assert is_same_quantity(found, exact)
+        other = read_quantity(f"{value * 1.7:.12e}", format_unit(unit))[0]
+        assert digits == 0 or not is_same_quantity(read_quantity(f"{value:.{digits}e}", format_unit(unit))[0], other)
 
 
 @settings(deadline=None, max_examples=150)
 @given(st.text(st.sampled_from("0123456789.eE+-^{}$\\ ()±×xkeVs%,~–/") | st.characters(), max_size=60))
 def test_any_text_can_be_searched(text: str) -> None:
-    for found in find_quantities(text, counted=True):
+    for found in find_quantities(text, number_words=True):
         assert abs(found.value) <= 1e300
         assert 0 <= found.start < len(text)
-    assert about([text], Names.of(["M82 X-1"])) in ([True], [False])
-    mentions(text)
+    assert attribute_sentences([text], SourceNames.of(["M82 X-1"])) in ([True], [False])
+    mentioned_labels(text)
 
 
 def test_units_that_prose_does_not_write_are_astropys() -> None:
@@ -185,7 +185,7 @@ def test_numbers_know_what_they_measure() -> None:
         "With a period of 1.37 s and a luminosity of 4.7 x 10^{39} erg s^{-1} (0.3-30 keV), a power law of photon index"
         " 1.9 and a plasma of 0.6 keV are seen behind N_H = 3e21 cm^-2."
     )
-    names = [name_of(text, found) for found in find_quantities(text)]
+    names = [quantity_name(text, found) for found in find_quantities(text)]
     assert names == ["period", "luminosity", None, None, "photon index", "plasma temperature", "column density"]
 
 
@@ -202,9 +202,9 @@ def test_numbers_know_what_they_measure() -> None:
     ],
 )
 def test_sentences_belong_to_the_source_last_named(text: str, ours: list[int]) -> None:
-    assert about(split_sentences(text), Names.of(["M82 X-1"])) == [bool(one) for one in ours]
+    assert attribute_sentences(split_sentences(text), SourceNames.of(["M82 X-1"])) == [bool(one) for one in ours]
 
 
 def test_a_paper_that_names_nobody_speaks_of_its_source() -> None:
     sentences = re.split(r"(?<=\.) ", "The source is soft. Its period is 62 days. It flares.")
-    assert about(sentences, Names.of(["LXR J070949.6+500005"])) == [True] * 3
+    assert attribute_sentences(sentences, SourceNames.of(["LXR J070949.6+500005"])) == [True] * 3

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.errors import ConfigError, RefusedInput
-from lexray.jobs.literature import JOB, Config
+from lexray.jobs.literature import JOB, LiteratureConfig
 from lexray.literature.crossmatch import Match, SourceCatalogue, to_table
-from lexray.literature.deduplicate import merge
-from lexray.literature.names import best_known_first, pattern, plain_name, spoken_names
+from lexray.literature.deduplicate import deduplicate
+from lexray.literature.names import best_known_first, name_pattern, plain_name, searchable_names
 from lexray.literature.papers import FORMATS, Paper, Refusal, parse_paper, read_papers
-from lexray.literature.ranking import rank
-from lexray.runtime.job import Report, execute
+from lexray.literature.ranking import rank_papers
+from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS, LITERATURE
@@ -43,8 +43,8 @@ def jsonl(path: Path, *rows: dict[str, Any] | str) -> str:
     return str(path)
 
 
-def literature(tmp_path: Path, *inputs: str, **keys: Any) -> tuple[Report, list[dict[str, Any]]]:
-    report = execute(JOB, Config(inputs=list(inputs), out=str(tmp_path / "literature"), **keys), Progress())
+def literature(tmp_path: Path, *inputs: str, **keys: Any) -> tuple[JobReport, list[dict[str, Any]]]:
+    report = execute(JOB, LiteratureConfig(inputs=list(inputs), out=str(tmp_path / "literature"), **keys), Progress())
     return report, delta.read(report.out).to_pylist()
 
 
@@ -284,7 +284,7 @@ def paper(**values: Any) -> dict[str, Any]:
 
 
 def order_of(*papers: dict[str, Any]) -> list[str]:
-    return [str(row["bibcode"]) for row in rank(papers[::-1], ["M82 X-1", "NAME X41.4+60"])]
+    return [str(row["bibcode"]) for row in rank_papers(papers[::-1], ["M82 X-1", "NAME X41.4+60"])]
 
 
 def test_papers_on_the_source_come_first_and_catalogues_last() -> None:
@@ -330,9 +330,9 @@ _papers = st.fixed_dictionaries(
 @given(st.lists(_papers, max_size=8), st.randoms(use_true_random=False))
 def test_the_order_of_papers_does_not_depend_on_how_they_came(papers: list[dict[str, Any]], chance: Any) -> None:
     rows = [paper(**values) for values in papers]
-    first = rank(rows, ["M82 X-1"])
+    first = rank_papers(rows, ["M82 X-1"])
     chance.shuffle(rows)
-    again = rank(rows, ["M82 X-1"])
+    again = rank_papers(rows, ["M82 X-1"])
     keys = ("bibcode", "arxiv", "title", "abstract")
     assert [[row[key] or "" for key in keys] for row in again] == [[row[key] or "" for key in keys] for row in first]
 
@@ -341,8 +341,8 @@ def test_the_order_of_papers_does_not_depend_on_how_they_came(papers: list[dict[
 @given(st.lists(_papers, max_size=8))
 def test_merging_loses_nothing_and_leaves_each_paper_once(papers: list[dict[str, Any]]) -> None:
     rows = [paper(**values) for values in papers]
-    merged = merge(rows)
-    assert merge(merged) == merged
+    merged = deduplicate(rows)
+    assert deduplicate(merged) == merged
     for key in ("bibcode", "arxiv"):
         told = [row[key].removeprefix("arXiv:").removesuffix("v2") for row in merged if row[key]]
         assert len(told) == len(set(told)), key
@@ -359,7 +359,7 @@ def test_a_paper_of_several_places_is_one_row_with_the_best_of_each() -> None:
         "p_chance": 1e-6,
         "year": 2018,
     }
-    (row,) = merge(
+    (row,) = deduplicate(
         [
             paper(source_id="NGC300", title="Discovery of pulsations: in NGC 300 ULX1", body="All.", n_citations=70),
             paper(found_by="simbad", matched_by="position", object="SN 2010da", identifiers=["SN 2010da"], **simbad),
@@ -381,21 +381,21 @@ def test_a_paper_of_several_places_is_one_row_with_the_best_of_each() -> None:
 
 @pytest.mark.parametrize("text", ["M82 X-1", "m 82 x1", "M~82 X--1", r"M\,82 X$-$1", "(M82 X–1)", "M82_X-1's"])
 def test_a_name_is_found_in_texts_however_it_is_written(text: str) -> None:
-    expression = pattern(["M82 X-1"])
+    expression = name_pattern(["M82 X-1"])
     assert expression is not None
     assert expression.search(f"We observed {text}.")
 
 
 @pytest.mark.parametrize("text", ["M82 X-10", "M 821", "M82 X-2", "GM82 X-1", "M82 X-1.5", "X-1 in M81"])
 def test_other_names_are_other_names(text: str) -> None:
-    expression = pattern(["M82 X-1"])
+    expression = name_pattern(["M82 X-1"])
     assert expression is not None
     assert not expression.search(f"We observed {text}.")
 
 
 @given(st.text("aB1 -_.+*[]()", max_size=20))
 def test_a_name_finds_itself(name: str) -> None:
-    expression = pattern([name])
+    expression = name_pattern([name])
     if sum(map(str.isalnum, plain_name(name))) >= 3:
         assert expression is not None
         assert expression.search(name)
@@ -405,5 +405,5 @@ def test_names_that_papers_do_not_speak_are_left_out() -> None:
     catalogues = ["2CXO J095550.1+694046", "[MHK2003] 23", "Gaia DR3 123456789", "X"]
     known = best_known_first(["CXOM82   41", *catalogues, "M 82 X-1", "NAME X41.4+60", "V* XY Ari"])
     assert known == ["X41.4+60", "X", "XY Ari", "M 82 X-1", "CXOM82 41", *catalogues[1:3], catalogues[0]]
-    assert spoken_names(known, 9) == ["X41.4+60", "XY Ari", "M 82 X-1", "CXOM82 41"]
-    assert spoken_names(["cxo_m82 41", *known], 2) == ["cxo m82 41", "X41.4+60"]
+    assert searchable_names(known, 9) == ["X41.4+60", "XY Ari", "M 82 X-1", "CXOM82 41"]
+    assert searchable_names(["cxo_m82 41", *known], 2) == ["cxo m82 41", "X41.4+60"]

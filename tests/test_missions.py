@@ -26,7 +26,7 @@ from lexray.events.missions import (
 )
 
 #: What the header of each mission's files says.
-SAID: dict[str, dict[str, Any]] = {
+HEADERS: dict[str, dict[str, Any]] = {
     "acis": {"TELESCOP": "CHANDRA", "INSTRUME": "ACIS", "DETNAM": "ACIS-7"},
     "hrc-i": {"TELESCOP": "CHANDRA", "INSTRUME": "HRC", "DETNAM": "HRC-I"},
     "hrc-s": {"TELESCOP": "CHANDRA", "INSTRUME": "HRC", "DETNAM": "HRC-S"},
@@ -56,7 +56,7 @@ def _header(**said: Any) -> Header:
 
 
 def _instrument(of: str, **more: Any) -> Instrument:
-    header = _header(**{**SAID[of], **more})
+    header = _header(**{**HEADERS[of], **more})
     return mission_of(header).instrument(header)
 
 
@@ -106,14 +106,14 @@ def test_hrc_measures_no_energies_and_knows_one_band_of_chandras() -> None:
     assert hrc.bands == _instrument("acis").bands
 
 
-@pytest.mark.parametrize("of", SAID)
+@pytest.mark.parametrize("of", HEADERS)
 def test_default_bands_lie_where_the_instrument_measures(of: str) -> None:
     instrument = _instrument(of)
     low, high = instrument.energy_range
     assert low <= instrument.bands.edges[0] < instrument.bands.edges[-1] <= high
 
 
-@pytest.mark.parametrize("of", SAID)
+@pytest.mark.parametrize("of", HEADERS)
 def test_every_rule_has_its_document(of: str) -> None:
     instrument = _instrument(of)
     for document in (instrument.document, *(screen.document for screen in instrument.screens)):
@@ -148,7 +148,7 @@ def test_every_rule_has_its_document(of: str) -> None:
     ],
 )
 def test_good_times(of: str, name: str, said: dict[str, Any], expected: GoodTimes | None) -> None:
-    assert _instrument(of).good_times(name, _header(**said), _header(**SAID[of])) == expected
+    assert _instrument(of).good_times(name, _header(**said), _header(**HEADERS[of])) == expected
 
 
 #: An EPIC list that evselect filtered: two CCDs, each with the intersection of its good times and the filter's.
@@ -169,12 +169,12 @@ _SUBSPACE = {
     ("name", "ccd"), [("GTI00006", 1), ("GTI00106", 4), ("GTI00206", 12), ("GTI00306", None), ("GTI", None)]
 )
 def test_epic_good_times_of_a_filtered_list_belong_to_the_ccd_of_their_component(name: str, ccd: int | None) -> None:
-    events = _header(**SAID["pn"], **_SUBSPACE)
+    events = _header(**HEADERS["pn"], **_SUBSPACE)
     assert _instrument("pn").good_times(name, _header(), events) == GoodTimes("GTI", ccd)
 
 
 def test_epic_good_times_without_a_subspace_hold_for_all() -> None:
-    assert _instrument("pn").good_times("GTI00006", _header(), _header(**SAID["pn"])) == GoodTimes("GTI")
+    assert _instrument("pn").good_times("GTI00006", _header(), _header(**HEADERS["pn"])) == GoodTimes("GTI")
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ _FROM_RIGHT = {
 def test_status_bit_by_bit(of: str, column: str, width: int) -> None:
     key = (of, column, width)
     rejects = _FROM_LEFT[key] if key in _FROM_LEFT else {width - bit for bit in _FROM_RIGHT[key]}
-    table = _of_bits(column, [set(), *({n} for n in range(1, width + 1))], width, SAID[of])
+    table = _of_bits(column, [set(), *({n} for n in range(1, width + 1))], width, HEADERS[of])
     assert _kept(of, table) == [n for n in range(width + 1) if n not in rejects]
 
 
@@ -292,7 +292,7 @@ def test_nicer_keeps_events_of_the_slow_chain_that_nothing_speaks_against() -> N
         "undershoot": {4, 0},
         "forced": {4, 2},
     }
-    table = _of_bits("EVENT_FLAGS", [{8 - bit for bit in bits} for bits in flags.values()], 8, SAID["nicer"])
+    table = _of_bits("EVENT_FLAGS", [{8 - bit for bit in bits} for bits in flags.values()], 8, HEADERS["nicer"])
     assert _kept("nicer", table) == [0, 1]
 
 
@@ -307,7 +307,7 @@ def test_nicer_keeps_events_of_the_slow_chain_that_nothing_speaks_against() -> N
 )
 def test_flag_bit_by_bit(of: str, rejects: set[int]) -> None:
     flags = np.array([0, *(1 << bit for bit in range(32))], dtype=np.uint32).view(np.int32)  # bit 31 reads as negative
-    table = _table([fits.Column("FLAG", "1J", array=flags)], SAID[of])
+    table = _table([fits.Column("FLAG", "1J", array=flags)], HEADERS[of])
     assert _kept(of, table) == [0, *(bit + 1 for bit in range(32) if bit not in rejects)]
 
 
@@ -324,18 +324,18 @@ def test_flag_bit_by_bit(of: str, rejects: set[int]) -> None:
     ],
 )
 def test_grades(of: str, column: str, good: set[int]) -> None:
-    table = _table([fits.Column(column, "1I", array=np.arange(-5, 40))], SAID[of])
+    table = _table([fits.Column(column, "1I", array=np.arange(-5, 40))], HEADERS[of])
     assert {row - 5 for row in _kept(of, table)} == good
 
 
 def test_erosita_drops_the_pixels_beside_an_events_main_one() -> None:
-    table = _table([fits.Column("PI", "1E", array=[1500.0, -1500.0, 300.0, -1.0])], SAID["erosita"])
+    table = _table([fits.Column("PI", "1E", array=[1500.0, -1500.0, 300.0, -1.0])], HEADERS["erosita"])
     assert _kept("erosita", table) == [0, 2]
 
 
 def test_a_screen_says_which_columns_it_needs() -> None:
     table = _table([fits.Column("TIME", "1D", array=[1.0, 2.0])], {})
-    for of in SAID:
+    for of in HEADERS:
         for screen in _instrument(of).screens:
             with pytest.raises(RefusedInput) as refused:
                 screen.keep(table)
@@ -421,11 +421,11 @@ def test_unknown_missions_are_not_guessed(said: dict[str, Any]) -> None:
         ({"TELESCOP": "XMM", "INSTRUME": "RGS1"}, "unknown_instrument"),
         ({"TELESCOP": "SWIFT", "INSTRUME": "BAT"}, "unknown_instrument"),
         ({"TELESCOP": "CHANDRA"}, "unknown_instrument"),
-        ({**SAID["pn"], "DATAMODE": "TIMING"}, "unsupported_mode"),
-        ({**SAID["pn"], "SUBMODE": "FastBurst"}, "unsupported_mode"),
-        ({**SAID["mos1"], "SUBMODE": "FastUncompressed"}, "unsupported_mode"),
-        ({**SAID["swift"], "DATAMODE": "PILEDUP"}, "unsupported_mode"),
-        ({**SAID["swift"], "DATAMODE": "LOWRATE"}, "unsupported_mode"),
+        ({**HEADERS["pn"], "DATAMODE": "TIMING"}, "unsupported_mode"),
+        ({**HEADERS["pn"], "SUBMODE": "FastBurst"}, "unsupported_mode"),
+        ({**HEADERS["mos1"], "SUBMODE": "FastUncompressed"}, "unsupported_mode"),
+        ({**HEADERS["swift"], "DATAMODE": "PILEDUP"}, "unsupported_mode"),
+        ({**HEADERS["swift"], "DATAMODE": "LOWRATE"}, "unsupported_mode"),
     ],
 )
 def test_instruments_and_modes_that_are_not_read(said: dict[str, Any], reason: str) -> None:

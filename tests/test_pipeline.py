@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lexray.errors import ConfigError
 from lexray.jobs import pipeline
-from lexray.jobs.pipeline import PipelineConfig, PipelineReport, StepFailed
+from lexray.jobs.pipeline import PipelineConfig, PipelineReport, StepError
 from lexray.jobs.registry import JOBS, load_job
 from lexray.runtime.config import parse, read_yaml
 from lexray.runtime.progress import Progress
@@ -51,7 +51,7 @@ def run(tmp_path: Path, values: Values) -> Callable[..., PipelineReport]:
     def run(*overrides: str, said: io.StringIO | None = None, **options: object) -> PipelineReport:
         file.write_text(yaml.safe_dump(values, sort_keys=False))
         config = parse(PipelineConfig, read_yaml(str(file), overrides), file.name)
-        steps = pipeline.steps_of(config, **options)  # type: ignore[arg-type]
+        steps = pipeline.plan_steps(config, **options)  # type: ignore[arg-type]
         return pipeline.run(config, steps, Progress(Console(file=said or io.StringIO())))
 
     return run
@@ -106,7 +106,7 @@ class TestRunning:
         assert parent.data.metrics.keys() >= {f"seconds/{name}" for name in report.steps}
 
     def test_a_failing_step_ends_the_run_by_its_name(self, run: Run, tmp_path: Path) -> None:
-        with pytest.raises(StepFailed, match=r"step 'literature' failed \(exit code 2\): .*/nowhere") as caught:
+        with pytest.raises(StepError, match=r"step 'literature' failed \(exit code 2\): .*/nowhere") as caught:
             run("steps.literature.inputs=[/nowhere]")
 
         assert caught.value.exit_code == 2
@@ -150,7 +150,7 @@ class TestRunning:
 )
 def test_wrong_steps_are_named_before_anything_runs(change: Values, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        pipeline.steps_of(parse(PipelineConfig, {"workdir": "w", "steps": change}))
+        pipeline.plan_steps(parse(PipelineConfig, {"workdir": "w", "steps": change}))
     assert message in str(caught.value)
 
 
@@ -182,18 +182,18 @@ def test_the_command_prints_a_table_and_one_json_object(cli: Cli, values: Values
 def test_an_unknown_step_is_named() -> None:
     config = parse(PipelineConfig, {"workdir": "w", "steps": {"simulate": {"out": "x"}}})
     with pytest.raises(ConfigError, match="no step 'simulat', did you mean 'simulate'"):
-        pipeline.steps_of(config, until="simulat")
+        pipeline.plan_steps(config, until="simulat")
     with pytest.raises(ConfigError, match="no step 'ingest'"):
-        pipeline.steps_of(config, only=["ingest"])
+        pipeline.plan_steps(config, only=["ingest"])
 
 
-def _shipped(name: str, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[pipeline.Step]:
+def _shipped(name: str, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[pipeline.PipelineStep]:
     for variable in [v for v in os.environ if v.startswith("LEXRAY_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     monkeypatch.setenv("LEXRAY_EVENTS", "/data/events")
     monkeypatch.setenv("LEXRAY_LITERATURE", "/data/papers.jsonl")
-    return pipeline.steps_of(parse(PipelineConfig, read_yaml(str(ROOT / "configs" / name), overrides), name))
+    return pipeline.plan_steps(parse(PipelineConfig, read_yaml(str(ROOT / "configs" / name), overrides), name))
 
 
 def test_the_demo_is_the_whole_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +239,7 @@ def test_the_cluster_spreads_as_its_environment_says(monkeypatch: pytest.MonkeyP
     }.items():
         monkeypatch.setenv(variable, value)
     config = parse(PipelineConfig, read_yaml(str(ROOT / "configs" / "cluster.yaml")))
-    steps = {step.name: step.config for step in pipeline.steps_of(config)}
+    steps = {step.name: step.config for step in pipeline.plan_steps(config)}
     assert steps["encode"].workers == 8  # type: ignore[attr-defined]
     assert steps["encode"].events == "s3://bucket/tables/events"  # type: ignore[attr-defined]
     assert steps["encode"].autodecoder == "/data/lexray/autodecoder"  # type: ignore[attr-defined]

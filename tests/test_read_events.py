@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.time import Time, TimeDelta
-from event_files import says, write_event_file
+from event_files import with_keyword, write_event_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -293,7 +293,7 @@ def test_events_of_one_frame_stay_in_the_files_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("key", "value"), [("OBI_NUM", "1E999"), ("TIMEDEL", "1E999"), ("DTCOR", "NaN")])
 def test_keywords_that_are_no_finite_number_are_as_if_absent(tmp_path: Path, key: str, value: str) -> None:
     content = write_event_file(tmp_path / "a.fits", header={key: 0.5}).read_bytes()
-    (tmp_path / "a.fits").write_bytes(says(key, value)(content))
+    (tmp_path / "a.fits").write_bytes(with_keyword(key, value)(content))
     absent = read_events(write_event_file(tmp_path / "b.fits", header={key: None}))
     broken = read_events(tmp_path / "a.fits")
     assert broken.detection_id == absent.detection_id
@@ -320,7 +320,7 @@ def test_good_times_that_hold_no_event_are_observed_all_the_same(tmp_path: Path)
 def test_rows_that_are_not_there_take_no_memory(tmp_path: Path, rows: int, columns: dict[str, Any] | None) -> None:
     file = write_event_file(tmp_path / "a.fits", columns=columns)
     content = file.read_bytes()
-    file.write_bytes(says("NAXIS2", rows)(content).ljust(100_000, b"\0"))
+    file.write_bytes(with_keyword("NAXIS2", rows)(content).ljust(100_000, b"\0"))
     assert file.read_bytes()[: len(content)] != content
     tracemalloc.start()
     with pytest.raises(RefusedInput) as refused:
@@ -333,7 +333,7 @@ def test_rows_that_are_not_there_take_no_memory(tmp_path: Path, rows: int, colum
 
 def test_rows_of_no_width_take_no_memory_either(tmp_path: Path) -> None:
     content = write_event_file(tmp_path / "a.fits").read_bytes()
-    (tmp_path / "a.fits").write_bytes(says("NAXIS1", 0)(says("NAXIS2", 10**12)(content)))
+    (tmp_path / "a.fits").write_bytes(with_keyword("NAXIS1", 0)(with_keyword("NAXIS2", 10**12)(content)))
     with pytest.raises(RefusedInput) as refused:
         read(tmp_path / "a.fits")
     assert refused.value.reason == "bad_structure"
@@ -424,9 +424,9 @@ REFUSALS: dict[str, tuple[str, Maker]] = {
     ),
     "ends in the gzip stream": ("truncated", _bytes(lambda content: gzip.compress(content)[:-200])),
     "damaged gzip": ("bad_gzip", _bytes(lambda content: gzip.compress(content)[:10] + b"\xff" * 500)),
-    "claims 10^12 rows": ("truncated", _bytes(says("NAXIS2", 10**12))),
-    "claims rows less than none": ("bad_structure", _bytes(says("NAXIS2", -1000))),
-    "rows that are no number": ("bad_structure", _bytes(says("NAXIS2", "ten"))),
+    "claims 10^12 rows": ("truncated", _bytes(with_keyword("NAXIS2", 10**12))),
+    "claims rows less than none": ("bad_structure", _bytes(with_keyword("NAXIS2", -1000))),
+    "rows that are no number": ("bad_structure", _bytes(with_keyword("NAXIS2", "ten"))),
     "no events extension": ("no_events_table", _file(extension="PHOTONS")),
     "unknown mission": ("unknown_mission", _file(header={"TELESCOP": "babasone"})),
     "no mission": ("unknown_mission", _file(header={"TELESCOP": None})),

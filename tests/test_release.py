@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_release import CLASSES, N_SOURCES, Inputs, class_of, source
+from tiny_release import CLASSES, N_SOURCES, ReleaseInputs, class_of, source
 
 from lexray import load_aligned
 from lexray.errors import LexrayError
 from lexray.models.alignment.towers import Towers
 from lexray.release.index import SearchIndex, schema
-from lexray.release.manifest import MANIFEST_FILE, Manifest, Release, seal
+from lexray.release.manifest import MANIFEST_FILE, Release, ReleaseManifest, seal
 
 
 @pytest.fixture
@@ -87,18 +87,18 @@ def test_what_is_no_release_is_refused(tmp_path: Path, content: str | None, mess
 def test_a_release_with_another_text_model_does_not_embed(copy: Path) -> None:
     said = json.loads((copy / MANIFEST_FILE).read_text())
     said["text_model"]["sha256"] = "0" * 64
-    seal(copy, Manifest.model_validate(said))
+    seal(copy, ReleaseManifest.model_validate(said))
     with pytest.raises(LexrayError, match=r"has weights of sha256 000000000000…, the one installed here 53aa51172d14"):
         load_aligned(copy).embed_text(["a star"])
 
 
-def test_the_same_inputs_keep_the_release(release_inputs: Inputs, release: Path) -> None:
+def test_the_same_inputs_keep_the_release(release_inputs: ReleaseInputs, release: Path) -> None:
     before = Release.open(release).id
     assert release_inputs.build().skipped
     assert Release.open(release).id == before
 
 
-def test_other_inputs_do_not_replace_a_release_unless_forced(release_inputs: Inputs, copy: Path) -> None:
+def test_other_inputs_do_not_replace_a_release_unless_forced(release_inputs: ReleaseInputs, copy: Path) -> None:
     before = Release.open(copy).id
     with pytest.raises(LexrayError, match=f"holds release {before}, made of other inputs, and a release never changes"):
         release_inputs.build(out=str(copy), split_seed=1)
@@ -108,21 +108,21 @@ def test_other_inputs_do_not_replace_a_release_unless_forced(release_inputs: Inp
     assert [path.name for path in copy.parent.iterdir()] == ["release"]
 
 
-def test_a_folder_that_is_no_release_is_never_overwritten(release_inputs: Inputs, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_release_is_never_overwritten(release_inputs: ReleaseInputs, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(LexrayError, match="no release here"):
         release_inputs.build(out=str(tmp_path), force=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_an_alignment_of_another_text_model_makes_no_release(release_inputs: Inputs, tmp_path: Path) -> None:
+def test_an_alignment_of_another_text_model_makes_no_release(release_inputs: ReleaseInputs, tmp_path: Path) -> None:
     Towers.load(release_inputs.folder / "alignment").save(tmp_path / "alignment", {"text_model": "another"})
     with pytest.raises(LexrayError, match="was trained with another, not all-MiniLM-L6-v2"):
         release_inputs.build(alignment=str(tmp_path / "alignment"), out=str(tmp_path / "release"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alignment"]
 
 
-def test_a_release_needs_neither_labels_nor_summaries_nor_events(release_inputs: Inputs, tmp_path: Path) -> None:
+def test_a_release_needs_neither_labels_nor_summaries_nor_events(release_inputs: ReleaseInputs, tmp_path: Path) -> None:
     release_inputs.build(out=str(tmp_path / "release"), labels=None, summaries=None, events=None)
     aligned = load_aligned(tmp_path / "release")
     assert aligned.predict(aligned.embed_events([source(0)])) == {}

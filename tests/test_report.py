@@ -10,14 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lexray.evaluation.heldout import PiecewiseRate, Score
-from lexray.evaluation.inputs import Pairs
+from lexray.evaluation.heldout import DetectionScore, PiecewiseRate
+from lexray.evaluation.inputs import EmbeddingPairs
 from lexray.evaluation.report import embedding_map, plots
-from lexray.evaluation.report.captions import caveats, chosen_detections, examples, first_sentence
-from lexray.evaluation.report.groundedness import worst_summaries
-from lexray.evaluation.report.metrics import Findings, measure_gain, measure_retrieval
-from lexray.evaluation.report.plots import Bar, LightCurve
-from lexray.evaluation.report.report import Page, Picture, Step, interval, lineage, render, shown
+from lexray.evaluation.report.captions import caveats, example_detections, first_sentence, retrieval_examples
+from lexray.evaluation.report.groundedness import ungrounded_summaries_table
+from lexray.evaluation.report.metrics import EvaluationResults, measure_gain, measure_retrieval
+from lexray.evaluation.report.plots import GainBar, LightCurveData
+from lexray.evaluation.report.report import (
+    CaptionedFigure,
+    LineageStep,
+    ReportPage,
+    format_interval,
+    format_value,
+    lineage,
+    render,
+)
 from lexray.evaluation.report.sections import training_section
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.runtime import tracking
@@ -69,12 +77,12 @@ HOSTILE = 'Bright <script>alert("x")</script> source & {{ 7 * 7 }}. It flares.'
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+def page(tmp_path_factory: pytest.TempPathFactory) -> ReportPage:
     folder = tmp_path_factory.mktemp("page")
-    found = Findings()
+    found = EvaluationResults()
     generator = np.random.default_rng(0)
     scores = [
-        Score(
+        DetectionScore(
             f"chandra:{i}:acis:s{i}",
             f"s{i}",
             500,
@@ -85,12 +93,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     ]
     measure_gain(found, scores, 0)
     vectors = generator.normal(size=(12, 6)).astype(np.float32)
-    pairs = Pairs([f"s{i}" for i in range(12)], vectors, vectors + 0.1)
+    pairs = EmbeddingPairs([f"s{i}" for i in range(12)], vectors, vectors + 0.1)
     ranks = measure_retrieval(found, pairs.xray, pairs.text, 0)
-    bars = [Bar("constant", 0, 0, 0, "baseline"), Bar("autodecoder", 0.2, 0.1, 0.3, "ours")]
-    name = plots.draw(folder, "gain", lambda theme: plots.gain_chart(theme, bars))
-    picture = Picture(name, "Gain & more", "How to read it.", 'A chart "with quotes"')
-    return Page(
+    bars = [GainBar("constant", 0, 0, 0, "baseline"), GainBar("autodecoder", 0.2, 0.1, 0.3, "ours")]
+    name = plots.save_figure(folder, "gain", lambda theme: plots.gain_chart(theme, bars))
+    picture = CaptionedFigure(name, "Gain & more", "How to read it.", 'A chart "with quotes"')
+    return ReportPage(
         folder=folder,
         findings=found,
         sources={"train": 30, "val": 8, "test": 12},
@@ -99,12 +107,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
         mlflow_run="0123456789abcdef",
         pictures={"gain": picture},
         light_curves=[],
-        examples=examples(pairs, ranks["text → X-ray"], {"s3": "AGN"}, {f"s{i}": HOSTILE for i in range(12)}),
+        examples=retrieval_examples(pairs, ranks["text → X-ray"], {"s3": "AGN"}, {f"s{i}": HOSTILE for i in range(12)}),
         caveats=caveats(found, simulated=True),
     )
 
 
-def test_page_is_well_formed_and_stands_alone(page: Page) -> None:
+def test_page_is_well_formed_and_stands_alone(page: ReportPage) -> None:
     checked = check(render(page))
     assert checked.sources
     for source in checked.sources:
@@ -117,7 +125,7 @@ def test_page_is_well_formed_and_stands_alone(page: Page) -> None:
     assert {link.removeprefix("#") for link in checked.links} <= set(checked.ids)
 
 
-def test_page_holds_the_light_and_the_dark_picture(page: Page) -> None:
+def test_page_holds_the_light_and_the_dark_picture(page: ReportPage) -> None:
     html = render(page)
     light, dark = (base64.b64encode((page.folder / f"gain{s}.png").read_bytes()).decode() for s in ("", ".dark"))
     assert light != dark
@@ -125,7 +133,7 @@ def test_page_holds_the_light_and_the_dark_picture(page: Page) -> None:
     assert dark in html
 
 
-def test_words_of_papers_cannot_become_markup(page: Page) -> None:
+def test_words_of_papers_cannot_become_markup(page: ReportPage) -> None:
     html = render(page)
     assert "<script" not in html
     assert "&lt;script&gt;" in html
@@ -133,29 +141,31 @@ def test_words_of_papers_cannot_become_markup(page: Page) -> None:
     assert ">49<" not in html
 
 
-def test_page_says_the_figures_beside_their_baselines(page: Page) -> None:
+def test_page_says_the_figures_beside_their_baselines(page: ReportPage) -> None:
     html = render(page)
     metrics = page.findings.metrics
-    assert shown(metrics["heldout_gain.autodecoder"], "bits") in html
-    assert shown(metrics["retrieval.chance.recall_at_10"], "%") in html
+    assert format_value(metrics["heldout_gain.autodecoder"], "bits") in html
+    assert format_value(metrics["retrieval.chance.recall_at_10"], "%") in html
     for rows in page.findings.sections.values():
         for row in rows:
-            assert interval(row) in html
+            assert format_interval(row) in html
 
 
 def test_examples_run_from_the_best_rank_to_the_worst() -> None:
     vectors = np.eye(6, dtype=np.float32)
     rank = np.array([6, 5, 4, 3, 2, 1])
-    found = examples(Pairs(list("abcdef"), vectors, vectors), rank, {}, dict.fromkeys("abcdef", "Words. More."), n=3)
+    found = retrieval_examples(
+        EmbeddingPairs(list("abcdef"), vectors, vectors), rank, {}, dict.fromkeys("abcdef", "Words. More."), n=3
+    )
     assert [item.rank for item in found] == sorted(item.rank for item in found)
     assert found[0].rank == 1
     assert all(item.hits[0].own for item in found)  # each vector is its own nearest here
 
 
 def test_shown_detections_are_the_best_the_median_and_the_worst() -> None:
-    scores = [Score(f"d{i}", f"s{i}", 500, 100, {"constant": 0.0, "autodecoder": float(i)}) for i in range(5)]
-    faint = Score("faint", "f", 12, 2, {"constant": 0.0, "autodecoder": 900.0})
-    chosen = chosen_detections([*scores, faint])
+    scores = [DetectionScore(f"d{i}", f"s{i}", 500, 100, {"constant": 0.0, "autodecoder": float(i)}) for i in range(5)]
+    faint = DetectionScore("faint", "f", 12, 2, {"constant": 0.0, "autodecoder": 900.0})
+    chosen = example_detections([*scores, faint])
     assert {name: score.detection_id for name, (score, _) in chosen.items()} == {
         "best": "d4",
         "median": "d2",
@@ -181,7 +191,7 @@ def test_light_curves_can_be_drawn_of_any_detection(gti: GoodTimeIntervals, n: i
     energy = np.full(n, 1.0, dtype=np.float32)
     events = EventList("d", "s", time, energy, gti, Bands((0.5, 1.2, 2.0, 7.0)), gti.ontime)
     rate = PiecewiseRate(np.linspace(0, events.duration, 65), np.ones((3, 64)))
-    plots.draw(tmp_path, "curve", lambda theme: plots.light_curve(theme, LightCurve(events, rate, rate)))
+    plots.save_figure(tmp_path, "curve", lambda theme: plots.light_curve(theme, LightCurveData(events, rate, rate)))
     assert (tmp_path / "curve.png").read_bytes().startswith(PNG)
 
 
@@ -189,7 +199,7 @@ def test_map_keeps_neighbours_together() -> None:
     generator = np.random.default_rng(0)
     centres = np.repeat(np.eye(3, 8) * 5, 20, axis=0)
     x, y = (centres + 0.1 * generator.normal(size=centres.shape) for _ in range(2))
-    placed_x, placed_y = embedding_map.layout(x, y)
+    placed_x, placed_y = embedding_map.map_coordinates(x, y)
     group = np.repeat(np.arange(3), 20)
     both, groups = np.concatenate([placed_x, placed_y]), np.concatenate([group, group])
     distance = np.linalg.norm(both[:, None] - both[None], axis=2) + 1e9 * np.eye(len(both))
@@ -202,8 +212,8 @@ def test_training_curves_leave_out_the_closing_figure_and_what_never_changes(tmp
         for step in (1, 2, 3):
             run.metrics({"loss": 5.0 - step, "skipped": 0.0}, step)
         run.metrics({"loss": 2.0})
-    step = Step("train alignment", "out", "v1", {}, 1.0, run.run_id, "0")
-    lost = Step("train autodecoder", "out", "v1", {}, 1.0, "0" * 32, "0")
+    step = LineageStep("train alignment", "out", "v1", {}, 1.0, run.run_id, "0")
+    lost = LineageStep("train autodecoder", "out", "v1", {}, 1.0, "0" * 32, "0")
     made = training_section(tmp_path, [step, lost], run.client)
     assert made["training"].alt == "Line charts of alignment: loss"
     assert training_section(tmp_path, [lost], run.client) == {}
@@ -230,7 +240,7 @@ def test_lineage_follows_what_each_output_says_it_read(tmp_path: Path) -> None:
     assert found[0].counts == {"rows": 3}
 
 
-def test_the_worst_summaries_are_listed_worst_first_with_what_is_missing(page: Page, tmp_path: Path) -> None:
+def test_the_worst_summaries_are_listed_worst_first_with_what_is_missing(page: ReportPage, tmp_path: Path) -> None:
     said = [("good", 1.0, [], "ok"), ("unchecked", None, [], "ok"), ("so so", 0.9, ["<b>62 days</b>"], "ok")]
     said += [(f"bad {i:02}", i / 100, [f"finding {i}"], "ungrounded") for i in range(30)]
     rows = [
@@ -239,7 +249,7 @@ def test_the_worst_summaries_are_listed_worst_first_with_what_is_missing(page: P
     ]
     table = str(tmp_path / "summaries")
     delta.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows, schema=SUMMARIES))
-    listing = worst_summaries(table)
+    listing = ungrounded_summaries_table(table)
     assert listing is not None
     assert [row[0] for row in listing.rows] == [f"bad {i:02}" for i in range(20)]
     assert list(listing.rows[3]) == ["bad 03", "3%", "2", "vllm", "finding 3"]
@@ -249,4 +259,4 @@ def test_the_worst_summaries_are_listed_worst_first_with_what_is_missing(page: P
     assert "finding 3" in html
     assert "summaries-to-doubt" in check(html).ids
     delta.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows[:2], schema=SUMMARIES))
-    assert worst_summaries(table) is None
+    assert ungrounded_summaries_table(table) is None

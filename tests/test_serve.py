@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from local_cluster import local_cluster
-from serving import Service, serving
+from serving import ServiceProcess, running_service
 from tiny_release import source
 
 from lexray.errors import ConfigError, LexrayError
@@ -28,7 +28,7 @@ from lexray.release.manifest import Release
 from lexray.runtime.progress import Progress
 from lexray.serve.app import create_app
 from lexray.serve.config import Limits, ServeConfig, api_keys
-from lexray.serve.engine import Engine, TextVector
+from lexray.serve.engine import ServingEngine, TextVector
 from lexray.serve.limits import TokenBucket
 from lexray.serve.run import run
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def http(service: Service) -> Iterator[httpx.Client]:
+def http(service: ServiceProcess) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=service.url, timeout=60) as client:
         yield client
 
@@ -92,7 +92,7 @@ def test_json_and_fits_of_one_observation_meet(http: httpx.Client, tmp_path: Pat
     np.testing.assert_allclose(fits["embedding"], packed["embedding"], atol=1e-5)
 
 
-def test_embeddings_take_and_give_what_openai_does(http: httpx.Client, service: Service, release: Path) -> None:
+def test_embeddings_take_and_give_what_openai_does(http: httpx.Client, service: ServiceProcess, release: Path) -> None:
     texts = ["a young star", "an accreting neutron star"]
     answer = http.post("/v1/embeddings", json={"input": texts, "model": "lexray"}).json()
     assert set(answer) == {"object", "data", "model", "usage"}
@@ -303,7 +303,7 @@ def seen(browser: str, url: str, folder: Path) -> str:
 
 
 def test_a_sentence_in_the_page_finds_sources(
-    browser: str, service: Service, http: httpx.Client, tmp_path: Path
+    browser: str, service: ServiceProcess, http: httpx.Client, tmp_path: Path
 ) -> None:
     expected = http.post("/v1/search", json={"text": "an eclipsed white dwarf", "k": 5}).json()["sources"]
     page = seen(browser, f"{service.url}/?q=an+eclipsed+white+dwarf&k=5", tmp_path)
@@ -317,7 +317,7 @@ def test_a_sentence_in_the_page_finds_sources(
 class Direct:
     """The engine's computations without batches, for the application without Ray Serve."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: ServingEngine) -> None:
         self._engine = engine
 
     async def embed_text(self, text: str) -> TextVector:
@@ -328,12 +328,12 @@ class Direct:
 
 
 @pytest.fixture(scope="module")
-def engine(release: Path) -> Engine:
-    return Engine(load_aligned(release))
+def engine(release: Path) -> ServingEngine:
+    return ServingEngine(load_aligned(release))
 
 
 @pytest.fixture
-async def locked(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
+async def locked(engine: ServingEngine) -> AsyncIterator[httpx.AsyncClient]:
     """The application with two keys and 5 requests a minute."""
     app = create_app(engine, Direct(engine), Limits(), ("sesame", "open"), requests_per_minute=5)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://lexray") as client:
@@ -376,7 +376,7 @@ def test_a_bucket_never_gives_more_than_its_rate(waits: list[float], per_minute:
     assert given_out <= per_minute + per_minute * now / 60 + 1e-6
 
 
-async def test_a_failure_of_ours_shows_nothing_of_its_inside(engine: Engine) -> None:
+async def test_a_failure_of_ours_shows_nothing_of_its_inside(engine: ServingEngine) -> None:
     class Broken(Direct):
         async def embed_text(self, text: str) -> TextVector:
             raise RuntimeError("password=hunter2")
@@ -407,29 +407,31 @@ def test_rates_are_limited_where_strangers_can_reach_the_service() -> None:
     assert ServeConfig(release="r", host="0.0.0.0", limits={"requests_per_minute": 0}).requests_per_minute == 0
 
 
-def test_a_taken_port_is_said_before_anything_starts(service: Service, release: Path) -> None:
+def test_a_taken_port_is_said_before_anything_starts(service: ServiceProcess, release: Path) -> None:
     port = int(service.url.rsplit(":", 1)[1])
     with pytest.raises(LexrayError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
         run(ServeConfig(release=str(release), port=port), Progress())
 
 
 @pytest.fixture(scope="module")
-def locked_service(service: Service, release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def locked_service(
+    service: ServiceProcess, release: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
     """A second service on this machine, which asks for the key 'sesame'."""
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text("sesame\n")
-    with serving(release, "--api-key-file", str(keys)) as running:
+    with running_service(release, "--api-key-file", str(keys)) as running:
         yield running
 
 
-def test_the_page_shows_a_problems_text(browser: str, locked_service: Service, tmp_path: Path) -> None:
+def test_the_page_shows_a_problems_text(browser: str, locked_service: ServiceProcess, tmp_path: Path) -> None:
     page = seen(browser, f"{locked_service.url}/?q=star", tmp_path)
     assert re.search(r'<div id="problem"[^>]*><b>Unauthorized</b>an API key is needed', page)
     assert "<h3>" not in page
 
 
 def test_a_service_beside_another_keeps_its_key_and_ends_without_a_trace(
-    service: Service, locked_service: Service
+    service: ServiceProcess, locked_service: ServiceProcess
 ) -> None:
     assert httpx.get(f"{locked_service.url}/v1/release").status_code == 401
     assert httpx.get(f"{locked_service.url}/v1/release", headers={"X-API-Key": "sesame"}).status_code == 200
@@ -443,7 +445,7 @@ def test_a_service_beside_another_keeps_its_key_and_ends_without_a_trace(
 
 def test_on_a_cluster_without_haproxys_flags_it_says_so_and_leaves_the_cluster_running(release: Path) -> None:
     with local_cluster() as cluster, httpx.Client(base_url=cluster.job_server) as head:
-        with serving(release, "--set", f"ray.address={cluster.address}") as joined:
+        with running_service(release, "--set", f"ray.address={cluster.address}") as joined:
             assert httpx.get(f"{joined.url}/healthz", timeout=60).status_code == 200
         said = " ".join(joined.said.split())
         assert "was started without RAY_SERVE_ENABLE_HA_PROXY=1" in said

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from archive_server import Trouble
+from archive_server import Fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from literature_server import Services, literature_server
+from literature_server import LiteratureServices, literature_server
 from scipy import stats
 
 from lexray.errors import ConfigError, LexrayError
-from lexray.jobs.literature import JOB, Config
+from lexray.jobs.literature import JOB, LiteratureConfig
 from lexray.literature import astrometry
-from lexray.literature.connectors import Found
+from lexray.literature.connectors import PaperMatch
 from lexray.literature.papers import Refusal
-from lexray.literature.simbad import Simbad, SimbadConfig
-from lexray.literature.sources import Source, of_events
+from lexray.literature.simbad import SimbadConfig, SimbadConnector
+from lexray.literature.sources import TargetSource, sources_from_events
 from lexray.runtime.config import parse
-from lexray.runtime.job import Report, execute
+from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS
@@ -39,38 +39,38 @@ TWENTY_YEARS = 51544.5 + 20 * 365.25
 
 
 @pytest.fixture
-def services() -> Iterator[Services]:
+def services() -> Iterator[LiteratureServices]:
     with literature_server() as found:
         yield found
 
 
-Papers = Callable[..., tuple[list[Found], list[Refusal], Simbad]]
+Papers = Callable[..., tuple[list[PaperMatch], list[Refusal], SimbadConnector]]
 
 
 @pytest.fixture
-def papers(services: Services, tmp_path: Path) -> Papers:
+def papers(services: LiteratureServices, tmp_path: Path) -> Papers:
     """Asks SIMBAD for sources; keys of its configuration may be given."""
 
-    def ask(*sources: Source, **keys: Any) -> tuple[list[Found], list[Refusal], Simbad]:
+    def ask(*sources: TargetSource, **keys: Any) -> tuple[list[PaperMatch], list[Refusal], SimbadConnector]:
         http = {**QUICK, **keys.pop("http", {})}
         config = parse(SimbadConfig, {"url": f"{services.url}/simbad", "http": http, **keys})
-        simbad = Simbad(config, Cache(tmp_path / "cache", 1.0))
+        simbad = SimbadConnector(config, Cache(tmp_path / "cache", 1.0))
         items = list(simbad.papers(sources))
-        found = [item for item in items if isinstance(item, Found)]
+        found = [item for item in items if isinstance(item, PaperMatch)]
         return found, [item for item in items if isinstance(item, Refusal)], simbad
 
     return ask
 
 
-def at(name: str, ra: float, dec: float, error: float | None = 1.0, mjd: float | None = TWENTY_YEARS) -> Source:
-    return Source(name, ra, dec, error, mjd)
+def at(name: str, ra: float, dec: float, error: float | None = 1.0, mjd: float | None = TWENTY_YEARS) -> TargetSource:
+    return TargetSource(name, ra, dec, error, mjd)
 
 
 # Which object a source is ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["NGC 300 ULX1", "NGC_300_ULX1", "ngc300 ulx1", "NGC  300   ULX1", "SN 2010da"])
-def test_a_name_is_found_however_it_is_written(services: Services, papers: Papers, name: str) -> None:
+def test_a_name_is_found_however_it_is_written(services: LiteratureServices, papers: Papers, name: str) -> None:
     names = ["NAME NGC 300 ULX1", "SN 2010da", "2XMM J005504.8-374143"]
     oid = services.add_object(names, *ULX, error=200.0)
     services.add_object(["NGC   300"], 13.72, -37.68)
@@ -86,15 +86,15 @@ def test_a_name_is_found_however_it_is_written(services: Services, papers: Paper
     assert (row["found_by"], row["p_chance"], row["abstract"]) == ("simbad", None, None)
 
 
-def test_a_source_without_a_position_has_its_name(services: Services, papers: Papers) -> None:
+def test_a_source_without_a_position_has_its_name(services: LiteratureServices, papers: Papers) -> None:
     oid = services.add_object(["M  82"], 148.97, 69.68)
     services.add_paper("2007Sci...1", "A galaxy", {oid: 1}, abstract="It has <SUP>12</SUP>CO &amp; dust.")
-    (found,), _, _ = papers(Source("M82"), Source("M81"))
+    (found,), _, _ = papers(TargetSource("M82"), TargetSource("M81"))
     assert (found.match.separation, found.match.error_source, found.match.proper_motion) == (None, None, None)
     assert found.paper.abstract == "It has ^12CO & dust."
 
 
-def test_a_position_is_matched_within_both_errors(services: Services, papers: Papers) -> None:
+def test_a_position_is_matched_within_both_errors(services: LiteratureServices, papers: Papers) -> None:
     oid = services.add_object(["Gaia DR3 1"], 10.0, 20.0, error=100.0)
     services.add_paper("2020A&A...1", "Stars", {oid: 1})
     # Both errors at 95 % add in quadrature; 99 % of true pairs lie within 1.24 of that.
@@ -111,7 +111,7 @@ def test_a_position_is_matched_within_both_errors(services: Services, papers: Pa
     assert (counts["matched_by_position"], counts["unmatched"], counts["asked"]) == (1, 1, 2)
 
 
-def test_no_match_is_further_than_the_radius(services: Services, papers: Papers) -> None:
+def test_no_match_is_further_than_the_radius(services: LiteratureServices, papers: Papers) -> None:
     oid = services.add_object(["cluster"], 10.0, 20.0, error=60_000.0)
     services.add_paper("2020A&A...1", "A cluster", {oid: 1})
     source = at("x", 10.0, 20.0 + 8 * ARCSEC)
@@ -119,13 +119,15 @@ def test_no_match_is_further_than_the_radius(services: Services, papers: Papers)
     assert len(papers(source, radius=9.0)[0]) == 1
 
 
-def test_without_an_error_of_its_own_a_source_is_not_matched_by_position(services: Services, papers: Papers) -> None:
+def test_without_an_error_of_its_own_a_source_is_not_matched_by_position(
+    services: LiteratureServices, papers: Papers
+) -> None:
     oid = services.add_object(["x"], 10.0, 20.0)
     services.add_paper("2020A&A...1", "Stars", {oid: 1})
     assert papers(at("nicer", 10.0, 20.0, error=None))[0] == []
 
 
-def test_an_object_without_an_error_gets_the_configured_one(services: Services, papers: Papers) -> None:
+def test_an_object_without_an_error_gets_the_configured_one(services: LiteratureServices, papers: Papers) -> None:
     oid = services.add_object(["x"], 10.0, 20.0, error=None)
     services.add_paper("2020A&A...1", "Stars", {oid: 1})
     (found,), _, _ = papers(at("s", 10.0, 20.0 + 1.5 * ARCSEC), position_error=2.0)
@@ -133,7 +135,9 @@ def test_an_object_without_an_error_gets_the_configured_one(services: Services, 
 
 
 @pytest.mark.parametrize("motion", [(0.0, 150.0), (-300.0, 0.0), (-798.6, 10_328.1)])
-def test_stars_are_looked_for_where_they_were(services: Services, papers: Papers, motion: tuple[float, float]) -> None:
+def test_stars_are_looked_for_where_they_were(
+    services: LiteratureServices, papers: Papers, motion: tuple[float, float]
+) -> None:
     ra, dec = 100.0, 5.0
     oid = services.add_object(["a star that moves"], ra, dec, error=10.0, pm=motion)
     services.add_object(["a star that does not say"], ra, dec, error=10.0)
@@ -147,7 +151,7 @@ def test_stars_are_looked_for_where_they_were(services: Services, papers: Papers
     assert papers(at("unknown epoch", then.ra or 0, then.dec or 0, mjd=None))[0] == []
 
 
-def test_of_several_candidates_the_most_probable_is_taken(services: Services, papers: Papers) -> None:
+def test_of_several_candidates_the_most_probable_is_taken(services: LiteratureServices, papers: Papers) -> None:
     star = services.add_object(["star"], 10.0, 20.0 + 0.5 * ARCSEC, error=50.0)
     vague = services.add_object(["vague"], 10.0, 20.0 + 0.2 * ARCSEC, error=3000.0)
     services.add_object(["twin a"], 50.0, 20.0 + 0.5 * ARCSEC, error=50.0)
@@ -160,7 +164,7 @@ def test_of_several_candidates_the_most_probable_is_taken(services: Services, pa
     assert simbad.counts()["matched_by_position"] == 2
 
 
-def test_chance_grows_with_the_field(services: Services, papers: Papers) -> None:
+def test_chance_grows_with_the_field(services: LiteratureServices, papers: Papers) -> None:
     oid = services.add_object(["x"], 10.0, 20.0)
     services.add_paper("2020A&A...1", "Stars", {oid: 1})
     for i in range(39):
@@ -207,7 +211,7 @@ def test_levels_of_confidence_convert_into_one_another(radius: float, share: flo
 # Asking ---------------------------------------------------------------------------------------------------------------
 
 
-def crowd(services: Services, n: int = 12, n_papers: int = 3) -> list[Source]:
+def crowd(services: LiteratureServices, n: int = 12, n_papers: int = 3) -> list[TargetSource]:
     """Sources with papers each, a third of them known by position alone."""
     sources = []
     for i in range(n):
@@ -218,36 +222,36 @@ def crowd(services: Services, n: int = 12, n_papers: int = 3) -> list[Source]:
     return sources
 
 
-def everything(found: list[Found]) -> set[tuple[str, str | None]]:
+def source_bibcodes(found: list[PaperMatch]) -> set[tuple[str, str | None]]:
     return {(f.match.source_id, f.paper.bibcode) for f in found}
 
 
-def test_many_sources_take_five_queries(services: Services, papers: Papers) -> None:
+def test_many_sources_take_five_queries(services: LiteratureServices, papers: Papers) -> None:
     found, _, simbad = papers(*crowd(services))
-    assert len(everything(found)) == 36
+    assert len(source_bibcodes(found)) == 36
     assert len(services.requests) == 5 == simbad.counts()["requests"]
 
 
 @pytest.mark.parametrize("limit", [2, 7])
-def test_what_is_cut_off_is_asked_for_again(services: Services, papers: Papers, limit: int) -> None:
+def test_what_is_cut_off_is_asked_for_again(services: LiteratureServices, papers: Papers, limit: int) -> None:
     sources = crowd(services, n=3, n_papers=5)
     services.database.execute("DELETE FROM ident WHERE id LIKE '2MASS%'")
     services.limit = limit
     found, refused, _ = papers(*sources)
-    assert (len(found), len(everything(found)), refused) == (15, 15, [])
+    assert (len(found), len(source_bibcodes(found)), refused) == (15, 15, [])
 
 
-def test_a_second_time_nothing_is_asked(services: Services, papers: Papers) -> None:
+def test_a_second_time_nothing_is_asked(services: LiteratureServices, papers: Papers) -> None:
     sources = crowd(services, n=6)
     services.limit = 8
-    first = everything(papers(*sources, batch=4)[0])
+    first = source_bibcodes(papers(*sources, batch=4)[0])
     assert len(first) == 18
     services.requests.clear()
     again, _, simbad = papers(*sources, batch=4)
-    assert (everything(again), services.requests, simbad.counts()["requests"]) == (first, [], 0)
+    assert (source_bibcodes(again), services.requests, simbad.counts()["requests"]) == (first, [], 0)
 
 
-def test_a_new_source_is_the_only_one_that_is_asked_for(services: Services, papers: Papers) -> None:
+def test_a_new_source_is_the_only_one_that_is_asked_for(services: LiteratureServices, papers: Papers) -> None:
     sources = crowd(services, n=7)
     for batch in (4, 3):  # the first one moves all others into other batches
         papers(*sources[1:], batch=batch)
@@ -266,8 +270,8 @@ def test_no_name_can_be_more_than_a_name(tmp_path_factory: pytest.TempPathFactor
     with literature_server() as services:
         services.add_object(["X-1"], 10.0, 20.0)
         config = parse(SimbadConfig, {"url": f"{services.url}/simbad", "http": QUICK})
-        simbad = Simbad(config, Cache(tmp_path_factory.mktemp("cache"), 1.0))
-        assert list(simbad.papers([Source(name) for name in names])) == []
+        simbad = SimbadConnector(config, Cache(tmp_path_factory.mktemp("cache"), 1.0))
+        assert list(simbad.papers([TargetSource(name) for name in names])) == []
         sent = services.database.execute("SELECT name FROM TAP_UPLOAD.sources").fetchall() if services.requests else []
         assert {name for (name,) in sent} >= {
             n for n in names if n.isascii() and n.isprintable() and n.strip() == n != ""
@@ -276,39 +280,41 @@ def test_no_name_can_be_more_than_a_name(tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("kind", ["500", "503", "429", "cut"])
-def test_what_passes_is_asked_for_again(services: Services, papers: Papers, kind: str) -> None:
+def test_what_passes_is_asked_for_again(services: LiteratureServices, papers: Papers, kind: str) -> None:
     sources = crowd(services)
-    services.troubles["simbad/sync"] += [Trouble(kind, times=2)]
+    services.troubles["simbad/sync"] += [Fault(kind, times=2)]
     found, _, simbad = papers(*sources)
-    assert (len(everything(found)), simbad.counts()["requests"]) == (36, 7)
+    assert (len(source_bibcodes(found)), simbad.counts()["requests"]) == (36, 7)
 
 
-def test_a_slow_answer_is_a_lost_one(services: Services, papers: Papers) -> None:
+def test_a_slow_answer_is_a_lost_one(services: LiteratureServices, papers: Papers) -> None:
     sources = crowd(services)
-    services.troubles["simbad/sync"] += [Trouble("slow", seconds=1.0)]
+    services.troubles["simbad/sync"] += [Fault("slow", seconds=1.0)]
     assert len(papers(*sources, http={"timeout": 0.3})[0]) == 36
 
 
-def test_nobody_asks_before_the_service_said(services: Services, papers: Papers) -> None:
+def test_nobody_asks_before_the_service_said(services: LiteratureServices, papers: Papers) -> None:
     sources = crowd(services)
-    services.troubles["simbad/sync"] += [Trouble("429", retry_after="1")]
+    services.troubles["simbad/sync"] += [Fault("429", retry_after="1")]
     papers(*sources)
     assert services.requests[1].at - services.requests[0].at >= 0.99
 
 
-def test_half_a_votable_is_asked_for_once_more(services: Services, papers: Papers) -> None:
+def test_half_a_votable_is_asked_for_once_more(services: LiteratureServices, papers: Papers) -> None:
     sources = crowd(services)
-    services.troubles["has_ref"] += [Trouble("garbage")]
+    services.troubles["has_ref"] += [Fault("garbage")]
     found, refused, simbad = papers(*sources)
-    assert (len(everything(found)), refused, simbad.counts()["requests"]) == (36, [], 6)
+    assert (len(source_bibcodes(found)), refused, simbad.counts()["requests"]) == (36, [], 6)
 
 
 @pytest.mark.parametrize(
     ("kind", "said"), [("garbage", "no VOTable"), ("503", "does not answer"), ("page", "no VOTable")]
 )
-def test_a_service_that_is_broken_ends_it_in_one_line(services: Services, papers: Papers, kind: str, said: str) -> None:
+def test_a_service_that_is_broken_ends_it_in_one_line(
+    services: LiteratureServices, papers: Papers, kind: str, said: str
+) -> None:
     sources = crowd(services)
-    services.troubles["simbad/sync"] += [Trouble(kind, times=10_000)]
+    services.troubles["simbad/sync"] += [Fault(kind, times=10_000)]
     with pytest.raises(LexrayError, match=said) as caught:
         papers(*sources)
     assert "\n" not in str(caught.value)
@@ -316,37 +322,39 @@ def test_a_service_that_is_broken_ends_it_in_one_line(services: Services, papers
 
 
 @pytest.mark.parametrize("i", [0, 7, 11])
-def test_a_source_that_breaks_the_service_is_refused_alone(services: Services, papers: Papers, i: int) -> None:
+def test_a_source_that_breaks_the_service_is_refused_alone(
+    services: LiteratureServices, papers: Papers, i: int
+) -> None:
     sources = [replace(source, source_id=f"No {n}.") for n, source in enumerate(crowd(services))]
-    services.troubles[f"No {i}."] += [Trouble("garbage", times=10_000)]
+    services.troubles[f"No {i}."] += [Fault("garbage", times=10_000)]
     found, refused, _ = papers(*sources)
     assert [(r.file, r.reason) for r in refused] == [(f"No {i}.", "simbad_bad_answer")]
-    assert len(everything(found)) == 33
+    assert len(source_bibcodes(found)) == 33
 
 
 # The cache ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_damaged_entry_is_asked_for_again(services: Services, papers: Papers, tmp_path: Path) -> None:
+def test_a_damaged_entry_is_asked_for_again(services: LiteratureServices, papers: Papers, tmp_path: Path) -> None:
     sources = crowd(services)
-    first = everything(papers(*sources)[0])
+    first = source_bibcodes(papers(*sources)[0])
     services.requests.clear()
     with sqlite3.connect(tmp_path / "cache" / "answers.sqlite") as database:
         keys = [key for (key,) in database.execute("SELECT key FROM answers ORDER BY key")]
         database.execute("UPDATE answers SET body = CAST(substr(body, 1, 20) AS BLOB) WHERE key = ?", [keys[0]])
-    assert everything(papers(*sources)[0]) == first
+    assert source_bibcodes(papers(*sources)[0]) == first
     assert len(services.requests) == 1
 
 
-def test_a_damaged_file_is_begun_anew(services: Services, papers: Papers, tmp_path: Path) -> None:
+def test_a_damaged_file_is_begun_anew(services: LiteratureServices, papers: Papers, tmp_path: Path) -> None:
     sources = crowd(services)
-    first = everything(papers(*sources)[0])
+    first = source_bibcodes(papers(*sources)[0])
     path = tmp_path / "cache" / "answers.sqlite"
     content = path.read_bytes()
     for damaged in (b"not a database at all" * 100, content[:100] + b"\xff" * (len(content) - 100)):
         path.write_bytes(damaged)
         services.requests.clear()
-        assert everything(papers(*sources)[0]) == first
+        assert source_bibcodes(papers(*sources)[0]) == first
         assert len(services.requests) == 5
 
 
@@ -418,21 +426,23 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def literature(services: Services, tmp_path: Path) -> Callable[..., tuple[Report, list[dict[str, Any]]]]:
+def literature(services: LiteratureServices, tmp_path: Path) -> Callable[..., tuple[JobReport, list[dict[str, Any]]]]:
     """Runs the job with SIMBAD for the sources of a CSV file."""
 
-    def run(asked: list[Source], **keys: Any) -> tuple[Report, list[dict[str, Any]]]:
+    def run(asked: list[TargetSource], **keys: Any) -> tuple[JobReport, list[dict[str, Any]]]:
         lines = [f"{s.source_id},{s.ra},{s.dec},{s.error}" for s in asked]
         (tmp_path / "sources.csv").write_text("\n".join(["source_id,ra,dec,position_error", *lines]))
         simbad = {"url": f"{services.url}/simbad", "http": QUICK} | keys.pop("simbad", {})
         values = {"connectors": ["simbad"], "sources": str(tmp_path / "sources.csv"), "simbad": simbad}
-        report = execute(JOB, parse(Config, {**values, "out": str(tmp_path / "literature"), **keys}), Progress())
+        report = execute(
+            JOB, parse(LiteratureConfig, {**values, "out": str(tmp_path / "literature"), **keys}), Progress()
+        )
         return report, delta.read(report.out).to_pylist()
 
     return run
 
 
-def test_catalogues_are_last_or_left_out(services: Services, literature: Any) -> None:
+def test_catalogues_are_last_or_left_out(services: LiteratureServices, literature: Any) -> None:
     oid = services.add_object(["Obj X-1"], 10.0, 20.0)
     services.add_paper("2015Cat...1", "A catalogue", {oid: 1}, n_objects=900)
     services.add_paper("2016Cat...2", "A large catalogue", {oid: 1}, n_objects=90_000, year=2016)
@@ -449,9 +459,11 @@ def test_catalogues_are_last_or_left_out(services: Services, literature: Any) ->
     assert [row["bibcode"] for row in rows][2:] == ["2016Cat...2", "2015Cat...1"]
 
 
-def test_a_run_that_failed_goes_on_where_it_ended(services: Services, literature: Any, tmp_path: Path) -> None:
+def test_a_run_that_failed_goes_on_where_it_ended(
+    services: LiteratureServices, literature: Any, tmp_path: Path
+) -> None:
     sources = crowd(services)
-    services.troubles["has_ref"] += [Trouble("slow"), Trouble("503", times=3)]
+    services.troubles["has_ref"] += [Fault("slow"), Fault("503", times=3)]
     with pytest.raises(LexrayError, match="does not answer"):
         literature(sources, simbad={"batch": 6})
     assert not delta.is_table(str(tmp_path / "literature"))
@@ -470,7 +482,7 @@ def events_of(path: Path, *rows: dict[str, Any]) -> str:
 
 
 def test_sources_come_from_events_with_their_missions_errors(
-    services: Services, literature: Any, tmp_path: Path
+    services: LiteratureServices, literature: Any, tmp_path: Path
 ) -> None:
 
     for i, name in enumerate(["chandra", "nicer", "field"]):
@@ -498,15 +510,17 @@ def test_of_a_sources_detections_the_best_in_the_middle_stands_for_it(tmp_path: 
     field: dict[str, Any] = {"source_id": "B", "ra": 5.0, "dec": 20.0, "mission": "chandra"}
     rows += [field | {"flags": ["pile_up", "whole_field"]}, field | {"source_id": "C", "mission": "nicer"}]
     error = astrometry.mission_error("chandra")
-    assert of_events(events_of(tmp_path / "events", *rows)) == [
-        Source("A_1", 1.0, 20.0, error, 58000.0),
-        Source("B"),
-        Source("C", 5.0, 20.0),
+    assert sources_from_events(events_of(tmp_path / "events", *rows)) == [
+        TargetSource("A_1", 1.0, 20.0, error, 58000.0),
+        TargetSource("B"),
+        TargetSource("C", 5.0, 20.0),
     ]
-    assert of_events(events_of(tmp_path / "none")) == []
+    assert sources_from_events(events_of(tmp_path / "none")) == []
 
 
-def test_a_source_tables_columns_may_have_other_names(services: Services, literature: Any, tmp_path: Path) -> None:
+def test_a_source_tables_columns_may_have_other_names(
+    services: LiteratureServices, literature: Any, tmp_path: Path
+) -> None:
     oid = services.add_object(["x"], 10.0, 20.0)
     services.add_paper("2020ApJ...1", "Stars", {oid: 1})
     (tmp_path / "csc.csv").write_text("CSCv2_name,CSCv2_RA,CSCv2_DEC,CSCv2_PU\n2CXO J1,10.0,20.0,0.79\n2CXO J2,,,\n")

@@ -19,7 +19,7 @@ from lexray.events.eventlist import GoodTimeIntervals
 from lexray.jobs.simulate import JOB
 from lexray.simulation.archive import LABELS, simulate_archive
 from lexray.simulation.observation import BANDS, PI_OVERFLOW
-from lexray.simulation.papers.papers import papers_on
+from lexray.simulation.papers.papers import simulate_papers
 from lexray.simulation.source import SimulatedSource, simulate_source
 from lexray.simulation.source_classes import CLASSES
 from lexray.simulation.spectra import ENERGY, Spectrum, cross_section, zone_shares
@@ -249,7 +249,7 @@ def test_any_source_is_whole(seed: int, index: int) -> None:
         assert len(events) == np.count_nonzero(o.usable)
         assert np.all(events.gti.contains(events.time))
         assert events.gti.start[0] == 0
-    for paper in papers_on(source, seed):
+    for paper in simulate_papers(source, seed):
         said = f"{paper['title']} {paper['abstract']}"
         assert not re.search(r"[<>{}|]|\bnan\b|  ", said), said
 
@@ -345,7 +345,7 @@ def test_papers_use_the_grade_that_the_data_show() -> None:
     soft, hard = [], []
     for index in range(250):
         source = simulate_source(2, index)
-        text = " ".join(f"{p['title']} {p['abstract']}" for p in papers_on(source, 2)).lower()
+        text = " ".join(f"{p['title']} {p['abstract']}" for p in simulate_papers(source, 2)).lower()
         said_soft = bool(re.search(r"(very|extremely|exceptionally) soft", text))
         said_hard = bool(re.search(r"(very|extremely|exceptionally) hard", text))
         assert not (said_soft and said_hard)

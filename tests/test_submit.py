@@ -188,7 +188,7 @@ def test_wrong_submissions_are_refused_before_anything_is_sent(
 
 def test_the_given_address_wins_over_the_environments(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
-    assert isinstance(submit.listed(submit.connect(address)), list)
+    assert isinstance(submit.list_submissions(submit.connect(address)), list)
     assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:9"
 
 

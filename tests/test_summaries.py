@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray.jobs.summarize import JOB, Config
+from lexray.jobs.summarize import JOB, SummarizeConfig
 from lexray.literature.crossmatch import SourceCatalogue, to_table
 from lexray.literature.papers import Paper, read_papers
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
-from lexray.simulation.papers.papers import papers_with_topics
+from lexray.simulation.papers.papers import simulate_papers_with_topics
 from lexray.simulation.source import simulate_source
-from lexray.summaries.extractive import Corpus, Extractive, in_order
+from lexray.summaries.extractive import Corpus, ExtractiveSummarizer, sort_papers
 from lexray.tables import delta
 from lexray.tables.schemas import LITERATURE
-from lexray.text.sentences import normalise, split_sentences
+from lexray.text.sentences import normalise_whitespace, split_sentences
 from lexray.text.vocabulary import terms
 
 BOILERPLATE = "The observations were carried out with good seeing over several nights."
@@ -33,10 +33,10 @@ def paper(abstract: str | None, **keys: Any) -> dict[str, Any]:
 
 
 def summarize(papers: Sequence[dict[str, Any]], source_id: str = "S 1", **keys: Any) -> dict[str, Any]:
-    return Extractive(Corpus.of([papers]), **keys).summarize(source_id, papers)
+    return ExtractiveSummarizer(Corpus.of([papers]), **keys).summarize(source_id, papers)
 
 
-def said(row: dict[str, Any]) -> list[str]:
+def summary_sentences(row: dict[str, Any]) -> list[str]:
     return [fact["text"] for fact in json.loads(row["facts"])["sentences"]]
 
 
@@ -59,7 +59,7 @@ def test_sentences_end_where_they_end(first: str, second: str) -> None:
 
 @given(st.text(st.sampled_from("aBc. J$!?()1\n é"), max_size=200))
 def test_sentences_joined_are_the_text(text: str) -> None:
-    assert " ".join(split_sentences(text)) == normalise(text)
+    assert " ".join(split_sentences(text)) == normalise_whitespace(text)
 
 
 def test_terms_are_words_that_carry_meaning() -> None:
@@ -70,14 +70,14 @@ def test_the_most_informative_sentences_of_real_abstracts(real_literature: Path)
     papers = [item for item in read_papers(str(real_literature)) if isinstance(item, Paper)]
     rows = to_table(papers, SourceCatalogue.empty().match(papers, 1.0)).to_pylist()
     ulx = [row for row in rows if row["source_id"] == "NGC 300 ULX1"]
-    engine = Extractive(Corpus.of([ulx, [row for row in rows if row["source_id"] == "M82"]]))
+    engine = ExtractiveSummarizer(Corpus.of([ulx, [row for row in rows if row["source_id"] == "M82"]]))
     row = engine.summarize("NGC_300_ULX1", ulx)
     assert row["status"] == "ok"
     assert len(row["summary"].split()) <= 150
     assert "4.7 x 10^{39} erg s^{-1}" in row["summary"]
     assert "31.71 s" in row["summary"]
     assert "NGC" not in row["summary"]
-    assert any("NGC 300 ULX1" in sentence for sentence in said(row)), "what people read keeps the name"
+    assert any("NGC 300 ULX1" in sentence for sentence in summary_sentences(row)), "what people read keeps the name"
     assert "Following its discovery we have been monitoring" not in row["summary"]
     assert "NGC 300 ULX1" in row["summary_unmasked"]
     assert (row["grounded"], row["findings"]) == (1.0, [])
@@ -95,7 +95,7 @@ def test_the_most_informative_sentences_of_real_abstracts(real_literature: Path)
     assert facts["confidence"] == "high", "both papers say so"
     for fact in facts["sentences"]:
         (origin,) = [p for p in ulx if p["title"] == fact["title"]]
-        assert fact["text"] in normalise(f"{origin['title']}\n{origin['abstract']}")
+        assert fact["text"] in normalise_whitespace(f"{origin['title']}\n{origin['abstract']}")
     assert row["bibcodes"] == ["2019MNRAS.488.5225V"], "the other paper has none"
 
 
@@ -103,8 +103,8 @@ def test_what_recurs_in_many_sources_papers_is_left_out() -> None:
     distinct = "The odd morphology suggests a bipolar cavity around it."
     others = [[paper(f"{BOILERPLATE} Object number {i}.")] for i in range(20)]
     papers = [paper(f"{BOILERPLATE} {distinct}")]
-    row = Extractive(Corpus.of([papers, *others]), max_words=12).summarize("S 1", papers)
-    assert said(row) == [distinct]
+    row = ExtractiveSummarizer(Corpus.of([papers, *others]), max_words=12).summarize("S 1", papers)
+    assert summary_sentences(row) == [distinct]
 
 
 def test_what_is_said_twice_is_summarized_once() -> None:
@@ -112,7 +112,7 @@ def test_what_is_said_twice_is_summarized_once() -> None:
         paper("The X-ray spectrum is a power law with photon index 1.9.", year=2001),
         paper("The X-ray spectrum is a power law with a photon index of 1.9. The period is 62 days.", year=2002),
     ]
-    sentences = said(summarize(papers))
+    sentences = summary_sentences(summarize(papers))
     assert len(sentences) == 2
     assert sentences[-1] == "The period is 62 days."
 
@@ -152,7 +152,7 @@ def test_other_sources_and_instructions_are_left_out() -> None:
         paper("SN 1987A is a supernova remnant with a shock velocity of 4000 km/s.", bibcode="c"),
     ]
     row = summarize(papers)
-    assert said(row) == ["S 1 is an HMXB with a period of 62 days.", "The flux is constant."]
+    assert summary_sentences(row) == ["S 1 is an HMXB with a period of 62 days.", "The flux is constant."]
     assert row["summary"] == "The source is an HMXB with a period of 62 days. The flux is constant."
     assert (row["bibcodes"], row["n_papers"], row["n_papers_left_out"]) == (["a", "b"], 2, 1)
     facts = json.loads(row["facts"])
@@ -203,12 +203,12 @@ def test_every_identifier_is_masked_and_people_read_it() -> None:
 
 def test_summaries_keep_the_facts_that_simulated_abstracts_state() -> None:
     """By the topic each sentence was made from, which the engine's words have no part in."""
-    drawn = [papers_with_topics(simulate_source(5, index), 5) for index in range(170)]
+    drawn = [simulate_papers_with_topics(simulate_source(5, index), 5) for index in range(170)]
     archive = [[paper(None) | told.paper for told in papers] for papers in drawn if papers]
-    engine = Extractive(Corpus.of(archive))
+    engine = ExtractiveSummarizer(Corpus.of(archive))
     stated = kept = 0
     for papers, rows in zip([papers for papers in drawn if papers], archive, strict=True):
-        sentences = set(said(engine.summarize(rows[0]["source_id"], rows)))
+        sentences = set(summary_sentences(engine.summarize(rows[0]["source_id"], rows)))
         for topic in ("nature", "variability", "spectrum"):
             telling = {text for told in papers for of, text in told.sentences if of == topic}
             stated += bool(telling)
@@ -235,12 +235,12 @@ def test_summaries_are_short_verbatim_and_the_same_in_any_order(
     shuffled = chance.sample(papers, len(papers))
     assert summarize(shuffled, max_words=40) == row
     if row["status"] == "ok":
-        assert sum(len(text.split()) for text in said(row)) <= 40
+        assert sum(len(text.split()) for text in summary_sentences(row)) <= 40
         assert row["grounded"] in (1.0, None)
         assert row["n_papers"] + row["n_papers_left_out"] == len(papers)
-        origins = {p["bibcode"]: normalise(p["abstract"]) for p in papers}
+        origins = {p["bibcode"]: normalise_whitespace(p["abstract"]) for p in papers}
         assert all(fact["text"] in origins[fact["bibcode"]] for fact in json.loads(row["facts"])["sentences"])
-    assert [p["year"] for p in in_order(shuffled)] == [p["year"] for p in in_order(papers)]
+    assert [p["year"] for p in sort_papers(shuffled)] == [p["year"] for p in sort_papers(papers)]
 
 
 @pytest.mark.ray
@@ -252,7 +252,9 @@ def test_the_job_summarizes_every_source_where_its_papers_are(tmp_path: Path) ->
     ] + [paper("1234.", source_id="S 99")]
     literature = str(tmp_path / "literature")
     delta.write(literature, "literature", LITERATURE, pa.Table.from_pylist(rows, schema=LITERATURE), n_parts=8)
-    report = execute(JOB, Config(literature=literature, out=str(tmp_path / "summaries"), max_words=30), Progress())
+    report = execute(
+        JOB, SummarizeConfig(literature=literature, out=str(tmp_path / "summaries"), max_words=30), Progress()
+    )
     found = delta.read(report.out, order="source_id").to_pylist()
     assert len(found) == len({row["source_id"] for row in rows}) == 21
     parts = {row["source_id"]: row["part"] for row in delta.read(literature).to_pylist()}
@@ -264,4 +266,4 @@ def test_the_job_summarizes_every_source_where_its_papers_are(tmp_path: Path) ->
     assert report.counts["failed_by_reason"] == {"no_sentences": 1}
     assert report.metrics["mean_grounded"] == 1.0
     # The boilerplate is in every source's papers: only a corpus that spans the parts can know it.
-    assert all("hours" in said(row)[0] for row in written)
+    assert all("hours" in summary_sentences(row)[0] for row in written)

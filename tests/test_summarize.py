@@ -14,17 +14,17 @@ import jsonschema
 import psutil
 import pyarrow as pa
 import pytest
-from llm_server import LanguageModels, Said, Trouble, language_models
+from llm_server import ChatReply, Fault, OpenAIServer, language_models
 from tiny_llm import write_tiny_llm
 
 from lexray.errors import EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
-from lexray.jobs.summarize import JOB, Config
+from lexray.jobs.summarize import JOB, SummarizeConfig
 from lexray.literature.crossmatch import SourceCatalogue, to_table
 from lexray.literature.papers import Paper, read_papers
 from lexray.runtime.config import parse
-from lexray.runtime.job import Report, execute
+from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
-from lexray.summaries.schema import MAX_TOKENS, SCHEMA, Answer
+from lexray.summaries.schema import MAX_TOKENS, SCHEMA, SourceSummary
 from lexray.tables import delta
 from lexray.tables.provenance import PROVENANCE_FILE, read_provenance
 from lexray.tables.schemas import LITERATURE
@@ -56,37 +56,37 @@ def summaries(table: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> Iterator[LanguageModels]:
+def models(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with language_models(chat=said) as found:
+    with language_models(chat=chat_reply) as found:
         yield found
 
 
-def said(body: dict[str, Any]) -> str | Said:
+def chat_reply(body: dict[str, Any]) -> str | ChatReply:
     """Repeats the period that the prompt speaks of; what it says of some sources is no answer."""
     prompt = body["messages"][-1]["content"]
     if "of 3 hours" in prompt:
         return "I cannot help with that."
     if "of 5 hours" in prompt:
-        return Said(answer("cut"), finish_reason="length")
+        return ChatReply(answer("cut"), finish_reason="length")
     hours = prompt.split(" period of ")[1].split(" hours")[0]
     return answer(f"The source has a period of {hours} hours.", variability="periodic")
 
 
-def run_http(models: LanguageModels, table: str, out: Path, **keys: Any) -> Report:
+def run_http(models: OpenAIServer, table: str, out: Path, **keys: Any) -> JobReport:
     endpoint = {"url": models.url, "model": "a-model", **QUICK}
     values = {"literature": table, "engine": "http", "endpoint": endpoint, "out": str(out), **keys}
-    return execute(JOB, parse(Config, values), Progress())
+    return execute(JOB, parse(SummarizeConfig, values), Progress())
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_an_endpoint_writes_what_can_be_written_and_the_next_run_asks_for_the_rest_only(
-    tmp_path: Path, models: LanguageModels
+    tmp_path: Path, models: OpenAIServer
 ) -> None:
     rows = [paper(f"S {i}", f"S {i} has a period of {i} hours.", bibcode=f"b{i}") for i in range(1, 9)]
     table = literature(tmp_path / "literature", rows)
-    models.troubles.append(Trouble("503", only="of 7 hours"))
+    models.troubles.append(Fault("503", only="of 7 hours"))
     report = run_http(models, table, tmp_path / "out")
     found = summaries(report.out)
     assert len(found) == 8
@@ -113,7 +113,7 @@ def test_an_endpoint_writes_what_can_be_written_and_the_next_run_asks_for_the_re
     assert summaries(again.out)["S 3"]["attempts"] == 2
 
     models.requests.clear()
-    models.chat = lambda body: said(body) if "of 3 hours" not in str(body) else answer("The period is 3 hours.")
+    models.chat = lambda body: chat_reply(body) if "of 3 hours" not in str(body) else answer("The period is 3 hours.")
     changed = [row for row in rows if row["source_id"] not in ("S 5", "S 8")]
     changed[0] = changed[0] | {"abstract": "S 1 has a period of 11 hours."}
     third = run_http(models, literature(tmp_path / "changed", changed), tmp_path / "out", max_bad_fraction=0.0)
@@ -129,7 +129,7 @@ def test_an_endpoint_writes_what_can_be_written_and_the_next_run_asks_for_the_re
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_too_many_failures_end_with_their_exit_code_and_what_was_written_stays(
-    tmp_path: Path, models: LanguageModels
+    tmp_path: Path, models: OpenAIServer
 ) -> None:
     table = literature(tmp_path / "literature", [paper(f"S {i}", f"A period of {i} hours.") for i in (3, 5, 6)])
     report = run_http(models, table, tmp_path / "out")
@@ -139,11 +139,11 @@ def test_too_many_failures_end_with_their_exit_code_and_what_was_written_stays(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_an_endpoint_that_dies_in_mid_run_costs_no_finished_row(tmp_path: Path, models: LanguageModels) -> None:
-    def dying(body: dict[str, Any]) -> str | Said:
+def test_an_endpoint_that_dies_in_mid_run_costs_no_finished_row(tmp_path: Path, models: OpenAIServer) -> None:
+    def dying(body: dict[str, Any]) -> str | ChatReply:
         if len(models.asked("/chat/completions")) > 4:
             models.key = "changed meanwhile"  # every later request is refused
-        return said(body)
+        return chat_reply(body)
 
     models.chat = dying
     rows = [paper(f"S {i}", f"A period of {i} hours.") for i in range(10, 30)]
@@ -151,7 +151,7 @@ def test_an_endpoint_that_dies_in_mid_run_costs_no_finished_row(tmp_path: Path, 
     with pytest.raises(LexrayError, match=r"endpoint http.* refuses a request without a key \(401\)"):
         run_http(models, table, tmp_path / "out", batch_size=2)
     assert not delta.is_table(str(tmp_path / "out"))
-    models.key, models.chat = None, said
+    models.key, models.chat = None, chat_reply
     report = run_http(models, table, tmp_path / "out", batch_size=2)
     assert len(summaries(report.out)) == 20
     assert report.counts["written"] < 20, "what was finished is not asked for again"
@@ -161,7 +161,9 @@ def test_an_endpoint_that_dies_in_mid_run_costs_no_finished_row(tmp_path: Path, 
 def test_an_endpoint_that_nobody_serves_is_one_line(tmp_path: Path, ray_session: None) -> None:
     table = literature(tmp_path / "literature", [paper("S 1", "It flares.")])
     endpoint = {"url": "http://127.0.0.1:9/v1", "model": "m"}
-    config = parse(Config, {"literature": table, "engine": "http", "endpoint": endpoint, "out": str(tmp_path / "out")})
+    config = parse(
+        SummarizeConfig, {"literature": table, "engine": "http", "endpoint": endpoint, "out": str(tmp_path / "out")}
+    )
     with pytest.raises(LexrayError, match=r"endpoint http://127\.0\.0\.1:9/v1 with m: it cannot be reached"):
         execute(JOB, config, Progress())
 
@@ -178,7 +180,7 @@ def test_an_endpoint_that_nobody_serves_is_one_line(tmp_path: Path, ray_session:
 )
 def test_keys_that_do_not_fit_together_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse(Config, {"literature": "l", "out": "o", **values})
+        parse(SummarizeConfig, {"literature": "l", "out": "o", **values})
 
 
 # vLLM: one job, and two starts of its engine, since the first is killed in the midst of its work.
@@ -201,7 +203,7 @@ def papers(real_literature: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def by_vllm(
     papers: list[dict[str, Any]], ray_session: None, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Report, list[int]]:
+) -> tuple[JobReport, list[int]]:
     """Summaries by a model of random weights; and the processes that held its engine and were killed."""
     folder = tmp_path_factory.mktemp("vllm")
     model = write_tiny_llm(folder / "model", context=16384)
@@ -219,7 +221,7 @@ def by_vllm(
 
     thread = threading.Thread(target=kill_one, daemon=True)
     thread.start()
-    config = Config(
+    config = SummarizeConfig(
         literature=literature(folder / "literature", papers),
         engine="vllm",
         model=model,
@@ -246,7 +248,7 @@ def engines() -> list[int]:
 @pytest.mark.vllm
 @pytest.mark.ray
 def test_a_killed_engine_costs_no_source_and_writes_none_twice(
-    by_vllm: tuple[Report, list[int]], papers: list[dict[str, Any]]
+    by_vllm: tuple[JobReport, list[int]], papers: list[dict[str, Any]]
 ) -> None:
     report, killed = by_vllm
     assert len(killed) == 1
@@ -258,7 +260,7 @@ def test_a_killed_engine_costs_no_source_and_writes_none_twice(
 
 @pytest.mark.vllm
 @pytest.mark.ray
-def test_even_a_random_models_answers_are_valid_every_one(by_vllm: tuple[Report, list[int]]) -> None:
+def test_even_a_random_models_answers_are_valid_every_one(by_vllm: tuple[JobReport, list[int]]) -> None:
     report, _ = by_vllm
     schema = json.loads(SCHEMA)
     for source, row in summaries(report.out).items():
@@ -268,14 +270,14 @@ def test_even_a_random_models_answers_are_valid_every_one(by_vllm: tuple[Report,
         # Masking may lengthen what is embedded; what the model wrote is the unmasked text.
         whole = {**facts, "summary": row["summary_unmasked"], "key_quantities": quantities}
         jsonschema.validate(whole, schema)
-        Answer.model_validate(whole)
+        SourceSummary.model_validate(whole)
         assert len(row["summary_unmasked"].split()) <= 150
 
 
 @pytest.mark.vllm
 @pytest.mark.ray
 def test_rows_say_what_wrote_them_and_what_they_rest_on(
-    by_vllm: tuple[Report, list[int]], papers: list[dict[str, Any]]
+    by_vllm: tuple[JobReport, list[int]], papers: list[dict[str, Any]]
 ) -> None:
     report, _ = by_vllm
     found = summaries(report.out)
@@ -295,20 +297,20 @@ def test_rows_say_what_wrote_them_and_what_they_rest_on(
 
 @pytest.mark.vllm
 @pytest.mark.ray
-def test_instructions_in_an_abstract_do_not_choose_the_class(by_vllm: tuple[Report, list[int]]) -> None:
+def test_instructions_in_an_abstract_do_not_choose_the_class(by_vllm: tuple[JobReport, list[int]]) -> None:
     report, _ = by_vllm
     assert json.loads(summaries(report.out)["attacked"]["facts"])["object_class"] in ("neutron star", "unknown")
 
 
 @pytest.mark.vllm
 @pytest.mark.ray
-def test_a_second_run_starts_no_engine(by_vllm: tuple[Report, list[int]], papers: list[dict[str, Any]]) -> None:
+def test_a_second_run_starts_no_engine(by_vllm: tuple[JobReport, list[int]], papers: list[dict[str, Any]]) -> None:
     report, _ = by_vllm
     values = read_provenance(report.out)
     assert values is not None
     (Path(report.out) / PROVENANCE_FILE).unlink()  # so that the job itself has to see that nothing is lacking
     began = time.monotonic()
-    again = execute(JOB, parse(Config, values["config"]), Progress())
+    again = execute(JOB, parse(SummarizeConfig, values["config"]), Progress())
     assert (again.counts["written"], again.counts["unchanged"]) == (0, N_SOURCES)
     assert time.monotonic() - began < 30, "no engine starts within that"
     assert len(summaries(report.out)) == N_SOURCES
@@ -333,7 +335,9 @@ def test_a_model_that_cannot_write_is_refused_before_an_engine_starts(
         (folder / "config.json").write_text(
             json.dumps({"architectures": [kinds[harm]], "max_position_embeddings": 512})
         )
-    config = Config(literature=table, engine="vllm", model=str(folder), device="cpu", out=str(tmp_path / "out"))
+    config = SummarizeConfig(
+        literature=table, engine="vllm", model=str(folder), device="cpu", out=str(tmp_path / "out")
+    )
     with pytest.raises(LexrayError, match=message):
         execute(JOB, config, Progress())
 
@@ -341,6 +345,6 @@ def test_a_model_that_cannot_write_is_refused_before_an_engine_starts(
 def test_without_a_gpu_a_wish_for_one_is_one_line(tmp_path: Path, ray_session: None) -> None:
     table = literature(tmp_path / "literature", [paper("S 1", "It flares.")])
     model = write_tiny_llm(tmp_path / "model")
-    config = Config(literature=table, engine="vllm", model=model, device="gpu", out=str(tmp_path / "out"))
+    config = SummarizeConfig(literature=table, engine="vllm", model=model, device="gpu", out=str(tmp_path / "out"))
     with pytest.raises(LexrayError, match=r"device gpu: the Ray session has none; set device=cpu"):
         execute(JOB, config, Progress())

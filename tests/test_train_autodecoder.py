@@ -14,7 +14,7 @@ from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.inference.autodecoder import SETTINGS, load_autodecoder
 from lexray.jobs import encode, rates, train_autodecoder
 from lexray.runtime.config import describe, parse
-from lexray.runtime.job import Report, execute
+from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.runtime.tracking import MlflowClient
 from lexray.tables import delta
@@ -43,7 +43,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> str:
     return table
 
 
-def train(events: str, out: Path, **keys: object) -> Report:
+def train(events: str, out: Path, **keys: object) -> JobReport:
     config = parse(
         train_autodecoder.Config,
         {"events": events, "out": str(out), "kind": "grid", "grid": GRID, "checkpoint_every": 2, **keys},
@@ -52,11 +52,11 @@ def train(events: str, out: Path, **keys: object) -> Report:
 
 
 @pytest.fixture(scope="module")
-def trained(ray_session: None, events: str, tmp_path_factory: pytest.TempPathFactory) -> Report:
+def trained(ray_session: None, events: str, tmp_path_factory: pytest.TempPathFactory) -> JobReport:
     return train(events, tmp_path_factory.mktemp("two") / "autodecoder", workers=2)
 
 
-def test_two_workers_train_one_decoder_and_log_how(trained: Report) -> None:
+def test_two_workers_train_one_decoder_and_log_how(trained: JobReport) -> None:
     assert np.isfinite(trained.metrics["final_loss"])
     assert 0 < trained.counts["detections"] < 60  # the test sources were not seen
     assert trained.counts["epochs"] == 6
@@ -68,7 +68,7 @@ def test_two_workers_train_one_decoder_and_log_how(trained: Report) -> None:
     assert not Path(f"{trained.out}.checkpoints").exists()
 
 
-def test_the_decoder_does_not_depend_on_the_number_of_workers(trained: Report, events: str, tmp_path: Path) -> None:
+def test_the_decoder_does_not_depend_on_the_number_of_workers(trained: JobReport, events: str, tmp_path: Path) -> None:
     alone = train(events, tmp_path / "autodecoder", workers=1)
     one, two = (load_autodecoder(report.out).network.state_dict() for report in (alone, trained))
     for name, weights in one.items():
@@ -115,13 +115,13 @@ def epochs_begun(folder: Path) -> list[float]:
     return [epoch for epoch in map(float, (folder / "steps").read_text().split()) if epoch % 1 == 0]
 
 
-def same_weights(one: Report, other: Report) -> bool:
+def same_weights(one: JobReport, other: JobReport) -> bool:
     first, second = (load_autodecoder(report.out).network.state_dict() for report in (one, other))
     return all(torch.allclose(weights, second[name], atol=1e-5) for name, weights in first.items())
 
 
 def test_a_killed_worker_costs_no_more_than_since_the_last_checkpoint(
-    trained: Report, events: str, dies_once: Path
+    trained: JobReport, events: str, dies_once: Path
 ) -> None:
     """Training resumes at the second epoch's end, the last checkpoint, and goes on as if nothing had happened."""
     report = train(events, dies_once / "autodecoder", workers=2)
@@ -130,7 +130,7 @@ def test_a_killed_worker_costs_no_more_than_since_the_last_checkpoint(
 
 
 def test_a_training_that_failed_goes_on_from_its_checkpoint_when_run_again(
-    trained: Report, events: str, dies_once: Path
+    trained: JobReport, events: str, dies_once: Path
 ) -> None:
     out = dies_once / "autodecoder"
     with pytest.raises(LexrayError, match="train autodecoder"):
@@ -175,7 +175,7 @@ def test_keys_of_all_kinds_are_described_and_go_where_they_belong() -> None:
         parse(train_autodecoder.Config, {**keys, "grid": {"latent_dims": 1}})
 
 
-def test_encode_and_rates_write_every_detection(trained: Report, events: str, tmp_path: Path) -> None:
+def test_encode_and_rates_write_every_detection(trained: JobReport, events: str, tmp_path: Path) -> None:
     keys = {"events": events, "autodecoder": trained.out}
     config = parse(encode.Config, {**keys, "out": str(tmp_path / "latents")})
     assert execute(encode.JOB, config, Progress()).counts == {"detections": 60, "left_out": 0}

@@ -12,9 +12,9 @@ from lexray.errors import ConfigError, RefusedInput
 from lexray.literature.crossmatch import SourceCatalogue, to_table
 from lexray.literature.papers import Paper, read_papers
 from lexray.llm.chat_model import Messages
-from lexray.summaries.prompts import Prompts
-from lexray.summaries.schema import MAX_CHARACTERS, MAX_TOKENS, SCHEMA, Answer, parse_answer
-from lexray.summaries.writer import Completion, Earlier, Work, Writer, WriterSettings
+from lexray.summaries.prompts import PromptTemplates
+from lexray.summaries.schema import MAX_CHARACTERS, MAX_TOKENS, SCHEMA, SourceSummary, parse_summary
+from lexray.summaries.writer import Completion, PreviousRow, SummaryRequest, Writer, WriterSettings
 from lexray.tables.schemas import LITERATURE
 
 PROVENANCE = {"engine": "scripted", "engine_version": "1", "model": "none", "revision": "0"}
@@ -53,12 +53,12 @@ def write(
     papers: Sequence[dict[str, Any]],
     model: Scripted,
     context: int = 16384,
-    earlier: Earlier = Earlier(),  # it is frozen
+    earlier: PreviousRow = PreviousRow(),  # it is frozen
     **settings: Any,
 ) -> dict[str, Any]:
     writer = Writer(WriterSettings(**settings), PROVENANCE, context)
     work = writer.prepare(papers[0]["source_id"], papers, earlier, model.count)
-    return asyncio.run(writer.write(Work.loads(work.dumps()), model))
+    return asyncio.run(writer.write(SummaryRequest.loads(work.dumps()), model))
 
 
 PULSES = paper(
@@ -77,7 +77,7 @@ def test_the_longest_answer_is_shorter_than_what_an_engine_may_write() -> None:
         "confidence": "medium",
     }
     text = json.dumps(filled, separators=(",", ":"))
-    assert Answer.model_validate_json(text).words == 1
+    assert SourceSummary.model_validate_json(text).words == 1
     assert len(text.encode()) < MAX_TOKENS
 
 
@@ -100,7 +100,7 @@ def test_an_answer_that_the_schema_does_not_allow_is_refused_by_its_place(harm: 
 
     wrong = json.dumps(json.loads(answer()) | harm)
     with pytest.raises(RefusedInput, match=f"invalid_answer: {where}: "):
-        parse_answer(wrong)
+        parse_summary(wrong)
     with pytest.raises(jsonschema.ValidationError):  # what the engine is told refuses the same
         jsonschema.validate(json.loads(wrong), json.loads(SCHEMA))
 
@@ -122,7 +122,7 @@ def test_a_row_says_what_was_written_of_what_and_by_whom() -> None:
         {"name": "spin period", "value": "31.6", "unit": "s", "bibcode": "b1", "arxiv": None}
     ]
     assert (row["n_papers"], row["n_papers_left_out"], row["bibcodes"], row["attempts"]) == (1, 0, ["b1"], 1)
-    assert row["prompt_sha256"] == Prompts.read().sha256
+    assert row["prompt_sha256"] == PromptTemplates.read().sha256
     assert (row["engine"], row["model"], row["revision"]) == ("scripted", "none", "0")
     assert json.loads(row["sampling"]) == {"temperature": 0.0, "seed": 0, "max_tokens": MAX_TOKENS}
     assert row["tokens_out"] == len(said)
@@ -211,11 +211,11 @@ def test_an_answer_that_is_none_fails_the_row_with_its_reason_and_the_next_run_d
     row = write([PULSES], first)
     assert (row["status"], row["reason"], row["attempts"]) == ("failed", "invalid_answer", 1)
     second = Scripted(lambda _: answer())
-    assert write([PULSES], second, earlier=Earlier(1, answered=True))["attempts"] == 2
+    assert write([PULSES], second, earlier=PreviousRow(1, answered=True))["attempts"] == 2
     assert first.seeds[0] != second.seeds[0]
     assert (first.temperatures, second.temperatures) == ([0.0], [0.5]), "without chance it would fail again"
     third = Scripted(lambda _: answer())
-    write([PULSES], third, earlier=Earlier(1))
+    write([PULSES], third, earlier=PreviousRow(1))
     assert third.temperatures == [0.0], "that an engine was down says nothing against its answers"
 
 
@@ -336,7 +336,7 @@ def test_what_else_the_engine_is_told_is_in_the_row_and_its_key() -> None:
     told = Writer(WriterSettings(), PROVENANCE, 16384, {"extra_body": {"top_p": 0.5}})
     assert told.key("s", [PULSES]) != Writer(WriterSettings(), PROVENANCE, 16384).key("s", [PULSES])
     model = Scripted(lambda _: answer())
-    row = asyncio.run(told.write(told.prepare("s", [PULSES], Earlier(), model.count), model))
+    row = asyncio.run(told.write(told.prepare("s", [PULSES], PreviousRow(), model.count), model))
     assert json.loads(row["sampling"])["extra_body"] == {"top_p": 0.5}
 
 
@@ -368,13 +368,13 @@ def test_the_key_of_a_row_changes_with_all_that_it_is_made_of_and_nothing_else()
 
 def test_prompts_of_ones_own_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"summary\.md"):
-        Prompts.read(str(tmp_path))
+        PromptTemplates.read(str(tmp_path))
     for name in ("summary", "merge", "again"):
         (tmp_path / f"{name}.md").write_text("Say something.$findings")
     with pytest.raises(ConfigError, match=r"summary\.md has to hold \$papers, \$findings"):
-        Prompts.read(str(tmp_path))
+        PromptTemplates.read(str(tmp_path))
     for name in ("summary", "merge"):
         (tmp_path / f"{name}.md").write_text("Read this: $papers $findings")
-    mine = Prompts.read(str(tmp_path))
-    assert mine.sha256 != Prompts.read().sha256
+    mine = PromptTemplates.read(str(tmp_path))
+    assert mine.sha256 != PromptTemplates.read().sha256
     assert mine.messages(mine.summary, "a paper", 50) == [{"role": "user", "content": "Read this: a paper"}]

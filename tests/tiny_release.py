@@ -14,7 +14,7 @@ from lexray.jobs import index
 from lexray.llm.sentence_encoder import TextEncoder
 from lexray.models.alignment.towers import Sizes, Towers
 from lexray.models.autodecoders.grid.training import GridSettings
-from lexray.runtime.job import Report, execute
+from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta, schemas
 
@@ -53,21 +53,21 @@ def class_of(i: int) -> str:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ReleaseInputs:
     """What a release is made of, in a folder."""
 
     folder: Path
 
-    def config(self, **changes: object) -> index.Config:
+    def config(self, **changes: object) -> index.IndexConfig:
         names = ("autodecoder", "alignment", "embeddings", "summaries", "labels", "events")
         values = {name: str(self.folder / name) for name in names} | {"out": str(self.folder / "release")}
-        return index.Config(**{**values, **changes})
+        return index.IndexConfig(**{**values, **changes})
 
-    def build(self, **changes: object) -> Report:
+    def build(self, **changes: object) -> JobReport:
         return execute(index.JOB, self.config(**changes), Progress())
 
 
-def make_inputs(folder: Path) -> Inputs:
+def make_inputs(folder: Path) -> ReleaseInputs:
     """Models and tables of `N_SOURCES` sources; every fifth source has no paper."""
     settings = GridSettings(latent_dim=4, n_knots=64, width=16, fit_steps=20)
     torch.manual_seed(0)
@@ -107,4 +107,4 @@ def make_inputs(folder: Path) -> Inputs:
         }
     )
     delta.write(str(folder / "labels"), "labels", labels.schema, labels, n_parts=2)
-    return Inputs(folder)
+    return ReleaseInputs(folder)

@@ -42,7 +42,7 @@ def write_pattern(path: Path) -> bytes:
     return content
 
 
-def disturb(archive: Path, pattern: bytes, round_: int, n: int, generator: np.random.Generator) -> None:
+def modify_archive(archive: Path, pattern: bytes, round_: int, n: int, generator: np.random.Generator) -> None:
     """Add files, change some, remove some, break some."""
     for i in range(n):
         name, observation = archive / f"{round_:03d}_{i:05d}.fits", round_ * 100_000 + i
@@ -87,11 +87,11 @@ def main() -> None:
         archive, out = scratch / "archive", scratch / "events"
         archive.mkdir()
         pattern = write_pattern(scratch / "pattern.fits")
-        disturb(archive, pattern, 0, arguments.files, generator)
+        modify_archive(archive, pattern, 0, arguments.files, generator)
         assert start(archive, out).wait() == 0
         for round_ in range(1, arguments.rounds + 1):
             before = content_of(out)
-            disturb(archive, pattern, round_, arguments.files // 10, generator)
+            modify_archive(archive, pattern, round_, arguments.files // 10, generator)
             runs = [start(archive, out) for _ in range(2 if round_ % 3 == 0 else 1)]
             killed_after = None
             if len(runs) == 1:

@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field
 Modality = Literal["xray", "text"]
 
 
-class Answer(BaseModel):
+class ApiResponse(BaseModel):
     """Base of all answers. Fields that a newer service adds are ignored by an older client."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True, allow_inf_nan=False)
 
 
-class Source(Answer):
+class Source(ApiResponse):
     """A source that was found."""
 
     source_id: str
@@ -31,14 +31,14 @@ class Source(Answer):
     dec: float | None = Field(None, description="degrees, ICRS")
 
 
-class SearchAnswer(Answer):
+class SearchResponse(ApiResponse):
     """Sources, best first."""
 
     release: str
     sources: list[Source]
 
 
-class BandCounts(Answer):
+class BandCounts(ApiResponse):
     """Photons in one energy band."""
 
     band: str = Field(examples=["0.5–1.2 keV"])
@@ -48,7 +48,7 @@ class BandCounts(Answer):
     rate: float = Field(description="counts / s of exposure")
 
 
-class LightCurve(Answer):
+class ReconstructedLightCurve(ApiResponse):
     """Observed and reconstructed rates on the same bins."""
 
     t: list[float] = Field(description="bin centres, s since t_ref")
@@ -58,7 +58,7 @@ class LightCurve(Answer):
     reconstructed: list[list[float]] = Field(description="the autodecoder's counts / s by band and bin")
 
 
-class PropertyEstimate(Answer):
+class PropertyEstimate(ApiResponse):
     """What a head says of a property."""
 
     value: float
@@ -67,7 +67,7 @@ class PropertyEstimate(Answer):
     r2: float | None = Field(None, description="R² on validation sources")
 
 
-class EventsAnswer(Answer):
+class EventsResponse(ApiResponse):
     """An observation, placed in the shared space."""
 
     release: str
@@ -84,10 +84,10 @@ class EventsAnswer(Answer):
     classes: dict[str, float] = Field(default_factory=dict, description="calibrated probability of each class")
     properties: dict[str, PropertyEstimate] = Field(default_factory=dict)
     nearest: list[Source] = Field(description="the sources most like it, best first")
-    light_curve: LightCurve
+    light_curve: ReconstructedLightCurve
 
 
-class Embedding(Answer):
+class Embedding(ApiResponse):
     """One vector, in OpenAI's form."""
 
     object: Literal["embedding"] = "embedding"
@@ -95,14 +95,14 @@ class Embedding(Answer):
     embedding: list[float] | str = Field(description="numbers, or base64 of little-endian float32")
 
 
-class Usage(Answer):
+class Usage(ApiResponse):
     """Tokens read."""
 
     prompt_tokens: int
     total_tokens: int
 
 
-class EmbeddingsAnswer(Answer):
+class EmbeddingsResponse(ApiResponse):
     """OpenAI's embeddings response."""
 
     object: Literal["list"] = "list"
@@ -111,7 +111,7 @@ class EmbeddingsAnswer(Answer):
     usage: Usage
 
 
-class ReleaseAnswer(Answer):
+class ReleaseResponse(ApiResponse):
     """The release in service."""
 
     release: str
@@ -126,14 +126,14 @@ class ReleaseAnswer(Answer):
     classes: list[str] = Field(default_factory=list, description="classes that the heads know")
 
 
-class Health(Answer):
+class Health(ApiResponse):
     """That the service is up."""
 
     status: Literal["ok"] = "ok"
     release: str
 
 
-class Problem(Answer):
+class Problem(ApiResponse):
     """An error, as RFC 9457 has it."""
 
     model_config = ConfigDict(extra="allow")

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ValidationError
 
-from lexray.api import EmbeddingsAnswer, EventsAnswer, Health, Modality, ReleaseAnswer, SearchAnswer, Source
+from lexray.api import EmbeddingsResponse, EventsResponse, Health, Modality, ReleaseResponse, SearchResponse, Source
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
 
 Float32s = NDArray[np.float32]
-A = TypeVar("A", bound=BaseModel)
+ResponseT = TypeVar("ResponseT", bound=BaseModel)
 #: What can be asked about: words, an observation, an event file, or a vector of the release's space.
 Query = str | EventList | Path | ArrayLike
 #: Texts of one request; longer lists are sent in several.
-_TEXTS = 512
+_TEXTS_PER_REQUEST = 512
 
 
 class ServiceError(LexrayError):
@@ -91,16 +91,16 @@ class Client:
         """That the service is up, and with which release."""
         return self._call(Health, "GET", "/healthz")
 
-    def release(self) -> ReleaseAnswer:
+    def release(self) -> ReleaseResponse:
         """The release in service."""
-        return self._call(ReleaseAnswer, "GET", "/v1/release")
+        return self._call(ReleaseResponse, "GET", "/v1/release")
 
     def embed_text(self, texts: Sequence[str]) -> Float32s:
         """Unit vectors f4[N, E] of N texts in the shared space."""
-        answers = [self._call(EmbeddingsAnswer, "POST", "/v1/embeddings", json=body) for body in _text_bodies(texts)]
+        answers = [self._call(EmbeddingsResponse, "POST", "/v1/embeddings", json=body) for body in _text_bodies(texts)]
         return _vectors(answers)
 
-    def embed_events(self, events: EventList | str | Path, k: int = 5) -> EventsAnswer:
+    def embed_events(self, events: EventList | str | Path, k: int = 5) -> EventsResponse:
         """Place an observation, given as an event list or as the path of a FITS file, in the shared space.
 
         Parameters
@@ -110,7 +110,7 @@ class Client:
         k : int
             How many nearest sources to name.
         """
-        return self._call(EventsAnswer, "POST", "/v1/events/embeddings", params={"k": k}, **_events_body(events))
+        return self._call(EventsResponse, "POST", "/v1/events/embeddings", params={"k": k}, **_events_body(events))
 
     def search(self, query: Query, k: int = 10, modality: Modality | None = None) -> list[Source]:
         """Sources nearest to a sentence (str), an observation (EventList, or Path of a FITS file) or a vector f4[E].
@@ -127,17 +127,17 @@ class Client:
         if isinstance(query, Path):
             query = np.array(self.embed_events(query, k=1).embedding)
         body = _search_body(query, k, modality)
-        return self._call(SearchAnswer, "POST", "/v1/search", json=body).sources
+        return self._call(SearchResponse, "POST", "/v1/search", json=body).sources
 
-    def _call(self, model: type[A], method: str, path: str, **request: Any) -> A:
+    def _call(self, model: type[ResponseT], method: str, path: str, **request: Any) -> ResponseT:
         try:
-            return _answer(model, self._http.request(method, path, **request))
+            return _parse_response(model, self._http.request(method, path, **request))
         except httpx.HTTPError as error:
             raise _unreachable(self._http.base_url, error) from error
 
 
 class AsyncClient:
-    """As `Client`, for use with ``async with`` and ``await``."""
+    """As `EndpointClient`, for use with ``async with`` and ``await``."""
 
     def __init__(self, url: str, api_key: str | None = None, timeout: float = 120.0) -> None:
         self._http = httpx.AsyncClient(base_url=url, headers=_headers(api_key), timeout=timeout)
@@ -158,29 +158,31 @@ class AsyncClient:
         """As `Client.health`."""
         return await self._call(Health, "GET", "/healthz")
 
-    async def release(self) -> ReleaseAnswer:
+    async def release(self) -> ReleaseResponse:
         """As `Client.release`."""
-        return await self._call(ReleaseAnswer, "GET", "/v1/release")
+        return await self._call(ReleaseResponse, "GET", "/v1/release")
 
     async def embed_text(self, texts: Sequence[str]) -> Float32s:
         """As `Client.embed_text`."""
         bodies = _text_bodies(texts)
-        return _vectors([await self._call(EmbeddingsAnswer, "POST", "/v1/embeddings", json=body) for body in bodies])
+        return _vectors([await self._call(EmbeddingsResponse, "POST", "/v1/embeddings", json=body) for body in bodies])
 
-    async def embed_events(self, events: EventList | str | Path, k: int = 5) -> EventsAnswer:
+    async def embed_events(self, events: EventList | str | Path, k: int = 5) -> EventsResponse:
         """As `Client.embed_events`."""
-        return await self._call(EventsAnswer, "POST", "/v1/events/embeddings", params={"k": k}, **_events_body(events))
+        return await self._call(
+            EventsResponse, "POST", "/v1/events/embeddings", params={"k": k}, **_events_body(events)
+        )
 
     async def search(self, query: Query, k: int = 10, modality: Modality | None = None) -> list[Source]:
         """As `Client.search`."""
         if isinstance(query, Path):
             query = np.array((await self.embed_events(query, k=1)).embedding)
         body = _search_body(query, k, modality)
-        return (await self._call(SearchAnswer, "POST", "/v1/search", json=body)).sources
+        return (await self._call(SearchResponse, "POST", "/v1/search", json=body)).sources
 
-    async def _call(self, model: type[A], method: str, path: str, **request: Any) -> A:
+    async def _call(self, model: type[ResponseT], method: str, path: str, **request: Any) -> ResponseT:
         try:
-            return _answer(model, await self._http.request(method, path, **request))
+            return _parse_response(model, await self._http.request(method, path, **request))
         except httpx.HTTPError as error:
             raise _unreachable(self._http.base_url, error) from error
 
@@ -192,12 +194,12 @@ def _headers(api_key: str | None) -> dict[str, str]:
 def _text_bodies(texts: Sequence[str]) -> list[dict[str, Any]]:
     if isinstance(texts, str):
         raise TypeError("texts must be a list of texts, got one str")
-    parts = [list(texts[start : start + _TEXTS]) for start in range(0, len(texts), _TEXTS)]
+    parts = [list(texts[start : start + _TEXTS_PER_REQUEST]) for start in range(0, len(texts), _TEXTS_PER_REQUEST)]
     return [{"input": part, "model": "lexray", "encoding_format": "base64"} for part in parts]
 
 
-def _vectors(answers: list[EmbeddingsAnswer]) -> Float32s:
-    rows = [np.frombuffer(base64.b64decode(str(item.embedding)), "<f4") for answer in answers for item in answer.data]
+def _vectors(responses: list[EmbeddingsResponse]) -> Float32s:
+    rows = [np.frombuffer(base64.b64decode(str(item.embedding)), "<f4") for answer in responses for item in answer.data]
     return np.array(rows, dtype=np.float32) if rows else np.zeros((0, 0), dtype=np.float32)
 
 
@@ -231,7 +233,7 @@ def _search_body(query: str | EventList | ArrayLike, k: int, modality: Modality 
     return {**body, "vector": np.asarray(query, dtype=np.float64).tolist()}
 
 
-def _answer(model: type[A], response: httpx.Response) -> A:
+def _parse_response(model: type[ResponseT], response: httpx.Response) -> ResponseT:
     if response.is_success:
         try:
             return model.model_validate_json(response.content)

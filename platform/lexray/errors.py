@@ -46,7 +46,7 @@ class RefusedInput(LexrayError):
         return type(self), (self.reason, self.detail)
 
 
-def meant_for_people(error: BaseException) -> LexrayError | None:
+def find_user_error(error: BaseException) -> LexrayError | None:
     """The `LexrayError` that an error carries, or None.
 
     One raised in a Ray worker reaches the driver wrapped: by Ray Core (``cause``), by Ray Train (``worker_failures``,
@@ -55,17 +55,17 @@ def meant_for_people(error: BaseException) -> LexrayError | None:
     pending: list[object] = [error]
     seen: set[int] = set()
     while pending:
-        found = pending.pop(0)
-        if not isinstance(found, BaseException) or id(found) in seen:
+        candidate = pending.pop(0)
+        if not isinstance(candidate, BaseException) or id(candidate) in seen:
             continue
-        seen.add(id(found))
-        cause = vars(found).get("cause")
-        if isinstance(found, LexrayError) and cause is None:
-            return found
-        failures = vars(found).get("worker_failures") or {}
-        pending += [cause, vars(found).get("_base_exc"), *failures.values(), found.__cause__]
-    traced = _IN_A_TRACE.search(str(error))
+        seen.add(id(candidate))
+        cause = vars(candidate).get("cause")
+        if isinstance(candidate, LexrayError) and cause is None:
+            return candidate
+        failures = vars(candidate).get("worker_failures") or {}
+        pending += [cause, vars(candidate).get("_base_exc"), *failures.values(), candidate.__cause__]
+    traced = _TRACEBACK_LINE.search(str(error))
     return None if traced is None else (ConfigError if traced[1] == "ConfigError" else LexrayError)(traced[2])
 
 
-_IN_A_TRACE = re.compile(rf"^{re.escape(__name__)}\.(\w+): (.+)$", flags=re.MULTILINE)
+_TRACEBACK_LINE = re.compile(rf"^{re.escape(__name__)}\.(\w+): (.+)$", flags=re.MULTILINE)

@@ -1,6 +1,8 @@
-"""The command line: a command a job, all of one form, and the commands that are no jobs."""
+"""The command line: a command a job, all of one form, and the commands that are no jobs.
 
-import importlib
+Modules are imported when their command runs: importing Ray and torch takes seconds.
+"""
+
 import json
 import sys
 from collections.abc import Callable
@@ -19,16 +21,16 @@ from lexray.errors import (
     EXIT_USAGE,
     ConfigError,
     LexrayError,
-    meant_for_people,
+    find_user_error,
 )
 from lexray.jobs.registry import JOBS, load_job
 from lexray.runtime.config import describe, parse, read_yaml
-from lexray.runtime.job import Job, Report, execute
+from lexray.runtime.job import Job, JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.version import __version__
 
 
-class _TwoWords(TyperGroup):
+class _TwoWordGroup(TyperGroup):
     """Commands such as `evaluate autodecoder`, whose first word is a command too and no group."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -41,7 +43,7 @@ class _TwoWords(TyperGroup):
 
 app = typer.Typer(
     name="lexray",
-    cls=_TwoWords,
+    cls=_TwoWordGroup,
     help="Align X-ray event lists with what the literature says of their sources.",
     no_args_is_help=True,
     add_completion=False,
@@ -56,7 +58,9 @@ GROUPS = {"": app, "train": train, "fetch": fetch}
 
 Inputs = Annotated[list[str] | None, typer.Argument(help="Inputs, and any key as --KEY VALUE (see --keys).")]
 ConfigFile = Annotated[str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML configuration.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key; repeatable.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key; repeatable.")
+]
 Out = Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Where the result goes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Keys = Annotated[bool, typer.Option("--keys", help="List the configuration's keys and end.")]
@@ -66,7 +70,7 @@ def _command(name: str) -> Callable[..., None]:
     def command(
         inputs: Inputs = None,
         config: ConfigFile = None,
-        sets: Sets = None,
+        sets: Overrides = None,
         out: Out = None,
         as_json: Json = False,
         keys: Keys = False,
@@ -76,25 +80,25 @@ def _command(name: str) -> Callable[..., None]:
             print_keys(job)
             return
         paths, options = split_options(job, inputs or [])
-        values = read_yaml(config, [*(sets or []), *options], _from_arguments(job, paths, out))
+        values = read_yaml(config, [*(sets or []), *options], _positional_values(job, paths, out))
         parsed = parse(job.config, values, config or f"lexray {name}")
         report = execute(job, parsed, Progress())
-        finish(job, report, as_json)
+        print_report(job, report, as_json)
 
     command.__doc__ = JOBS[name][1]
     return command
 
 
-def _from_arguments(job: Job[Any], inputs: list[str], out: str | None) -> dict[str, Any]:
+def _positional_values(job: Job[Any], inputs: list[str], out: str | None) -> dict[str, Any]:
     values: dict[str, Any] = {} if out is None else {"out": out}
-    left = list(inputs)
+    remaining = list(inputs)
     for key in job.positional:
         takes_many = get_origin(job.config.model_fields[key].annotation) in (list, tuple)
-        if left:
-            values[key], left = (left, []) if takes_many else (left[0], left[1:])
-    if left:
+        if remaining:
+            values[key], remaining = (remaining, []) if takes_many else (remaining[0], remaining[1:])
+    if remaining:
         expected = " ".join(job.positional) or "none"
-        raise ConfigError(f"lexray {job.name}: too many inputs: {' '.join(left)}; it takes: {expected}")
+        raise ConfigError(f"lexray {job.name}: too many inputs: {' '.join(remaining)}; it takes: {expected}")
     return values
 
 
@@ -106,26 +110,26 @@ def print_keys(job: Job[Any]) -> None:
     Console(soft_wrap=False).print(table, markup=False)
 
 
-def finish(job: Job[Any], report: Report, as_json: bool) -> None:
+def print_report(job: Job[Any], report: JobReport, as_json: bool) -> None:
     """Say what a job did, and end the process with its exit code."""
     if as_json:
         sys.stdout.write(json.dumps(report.as_dict(), default=str) + "\n")
     else:
         console = Console(stderr=True, soft_wrap=True)
-        console.print((job.overview or _lines)(report.counts, report.metrics), highlight=False, markup=False)
+        console.print((job.overview or _format_counts)(report.counts, report.metrics), highlight=False, markup=False)
         console.print(f"  written to {report.out}", highlight=False, markup=False)
     if report.exit_code != EXIT_DONE:
-        _refused_too_much(report)
+        _print_refusals(report)
         raise typer.Exit(report.exit_code)
 
 
-def _lines(counts: dict[str, Any], metrics: dict[str, float]) -> str:
+def _format_counts(counts: dict[str, Any], metrics: dict[str, float]) -> str:
     found = {**counts, **metrics}.items()
     shown = ((key, f"{value:.4g}" if isinstance(value, float) else str(value)) for key, value in found)
     return "\n".join(f"  {key:<36} {value}" for key, value in shown)
 
 
-def _refused_too_much(report: Report) -> None:
+def _print_refusals(report: JobReport) -> None:
     refused = f"{report.refused_fraction:.0%} of the inputs were refused, more than max_bad_fraction"
     line = f"lexray {report.job}: {refused}; see {report.refusals}"
     Console(stderr=True, soft_wrap=True).print(line, style="red", highlight=False, markup=False)
@@ -146,21 +150,21 @@ def run(
     config: Annotated[
         str, typer.Argument(metavar="CONFIG", help="YAML with workdir and steps, such as configs/demo.yaml.")
     ],
-    sets: Sets = None,
+    sets: Overrides = None,
     until: Annotated[str | None, typer.Option(metavar="STEP", help="End after this step.")] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="STEP", help="Run this step alone; repeatable.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run a pipeline: the jobs of one configuration, in one Ray session; what is up to date is skipped."""
-    pipeline = importlib.import_module("lexray.jobs.pipeline")
+    from lexray.jobs import pipeline
+
     parsed = parse(pipeline.PipelineConfig, read_yaml(config, sets or ()), config)
-    report = pipeline.run(parsed, pipeline.steps_of(parsed, until, only or ()), Progress())
+    report = pipeline.run(parsed, pipeline.plan_steps(parsed, until, only or ()), Progress())
     Console(stderr=True).print(pipeline.table(report))
     if as_json:
         sys.stdout.write(json.dumps(report.as_dict(), default=str) + "\n")
-    if report.exit_code != EXIT_DONE:
-        refused = report.steps[report.failed_step]
-        _refused_too_much(refused)
+    if report.failed_step is not None:
+        _print_refusals(report.steps[report.failed_step])
         raise typer.Exit(report.exit_code)
 
 
@@ -184,7 +188,8 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Run JOB … or run CONFIG … on a cluster, follow its log and end with its exit code."""
-    submission = importlib.import_module("lexray.cli.submit")
+    from lexray.cli import submit as submission
+
     client = submission.connect(address)
     arguments = [*context.args, *(["--json"] if as_json and not no_wait else [])]
     submission_id = submission.submit(client, arguments, ["run", "doctor", *JOBS], wheel, env or ())
@@ -204,11 +209,12 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """List the jobs submitted to a cluster, or follow one and end with its exit code."""
-    submission = importlib.import_module("lexray.cli.submit")
+    from lexray.cli import submit as submission
+
     if submission_id is not None:
         _follow(submission_id, address, as_json)
         return
-    found = submission.listed(submission.connect(address))
+    found = submission.list_submissions(submission.connect(address))
     if as_json:
         sys.stdout.write(json.dumps({"jobs": [submission.as_dict(job) for job in found]}) + "\n")
     else:
@@ -216,13 +222,14 @@ def jobs(
 
 
 def _follow(submission_id: str, address: str, as_json: bool) -> None:
-    submission = importlib.import_module("lexray.cli.submit")
-    again = f"lexray jobs {submission_id} --address {address}"
+    from lexray.cli import submit as submission
+
+    command = f"lexray jobs {submission_id} --address {address}"
     try:
         Progress().say(f"following {submission_id} at {address}")
         ended = submission.follow(submission.connect(address), submission_id, sys.stderr.write)
     except KeyboardInterrupt:
-        Progress().say(f"no longer following; the job goes on. Look again with: {again}")
+        Progress().say(f"no longer following; the job goes on. Look again with: {command}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if as_json and ended.answer is not None:
         sys.stdout.write(ended.answer + "\n")
@@ -238,13 +245,14 @@ def doctor(
     workdir: Annotated[str, typer.Option(metavar="DIR", help="Where results would go.")] = ".", as_json: Json = False
 ) -> None:
     """Say what this machine can and cannot run, and why."""
-    examination = importlib.import_module("lexray.cli.doctor")
-    checks = examination.examine(workdir)
+    from lexray.cli import doctor as doctor_module
+
+    checks = doctor_module.run_checks(workdir)
     if as_json:
-        sys.stdout.write(json.dumps(examination.as_dict(checks)) + "\n")
+        sys.stdout.write(json.dumps(doctor_module.as_dict(checks)) + "\n")
     else:
-        Console(stderr=True).print(examination.table(checks))
-    if code := examination.exit_code(checks):
+        Console(stderr=True).print(doctor_module.table(checks))
+    if code := doctor_module.exit_code(checks):
         raise typer.Exit(code)
 
 
@@ -259,7 +267,8 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the sources of a release that are nearest to a sentence or an event file."""
-    searching = importlib.import_module("lexray.cli.search")
+    from lexray.cli import search as searching
+
     found = searching.search(release, query, k, modality)
     if as_json:
         sys.stdout.write(json.dumps(searching.as_dict(found)) + "\n")
@@ -282,7 +291,9 @@ def show(
     in_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Write a page with a detection's light curve, spectrum and header."""
-    path = importlib.import_module("lexray.show.page").look(detection, events, autodecoder, out)
+    from lexray.show.page import look
+
+    path = look(detection, events, autodecoder, out)
     Console(stderr=True, soft_wrap=True).print(f"  written to {path}", highlight=False, markup=False)
     if in_browser:
         typer.launch(str(path))
@@ -292,7 +303,7 @@ def show(
 def serve(
     release: Annotated[str | None, typer.Argument(metavar="RELEASE", help="A release's folder.")] = None,
     config: ConfigFile = None,
-    sets: Sets = None,
+    sets: Overrides = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on, by default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port, by default 8000; 0 takes a free one.")] = None,
     replicas: Annotated[int | None, typer.Option(help="Processes that hold the models.")] = None,
@@ -303,8 +314,10 @@ def serve(
     """Serve a release over HTTP, with a page to ask it from, until Ctrl-C or SIGTERM."""
     given = {"release": release, "host": host, "port": port, "replicas": replicas, "api_key_file": api_key_file}
     values = read_yaml(config, sets or (), {key: value for key, value in given.items() if value is not None})
-    settings = importlib.import_module("lexray.serve.config").ServeConfig
-    importlib.import_module("lexray.serve.run").run(parse(settings, values, config or "lexray serve"), Progress())
+    from lexray.serve.config import ServeConfig
+    from lexray.serve.run import run as run_service
+
+    run_service(parse(ServeConfig, values, config or "lexray serve"), Progress())
 
 
 @app.command()
@@ -325,7 +338,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
     except Exception as error:
-        if (plain := meant_for_people(error)) is not None:
+        if (plain := find_user_error(error)) is not None:
             _fail(str(plain), plain.exit_code)
         message = getattr(error, "format_message", None)
         if message is None:

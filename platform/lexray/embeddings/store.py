@@ -17,7 +17,7 @@ import pyarrow.types
 from deltalake import DeltaTable
 
 from lexray.errors import ConfigError, LexrayError
-from lexray.llm.sentence_encoder import Vectors, unit
+from lexray.llm.sentence_encoder import Vectors, unit_vectors
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
 from lexray.tables.row_checkpoints import Rows
@@ -25,13 +25,13 @@ from lexray.tables.schemas import text_embeddings
 
 T = TypeVar("T")
 #: Parts looked at at once: an object store takes its time for each.
-_AT_ONCE = 8
+_MAX_THREADS = 8
 #: Columns by which a row is known to be finished; a dimension of 1 stands for any.
-_KNOWN = pa.schema([text_embeddings(1).field(name) for name in ("source_id", "key")])
+_KEY_COLUMNS = pa.schema([text_embeddings(1).field(name) for name in ("source_id", "key")])
 
 
 @dataclass(frozen=True)
-class Text:
+class SourceText:
     """A source's text.
 
     Attributes
@@ -100,11 +100,11 @@ class TextColumn:
         LexrayError
             If a source has several rows: it could have one vector only.
         """
-        usable = pc.utf8_length(pc.utf8_trim_whitespace(pc.field(self.column))) > 0
+        valid = pc.utf8_length(pc.utf8_trim_whitespace(pc.field(self.column))) > 0
         if _holds_summaries(self.table, self.version) and "status" in self._dataset.schema.names:
-            usable &= pc.field("status").isin(["ok", "ungrounded"] if self.include_ungrounded else ["ok"])
+            valid &= pc.field("status").isin(["ok", "ungrounded"] if self.include_ungrounded else ["ok"])
         columns = {"source_id": pc.field("source_id"), "text": pc.field(self.column)}
-        rows = self._dataset.to_table(columns, filter=usable & (pc.field("part") == part)).sort_by("source_id")
+        rows = self._dataset.to_table(columns, filter=valid & (pc.field("part") == part)).sort_by("source_id")
         names = rows["source_id"].to_pylist()
         repeated = next((name for name, following in pairwise(names) if name == following), None)
         if repeated is not None:
@@ -136,7 +136,7 @@ def _number(version: str) -> int:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EmbeddingSpec:
     """What decides a text's vector. The engine does not: vLLM and sentence-transformers give the same.
 
     Attributes
@@ -159,7 +159,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Stamp:
+class Provenance:
     """Which engine and which model made a row: columns of `text_embeddings`."""
 
     engine: str
@@ -169,7 +169,7 @@ class Stamp:
 
 
 @dataclass(frozen=True)
-class Failure:
+class EmbeddingFailure:
     """A text that has no vector."""
 
     source_id: str
@@ -178,7 +178,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Done:
+class BatchResult:
     """What became of some texts.
 
     Attributes
@@ -194,33 +194,33 @@ class Done:
 
     n_rows: int
     n_tokens: int
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[EmbeddingFailure, ...] = ()
     began: float = float("inf")
     ended: float = 0.0
 
 
 @dataclass
-class Tally:
+class EmbeddingStats:
     """All that became of the texts so far, and how long it took.
 
     Attributes
     ----------
     n_rows, n_tokens, failures, began, ended
-        As of `Done`.
+        As of `BatchResult`.
     seconds_to_first, seconds : float
         From the beginning, the engine's start included, to the first result and to `stop`.
     """
 
     n_rows: int = 0
     n_tokens: int = 0
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[EmbeddingFailure] = field(default_factory=list)
     began: float = float("inf")
     ended: float = 0.0
     seconds_to_first: float = 0.0
     seconds: float = 0.0
     _start: float = field(default_factory=time.monotonic)
 
-    def add(self, done: Done) -> None:
+    def add(self, done: BatchResult) -> None:
         """Count some more."""
         self.seconds_to_first = self.seconds_to_first or time.monotonic() - self._start
         self.n_rows += done.n_rows
@@ -244,7 +244,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Extent:
+class PartProgress:
     """How much of a part is done.
 
     Attributes
@@ -258,7 +258,7 @@ class Extent:
 
 
 @dataclass(frozen=True)
-class Backlog:
+class WorkPlan:
     """Texts, and which of them `out` has no vector of.
 
     Parts are looked at one by one, and of each no more than counts is remembered: texts and their keys are read again
@@ -277,23 +277,23 @@ class Backlog:
     """
 
     texts: TextColumn
-    recipe: Recipe
+    recipe: EmbeddingSpec
     out: str
     afresh: bool = False
     dimension: int | None = None
 
-    def survey(self) -> dict[int, Extent]:
+    def survey(self) -> dict[int, PartProgress]:
         """What is done of each part."""
 
-        def look(part: int) -> Extent:
+        def look(part: int) -> PartProgress:
             keys = self._keys(part)
             finished = set() if self.afresh else self._finished(part)
-            return Extent(len(keys), sum(pair not in finished for pair in keys.items()))
+            return PartProgress(len(keys), sum(pair not in finished for pair in keys.items()))
 
         parts = self.texts.parts()
-        return dict(zip(parts, _each(look, parts), strict=True))
+        return dict(zip(parts, _in_threads(look, parts), strict=True))
 
-    def left(self, part: int) -> list[Text]:
+    def left(self, part: int) -> list[SourceText]:
         """Texts of a part without a vector."""
         finished = set() if self.afresh else self._finished(part)
         return [text for text in self._all(part) if (text.source_id, text.key) not in finished]
@@ -305,11 +305,11 @@ class Backlog:
         table = delta.dataset(self.out)
 
         def rows_of(part: int) -> int:
-            found = table.to_table(list(_KNOWN.names), filter=pc.field("part") == part)
+            found = table.to_table(list(_KEY_COLUMNS.names), filter=pc.field("part") == part)
             keys = dict(zip(found["source_id"].to_pylist(), found["key"].to_pylist(), strict=True))
             return len(keys) if keys == self._wanted(part, failed) and len(keys) == found.num_rows else -1
 
-        counts = list(_each(rows_of, self.texts.parts()))
+        counts = list(_in_threads(rows_of, self.texts.parts()))
         return min(counts, default=0) >= 0 and sum(counts) == table.count_rows()
 
     def commit(self, dimension: int, failed: Set[str] = frozenset()) -> None:
@@ -334,7 +334,7 @@ class Backlog:
             wanted = self._wanted(part, failed)
             return len(wanted), rows.gather(part, wanted)
 
-        gathered = list(_each(gather, self.texts.parts()))
+        gathered = list(_in_threads(gather, self.texts.parts()))
         missing = sum(n_wanted - fragment.n_rows for n_wanted, fragment in gathered)
         if missing:
             raise LexrayError(
@@ -354,14 +354,14 @@ class Backlog:
     def _keys(self, part: int) -> dict[str, str]:
         return {text.source_id: text.key for text in self._all(part)}
 
-    def _all(self, part: int) -> list[Text]:
+    def _all(self, part: int) -> list[SourceText]:
         rows = self.texts.read(part)
         pairs = zip(rows["source_id"].to_pylist(), rows["text"].to_pylist(), strict=True)
-        return [Text(part, source, text, self.recipe.key(text)) for source, text in pairs]
+        return [SourceText(part, source, text, self.recipe.key(text)) for source, text in pairs]
 
     def _finished(self, part: int) -> set[tuple[str, str]]:
         """Sources and keys of the vectors that are there."""
-        schema = _KNOWN
+        schema = _KEY_COLUMNS
         if self.dimension is not None:  # rows have to be read with their vectors to be told apart by these' length
             schema = schema.append(text_embeddings(self.dimension).field("embedding"))
         rows = Rows(self.out, schema).finished(part, schema.names)
@@ -369,7 +369,7 @@ class Backlog:
 
 
 @dataclass(frozen=True)
-class Keeper:
+class EmbeddingWriter:
     """Keeps vectors as they come.
 
     Attributes
@@ -382,18 +382,18 @@ class Keeper:
     """
 
     out: str
-    stamp: Stamp
+    stamp: Provenance
     dimension: int
 
     def keep(
         self,
-        texts: Sequence[Text],
+        texts: Sequence[SourceText],
         vectors: Sequence[Vectors],
         truncated: Sequence[bool | None],
         n_tokens: int,
         began: float,
-        failures: Sequence[Failure] = (),
-    ) -> Done:
+        failures: Sequence[EmbeddingFailure] = (),
+    ) -> BatchResult:
         """Keep the vectors f4[T] of some texts, scaled to length 1; one that is no direction is a failure.
 
         Parameters
@@ -414,12 +414,12 @@ class Keeper:
         for i, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
             why = self._wrong(vector)
             if why:
-                bad.append(Failure(text.source_id, "invalid_vector", why))
+                bad.append(EmbeddingFailure(text.source_id, "invalid_vector", why))
             else:
                 good.setdefault(text.part, []).append(i)
         for part, chosen in good.items():
             rows.note(part, self._rows(chosen, texts, vectors, truncated))
-        return Done(sum(map(len, good.values())), n_tokens, tuple(bad), began, time.time())
+        return BatchResult(sum(map(len, good.values())), n_tokens, tuple(bad), began, time.time())
 
     def _wrong(self, vector: Vectors) -> str:
         if vector.shape != (self.dimension,):
@@ -429,9 +429,13 @@ class Keeper:
         return "" if vector.any() else "all its numbers are 0"
 
     def _rows(
-        self, chosen: list[int], texts: Sequence[Text], vectors: Sequence[Vectors], truncated: Sequence[bool | None]
+        self,
+        chosen: list[int],
+        texts: Sequence[SourceText],
+        vectors: Sequence[Vectors],
+        truncated: Sequence[bool | None],
     ) -> pa.Table:
-        flat = pa.array(unit(np.stack([vectors[i] for i in chosen])).ravel(), pa.float32())
+        flat = pa.array(unit_vectors(np.stack([vectors[i] for i in chosen])).ravel(), pa.float32())
         return pa.table(
             {
                 "source_id": pa.array([texts[i].source_id for i in chosen], pa.string()),
@@ -443,11 +447,11 @@ class Keeper:
         )
 
 
-def _each(look: Callable[[int], T], parts: Sequence[int]) -> Iterator[T]:
+def _in_threads(look: Callable[[int], T], parts: Sequence[int]) -> Iterator[T]:
     """Of each part in turn, some of them at once."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_MAX_THREADS) as pool:
         yield from pool.map(look, parts)
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _is_text(data_type: pa.DataType) -> bool:
+    return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type))

@@ -15,21 +15,21 @@ import numpy as np
 import ray
 import ray.data
 
-from lexray.embeddings.engines import recipe_of
-from lexray.embeddings.store import Backlog, Done, Failure, Keeper, Stamp, Text
+from lexray.embeddings.engines import embedding_spec
+from lexray.embeddings.store import BatchResult, EmbeddingFailure, EmbeddingWriter, Provenance, SourceText, WorkPlan
 from lexray.errors import LexrayError
 from lexray.llm import vllm
-from lexray.llm.sentence_encoder import TextModel, Tokens, Vectors
+from lexray.llm.sentence_encoder import TextModel, TextTokenizer, Vectors
 from lexray.runtime import ray_session
 from lexray.runtime.config import RayConfig
 from lexray.runtime.progress import Progress
 
 Row = dict[str, Any]
 #: Columns that pass by the engine.
-_PASSING = ("part", "source_id", "text", "key", "truncated", "n_tokens")
+_PASSTHROUGH_COLUMNS = ("part", "source_id", "text", "key", "truncated", "n_tokens")
 
 
-class Pooling:
+class VllmEmbeddingEngine:
     """vLLM on Ray Data.
 
     Parameters
@@ -54,7 +54,7 @@ class Pooling:
         self,
         model: TextModel,
         device: Literal["auto", "cpu", "gpu"],
-        settings: vllm.EngineSettings,
+        settings: vllm.VllmSettings,
         session: RayConfig,
         progress: Progress,
     ) -> None:
@@ -64,16 +64,16 @@ class Pooling:
                 f"engine vllm with {model.name}: the model leaves its prefix out of the vector, which vLLM cannot do; "
                 "set engine=hf"
             )
-        self.recipe, self.dimension, self.max_length = recipe_of(model), model.dimension, model.max_length
-        self.stamp = Stamp("vllm", f"vllm {vllm.version()}", model.name, model.revision)
+        self.recipe, self.dimension, self.max_length = embedding_spec(model), model.dimension, model.max_length
+        self.stamp = Provenance("vllm", f"vllm {vllm.version()}", model.name, model.revision)
         self._model, self._device, self._settings = model, device, settings
         self._session, self._progress = session, progress
 
-    def embed(self, backlog: Backlog, parts: Sequence[int]) -> Iterator[Done]:
+    def embed(self, backlog: WorkPlan, parts: Sequence[int]) -> Iterator[BatchResult]:
         """As `Engine.embed`; before the first texts are done, an engine has to start."""
         model = self._model
         with ray_session.session(self._session):
-            settings = vllm.placed(self._settings, self._device, model.path, model.name)
+            settings = vllm.resolve_device(self._settings, self._device, model.path, model.name)
             where = "GPU" if settings.gpu else "CPU"
             self._progress.say(f"  starting vLLM with {model.name} on the {where}; this takes about a minute")
             texts = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).flat_map(
@@ -82,44 +82,47 @@ class Pooling:
             engine: Row = {"max_model_len": model.max_length} | ({"revision": model.revision} if model.on_hub else {})
             tokenize = functools.partial(_tokenize, model=model)
             processor = vllm.build(model.source, "embed", settings, engine, tokenize, _vector)
-            keep = functools.partial(_keep, keeper=Keeper(backlog.out, self.stamp, self.dimension))
-            with vllm.one_line(model.name):
+            keep = functools.partial(_write, writer=EmbeddingWriter(backlog.out, self.stamp, self.dimension))
+            with vllm.one_line_errors(model.name):
                 for row in processor(texts).map_batches(keep, batch_format="numpy", batch_size=None).iter_rows():
-                    failures = tuple(Failure(*failure) for failure in json.loads(row["failures"]))
-                    yield Done(row["n_rows"], row["n_tokens"], failures, row["began"], row["ended"])
+                    failures = tuple(EmbeddingFailure(*failure) for failure in json.loads(row["failures"]))
+                    yield BatchResult(row["n_rows"], row["n_tokens"], failures, row["began"], row["ended"])
 
 
 def _tokenize(row: Row, model: TextModel) -> Row:
-    tokens = _tokens(model.source, model.max_length, model.revision if model.on_hub else None)
+    tokens = _tokenizer(model.source, model.max_length, model.revision if model.on_hub else None)
     ids, truncated = tokens([row["text"]], model.document_prefix)
     return {"tokenized_prompt": ids[0], "truncated": truncated[0], "n_tokens": len(ids[0])}
 
 
 @functools.lru_cache(maxsize=1)
-def _tokens(source: str, max_length: int, revision: str | None) -> Tokens:
+def _tokenizer(source: str, max_length: int, revision: str | None) -> TextTokenizer:
     """Loaded once a process."""
-    return Tokens(source, max_length, revision)
+    return TextTokenizer(source, max_length, revision)
 
 
 def _vector(row: Row) -> Row:
     # As bytes, of which a failed row, which does not come by here, simply has none.
     vector = np.asarray(row["embeddings"], np.float32).tobytes()
-    return {name: row[name] for name in _PASSING} | {"vector": vector, "began": time.time() - row["time_taken_llm"]}
+    return {name: row[name] for name in _PASSTHROUGH_COLUMNS} | {
+        "vector": vector,
+        "began": time.time() - row["time_taken_llm"],
+    }
 
 
-def _keep(batch: Row, keeper: Keeper) -> Row:
+def _write(batch: Row, writer: EmbeddingWriter) -> Row:
     """Keep a block's vectors; gives one row on what became of them."""
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     good = [row for row in rows if not row["__inference_error__"]]
     failures = [
-        Failure(row["source_id"], "engine_error", " ".join(row["__inference_error__"].split())[:300])
+        EmbeddingFailure(row["source_id"], "engine_error", " ".join(row["__inference_error__"].split())[:300])
         for row in rows
         if row["__inference_error__"]
     ]
-    texts = [Text(int(row["part"]), row["source_id"], row["text"], row["key"]) for row in good]
+    texts = [SourceText(int(row["part"]), row["source_id"], row["text"], row["key"]) for row in good]
     vectors: list[Vectors] = [np.frombuffer(row["vector"], dtype=np.float32) for row in good]
     truncated = [bool(row["truncated"]) for row in good]
     n_tokens, began = sum(int(row["n_tokens"]) for row in good), min((row["began"] for row in good), default=np.inf)
-    done = keeper.keep(texts, vectors, truncated, n_tokens, float(began), failures)
+    done = writer.keep(texts, vectors, truncated, n_tokens, float(began), failures)
     said = vars(done) | {"failures": json.dumps([list(vars(failure).values()) for failure in done.failures])}
     return {name: [value] for name, value in said.items()}

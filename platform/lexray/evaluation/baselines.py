@@ -4,7 +4,7 @@ import numpy as np
 from astropy.stats import bayesian_blocks as _bayesian_blocks
 from numpy.typing import NDArray
 
-from lexray.evaluation.heldout import PiecewiseRate, counts_by_band
+from lexray.evaluation.heldout import PiecewiseRate, counts_per_band
 from lexray.events.eventlist import EventList, GoodTimeIntervals
 
 Float64s = NDArray[np.float64]
@@ -15,10 +15,10 @@ FALSE_ALARM = 0.05
 PRIOR_PHOTONS = 40.0
 
 
-def constant(events: EventList) -> PiecewiseRate:
+def constant_rate(events: EventList) -> PiecewiseRate:
     """One rate a band, n_b + ½ counts over the good time."""
     edges = np.array([0.0, events.duration])
-    level = (counts_by_band(events).astype(np.float64) + 0.5) / events.gti.ontime
+    level = (counts_per_band(events).astype(np.float64) + 0.5) / events.gti.ontime
     return PiecewiseRate(edges, level[:, None])
 
 
@@ -38,21 +38,21 @@ def bayesian_blocks(events: EventList, *, pooled: bool = True, false_alarm: floa
     false_alarm : float
         `p0` of astropy.
     """
-    counts = counts_by_band(events)
-    clock = events.gti.good_time_before(events.time)
+    counts = counts_per_band(events)
+    good_time = events.gti.good_time_before(events.time)
     total = events.gti.ontime
     band = events.band
     if pooled:
-        edges = _blocks(clock, total, false_alarm)
-        n = np.stack([np.histogram(clock[band == b], edges)[0] for b in range(len(counts))])
+        edges = _blocks(good_time, total, false_alarm)
+        n = np.stack([np.histogram(good_time[band == b], edges)[0] for b in range(len(counts))])
         share = (counts + 0.5) / (counts + 0.5).sum()
         spectrum = (n + PRIOR_PHOTONS * share[:, None]) / (n.sum(axis=0) + PRIOR_PHOTONS)
         rate = spectrum * np.maximum(n.sum(axis=0), 0.5) / np.diff(edges)
     else:
-        each = [_blocks(clock[band == b], total, false_alarm) for b in range(len(counts))]
+        each = [_blocks(good_time[band == b], total, false_alarm) for b in range(len(counts))]
         edges = np.unique(np.concatenate(each))
-        rate = np.stack([_density(clock[band == b], blocks, edges) for b, blocks in enumerate(each)])
-    return PiecewiseRate(_on_the_wall(edges, events.gti), rate)
+        rate = np.stack([_density(good_time[band == b], blocks, edges) for b, blocks in enumerate(each)])
+    return PiecewiseRate(_good_time_to_elapsed(edges, events.gti), rate)
 
 
 def _blocks(clock: Float64s, total: float, false_alarm: float) -> Float64s:
@@ -67,11 +67,11 @@ def _density(clock: Float64s, blocks: Float64s, edges: Float64s) -> Float64s:
     """Rate of one band's blocks on the finer cells of all bands' edges."""
     rate = np.maximum(np.histogram(clock, blocks)[0], 0.5) / np.diff(blocks)
     middle = (edges[:-1] + edges[1:]) / 2
-    found: Float64s = rate[np.searchsorted(blocks, middle, side="right") - 1]
-    return found
+    rate_in_cells: Float64s = rate[np.searchsorted(blocks, middle, side="right") - 1]
+    return rate_in_cells
 
 
-def _on_the_wall(clock: Float64s, gti: GoodTimeIntervals) -> Float64s:
+def _good_time_to_elapsed(clock: Float64s, gti: GoodTimeIntervals) -> Float64s:
     """Times since `t_ref` at which the clock of good time shows `clock`; gaps fall between two cells' photons."""
     elapsed = np.concatenate([[0.0], np.cumsum(gti.stop - gti.start)])
     i = np.clip(np.searchsorted(elapsed, clock, side="right") - 1, 0, len(gti) - 1)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexray.evaluation.heldout import FIT_SHARE, PiecewiseRate, RateModel
+from lexray.evaluation.heldout import FIT_FRACTION, PiecewiseRate, RateModel
 from lexray.events.eventlist import EventList
 from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.likelihood import cell_counts
@@ -18,7 +18,7 @@ from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.splitnet.binning import exposure_shares
 
 #: Cells of a detection; the baselines' rates are constant within each.
-CELLS = 256
+N_CELLS = 256
 #: From photons to log-shapes f[N, 1 or B, K]; their level does not matter.
 ShapeModel = Callable[[Photons], Tensor]
 
@@ -44,7 +44,7 @@ class CellCounts:
         return self.exposure.clamp(min=1e-30).log()
 
 
-def binned(photons: Photons, n_cells: int = CELLS) -> CellCounts:
+def count_in_cells(photons: Photons, n_cells: int = N_CELLS) -> CellCounts:
     """Sum photons and good time in cells."""
     return CellCounts(cell_counts(photons, n_cells), exposure_shares(photons, n_cells) / n_cells)
 
@@ -69,25 +69,25 @@ def shape_gain(log_shape: Tensor, held: CellCounts) -> Tensor:
 
 def mean_gain(model: ShapeModel, photons: Photons, seed: int) -> float:
     """Held-out gain of a model on `photons`, in bits per held-out photon: by which its settings are chosen."""
-    fit, rest = photons.thin(FIT_SHARE, torch.Generator().manual_seed(seed))
-    held = binned(rest)
+    fit, rest = photons.thin(FIT_FRACTION, torch.Generator().manual_seed(seed))
+    held = count_in_cells(rest)
     return float(shape_gain(model(fit), held).sum() / held.counts.sum().clamp(min=1) / np.log(2))
 
 
-def as_rates(model: ShapeModel) -> RateModel:
+def as_rate_model(model: ShapeModel) -> RateModel:
     """The model for `heldout.score_models`: event lists in, rates out."""
 
-    return partial(_rates, model)  # which can be sent to a worker
+    return partial(_rates_of_shape_model, model)  # which can be sent to a worker
 
 
-def _rates(model: ShapeModel, events: Sequence[EventList]) -> list[PiecewiseRate]:
+def _rates_of_shape_model(model: ShapeModel, events: Sequence[EventList]) -> list[PiecewiseRate]:
     if not events:
         return []
     photons = photons_of(events, len(events[0].bands))
-    return piecewise(model(photons), photons)
+    return piecewise_rates(model(photons), photons)
 
 
-def piecewise(log_shape: Tensor, photons: Photons) -> list[PiecewiseRate]:
+def piecewise_rates(log_shape: Tensor, photons: Photons) -> list[PiecewiseRate]:
     """Rates of shapes f[N, 1 or B, K], with an arbitrary level: `PiecewiseRate.at_level` gives them theirs."""
     shape = log_shape.double().expand(-1, photons.n_bands, -1)
     relative = torch.exp(shape - shape.amax(-1, keepdim=True)).clamp(min=1e-12).numpy()

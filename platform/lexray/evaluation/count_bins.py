@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: Name of each bin of counts, two a decade, and its lower and upper edge.
-COUNT_EDGES: dict[str, tuple[int, int | None]] = {
+COUNT_BINS: dict[str, tuple[int, int | None]] = {
     "below_10": (0, 10),
     "10_30": (10, 30),
     "30_100": (30, 100),
@@ -17,7 +17,7 @@ COUNT_EDGES: dict[str, tuple[int, int | None]] = {
 }
 
 
-def count_bins(counts: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
-    """Place in `COUNT_EDGES` of each number of photons; an edge belongs to the bin above it."""
-    edges = [high for _, high in COUNT_EDGES.values() if high is not None]
+def count_bin_of(counts: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
+    """Place in `COUNT_BINS` of each number of photons; an edge belongs to the bin above it."""
+    edges = [high for _, high in COUNT_BINS.values() if high is not None]
     return np.searchsorted(edges, np.asarray(counts), side="right").astype(np.int64)

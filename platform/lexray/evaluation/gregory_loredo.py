@@ -20,27 +20,27 @@ from scipy.special import gammaln, logsumexp
 from lexray.events.eventlist import EventList
 
 #: Most bins, and phases over one bin's width.
-MOST_BINS, PHASES = 48, 8
+MAX_BINS, N_PHASES = 48, 8
 
 
-def odds(events: EventList, most_bins: int = MOST_BINS) -> float:
+def log10_odds(events: EventList, max_bins: int = MAX_BINS) -> float:
     """Log10 of the odds that the rate varies, of all bands together; 0 where there is no photon to tell.
 
     Parameters
     ----------
     events : EventList
-    most_bins : int
+    max_bins : int
         Largest m; never more than there are photons.
     """
-    longest = min(most_bins, len(events))
-    if longest < 2:
+    n_bins_max = min(max_bins, len(events))
+    if n_bins_max < 2:
         return 0.0
     phase = events.gti.good_time_before(events.time) / events.gti.ontime
-    each = [log_odds_of_bins(phase, m) for m in range(2, longest + 1)]
+    each = [log_odds_of_bins(phase, m) for m in range(2, n_bins_max + 1)]
     return float((logsumexp(each) - np.log(len(each))) / np.log(10))
 
 
-def log_odds_of_bins(phase: NDArray[np.float64], m: int, phases: int = PHASES) -> float:
+def log_odds_of_bins(phase: NDArray[np.float64], m: int, phases: int = N_PHASES) -> float:
     """Natural log of O_m, averaged over the first edge's place.
 
     Parameters

@@ -20,9 +20,9 @@ from lexray.sources import stable_hash
 Float64s = NDArray[np.float64]
 
 #: Share of the photons that models are fitted to.
-FIT_SHARE = 0.8
+FIT_FRACTION = 0.8
 #: From the rate of the fitted photons to that of the held-out ones: 20/80.
-HELD_OUT_SCALE = (1 - FIT_SHARE) / FIT_SHARE
+HELD_OUT_SCALE = (1 - FIT_FRACTION) / FIT_FRACTION
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class PiecewiseRate:
         return float(at_photons.sum() - self.expected(events.gti).sum())
 
 
-def counts_by_band(events: EventList) -> NDArray[np.int64]:
+def counts_per_band(events: EventList) -> NDArray[np.int64]:
     """Photons in each band, i8[B]."""
     return np.bincount(events.band[events.band >= 0], minlength=len(events.bands)).astype(np.int64)
 
@@ -126,16 +126,16 @@ def thin(events: EventList, seed: int = 0) -> tuple[EventList, EventList]:
     what is foretold are all photons of the source's region, by every model alike.
     """
     generator = np.random.default_rng([seed, stable_hash(events.detection_id, "thin")])
-    fit = generator.random(len(events)) < FIT_SHARE
+    fit = generator.random(len(events)) < FIT_FRACTION
     return (
         replace(events, time=events.time[fit], energy=events.energy[fit], background=None),
         replace(events, time=events.time[~fit], energy=events.energy[~fit], background=None),
     )
 
 
-def score(rate: PiecewiseRate, fit: EventList, held: EventList) -> float:
+def score(rate: PiecewiseRate, fit: EventList, held_out: EventList) -> float:
     """Log-likelihood in nats of the held-out photons under a shape that was fitted to the others."""
-    return rate.at_level(counts_by_band(fit), fit.gti).scaled(HELD_OUT_SCALE).log_likelihood(held)
+    return rate.at_level(counts_per_band(fit), fit.gti).scaled(HELD_OUT_SCALE).log_likelihood(held_out)
 
 
 def gain(model: ArrayLike, constant: ArrayLike, n_held: ArrayLike) -> float:
@@ -153,7 +153,7 @@ def gain(model: ArrayLike, constant: ArrayLike, n_held: ArrayLike) -> float:
 
 
 def gain_interval(
-    model: ArrayLike, constant: ArrayLike, n_held: ArrayLike, groups: ArrayLike, seed: int = 0, draws: int = 1000
+    model: ArrayLike, constant: ArrayLike, n_held: ArrayLike, groups: ArrayLike, seed: int = 0, n_bootstrap: int = 1000
 ) -> tuple[float, float]:
     """95 % interval of `gain` by drawing *sources* anew, since a source's detections are no independent witnesses.
 
@@ -163,7 +163,7 @@ def gain_interval(
         As for `gain`.
     groups : [N]
         Source of each detection.
-    seed, draws : int
+    seed, n_bootstrap : int
         Of the bootstrap.
     """
     _, inverse = np.unique(np.asarray(groups).astype(str), return_inverse=True)
@@ -172,14 +172,14 @@ def gain_interval(
         return 0.0, 0.0
     difference = np.bincount(inverse, np.asarray(model) - np.asarray(constant), minlength=n)
     photons = np.bincount(inverse, np.asarray(n_held), minlength=n)
-    weight = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
-    drawn = (weight @ difference) / np.maximum(weight @ photons, 1) / np.log(2)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    weight = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
+    bootstrap_gains = (weight @ difference) / np.maximum(weight @ photons, 1) / np.log(2)
+    low, high = np.percentile(bootstrap_gains, [2.5, 97.5])
     return float(low), float(high)
 
 
 @dataclass(frozen=True)
-class Score:
+class DetectionScore:
     """How one detection's held-out photons are foretold.
 
     Attributes
@@ -205,9 +205,9 @@ RateModel = Callable[[Sequence[EventList]], Sequence[PiecewiseRate | None]]
 def score_models(
     events: Sequence[EventList],
     models: Mapping[str, RateModel],
-    exact: Mapping[str, RateModel] | None = None,
+    models_with_level: Mapping[str, RateModel] | None = None,
     seed: int = 0,
-) -> list[Score]:
+) -> list[DetectionScore]:
     """Thin detections, fit each model to one part and score it on the other.
 
     Parameters
@@ -216,20 +216,22 @@ def score_models(
         All their photons.
     models : mapping
         Name to model; each sees only the photons to fit, and all get the same rule for the level.
-    exact : mapping, optional
+    models_with_level : mapping, optional
         Name to a model of the rate of *all* photons, whose level is known as well and is not fitted.
     seed : int
         Of the thinning.
     """
     pairs = [thin(e, seed) for e in events]
     fits = [fit for fit, _ in pairs]
-    found = {name: model(fits) for name, model in models.items()}
-    known = {name: model(fits) for name, model in (exact or {}).items()}
+    rates_by_model = {name: model(fits) for name, model in models.items()}
+    rates_with_level = {name: model(fits) for name, model in (models_with_level or {}).items()}
     scores = []
     for i, (fit, held) in enumerate(pairs):
-        said = {name: score(rate, fit, held) for name, rates in found.items() if (rate := rates[i]) is not None}
-        for name, rates in known.items():
+        log_likelihoods = {
+            name: score(rate, fit, held) for name, rates in rates_by_model.items() if (rate := rates[i]) is not None
+        }
+        for name, rates in rates_with_level.items():
             if (rate := rates[i]) is not None:
-                said[name] = rate.scaled(1 - FIT_SHARE).log_likelihood(held)
-        scores.append(Score(fit.detection_id, fit.source_id, len(fit) + len(held), len(held), said))
+                log_likelihoods[name] = rate.scaled(1 - FIT_FRACTION).log_likelihood(held)
+        scores.append(DetectionScore(fit.detection_id, fit.source_id, len(fit) + len(held), len(held), log_likelihoods))
     return scores

@@ -53,13 +53,13 @@ def read_labels(path: str | None, sources: Mapping[str, str]) -> dict[str, dict[
     """
     if path is None:
         return {}
-    ours = {fold_name(source): source for source in sources}
+    name_by_folded = {fold_name(source): source for source in sources}
     return {
-        ours[fold_name(row["source_id"])]: {
+        name_by_folded[fold_name(row["source_id"])]: {
             key: value for key, value in row.items() if key not in ("source_id", "part")
         }
         for row in read_rows(path).to_pylist()
-        if fold_name(row["source_id"]) in ours
+        if fold_name(row["source_id"]) in name_by_folded
     }
 
 
@@ -71,14 +71,14 @@ def read_summaries(path: str | None) -> dict[str, str]:
     return {row["source_id"]: row["summary"] for row in rows if row["summary"]}
 
 
-def latent_features(path: str, splits: Mapping[str, str]) -> Representation:
+def latent_representation(path: str, splits: Mapping[str, str]) -> Representation:
     """Latent and log count rates of each source, means over its detections."""
     rows = delta.read(path, ["source_id", "latent", "log_rate"], order="source_id")
     features = np.concatenate([stack_lists(rows["latent"]), stack_lists(rows["log_rate"])], axis=1)
     return _representation("latents", "latents and count rates", rows, features, splits, unit=False)
 
 
-def aligned_features(embeddings: pa.Table, splits: Mapping[str, str]) -> Representation:
+def aligned_xray_representation(embeddings: pa.Table, splits: Mapping[str, str]) -> Representation:
     """X-ray embedding of each source: the mean of its detections', of unit norm."""
     rows = embeddings.filter(pc.field("modality") == "xray")
     return _representation(
@@ -86,13 +86,13 @@ def aligned_features(embeddings: pa.Table, splits: Mapping[str, str]) -> Represe
     )
 
 
-def aligned_text(embeddings: pa.Table, splits: Mapping[str, str]) -> Representation:
+def aligned_text_representation(embeddings: pa.Table, splits: Mapping[str, str]) -> Representation:
     """Text embedding of each source in the shared space."""
     rows = embeddings.filter(pc.field("modality") == "text")
     return _representation("aligned_text", "aligned text", rows, stack_lists(rows["embedding"]), splits, unit=True)
 
 
-def text_features(path: str, splits: Mapping[str, str]) -> Representation:
+def text_representation(path: str, splits: Mapping[str, str]) -> Representation:
     """The sentence model's vector of each source's summary: what the words alone hold."""
     rows = delta.read(path, ["source_id", "embedding"], order="source_id")
     return _representation("text", "the text vectors alone", rows, stack_lists(rows["embedding"]), splits, unit=True)
@@ -108,7 +108,7 @@ def _representation(
 
 
 @dataclass(frozen=True)
-class Known:
+class SourceMetadata:
     """What is known of the events table's sources.
 
     Attributes
@@ -132,7 +132,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class EmbeddingPairs:
     """Test sources with both embeddings, row by row.
 
     Attributes
@@ -146,11 +146,13 @@ class Pairs:
     text: Float32s
 
 
-def test_pairs(xray: Representation, text: Representation) -> Pairs:
+def pair_test_sources(xray: Representation, text: Representation) -> EmbeddingPairs:
     """Test sources that have X-rays and words."""
-    place = {source: i for i, source in enumerate(text.source_ids)}
+    text_row_of = {source: i for i, source in enumerate(text.source_ids)}
     rows = [
-        (i, place[source]) for i, source in enumerate(xray.source_ids) if xray.splits[i] == "test" and source in place
+        (i, text_row_of[source])
+        for i, source in enumerate(xray.source_ids)
+        if xray.splits[i] == "test" and source in text_row_of
     ]
-    ours, theirs = [i for i, _ in rows], [j for _, j in rows]
-    return Pairs([xray.source_ids[i] for i in ours], xray.rows[ours], text.rows[theirs])
+    xray_rows, text_rows = [i for i, _ in rows], [j for _, j in rows]
+    return EmbeddingPairs([xray.source_ids[i] for i in xray_rows], xray.rows[xray_rows], text.rows[text_rows])

@@ -18,10 +18,10 @@ def rate_intervals(model: Autodecoder, events: Sequence[EventList], level: float
 
     None where this kind of model gives none.
     """
-    found = model.rate_intervals(events, level=level)
-    if found is None:
+    intervals = model.rate_intervals(events, level=level)
+    if intervals is None:
         return None
-    return [(PiecewiseRate(edges, low), PiecewiseRate(edges, high)) for edges, low, high in found]
+    return [(PiecewiseRate(edges, low), PiecewiseRate(edges, high)) for edges, low, high in intervals]
 
 
 def coverage(

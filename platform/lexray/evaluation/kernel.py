@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lexray.evaluation.cells import CELLS, binned, mean_gain
+from lexray.evaluation.cells import N_CELLS, count_in_cells, mean_gain
 from lexray.models.autodecoders.photons import Photons
 
 #: Widths and floors that `Kernel.best` tries.
@@ -16,7 +16,7 @@ FLOORS = (0.01, 0.03, 0.1, 0.2)
 
 
 @dataclass(frozen=True)
-class Kernel:
+class GaussianKernel:
     """Counts over exposure, both smoothed with a Gaussian; bands share the shape.
 
     Dividing by the smoothed exposure corrects for gaps and for the ends alike, where plain smoothing loses what leaks
@@ -35,8 +35,8 @@ class Kernel:
 
     def __call__(self, photons: Photons) -> Tensor:
         """Log-shapes f8[N, 1, CELLS]."""
-        data = binned(photons)
-        centre = (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS
+        data = count_in_cells(photons)
+        centre = (torch.arange(N_CELLS, dtype=torch.float64) + 0.5) / N_CELLS
         kernel = torch.exp(-0.5 * ((centre[:, None] - centre) / self.width).square())
         counts, exposure = data.counts.sum(1).double(), data.exposure.double()
         rate = (counts @ kernel) / (exposure @ kernel).clamp(min=1e-12)
@@ -45,7 +45,7 @@ class Kernel:
         return mixed.log()[:, None]
 
     @staticmethod
-    def best(training: Photons, seed: int = 0) -> Kernel:
+    def best(training: Photons, seed: int = 0) -> GaussianKernel:
         """Width and floor with the highest held-out gain on the training's detections."""
-        candidates = [Kernel(width, floor) for width in WIDTHS for floor in FLOORS]
+        candidates = [GaussianKernel(width, floor) for width in WIDTHS for floor in FLOORS]
         return max(candidates, key=lambda kernel: mean_gain(kernel, training, seed))

@@ -13,11 +13,11 @@ from sklearn.preprocessing import StandardScaler
 Float64s = NDArray[np.float64]
 
 #: Numbers of neighbours that validation sources choose from.
-NEIGHBOURS = (1, 3, 5, 9, 15, 25, 41)
+K_CANDIDATES = (1, 3, 5, 9, 15, 25, 41)
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeResult:
     """How well a property is predicted on sources that the probe has not seen.
 
     Attributes
@@ -45,8 +45,8 @@ def r_squared(truth: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def probe(
-    x: ArrayLike, y: ArrayLike, splits: Sequence[str], method: str = "ridge", seed: int = 0, draws: int = 500
-) -> Probe | None:
+    x: ArrayLike, y: ArrayLike, splits: Sequence[str], method: str = "ridge", seed: int = 0, n_bootstrap: int = 500
+) -> ProbeResult | None:
     """Fit on the training sources, judge on the test sources.
 
     Parameters
@@ -60,7 +60,7 @@ def probe(
     method : {'ridge', 'forest'}
         Ridge regression on standardised features, its penalty by cross-validation within the training sources; or a
         random forest of 100 trees.
-    seed, draws : int
+    seed, n_bootstrap : int
         Of the forest and of the bootstrap.
 
     Returns
@@ -84,13 +84,15 @@ def probe(
     predicted = model.fit(features[train], values[train]).predict(features[test])
     truth = values[test]
     generator = np.random.default_rng(seed)
-    drawn = [r_squared(truth[i], predicted[i]) for i in generator.integers(0, len(truth), size=(draws, len(truth)))]
+    drawn = [
+        r_squared(truth[i], predicted[i]) for i in generator.integers(0, len(truth), size=(n_bootstrap, len(truth)))
+    ]
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return Probe(r_squared(truth, predicted), float(low), float(high), truth, predicted, int(train.sum()))
+    return ProbeResult(r_squared(truth, predicted), float(low), float(high), truth, predicted, int(train.sum()))
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class NeighbourResult:
     """Classes of the test sources by the vote of their nearest training sources.
 
     Attributes
@@ -118,9 +120,9 @@ class Neighbours:
     n_train: int
 
 
-def nearest_neighbours(
+def classify_by_neighbours(
     x: ArrayLike, classes: Sequence[str | None], splits: Sequence[str], seed: int = 0, *, standardise: bool = False
-) -> Neighbours | None:
+) -> NeighbourResult | None:
     """k-nearest-neighbour classes by cosine similarity.
 
     Parameters
@@ -150,21 +152,21 @@ def nearest_neighbours(
     if standardise:
         features = (features - features[train].mean(axis=0)) / np.maximum(features[train].std(axis=0), 1e-9)
     features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    usable = [k for k in NEIGHBOURS if k <= train.sum()]
-    chosen = usable[len(usable) // 2]
+    k_candidates = [k for k in K_CANDIDATES if k <= train.sum()]
+    chosen = k_candidates[len(k_candidates) // 2]
     if val.any():
-        shares = [np.mean(_vote(features, label, train, val, k) == label[val]) for k in usable]
-        chosen = usable[int(np.argmax(shares))]
+        shares = [np.mean(_vote(features, label, train, val, k) == label[val]) for k in k_candidates]
+        chosen = k_candidates[int(np.argmax(shares))]
     predicted, truth = _vote(features, label, train, test, chosen), label[test]
-    right = predicted == truth
-    drawn = right[np.random.default_rng(seed).integers(0, len(right), size=(1000, len(right)))].mean(axis=1)
+    correct = predicted == truth
+    drawn = correct[np.random.default_rng(seed).integers(0, len(correct), size=(1000, len(correct)))].mean(axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5])
     names, counts = np.unique(label[train], return_counts=True)
-    return Neighbours(
-        accuracy=float(right.mean()),
+    return NeighbourResult(
+        accuracy=float(correct.mean()),
         low=float(low),
         high=float(high),
-        balanced_accuracy=float(np.mean([right[truth == name].mean() for name in np.unique(truth)])),
+        balanced_accuracy=float(np.mean([correct[truth == name].mean() for name in np.unique(truth)])),
         majority=float(np.mean(truth == names[np.argmax(counts)])),
         k=chosen,
         truth=truth.tolist(),

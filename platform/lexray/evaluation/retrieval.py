@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 #: Two similarities nearer than this are a tie: float64 dot products of equal rows may differ in the last digits.
-_TIE = 1e-9
+_TIE_TOLERANCE = 1e-9
 
 
 def ranks(queries: ArrayLike, targets: ArrayLike) -> NDArray[np.int64]:
@@ -29,7 +29,7 @@ def ranks(queries: ArrayLike, targets: ArrayLike) -> NDArray[np.int64]:
     similarity = q @ t.T
     own = np.diagonal(similarity)[:, None]
     # One's own is among those at least as near as itself, which makes the count a rank that starts at 1.
-    rank: NDArray[np.int64] = np.count_nonzero(similarity >= own - _TIE, axis=1).astype(np.int64)
+    rank: NDArray[np.int64] = np.count_nonzero(similarity >= own - _TIE_TOLERANCE, axis=1).astype(np.int64)
     return rank
 
 
@@ -45,7 +45,7 @@ def recall_at(rank: ArrayLike, k: int) -> float:
 
 
 @dataclass(frozen=True)
-class Retrieval:
+class RetrievalMetrics:
     """Retrieval in one direction over N pairs; of each figure `…_low` and `…_high` bound 95 % of bootstrap draws."""
 
     recall_at_1pct: float
@@ -78,14 +78,14 @@ def chance(n: int) -> dict[str, float]:
     }
 
 
-def summarise(rank: ArrayLike, seed: int = 0, draws: int = 2000) -> Retrieval:
+def summarise(rank: ArrayLike, seed: int = 0, n_bootstrap: int = 2000) -> RetrievalMetrics:
     """Recall and median rank with bootstrap intervals over the queries.
 
     Parameters
     ----------
     rank : i8[N]
         As `ranks` gives them.
-    seed, draws : int
+    seed, n_bootstrap : int
         Of the bootstrap.
     """
     r = np.asarray(rank)
@@ -93,10 +93,10 @@ def summarise(rank: ArrayLike, seed: int = 0, draws: int = 2000) -> Retrieval:
     if n == 0:
         raise ValueError("no pairs to retrieve")
     cut = {"recall_at_1pct": cutoff(n, 1), "recall_at_5pct": cutoff(n, 5), "recall_at_10": 10}
-    drawn = r[np.random.default_rng(seed).integers(0, n, size=(draws, n))]
+    drawn = r[np.random.default_rng(seed).integers(0, n, size=(n_bootstrap, n))]
     values = {name: recall_at(r, k) for name, k in cut.items()} | {"median_rank": float(np.median(r))}
     draws_of = {name: (drawn <= k).mean(axis=1) for name, k in cut.items()} | {"median_rank": np.median(drawn, axis=1)}
     for name, sample in draws_of.items():
         low, high = np.percentile(sample, [2.5, 97.5])
         values |= {f"{name}_low": float(low), f"{name}_high": float(high)}
-    return Retrieval(**values)
+    return RetrievalMetrics(**values)

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lexray.evaluation.baselines import bayesian_blocks, constant
-from lexray.evaluation.heldout import PiecewiseRate, RateModel, Score, score_models
+from lexray.evaluation.baselines import bayesian_blocks, constant_rate
+from lexray.evaluation.heldout import DetectionScore, PiecewiseRate, RateModel, score_models
 from lexray.evaluation.tables import read_rates
 from lexray.events import validate
 from lexray.events.arrow import from_table
@@ -28,7 +28,7 @@ def score_sources(
     true_rates: str | None,
     seed: int,
     progress: Progress,
-) -> list[Score]:
+) -> list[DetectionScore]:
     """Held-out likelihoods of every model over `sources`, one Ray task a part of the events table.
 
     Parameters
@@ -49,7 +49,7 @@ def score_sources(
     rows = delta.read(events, ["source_id"])["source_id"].to_pylist()
     truth = None if true_rates is None else resolve_path(true_rates)
     n_bands = validate.usual_bands(events)
-    scores: list[Score] = []
+    scores: list[DetectionScore] = []
     with progress.task("detections scored", total=sum(source in sources for source in rows)) as task:
         for part in results_of_parts(score_part, events, sorted(sources), dict(models), truth, seed, n_bands):
             scores += part
@@ -65,35 +65,37 @@ def score_part(
     true_rates: str | None,
     seed: int,
     n_bands: int,
-) -> list[Score]:
+) -> list[DetectionScore]:
     """Held-out likelihoods for the detections of `sources` in one part; parameters as in `score_sources`.
 
     A constant rate, Bayesian Blocks and the true rate are always among the models. Detections that no model of
     `n_bands` energy bands can take are left out.
     """
     wanted = (pc.field("part") == part) & pc.field("source_id").isin(pa.array(sources, pa.string()))
-    detections = [e for e in usable_events(delta.dataset(events).to_table(filter=wanted), n_bands) if len(e)]
+    detections = [e for e in valid_events(delta.dataset(events).to_table(filter=wanted), n_bands) if len(e)]
     if not detections:
         return []
     truth = read_rates(true_rates, detections)
-    always: dict[str, RateModel] = {
-        "constant": lambda fits: [constant(fit) for fit in fits],
+    standard_models: dict[str, RateModel] = {
+        "constant": lambda fits: [constant_rate(fit) for fit in fits],
         "bayesian_blocks": lambda fits: [bayesian_blocks(fit) for fit in fits],
         "true_rate": lambda fits: [truth.get(fit.detection_id) for fit in fits],
     }
-    return score_models(detections, {**always, **models}, {"true_rate_with_level": always["true_rate"]}, seed)
+    return score_models(
+        detections, {**standard_models, **models}, {"true_rate_with_level": standard_models["true_rate"]}, seed
+    )
 
 
-def usable_events(rows: pa.Table, n_bands: int) -> list[EventList]:
+def valid_events(rows: pa.Table, n_bands: int) -> list[EventList]:
     """Event lists of those rows of an events table that a model of `n_bands` energy bands can take."""
     return from_table(validate.without(rows, validate.faults(rows, n_bands)))
 
 
 def reconstruct(autodecoder: str, events: Sequence[EventList]) -> list[PiecewiseRate]:
     """Rates that the autodecoder in a folder fits to event lists."""
-    return rates_of(load_autodecoder(autodecoder), events)
+    return reconstructed_rates(load_autodecoder(autodecoder), events)
 
 
-def rates_of(model: Autodecoder, events: Sequence[EventList]) -> list[PiecewiseRate]:
+def reconstructed_rates(model: Autodecoder, events: Sequence[EventList]) -> list[PiecewiseRate]:
     """Rates that an autodecoder fits to event lists."""
     return [PiecewiseRate(edges, rate) for edges, rate in model.rates_at_full_resolution(events)]

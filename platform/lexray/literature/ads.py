@@ -16,25 +16,25 @@ import numpy as np
 from pydantic import Field
 
 from lexray.errors import ConfigError, LexrayError
-from lexray.literature.connectors import Found
+from lexray.literature.connectors import PaperMatch
 from lexray.literature.crossmatch import Match
-from lexray.literature.names import pattern, spoken_names
+from lexray.literature.names import name_pattern, searchable_names
 from lexray.literature.papers import Paper, Refusal
-from lexray.literature.plaintext import plain
-from lexray.literature.sources import Source
+from lexray.literature.plaintext import plain_text
+from lexray.literature.sources import TargetSource
 from lexray.runtime.config import Config
 from lexray.web.cache import Cache
 from lexray.web.retry import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
 
 _FIELDS = "bibcode,title,abstract,year,citation_count,identifier,keyword,doctype"
 #: Records of ADS that are no papers.
-_NO_PAPERS = frozenset({"catalog", "dataset", "editorial", "erratum", "instrument", "newsletter", "obituary"})
-_NO_PAPERS |= {"pressrelease", "proposal", "service", "software"}
+_NON_PAPER_TYPES = frozenset({"catalog", "dataset", "editorial", "erratum", "instrument", "newsletter", "obituary"})
+_NON_PAPER_TYPES |= {"pressrelease", "proposal", "service", "software"}
 #: Characters that a query may have (adsabs-dev-api, `search.md`).
-_LONGEST_QUERY = 1000
-_ALL_OF_THEM = {"q": "*:*", "fq": "{!bitset}", "sort": "bibcode asc"}
+_MAX_QUERY_CHARACTERS = 1000
+_BIGQUERY_PARAMETERS = {"q": "*:*", "fq": "{!bitset}", "sort": "bibcode asc"}
 #: Beside what HTTP calls transient: ADS's own "server too busy".
-_BUSY = TRANSIENT | {499}
+_RETRYABLE_STATUS = TRANSIENT | {499}
 
 Doc = dict[str, Any]
 
@@ -55,11 +55,11 @@ class AdsConfig(Config):
     http: Politeness = Politeness(requests_per_second=2.0)
 
 
-class _Refused(Exception):
+class _BadQuery(Exception):
     """The service understands the request and will not do it."""
 
 
-class Ads:
+class AdsConnector:
     """Papers of ADS.
 
     Parameters
@@ -96,7 +96,9 @@ class Ads:
         names = ("completed", "unknown_bibcodes", "names", "papers", "not_naming", "requests", "retries")
         return {name: self._counts[name] for name in names}
 
-    def papers(self, sources: Sequence[Source], known: Sequence[Found] = ()) -> Iterator[Found | Refusal]:
+    def papers(
+        self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()
+    ) -> Iterator[PaperMatch | Refusal]:
         """The papers of `known` with their texts, and papers that name the sources; see `connectors.Connector`.
 
         Raises
@@ -110,14 +112,14 @@ class Ads:
 
     # Papers that are known ------------------------------------------------------------------------------------------
 
-    def _completed(self, known: Sequence[Found]) -> Iterator[Found]:
+    def _completed(self, known: Sequence[PaperMatch]) -> Iterator[PaperMatch]:
         wanted = list(dict.fromkeys(found.paper.bibcode for found in known if found.paper.bibcode))
         docs = self._docs(wanted)
         for found in known:
             doc = docs.get(found.paper.bibcode or "")
             if doc is not None:
                 self._counts["completed"] += 1
-                yield Found(_paper(doc, found.match, found.paper.bibcode), found.match, "ads")
+                yield PaperMatch(_paper(doc, found.match, found.paper.bibcode), found.match, "ads")
 
     def _docs(self, bibcodes: Sequence[str]) -> dict[str, Doc]:
         """Records by the bibcode that was asked for; it may be an older one of the paper's."""
@@ -145,21 +147,23 @@ class Ads:
     def _by_bibcode(self, bibcodes: Sequence[str]) -> dict[str, Doc]:
         asked = set(bibcodes)
         try:
-            found, _ = self._search("bigquery", _ALL_OF_THEM, "\n".join(["bibcode", *bibcodes]), 2 * len(bibcodes))
-        except _Refused as error:
+            found, _ = self._search(
+                "bigquery", _BIGQUERY_PARAMETERS, "\n".join(["bibcode", *bibcodes]), 2 * len(bibcodes)
+            )
+        except _BadQuery as error:
             raise LexrayError(f"{self._url}/search/bigquery refuses a list of bibcodes: {error}") from None
         return {name: doc for doc in found for name in {doc["bibcode"], *doc["identifier"]} & asked}
 
     # Papers that name a source --------------------------------------------------------------------------------------
 
-    def _naming(self, sources: Sequence[Source], known: Sequence[Found]) -> Iterator[Found | Refusal]:
+    def _naming(self, sources: Sequence[TargetSource], known: Sequence[PaperMatch]) -> Iterator[PaperMatch | Refusal]:
         matches = {found.match.source_id: found.match for found in known if found.match.matched_by}
         names: dict[str, list[Match]] = {}
         for source in sources:
             own = Match(source.source_id, "name", None, error_source=source.error, identifiers=(source.source_id,))
             match = matches.get(source.source_id, own)
             others = [name for name in match.identifiers if name != source.source_id]
-            for name in spoken_names([source.source_id, *others], self._config.names):
+            for name in searchable_names([source.source_id, *others], self._config.names):
                 names.setdefault(name, []).append(match)
         self._counts["names"] += len(names)
         unasked = []
@@ -169,7 +173,7 @@ class Ads:
                 unasked.append(name)
             else:
                 yield from self._founds(json.loads(kept), names[name])
-        for some in _queries(unasked):
+        for some in _group_names(unasked):
             for name, docs in self._by_name(some):
                 if isinstance(docs, Refusal):
                     yield from (Refusal(match.source_id, docs.reason, docs.detail) for match in names[name])
@@ -180,23 +184,23 @@ class Ads:
     def _asked_name(self, name: str) -> tuple[Any, ...]:
         return ("ads", self._url, _FIELDS, "abs", name, self._config.most)
 
-    def _founds(self, docs: Sequence[Doc], matches: Sequence[Match]) -> Iterator[Found]:
+    def _founds(self, docs: Sequence[Doc], matches: Sequence[Match]) -> Iterator[PaperMatch]:
         for match in matches:
             for doc in docs:
                 self._counts["papers"] += 1
-                yield Found(_paper(doc, match, doc["bibcode"]), match, "ads")
+                yield PaperMatch(_paper(doc, match, doc["bibcode"]), match, "ads")
 
     def _by_name(self, names: Sequence[str]) -> Iterator[tuple[str, list[Doc] | Refusal]]:
         """Papers that have each of some names in title, abstract or keywords; names are halved where it is too much.
 
         The service searches by words and their synonyms, so whether a paper really has the name is looked at here.
         """
-        query = " OR ".join(f"abs:{phrase(name)}" for name in names)
+        query = " OR ".join(f"abs:{quote_phrase(name)}" for name in names)
         most = self._config.most if len(names) == 1 else self._config.rows
         parameters = {"q": query, "fq": "database:astronomy", "sort": "score desc, bibcode desc"}
         try:
             docs, n_found = self._search("query", parameters, None, most)
-        except _Refused as error:
+        except _BadQuery as error:
             if len(names) == 1:
                 yield names[0], Refusal(names[0], "ads_query_refused", f"the search for {names[0]!r}: {error}")
                 return
@@ -209,10 +213,10 @@ class Ads:
         texts = [" \n ".join([d["title"] or "", d["abstract"] or "", *d["keyword"]]) for d in docs]
         naming = set()
         for name in names:
-            expression = pattern([name])
+            expression = name_pattern([name])
             has = [i for i, text in enumerate(texts) if expression is not None and expression.search(text)]
             naming |= set(has)
-            yield name, [docs[i] for i in has if docs[i]["doctype"] not in _NO_PAPERS][: self._config.most]
+            yield name, [docs[i] for i in has if docs[i]["doctype"] not in _NON_PAPER_TYPES][: self._config.most]
         self._counts["not_naming"] += len(docs) - len(naming)
 
     # Asking ---------------------------------------------------------------------------------------------------------
@@ -240,11 +244,11 @@ class Ads:
                 if body is None:
                     answer = self._http.get(url, params=parameters)
                 else:
-                    kind = {"Content-Type": "big-query/csv"}
-                    answer = self._http.post(url, params=parameters, content=body.encode(), headers=kind)
+                    headers = {"Content-Type": "big-query/csv"}
+                    answer = self._http.post(url, params=parameters, content=body.encode(), headers=headers)
                 if answer.is_success:
-                    return _checked(answer)
-                asked = _wanted_wait(answer)
+                    return _check_response(answer)
+                asked = _retry_after(answer)
                 self._give_up_if_hopeless(answer)
                 failure = f"{answer.status_code} {answer.reason_phrase}".strip()
             except httpx.TimeoutException:
@@ -271,10 +275,10 @@ class Ads:
                 f"{self._url} does not accept the token ({answer.status_code}): set {self._token_name} to the API "
                 "token of your ADS account's settings"
             )
-        if answer.status_code not in _BUSY:
+        if answer.status_code not in _RETRYABLE_STATUS:
             words = self._clean(" ".join(answer.text.split()))[:160]
             if answer.status_code == 400:
-                raise _Refused(words)
+                raise _BadQuery(words)
             raise LexrayError(f"{answer.url.copy_with(query=None)}: {answer.status_code}: {words}")
 
     def _clean(self, text: str) -> str:
@@ -282,7 +286,7 @@ class Ads:
         return " ".join(text.split()).replace(self._token, "…")
 
 
-def phrase(text: str) -> str:
+def quote_phrase(text: str) -> str:
     """A phrase of the query language: no text can end it early.
 
     Inside quotes Solr's parser knows the backslash and the quote only; control characters are no part of a name.
@@ -305,13 +309,13 @@ def _token(names: Sequence[str]) -> tuple[str, str]:
     )
 
 
-def _queries(names: Sequence[str]) -> Iterator[list[str]]:
+def _group_names(names: Sequence[str]) -> Iterator[list[str]]:
     """Names in groups that one query can hold."""
     group: list[str] = []
     length = 0
     for name in names:
-        more = len(f"abs:{phrase(name)} OR ")
-        if group and length + more > _LONGEST_QUERY:
+        more = len(f"abs:{quote_phrase(name)} OR ")
+        if group and length + more > _MAX_QUERY_CHARACTERS:
             yield group
             group, length = [], 0
         group.append(name)
@@ -320,7 +324,7 @@ def _queries(names: Sequence[str]) -> Iterator[list[str]]:
         yield group
 
 
-def _wanted_wait(answer: httpx.Response) -> float | None:
+def _retry_after(answer: httpx.Response) -> float | None:
     """Seconds that the service asks to wait: by ``Retry-After``, or until its count of the day begins anew."""
     asked = retry_after(answer.headers)
     if asked is None and answer.status_code == 429 and answer.headers.get("X-RateLimit-Reset", "").isdigit():
@@ -328,7 +332,7 @@ def _wanted_wait(answer: httpx.Response) -> float | None:
     return asked
 
 
-def _checked(answer: httpx.Response) -> Doc:
+def _check_response(answer: httpx.Response) -> Doc:
     try:
         found = answer.json()
     except (ValueError, RecursionError):
@@ -349,8 +353,8 @@ def _record(doc: Doc) -> Doc:
     citations = doc.get("citation_count")
     return {
         "bibcode": doc["bibcode"].strip(),
-        "title": plain(" ".join(_texts(doc.get("title")))),
-        "abstract": plain(" ".join(_texts(doc.get("abstract")))),
+        "title": plain_text(" ".join(_texts(doc.get("title")))),
+        "abstract": plain_text(" ".join(_texts(doc.get("abstract")))),
         "year": int(year) if year.isdecimal() and len(year) == 4 else None,
         "citation_count": citations if isinstance(citations, int) and 0 <= citations < 2**31 else None,
         "identifier": _texts(doc.get("identifier")),

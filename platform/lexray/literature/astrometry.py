@@ -51,7 +51,7 @@ def mission_error(mission: str | None) -> float | None:
     return None if known is None else to_confidence(*known)
 
 
-def p_chance(separation: Float64s, n_field: NDArray[np.int64] | Float64s, field: float) -> Float64s:
+def p_chance(separation: Float64s, n_field: NDArray[np.int64] | Float64s, counting_radius: float) -> Float64s:
     """Probability that an unrelated object lies as near to a source as the one that was found.
 
     Unrelated objects that lie at random with a density n have the nearest within r with p = 1 − exp(−π r² n). The
@@ -64,18 +64,20 @@ def p_chance(separation: Float64s, n_field: NDArray[np.int64] | Float64s, field:
     separation : f8[M]
         Arcsec.
     n_field : i8[M]
-        Objects within `field` of each source, the one found included.
-    field : float
+        Objects within `counting_radius` of each source, the one found included.
+    counting_radius : float
         R in arcsec.
 
     Returns
     -------
     f8[M]
     """
-    return -np.expm1(-np.maximum(n_field, 1) * (separation / field) ** 2)
+    return -np.expm1(-np.maximum(n_field, 1) * (separation / counting_radius) ** 2)
 
 
-def moved(ra: Float64s, dec: Float64s, pm_ra: Float64s, pm_dec: Float64s, mjd: Float64s) -> tuple[Float64s, Float64s]:
+def propagate_positions(
+    ra: Float64s, dec: Float64s, pm_ra: Float64s, pm_dec: Float64s, mjd: Float64s
+) -> tuple[Float64s, Float64s]:
     """Positions of J2000 at the time of an observation.
 
     Parameters

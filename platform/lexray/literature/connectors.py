@@ -4,31 +4,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from lexray.literature.crossmatch import Match, row_of
-from lexray.literature.deduplicate import merge, select
+from lexray.literature.crossmatch import Match, literature_row
+from lexray.literature.deduplicate import deduplicate, select_papers
 from lexray.literature.papers import Paper, Refusal
-from lexray.literature.sources import Source
+from lexray.literature.sources import TargetSource
 
-Origin = Literal["file", "simbad", "ads"]
+PaperOrigin = Literal["file", "simbad", "ads"]
 
 
 @dataclass(frozen=True)
-class Found:
+class PaperMatch:
     """A paper, the source that it is about, and who says so."""
 
     paper: Paper
     match: Match
-    found_by: Origin
+    found_by: PaperOrigin
 
     def row(self) -> dict[str, Any]:
         """Row of the `literature` table."""
-        return row_of(self.paper, self.match, self.found_by)
+        return literature_row(self.paper, self.match, self.found_by)
 
 
 class Connector(Protocol):
     """A place that papers come from."""
 
-    def papers(self, sources: Sequence[Source], known: Sequence[Found] = ()) -> Iterator[Found | Refusal]:
+    def papers(
+        self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()
+    ) -> Iterator[PaperMatch | Refusal]:
         """Papers on some sources.
 
         Parameters
@@ -56,9 +58,9 @@ class Connector(Protocol):
         ...
 
 
-def ask(
-    connectors: Sequence[Connector], sources: Sequence[Source], max_objects: int | None, max_papers: int | None
-) -> Iterator[Found | Refusal]:
+def query_connectors(
+    connectors: Sequence[Connector], sources: Sequence[TargetSource], max_objects: int | None, max_papers: int | None
+) -> Iterator[PaperMatch | Refusal]:
     """Papers on some sources of each connector in turn; each is told what those before it found.
 
     Parameters
@@ -66,25 +68,25 @@ def ask(
     connectors : sequence of Connector
     sources : sequence of Source
     max_objects, max_papers : int or None
-        As for `deduplicate.select`: what it would leave out is not handed on, so that nobody asks for its text.
+        As for `deduplicate.select_papers`: what it would leave out is not handed on, so that nobody asks for its text.
     """
-    known: list[Found] = []
+    known: list[PaperMatch] = []
     for connector in connectors:
-        came: list[Found] = []
+        new: list[PaperMatch] = []
         for item in connector.papers(sources, known):
             yield item
-            if isinstance(item, Found):
-                came.append(item)
-        known = _worth([*known, *came], max_objects, max_papers)
+            if isinstance(item, PaperMatch):
+                new.append(item)
+        known = _worth_querying([*known, *new], max_objects, max_papers)
 
 
-def _worth(found: Sequence[Found], max_objects: int | None, max_papers: int | None) -> list[Found]:
-    by_source: dict[str, list[Found]] = {}
+def _worth_querying(found: Sequence[PaperMatch], max_objects: int | None, max_papers: int | None) -> list[PaperMatch]:
+    by_source: dict[str, list[PaperMatch]] = {}
     for item in found:
         by_source.setdefault(item.match.source_id, []).append(item)
     worth = []
     for items in by_source.values():
-        kept, _, _ = select(merge([item.row() for item in items]), max_objects, max_papers)
+        kept, _, _ = select_papers(deduplicate([item.row() for item in items]), max_objects, max_papers)
         bibcodes = {row["bibcode"] for row in kept}
         worth += [item for item in items if item.paper.bibcode in bibcodes]
     return worth

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lexray.literature.astrometry import mission_error, p_chance
 from lexray.literature.papers import Paper
-from lexray.literature.sources import Source
+from lexray.literature.sources import TargetSource
 from lexray.sources import fold_name
 from lexray.tables import delta
 from lexray.tables.schemas import LITERATURE
@@ -20,8 +20,8 @@ from lexray.tables.schemas import LITERATURE
 Float64s = NDArray[np.float64]
 
 #: Radius in arcsec in which our sources are counted, for the probability that one lies near by chance.
-_FIELD = 120.0
-_OF_THE_PAPER = [name for name in LITERATURE.names if name in Paper.__dataclass_fields__ and name != "source_id"]
+_COUNTING_RADIUS = 120.0
+_PAPER_COLUMNS = [name for name in LITERATURE.names if name in Paper.__dataclass_fields__ and name != "source_id"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class SourceCatalogue:
         return cls(names, source_ids[known], ra[known], dec[known], np.array(errors, dtype=np.float64)[known])
 
     @classmethod
-    def of(cls, sources: Sequence[Source]) -> "SourceCatalogue":
+    def of(cls, sources: Sequence[TargetSource]) -> "SourceCatalogue":
         """Sources that are looked for, each at one position."""
         placed = sorted((s for s in sources if s.ra is not None and s.dec is not None), key=lambda s: s.source_id)
         ra, dec, error = (
@@ -170,11 +170,13 @@ class SourceCatalogue:
         if not papers:
             return []
         sky = SkyCoord(*_positions(papers), unit="deg")
-        paper, detection, _, _ = search_around_sky(sky, SkyCoord(self.ra, self.dec, unit="deg"), _FIELD * u.arcsec)
+        paper, detection, _, _ = search_around_sky(
+            sky, SkyCoord(self.ra, self.dec, unit="deg"), _COUNTING_RADIUS * u.arcsec
+        )
         _, source = np.unique(self.source_ids.astype(str), return_inverse=True)
         pairs = np.unique(np.stack([paper, source[detection]]), axis=1)  # a source of many detections counts once
         n_field = np.bincount(pairs[0], minlength=len(papers))
-        return [float(p) for p in p_chance(separation, n_field, _FIELD)]
+        return [float(p) for p in p_chance(separation, n_field, _COUNTING_RADIUS)]
 
     def _nearest(self, papers: Sequence[Paper]) -> tuple[NDArray[np.int64], Float64s]:
         """Nearest placed detection of each paper and its separation in arcsec, infinite where there is none."""
@@ -205,15 +207,15 @@ class SourceCatalogue:
         return smallest
 
 
-def row_of(paper: Paper, match: Match, found_by: str) -> dict[str, Any]:
+def literature_row(paper: Paper, match: Match, found_by: str) -> dict[str, Any]:
     """Row of the `literature` table."""
-    row = {key: getattr(paper, key) for key in _OF_THE_PAPER} | asdict(match)
+    row = {key: getattr(paper, key) for key in _PAPER_COLUMNS} | asdict(match)
     return row | {"identifiers": list(match.identifiers), "found_by": found_by}
 
 
 def to_table(papers: Sequence[Paper], matches: Sequence[Match]) -> pa.Table:
     """Rows of the `literature` table, of papers that files brought."""
-    rows = [row_of(paper, match, "file") for paper, match in zip(papers, matches, strict=True)]
+    rows = [literature_row(paper, match, "file") for paper, match in zip(papers, matches, strict=True)]
     return pa.Table.from_pylist(rows, schema=LITERATURE)
 
 

@@ -4,15 +4,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lexray.literature.ranking import rank
+from lexray.literature.ranking import rank_papers
 
 Row = dict[str, Any]
 
 #: Whose match a row carries: SIMBAD's is an object's, a file's is its author's, ADS's is a name in a text.
-_MATCHED = ("simbad", "file", "ads")
+_MATCH_PRIORITY = ("simbad", "file", "ads")
 #: Whose words and numbers a row carries: a file's were chosen, SIMBAD's are often cut.
-_WRITTEN = ("file", "ads", "simbad")
-_OF_THE_MATCH = (
+_TEXT_PRIORITY = ("file", "ads", "simbad")
+_MATCH_COLUMNS = (
     "source_id",
     "separation",
     "matched_by",
@@ -23,12 +23,16 @@ _OF_THE_MATCH = (
     "object",
     "found_by",
 )
-_OF_THE_PAPER = ("bibcode", "arxiv", "year", "title", "abstract", "body")
-_COUNTED = {"n_objects": _MATCHED, "n_mentions": _MATCHED, "n_citations": ("ads", "file", "simbad")}
+_PAPER_COLUMNS = ("bibcode", "arxiv", "year", "title", "abstract", "body")
+_COUNT_PRIORITY = {
+    "n_objects": _MATCH_PRIORITY,
+    "n_mentions": _MATCH_PRIORITY,
+    "n_citations": ("ads", "file", "simbad"),
+}
 _ARXIV_VERSION = re.compile(r"v\d+$")
 
 
-def merge(rows: Sequence[Row]) -> list[Row]:
+def deduplicate(rows: Sequence[Row]) -> list[Row]:
     """Rows of one source, each paper once.
 
     Rows are one paper where they share the bibcode or the arXiv number. One that has neither is the paper of the same
@@ -47,7 +51,7 @@ def merge(rows: Sequence[Row]) -> list[Row]:
     papers: list[list[Row]] = []
     place: dict[tuple[str, ...], int] = {}
     for row in sorted(rows, key=lambda row: not _identifiers(row)):
-        keys = _identifiers(row) or [("title", _letters(row["title"])) if row["title"] else ("",)]
+        keys = _identifiers(row) or [("title", _title_key(row["title"])) if row["title"] else ("",)]
         places = sorted({place[key] for key in keys if key in place})
         if not _identifiers(row) and not places:
             keys = [("words", *(row[key] or "" for key in ("title", "abstract", "body")))]
@@ -63,12 +67,12 @@ def merge(rows: Sequence[Row]) -> list[Row]:
             place |= {key: first for key, index in place.items() if index == other}
         place |= dict.fromkeys(keys, first)
         if _identifiers(row) and row["title"]:
-            place.setdefault(("title", _letters(row["title"])), first)
-    return [_one(paper) for paper in papers if paper]
+            place.setdefault(("title", _title_key(row["title"])), first)
+    return [_merge_rows(paper) for paper in papers if paper]
 
 
-def select(rows: Sequence[Row], max_objects: int | None, max_papers: int | None) -> tuple[list[Row], int, int]:
-    """The papers of one source to keep, in `ranking.rank`'s order.
+def select_papers(rows: Sequence[Row], max_objects: int | None, max_papers: int | None) -> tuple[list[Row], int, int]:
+    """The papers of one source to keep, in `ranking.rank_papers`'s order.
 
     Returns
     -------
@@ -79,7 +83,7 @@ def select(rows: Sequence[Row], max_objects: int | None, max_papers: int | None)
         Left out behind the first `max_papers`.
     """
     few = [row for row in rows if max_objects is None or (row["n_objects"] or 0) <= max_objects]
-    ranked = [dict(row) for row in rank(few, sorted({row["source_id"] for row in few}))]
+    ranked = [dict(row) for row in rank_papers(few, sorted({row["source_id"] for row in few}))]
     return ranked[:max_papers], len(rows) - len(few), len(ranked) - len(ranked[:max_papers])
 
 
@@ -91,19 +95,19 @@ def _identifiers(row: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return found
 
 
-def _letters(title: str) -> str:
+def _title_key(title: str) -> str:
     return "".join(filter(str.isalnum, title.casefold()))
 
 
-def _one(rows: Sequence[Row]) -> Row:
+def _merge_rows(rows: Sequence[Row]) -> Row:
     def first(order: Sequence[str]) -> list[Row]:
         return sorted(rows, key=lambda row: order.index(row["found_by"]))
 
-    matched, written = first(_MATCHED), first(_WRITTEN)
-    merged = {key: matched[0][key] for key in _OF_THE_MATCH}
-    for key in _OF_THE_PAPER:
+    matched, written = first(_MATCH_PRIORITY), first(_TEXT_PRIORITY)
+    merged = {key: matched[0][key] for key in _MATCH_COLUMNS}
+    for key in _PAPER_COLUMNS:
         merged[key] = next((row[key] for row in written if row[key]), None)
-    for key, order in _COUNTED.items():
+    for key, order in _COUNT_PRIORITY.items():
         merged[key] = next((row[key] for row in first(order) if row[key] is not None), None)
     merged["identifiers"] = list(dict.fromkeys(name for row in matched for name in row["identifiers"] or ()))
     return merged

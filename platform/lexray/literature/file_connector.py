@@ -3,16 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from lexray.literature.connectors import Found
+from lexray.literature.connectors import PaperMatch
 from lexray.literature.crossmatch import SourceCatalogue
 from lexray.literature.papers import Paper, Refusal, read_papers
-from lexray.literature.sources import Source
+from lexray.literature.sources import TargetSource
 
 #: Papers that are held in memory at a time.
 _CHUNK = 10_000
 
 
-class Files:
+class FileConnector:
     """Papers of JSONL, CSV and Parquet files.
 
     Parameters
@@ -32,7 +32,9 @@ class Files:
         """What was done so far."""
         return {"files": self._counts["files"], "papers": self._counts["papers"]}
 
-    def papers(self, sources: Sequence[Source] = (), known: Sequence[Found] = ()) -> Iterator[Found | Refusal]:
+    def papers(
+        self, sources: Sequence[TargetSource] = (), known: Sequence[PaperMatch] = ()
+    ) -> Iterator[PaperMatch | Refusal]:
         """Papers of all files; see `connectors.Connector`. A file is read whole whichever sources are asked for."""
         papers: list[Paper] = []
         for file in self._files:
@@ -46,7 +48,7 @@ class Files:
                     papers = []
         yield from self._matched(papers)
 
-    def _matched(self, papers: Sequence[Paper]) -> Iterator[Found]:
+    def _matched(self, papers: Sequence[Paper]) -> Iterator[PaperMatch]:
         self._counts["papers"] += len(papers)
         for paper, match in zip(papers, self._catalogue.match(papers, self._radius), strict=True):
-            yield Found(paper, match, "file")
+            yield PaperMatch(paper, match, "file")

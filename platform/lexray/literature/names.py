@@ -6,21 +6,21 @@ from collections.abc import Iterable, Sequence
 from lexray.sources import fold_name
 
 #: What SIMBAD puts before a name to say of which kind it is (https://simbad.cds.unistra.fr/guide/chA.htx).
-_KINDS = re.compile(r"^(?:NAME|V\*|EM\*|SV\*|Cl\*?|\*\*?)\s+")
+_SIMBAD_PREFIX = re.compile(r"^(?:NAME|V\*|EM\*|SV\*|Cl\*?|\*\*?)\s+")
 _PIECES = re.compile(r"[^\W\d_]+|\d+|[+.*'\[\]()]")
 #: Between the pieces of a name: blanks, hyphens and dashes, and what LaTeX puts there.
 _BETWEEN = r"[\s_\-\u2010-\u2015\u2212~\\,{}$]*"
 #: A name with more digits is a catalogue's entry (2MASS, Gaia, a position to the arcsecond): no abstract has it.
-_MOST_DIGITS = 9
-_FEWEST_CHARACTERS = 3
+_MAX_DIGITS = 9
+_MIN_CHARACTERS = 3
 
 
 def plain_name(identifier: str) -> str:
     """A SIMBAD identifier as people write it: ``NAME Cyg X-1`` is ``Cyg X-1``, ``NGC   300`` is ``NGC 300``."""
-    return _KINDS.sub("", " ".join(identifier.replace("_", " ").split()))
+    return _SIMBAD_PREFIX.sub("", " ".join(identifier.replace("_", " ").split()))
 
 
-def distinct(names: Iterable[str]) -> list[str]:
+def unique_names(names: Iterable[str]) -> list[str]:
     """Names in their order, each once as `lexray.sources.fold_name` compares them; empty ones left out."""
     found: dict[str, str] = {}
     for name in names:
@@ -34,10 +34,10 @@ def best_known_first(identifiers: Iterable[str]) -> list[str]:
     def order(identifier: str) -> tuple[bool, int, int, str]:
         return not identifier.startswith("NAME "), sum(map(str.isdigit, identifier)), len(identifier), identifier
 
-    return distinct(plain_name(identifier) for identifier in sorted(identifiers, key=order))
+    return unique_names(plain_name(identifier) for identifier in sorted(identifiers, key=order))
 
 
-def spoken_names(names: Sequence[str], most: int) -> list[str]:
+def searchable_names(names: Sequence[str], max_names: int) -> list[str]:
     """Names that papers may use of a source, in their order.
 
     Catalogue entries (more than nine digits, or a catalogue's bracket) and names of under three characters or without
@@ -46,18 +46,18 @@ def spoken_names(names: Sequence[str], most: int) -> list[str]:
     Parameters
     ----------
     names : sequence of str
-    most : int
+    max_names : int
         Number of names.
     """
-    return [name for name in distinct(map(plain_name, names)) if _is_spoken(name)][:most]
+    return [name for name in unique_names(map(plain_name, names)) if _is_searchable(name)][:max_names]
 
 
-def _is_spoken(name: str) -> bool:
+def _is_searchable(name: str) -> bool:
     digits, letters = (sum(map(kind, name)) for kind in (str.isdigit, str.isalpha))
-    return digits <= _MOST_DIGITS and letters > 0 and digits + letters >= _FEWEST_CHARACTERS and "[" not in name
+    return digits <= _MAX_DIGITS and letters > 0 and digits + letters >= _MIN_CHARACTERS and "[" not in name
 
 
-def pattern(names: Iterable[str]) -> re.Pattern[str] | None:
+def name_pattern(names: Iterable[str]) -> re.Pattern[str] | None:
     """Expression that finds any of some names in a text, however spaced, hyphenated and capitalised; None without any.
 
     A name counts only whole: ``M 8`` is not in ``M 82``, nor ``X-1`` in ``X-10``.
@@ -65,8 +65,7 @@ def pattern(names: Iterable[str]) -> re.Pattern[str] | None:
     found = {
         _BETWEEN.join(re.escape(piece) for piece in pieces): None
         for name in names
-        if sum(map(str.isalnum, plain_name(name))) >= _FEWEST_CHARACTERS
-        and (pieces := _PIECES.findall(plain_name(name)))
+        if sum(map(str.isalnum, plain_name(name))) >= _MIN_CHARACTERS and (pieces := _PIECES.findall(plain_name(name)))
     }
     if not found:
         return None

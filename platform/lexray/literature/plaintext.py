@@ -14,7 +14,7 @@ _TAG = re.compile(
 _NOTHING = re.compile(r"not available|no abstract(?: available)?|abstract not available|unavailable", re.IGNORECASE)
 
 
-def plain(text: str | None) -> str | None:
+def plain_text(text: str | None) -> str | None:
     """A text without HTML: entities as characters, ``10<SUP>38</SUP>`` as ``10^38``, ``N<SUB>H</SUB>`` as ``N_H``.
 
     None for a text that is empty, or says that there is none.

@@ -4,19 +4,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lexray.literature.names import pattern
+from lexray.literature.names import name_pattern
 
 #: A paper that treats more objects is a catalogue: it hardly speaks of any of them.
-CATALOGUE = 100
+CATALOGUE_OBJECTS = 100
 #: A paper that treats no more objects speaks of each.
-_FEW = 10
+_FEW_OBJECTS = 10
 #: How many years later a paper has to be to weigh as much as one cited ten times as often.
-_YEARS_A_DECADE = 20.0
+_YEARS_PER_DEX = 20.0
 
 Row = Mapping[str, Any]
 
 
-def rank(papers: Sequence[Row], identifiers: Sequence[str]) -> list[Row]:
+def rank_papers(papers: Sequence[Row], identifiers: Sequence[str]) -> list[Row]:
     """Papers on one source, the best first.
 
     Papers on the source come first (its name is in the title, or it is their only object), then those that name it in
@@ -38,24 +38,24 @@ def rank(papers: Sequence[Row], identifiers: Sequence[str]) -> list[Row]:
     """
     names = dict.fromkeys(identifiers)
     names |= dict.fromkeys(name for paper in papers for name in paper.get("identifiers") or ())
-    expression = pattern(names)
+    expression = name_pattern(names)
 
     def names_it(text: str | None) -> bool:
         return bool(expression and text and expression.search(text))
 
     def order(paper: Row) -> tuple[Any, ...]:
         n_objects = paper.get("n_objects")
-        if n_objects is not None and n_objects > CATALOGUE:
+        if n_objects is not None and n_objects > CATALOGUE_OBJECTS:
             focus = 3
         elif n_objects == 1 or names_it(paper.get("title")):
             focus = 0
-        elif (n_objects is not None and n_objects <= _FEW) or names_it(paper.get("abstract")):
+        elif (n_objects is not None and n_objects <= _FEW_OBJECTS) or names_it(paper.get("abstract")):
             focus = 1
         else:
             focus = 2
         has_text = bool(paper.get("abstract") or paper.get("body"))
         mentions = round(math.log2(1 + (paper.get("n_mentions") or 0)))
-        standing = math.log10(1 + (paper.get("n_citations") or 0)) + (paper.get("year") or 0) / _YEARS_A_DECADE
+        standing = math.log10(1 + (paper.get("n_citations") or 0)) + (paper.get("year") or 0) / _YEARS_PER_DEX
         identity = tuple(paper.get(key) or "" for key in ("bibcode", "arxiv", "title", "abstract", "body"))
         return focus, not has_text, -mentions, -standing, *identity
 

@@ -19,25 +19,25 @@ from pydantic import Field
 
 from lexray.errors import LexrayError
 from lexray.literature import astrometry
-from lexray.literature.connectors import Found
+from lexray.literature.connectors import PaperMatch
 from lexray.literature.crossmatch import Match
 from lexray.literature.names import best_known_first
 from lexray.literature.papers import Paper, Refusal
-from lexray.literature.plaintext import plain
-from lexray.literature.sources import Source
+from lexray.literature.plaintext import plain_text
+from lexray.literature.sources import TargetSource
 from lexray.runtime.config import Config
 from lexray.web.cache import Cache
 from lexray.web.retry import Politeness
 from lexray.web.tap import NoTable, QueryRefused, Tap
 
 #: Proper motion that every cone leaves room for, and the greatest there is (Barnard's star), mas/yr.
-_USUAL_MOTION, _GREATEST_MOTION = 100.0, 10_400.0
+_TYPICAL_PROPER_MOTION, _MAX_PROPER_MOTION = 100.0, 10_400.0
 #: Widest circle in arcsec in which fast stars are looked for.
-_FARTHEST = 300.0
+_MAX_RADIUS = 300.0
 #: A candidate that is less probable than this among its rivals is ambiguous.
-_CERTAIN = 0.9
+_MIN_PROBABILITY = 0.9
 #: Sources in a row that the service cannot be asked for, after which it is the service that is broken.
-_MOST_FAILURES = 20
+_MAX_CONSECUTIVE_FAILURES = 20
 
 _PROBE = "SELECT TOP 1 oid FROM basic"
 _OBJECT = "b.oid, b.main_id, b.ra, b.dec, b.coo_err_maj, b.pmra, b.pmdec, b.pm_err_maj"
@@ -50,9 +50,9 @@ _BY_POSITION = (
     f"SELECT s.asked, {_OBJECT} FROM (SELECT asked, ra, dec, near, far FROM TAP_UPLOAD.sources) AS s, basic AS b "
     "WHERE CONTAINS(POINT('ICRS', b.ra, b.dec), CIRCLE('ICRS', s.ra, s.dec, s.far)) = 1 "
     "AND (CONTAINS(POINT('ICRS', b.ra, b.dec), CIRCLE('ICRS', s.ra, s.dec, s.near)) = 1 "
-    f"OR b.pmra * b.pmra + b.pmdec * b.pmdec > {_USUAL_MOTION**2})"
+    f"OR b.pmra * b.pmra + b.pmdec * b.pmdec > {_TYPICAL_PROPER_MOTION**2})"
 )
-_HOW_MANY = (
+_COUNT_OBJECTS = (
     "SELECT s.asked, COUNT(*) AS n FROM (SELECT asked, ra, dec, field FROM TAP_UPLOAD.sources) AS s, basic AS b "
     "WHERE CONTAINS(POINT('ICRS', b.ra, b.dec), CIRCLE('ICRS', s.ra, s.dec, s.field)) = 1 GROUP BY s.asked"
 )
@@ -92,20 +92,20 @@ class _Counterpart:
     match: Match
 
 
-class Simbad:
+class SimbadConnector:
     """Papers of SIMBAD, by name and else by position.
 
     Parameters
     ----------
     config : SimbadConfig
     cache : Cache
-    say : callable, optional
+    warn : callable, optional
         Told about each try that has to be repeated.
     """
 
-    def __init__(self, config: SimbadConfig, cache: Cache, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, config: SimbadConfig, cache: Cache, warn: Callable[[str], None] = lambda line: None) -> None:
         self._config, self._cache = config, cache
-        self._tap = Tap(config.url, config.http, say=say)
+        self._tap = Tap(config.url, config.http, say=warn)
         self._counts: Counter[str] = Counter()
         self._sound, self._failures = False, 0
 
@@ -114,7 +114,9 @@ class Simbad:
         names = ("asked", "matched_by_name", "matched_by_position", "ambiguous", "unmatched", "papers", "no_text")
         return {name: self._counts[name] for name in names} | {"requests": self._tap.requests}
 
-    def papers(self, sources: Sequence[Source], known: Sequence[Found] = ()) -> Iterator[Found | Refusal]:
+    def papers(
+        self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()
+    ) -> Iterator[PaperMatch | Refusal]:
         """Papers on the objects that some sources are; see `connectors.Connector`.
 
         Raises
@@ -125,7 +127,7 @@ class Simbad:
         for first in range(0, len(sources), self._config.batch):
             yield from self._batch(sources[first : first + self._config.batch])
 
-    def _batch(self, sources: Sequence[Source]) -> Iterator[Found | Refusal]:
+    def _batch(self, sources: Sequence[TargetSource]) -> Iterator[PaperMatch | Refusal]:
         self._counts["asked"] += len(sources)
         refused: dict[int, Refusal] = {}
         found = self._by_name(sources, refused)
@@ -144,15 +146,15 @@ class Simbad:
         for row in papers:
             paper = None if row["asked"] in refused else self._paper(row, sources[row["asked"]], matches[row["asked"]])
             if paper is not None:
-                yield Found(paper, matches[row["asked"]], "simbad")
+                yield PaperMatch(paper, matches[row["asked"]], "simbad")
 
-    def _paper(self, row: Row, source: Source, match: Match) -> Paper | None:
-        title, abstract = plain(row["title"]), plain(row["abstract"])
+    def _paper(self, row: Row, source: TargetSource, match: Match) -> Paper | None:
+        title, abstract = plain_text(row["title"]), plain_text(row["abstract"])
         if not row["bibcode"] or not (title or abstract):
             self._counts["no_text"] += 1
             return None
         self._counts["papers"] += 1
-        whole = {key: _whole(row[name]) for key, name in (("year", "year"), ("n_objects", "nbobject"))}
+        whole = {key: _to_int(row[name]) for key, name in (("year", "year"), ("n_objects", "nbobject"))}
         return Paper(
             source_id=match.object or source.source_id,
             ra=None,
@@ -163,13 +165,13 @@ class Simbad:
             abstract=abstract,
             body=None,
             n_citations=None,
-            n_mentions=_whole(row["obj_freq"]),
+            n_mentions=_to_int(row["obj_freq"]),
             **whole,
         )
 
     # Which object a source is --------------------------------------------------------------------------------------
 
-    def _by_name(self, sources: Sequence[Source], refused: dict[int, Refusal]) -> dict[int, _Counterpart]:
+    def _by_name(self, sources: Sequence[TargetSource], refused: dict[int, Refusal]) -> dict[int, _Counterpart]:
         uploads = [
             {"asked": i, "spelling": number, "name": name}
             for i, source in enumerate(sources)
@@ -188,7 +190,7 @@ class Simbad:
         }
 
     def _by_position(
-        self, sources: Sequence[Source], left: Sequence[int], refused: dict[int, Refusal]
+        self, sources: Sequence[TargetSource], left: Sequence[int], refused: dict[int, Refusal]
     ) -> dict[int, _Counterpart]:
         uploads = [
             _circle(i, source, self._config.radius)
@@ -204,16 +206,16 @@ class Simbad:
                 rivals.setdefault(row["asked"], []).append((density, row, pair))
         field = self._config.field
         near = [{**_place(i, sources[i]), "field": field / 60} for i in rivals]
-        n_field = {row["asked"]: row["n"] for row in self._ask(_HOW_MANY, near, sources, refused)}
+        n_field = {row["asked"]: row["n"] for row in self._ask(_COUNT_OBJECTS, near, sources, refused)}
         found = {}
         for i, candidates in rivals.items():
             density, row, pair = min(candidates, key=lambda item: (-item[0], item[1]["oid"]))
-            self._counts["ambiguous"] += density < _CERTAIN * sum(item[0] for item in candidates)
+            self._counts["ambiguous"] += density < _MIN_PROBABILITY * sum(item[0] for item in candidates)
             chance = astrometry.p_chance(np.array([pair.separation]), np.array([n_field.get(i, 1)]), field * 60)
             found[i] = _counterpart(row, sources[i], pair, "position", float(chance[0]))
         return found
 
-    def _pairs(self, rows: Sequence[Row], sources: Sequence[Source]) -> list["_Pair"]:
+    def _pairs(self, rows: Sequence[Row], sources: Sequence[TargetSource]) -> list["_Pair"]:
         """Each row's object and its source, brought to one epoch."""
         nan = math.nan
 
@@ -223,7 +225,7 @@ class Simbad:
         asked = [sources[row["asked"]] for row in rows]
         mjd = np.array([nan if s.mjd is None else s.mjd for s in asked])
         ra, dec = column("ra"), column("dec")
-        there = astrometry.moved(ra, dec, column("pmra"), column("pmdec"), mjd)
+        there = astrometry.propagate_positions(ra, dec, column("pmra"), column("pmdec"), mjd)
         source_ra = np.array([nan if s.ra is None else s.ra for s in asked])
         source_dec = np.array([nan if s.dec is None else s.dec for s in asked])
         apart = astrometry.separation(source_ra, source_dec, *there)
@@ -254,7 +256,7 @@ class Simbad:
         self,
         adql: str,
         uploads: Sequence[Row],
-        sources: Sequence[Source],
+        sources: Sequence[TargetSource],
         refused: dict[int, Refusal],
         more: str | None = None,
     ) -> Iterator[Row]:
@@ -281,7 +283,7 @@ class Simbad:
                 yield from self._halves(adql, uploads, asked, sources, refused, more)
                 return
             self._failures += 1
-            if self._failures > _MOST_FAILURES or not self._is_sound():
+            if self._failures > _MAX_CONSECUTIVE_FAILURES or not self._is_sound():
                 raise
             reason = "query_refused" if isinstance(error, QueryRefused) else "bad_answer"
             refused[asked[0]] = Refusal(sources[asked[0]].source_id, f"simbad_{reason}", str(error))
@@ -302,7 +304,7 @@ class Simbad:
         adql: str,
         uploads: Sequence[Row],
         asked: Sequence[int],
-        sources: Sequence[Source],
+        sources: Sequence[TargetSource],
         refused: dict[int, Refusal],
         more: str | None,
     ) -> Iterator[Row]:
@@ -331,7 +333,7 @@ class Simbad:
             if after <= before:
                 raise LexrayError(f"{self._config.url}: its pages do not go on after {after}")
 
-    def _answer(self, adql: str, uploads: Sequence[Row]) -> "_Answer":
+    def _answer(self, adql: str, uploads: Sequence[Row]) -> "_QueryResult":
         """Answer to a query, kept by source: which others were asked for together with it makes no difference."""
         by_source: dict[int, list[Row]] = {}
         for row in uploads:
@@ -340,7 +342,7 @@ class Simbad:
             ((i, mine),) = by_source.items()
             kept = self._kept(adql, mine)
             if kept is not None:
-                return _Answer([{"asked": i, **row} for row in kept.rows], kept.cut_off)
+                return _QueryResult([{"asked": i, **row} for row in kept.rows], kept.cut_off)
         table = {"sources": Table({name: [row[name] for row in uploads] for name in uploads[0]})}
         try:
             answer = self._tap.query(adql, table)
@@ -357,12 +359,12 @@ class Simbad:
                 (json.dumps({"rows": came[i], "cut_off": answer.cut_off}).encode(), self._key(adql, mine))
                 for i, mine in by_source.items()
             )
-        return _Answer(rows, answer.cut_off)
+        return _QueryResult(rows, answer.cut_off)
 
-    def _kept(self, adql: str, mine: Sequence[Row]) -> "_Answer | None":
+    def _kept(self, adql: str, mine: Sequence[Row]) -> "_QueryResult | None":
         """A source's answer, without the column `asked`, if it was asked for before."""
         body = self._cache.get(*self._key(adql, mine))
-        return None if body is None else _Answer(**json.loads(body))
+        return None if body is None else _QueryResult(**json.loads(body))
 
     def _key(self, adql: str, mine: Sequence[Row]) -> tuple[Any, ...]:
         uploads = [{name: value for name, value in row.items() if name != "asked"} for row in mine]
@@ -370,7 +372,7 @@ class Simbad:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _QueryResult:
     """Rows of an answer, and whether the service left some out."""
 
     rows: list[Row]
@@ -387,7 +389,7 @@ class _Pair:
     proper_motion: float | None
 
 
-def _counterpart(row: Row, source: Source, pair: _Pair, how: str, chance: float | None = None) -> _Counterpart:
+def _counterpart(row: Row, source: TargetSource, pair: _Pair, how: str, chance: float | None = None) -> _Counterpart:
     match = Match(
         source_id=source.source_id,
         matched_by=how,
@@ -415,17 +417,17 @@ def _spellings(name: str) -> list[str]:
     return [name for name in dict.fromkeys([name, spaced]) if name.isascii() and name.isprintable() and name.strip()]
 
 
-def _place(i: int, source: Source) -> Row:
+def _place(i: int, source: TargetSource) -> Row:
     return {"asked": i, "ra": source.ra, "dec": source.dec}
 
 
-def _circle(i: int, source: Source, radius: float) -> Row:
+def _circle(i: int, source: TargetSource, radius: float) -> Row:
     """Circles in degrees around a source: in which any object is looked for, and in which fast ones are."""
     years = abs(astrometry.years_since_2000(source.mjd))
-    near = radius + _USUAL_MOTION / 1000 * years
-    far = min(radius + _GREATEST_MOTION / 1000 * years, max(near, _FARTHEST))
+    near = radius + _TYPICAL_PROPER_MOTION / 1000 * years
+    far = min(radius + _MAX_PROPER_MOTION / 1000 * years, max(near, _MAX_RADIUS))
     return {**_place(i, source), "near": near / 3600, "far": far / 3600}
 
 
-def _whole(value: Any) -> int | None:
+def _to_int(value: Any) -> int | None:
     return None if value is None else int(value)

@@ -17,11 +17,11 @@ from lexray.tables.files import filesystem
 
 #: Columns of a source table. CSC's `err_ellipse_r0` is its error ellipse's major radius at 95 %.
 COLUMNS = ("source_id", "ra", "dec", "position_error", "mjd")
-_ALSO_CALLED = {"position_error": ("err_ellipse_r0",), "mjd": ("t_ref_mjd",)}
+_COLUMN_ALIASES = {"position_error": ("err_ellipse_r0",), "mjd": ("t_ref_mjd",)}
 
 
 @dataclass(frozen=True)
-class Source:
+class TargetSource:
     """A source on the sky.
 
     Attributes
@@ -42,7 +42,7 @@ class Source:
     mjd: float | None = None
 
 
-def of_events(events: str, error: float | None = None) -> list[Source]:
+def sources_from_events(events: str, error: float | None = None) -> list[TargetSource]:
     """Sources of an events table, sorted by name.
 
     Of a source's detections the one with the smallest error stands for it, the middle one in time where several have
@@ -74,7 +74,7 @@ def of_events(events: str, error: float | None = None) -> list[Source]:
     ends = np.append(tiers, len(order))[first_tiers + 1]
     middle = order[(tiers[first_tiers] + ends - 1) // 2]
     return [
-        Source(str(names[spelling[i]]), _known(ra[i]), _known(dec[i]), _known(radius[i]), _known(mjd[i]))
+        TargetSource(str(names[spelling[i]]), _known(ra[i]), _known(dec[i]), _known(radius[i]), _known(mjd[i]))
         for i in middle.tolist()
     ]
 
@@ -109,7 +109,7 @@ def _radii(missions: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(radii[encoded.indices.to_numpy()])
 
 
-def of_table(path: str, called: Mapping[str, str], error: float | None = None) -> list[Source]:
+def sources_from_table(path: str, column_names: Mapping[str, str], error: float | None = None) -> list[TargetSource]:
     """Sources of a source table, in its order.
 
     Parameters
@@ -118,7 +118,7 @@ def of_table(path: str, called: Mapping[str, str], error: float | None = None) -
         A CSV or Parquet file, or one of our tables (the `labels` that ``lexray fetch csc`` writes, say), with the
         columns `source_id`, `ra`, `dec` (deg, ICRS) and, where known, `position_error` (radius at 95 %, arcsec) and
         `mjd`.
-    called : mapping
+    column_names : mapping
         What the table calls these columns, where not that.
     error : float, optional
         Radius at 95 % in arcsec where the table has none.
@@ -128,13 +128,13 @@ def of_table(path: str, called: Mapping[str, str], error: float | None = None) -
     ConfigError
         If it cannot be read, lacks a column, or a value is none.
     """
-    unknown = sorted(set(called) - set(COLUMNS))
+    unknown = sorted(set(column_names) - set(COLUMNS))
     if unknown:
         raise ConfigError(f"source_columns: '{unknown[0]}' is none of {', '.join(COLUMNS)}")
-    sources: dict[str, Source] = {}
+    sources: dict[str, TargetSource] = {}
     columns: dict[str, str | None] | None = None
     for place, row in _rows(path):
-        columns = columns or _columns(path, list(row), called)
+        columns = columns or _columns(path, list(row), column_names)
         name = _value(row, columns["source_id"])
         if name is None or not fold_name(str(name)):
             raise ConfigError(f"sources: {path}: {place} has no source_id")
@@ -147,11 +147,11 @@ def of_table(path: str, called: Mapping[str, str], error: float | None = None) -
         if not placed:
             ra = dec = None
         radius = (radius or error) if placed else None
-        sources.setdefault(fold_name(str(name)), Source(str(name), ra, dec, radius, mjd))
+        sources.setdefault(fold_name(str(name)), TargetSource(str(name), ra, dec, radius, mjd))
     return list(sources.values())
 
 
-def together(of_table: Sequence[Source], of_events: Sequence[Source]) -> list[Source]:
+def merge_sources(of_table: Sequence[TargetSource], of_events: Sequence[TargetSource]) -> list[TargetSource]:
     """Sources of both, sorted by name, each once: under the events table's name, at the source table's position.
 
     An epoch that the source table does not know is the events table's.
@@ -160,13 +160,13 @@ def together(of_table: Sequence[Source], of_events: Sequence[Source]) -> list[So
     listed = {fold_name(source.source_id): source for source in of_table}
     joined = []
     for key in sorted({**observed, **listed}):
-        seen, told = observed.get(key), listed.get(key)
-        if seen is None or told is None:
-            joined.append(seen or told)
+        seen, listed_source = observed.get(key), listed.get(key)
+        if seen is None or listed_source is None:
+            joined.append(seen or listed_source)
             continue
-        better = told if told.ra is not None else seen
-        mjd = told.mjd if told.mjd is not None else seen.mjd
-        joined.append(Source(seen.source_id, better.ra, better.dec, better.error or seen.error, mjd))
+        better = listed_source if listed_source.ra is not None else seen
+        mjd = listed_source.mjd if listed_source.mjd is not None else seen.mjd
+        joined.append(TargetSource(seen.source_id, better.ra, better.dec, better.error or seen.error, mjd))
     return [source for source in joined if source is not None]
 
 
@@ -190,7 +190,7 @@ def _columns(path: str, found: Sequence[str], called: Mapping[str, str]) -> dict
     by_lower = {name.strip().lower(): name for name in found if name}
     columns: dict[str, str | None] = {}
     for key in COLUMNS:
-        wanted = [called[key]] if key in called else [key, *_ALSO_CALLED.get(key, ())]
+        wanted = [called[key]] if key in called else [key, *_COLUMN_ALIASES.get(key, ())]
         columns[key] = next((by_lower[name.lower()] for name in wanted if name.lower() in by_lower), None)
         if columns[key] is None and (key in called or key in ("source_id", "ra", "dec")):
             has = ", ".join(map(str, found))

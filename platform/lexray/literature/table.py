@@ -11,18 +11,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lexray.literature.connectors import Found
-from lexray.literature.deduplicate import merge, select
+from lexray.literature.connectors import PaperMatch
+from lexray.literature.deduplicate import deduplicate, select_papers
 from lexray.sources import fold_name
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
 from lexray.tables.schemas import LITERATURE
 
-_AT_ONCE = 10_000
+_ROWS_PER_FILE = 10_000
 
 
 @dataclass
-class Written:
+class WrittenLiterature:
     """What became of the papers.
 
     Attributes
@@ -41,7 +41,7 @@ class Written:
     sources: set[str] = field(default_factory=set)
 
 
-class Bibliography:
+class LiteratureTableWriter:
     """Papers as they are found; use it in a ``with`` block.
 
     Memory holds one part at a time, so that an archive's literature need not fit.
@@ -57,21 +57,21 @@ class Bibliography:
         self._folder = tempfile.TemporaryDirectory(prefix="lexray-literature-")
         self._fragments: dict[int, list[str]] = {}
 
-    def __enter__(self) -> "Bibliography":
+    def __enter__(self) -> "LiteratureTableWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def add(self, found: Iterable[Found]) -> None:
+    def add(self, found: Iterable[PaperMatch]) -> None:
         """Keep what was found."""
         items = iter(found)
-        while some := list(islice(items, _AT_ONCE)):
+        while some := list(islice(items, _ROWS_PER_FILE)):
             rows = pa.Table.from_pylist([item.row() for item in some], schema=LITERATURE)
             for fragment in delta.write_by_source(self._folder.name, LITERATURE, self._n_parts, rows):
                 self._fragments.setdefault(fragment.part, []).append(fragment.path)
 
-    def write(self, out: str, max_objects: int | None, max_papers: int | None) -> Written:
+    def write(self, out: str, max_objects: int | None, max_papers: int | None) -> WrittenLiterature:
         """Write the table's files, the rows of a source together and the best first.
 
         Parameters
@@ -83,11 +83,11 @@ class Bibliography:
         max_papers : int or None
             Papers of a source.
         """
-        written = Written()
+        written = WrittenLiterature()
         for part in sorted(self._fragments):
             rows = []
             for of_one in self._sources(part):
-                rows += _kept(of_one, written, max_objects, max_papers)
+                rows += _select_source_papers(of_one, written, max_objects, max_papers)
             if rows:
                 table = pa.Table.from_pylist(rows, schema=LITERATURE)
                 written.fragments.append(delta.write_part(out, LITERATURE, part, table))
@@ -105,17 +105,17 @@ class Bibliography:
             yield list(of_one)
 
 
-def _kept(
-    rows: list[dict[str, Any]], written: Written, max_objects: int | None, max_papers: int | None
+def _select_source_papers(
+    rows: list[dict[str, Any]], written: WrittenLiterature, max_objects: int | None, max_papers: int | None
 ) -> list[dict[str, Any]]:
     counts = written.counts
-    merged = merge(rows)
-    told = [row for row in merged if row["title"] or row["abstract"] or row["body"]]
-    kept, catalogues, surplus = select(told, max_objects, max_papers)
+    merged = deduplicate(rows)
+    with_text = [row for row in merged if row["title"] or row["abstract"] or row["body"]]
+    kept, catalogues, surplus = select_papers(with_text, max_objects, max_papers)
     of_files = [row for row in rows if row["found_by"] == "file"]
-    counts["duplicates"] += len(of_files) - len(merge(of_files))
+    counts["duplicates"] += len(of_files) - len(deduplicate(of_files))
     counts["papers"] += len(kept)
-    counts["left_out_no_text"] += len(merged) - len(told)
+    counts["left_out_no_text"] += len(merged) - len(with_text)
     counts["left_out_catalogues"] += catalogues
     counts["left_out_surplus"] += surplus
     for row in kept:

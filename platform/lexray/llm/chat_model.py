@@ -64,8 +64,8 @@ def describe_language_model(name: str, revision: str | None = None) -> LanguageM
         not any(str(kind).endswith(("ForCausalLM", "ForConditionalGeneration")) for kind in architectures)
         or not context
     ):
-        said = ", ".join(map(str, architectures)) or "nothing"
-        raise LexrayError(f"text model {name}: not a causal language model, its config.json names {said}")
+        names = ", ".join(map(str, architectures)) or "nothing"
+        raise LexrayError(f"text model {name}: not a causal language model, its config.json names {names}")
     commit = hub.commit(folder)
     return LanguageModel(
         name=name,
@@ -77,7 +77,7 @@ def describe_language_model(name: str, revision: str | None = None) -> LanguageM
     )
 
 
-class ChatTokens:
+class ChatTokenizer:
     """A model's tokenizer and chat template. Safe to use from several threads; they take turns.
 
     Parameters

@@ -37,10 +37,10 @@ def locate(name: str, files: Sequence[str] = ALL_FILES, revision: str | None = N
         return folder.resolve(), str(folder.resolve())
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:  # no name on the hub is of this form
         raise LexrayError(f"text model {name}: there is no such folder; give a model's folder or its name on the hub")
-    return from_hub(name, files, revision), name
+    return download(name, files, revision), name
 
 
-def from_hub(name: str, files: Sequence[str] = ALL_FILES, revision: str | None = None) -> Path:
+def download(name: str, files: Sequence[str] = ALL_FILES, revision: str | None = None) -> Path:
     """Folder with the files of a model on the hub; see `locate`."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -84,18 +84,18 @@ def sha256_of_weights(folder: Path) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def read_json(path: Path, name: str, kind: str) -> Any:
+def read_json(path: Path, name: str, model_type: str) -> Any:
     """A file of a model's folder.
 
     Raises
     ------
     LexrayError
-        If it is missing, so that the model is no `kind`, or no JSON.
+        If it is missing, so that the model is no `model_type`, or no JSON.
     """
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise LexrayError(f"text model {name}: not a {kind}, {path.name} is missing in {path.parent}") from None
+        raise LexrayError(f"text model {name}: not a {model_type}, {path.name} is missing in {path.parent}") from None
     except ValueError as error:
         raise LexrayError(f"text model {name}: {path} is not JSON: {error}") from None
 

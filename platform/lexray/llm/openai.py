@@ -1,7 +1,7 @@
 """Models behind an API like OpenAI's, wherever they run: OpenAI's own, vLLM's server, llama.cpp's, and others.
 
 Requests and answers are those of OpenAI's API reference, ``POST /v1/chat/completions``, ``POST /v1/embeddings`` and
-``GET /v1/models``. What is retried, what refuses one input and what ends the job is said at `Client`.
+``GET /v1/models``. What is retried, what refuses one input and what ends the job is said at `EndpointClient`.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from lexray.errors import LexrayError, RefusedInput
 from lexray.web.retry import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
 
 T = TypeVar("T")
-Answer = TypeVar("Answer", bound=BaseModel)
+ResponseT = TypeVar("ResponseT", bound=BaseModel)
 
 #: Requests given up one after the other, none answered between them, after which the engine counts as broken.
-_MOST_LOST = 16
+_MAX_CONSECUTIVE_FAILURES = 16
 #: Seconds in which a connection must be made; the answer itself may take `timeout`.
 _CONNECT_S = 10.0
 #: Of an endpoint's own words, so much goes into an error.
-_MOST_WORDS = 300
+_MAX_ERROR_CHARACTERS = 300
 #: How OpenAI, vLLM, Text Embeddings Inference and llama.cpp say that a text has too many tokens.
 _TOO_LONG = re.compile(
     r"context[ _](?:length|size|window)|max(?:imum)? (?:model |input |sequence |context )*length"
@@ -71,7 +71,7 @@ class Endpoint(Politeness):
 
 
 @dataclass(frozen=True)
-class Completion:
+class ChatCompletion:
     """A chat's answer.
 
     Attributes
@@ -93,7 +93,7 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedTexts:
     """Vectors of some texts.
 
     Attributes
@@ -111,7 +111,7 @@ class Embedded:
     model: str
 
 
-class Served(BaseModel):
+class ServedModel(BaseModel):
     """A model that an endpoint offers.
 
     Attributes
@@ -143,25 +143,25 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class _Chat(BaseModel):
+class _ChatResponse(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
     model: str = ""
     usage: _Usage | None = None
 
 
-class _Vector(BaseModel):
+class _EmbeddingItem(BaseModel):
     index: int
     embedding: str | list[float | None]
 
 
-class _Embeddings(BaseModel):
-    data: list[_Vector]
+class _EmbeddingsResponse(BaseModel):
+    data: list[_EmbeddingItem]
     model: str = ""
     usage: _Usage | None = None
 
 
-class _Models(BaseModel):
-    data: list[Served]
+class _ModelsResponse(BaseModel):
+    data: list[ServedModel]
 
 
 class _AskAgain(Exception):
@@ -172,7 +172,7 @@ class _AskAgain(Exception):
         self.reason, self.detail, self.asked = reason, detail, asked
 
 
-class Client:
+class EndpointClient:
     """Connections to one endpoint, for one event loop; use it in an ``async with`` block.
 
     Asked again, with growing waits and as ``Retry-After`` says: 408, 425, 429 and all from 500 on, lost connections,
@@ -222,7 +222,7 @@ class Client:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.aclose()
 
@@ -234,7 +234,7 @@ class Client:
         schema: str | None = None,
         temperature: float = 0.0,
         seed: int | None = 0,
-    ) -> Completion:
+    ) -> ChatCompletion:
         """An answer to messages, each with `role` and `content`.
 
         Parameters
@@ -252,7 +252,7 @@ class Client:
         RefusedInput
             'too_long', 'refused_by_engine', 'engine_error' or 'invalid_response'.
         LexrayError
-            If no input would get an answer; see `Client`.
+            If no input would get an answer; see `EndpointClient`.
         """
         body: dict[str, Any] = {"messages": [dict(message) for message in messages], "max_tokens": max_tokens}
         body |= {"temperature": temperature} | ({} if seed is None else {"seed": seed})
@@ -260,19 +260,19 @@ class Client:
             named = {"name": "answer", "schema": json.loads(schema), "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": named}
 
-        def read(response: httpx.Response) -> Completion:
-            said = _parse(_Chat, response)
+        def read(response: httpx.Response) -> ChatCompletion:
+            said = _parse(_ChatResponse, response)
             message, why = said.choices[0].message, said.choices[0].finish_reason or ""
             if message.refusal or why == "content_filter":
                 raise RefusedInput("refused_by_engine", self._clean(message.refusal or "its content filter refuses"))
             if message.content is None:
                 raise _AskAgain("invalid_response", "the answer has no content")
             usage = said.usage or _Usage()
-            return Completion(message.content, usage.prompt_tokens, usage.completion_tokens, why, said.model)
+            return ChatCompletion(message.content, usage.prompt_tokens, usage.completion_tokens, why, said.model)
 
         return await self._patiently("chat/completions", body, read)
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str]) -> EmbeddedTexts:
         """Vectors of texts, in one request.
 
         Raises
@@ -284,17 +284,17 @@ class Client:
         """
         body: dict[str, Any] = {"input": list(texts), "encoding_format": "base64"}
 
-        def read(response: httpx.Response) -> Embedded:
-            said = _parse(_Embeddings, response)
+        def read(response: httpx.Response) -> EmbeddedTexts:
+            said = _parse(_EmbeddingsResponse, response)
             found = {item.index: item.embedding for item in said.data}
             if len(said.data) != len(texts) or sorted(found) != list(range(len(texts))):
                 raise _AskAgain("invalid_response", f"{len(texts)} vectors were asked for, {len(found)} came")
-            vectors = [_vector(found[index]) for index in range(len(texts))]
-            return Embedded(vectors, (said.usage or _Usage()).prompt_tokens, said.model)
+            vectors = [_decode_vector(found[index]) for index in range(len(texts))]
+            return EmbeddedTexts(vectors, (said.usage or _Usage()).prompt_tokens, said.model)
 
         return await self._patiently("embeddings", body, read)
 
-    async def models(self) -> list[Served]:
+    async def models(self) -> list[ServedModel]:
         """Models that the endpoint offers; none where it does not say.
 
         Raises
@@ -303,7 +303,7 @@ class Client:
             If it cannot be reached, or refuses the key.
         """
         try:
-            return (await self._patiently("models", None, lambda response: _parse(_Models, response))).data
+            return (await self._patiently("models", None, lambda response: _parse(_ModelsResponse, response))).data
         except RefusedInput:
             return []
 
@@ -358,19 +358,19 @@ class Client:
                     response = await self._http.post(url, json={k: v for k, v in whole.items() if v is not None})
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if not self._answered:  # a wrong address should not take a minute to say
-                    raise LexrayError(f"{self}: it cannot be reached: {_words(error)}") from None
-                raise _AskAgain("connection", _words(error)) from None
+                    raise LexrayError(f"{self}: it cannot be reached: {_error_text(error)}") from None
+                raise _AskAgain("connection", _error_text(error)) from None
             except httpx.TimeoutException:
                 raise _AskAgain("timeout", f"no answer within {self.endpoint.timeout:g} s") from None
             except httpx.RequestError as error:
-                raise _AskAgain("cut", f"the answer broke off: {_words(error)}") from None
+                raise _AskAgain("cut", f"the answer broke off: {_error_text(error)}") from None
         self._answered = True
         if not response.is_success:
             self._refuse(response, path)
         return response
 
     def _refuse(self, response: httpx.Response, path: str) -> NoReturn:
-        status, said = response.status_code, self._clean(_said(response))
+        status, message = response.status_code, self._clean(_error_message(response))
         key = f"the key in {self.endpoint.api_key_env}" if self._key else "a request without a key"
         if response.is_redirect:
             where = self._clean(response.headers.get("Location", ""))
@@ -379,16 +379,16 @@ class Client:
             wanted = "" if self._key else f"; set {self.endpoint.api_key_env}, or name another with `api_key_env`"
             raise LexrayError(f"{self}: it refuses {key} (401){wanted}")
         if status == 403:
-            raise LexrayError(f"{self}: it refuses {key} (403): {said}")
+            raise LexrayError(f"{self}: it refuses {key} (403): {message}")
         if status == 402 or (status == 429 and "insufficient_quota" in response.text):
-            raise LexrayError(f"{self}: what was paid for is used up ({status}): {said}")
+            raise LexrayError(f"{self}: what was paid for is used up ({status}): {message}")
         if status == 404 and path != "models":
-            raise LexrayError(f"{self}: there is no such model, or no /{path} (404): {said}")
+            raise LexrayError(f"{self}: there is no such model, or no /{path} (404): {message}")
         if status in TRANSIENT or status >= 500:
-            raise _AskAgain(f"http_{status}", f"{status} {said}".strip(), retry_after(response.headers))
+            raise _AskAgain(f"http_{status}", f"{status} {message}".strip(), retry_after(response.headers))
         if status == 413 or (status in (400, 422) and _TOO_LONG.search(response.text)):
-            raise RefusedInput("too_long", said)
-        raise RefusedInput("refused_by_engine", f"{status} {said}".strip())
+            raise RefusedInput("too_long", message)
+        raise RefusedInput("refused_by_engine", f"{status} {message}".strip())
 
     def _give_up(self, failure: _AskAgain, attempts: int) -> NoReturn:
         self._lost += 1
@@ -397,7 +397,7 @@ class Client:
             said = f"{failure.detail}: it asks to come back in {failure.asked:.0f} s, longer than `patience`"
         if failure.reason == "connection":
             raise LexrayError(f"{self}: it can no longer be reached: {said}; what is finished is kept, run again")
-        if self._lost >= _MOST_LOST:
+        if self._lost >= _MAX_CONSECUTIVE_FAILURES:
             raise LexrayError(
                 f"{self}: {self._lost} requests failed one after the other, the last: {said}; what is finished is kept"
             )
@@ -406,10 +406,10 @@ class Client:
     def _clean(self, words: str) -> str:
         """An endpoint's own words on one line, without our key should it repeat it."""
         line = " ".join(words.split())
-        return (line.replace(self._key, "…") if self._key else line)[:_MOST_WORDS]
+        return (line.replace(self._key, "…") if self._key else line)[:_MAX_ERROR_CHARACTERS]
 
 
-def _parse(model: type[Answer], response: httpx.Response) -> Answer:
+def _parse(model: type[ResponseT], response: httpx.Response) -> ResponseT:
     try:
         return model.model_validate_json(response.content)
     except ValidationError as error:
@@ -420,7 +420,7 @@ def _parse(model: type[Answer], response: httpx.Response) -> Answer:
         ) from None
 
 
-def _vector(said: str | list[float | None]) -> NDArray[np.float32]:
+def _decode_vector(said: str | list[float | None]) -> NDArray[np.float32]:
     """Base64 of little-endian float32, or plain numbers from a server that does not know base64."""
     if isinstance(said, list):
         return np.array(said, dtype=np.float32)  # null becomes NaN
@@ -430,7 +430,7 @@ def _vector(said: str | list[float | None]) -> NDArray[np.float32]:
         raise _AskAgain("invalid_response", "a vector that is not base64 of numbers") from None
 
 
-def _said(response: httpx.Response) -> str:
+def _error_message(response: httpx.Response) -> str:
     """What an error's body says: OpenAI's ``error.message``, others' ``message`` or ``detail``, else its text."""
     try:
         body = response.json()
@@ -442,5 +442,5 @@ def _said(response: httpx.Response) -> str:
     return str(error.get("message") or error.get("detail") or error)
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__

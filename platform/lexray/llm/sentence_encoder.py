@@ -31,7 +31,7 @@ _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 Vectors = NDArray[np.float32]
 #: What a text is to the model: what is found, or what asks for it.
-Prompt = Literal["document", "query"]
+TextRole = Literal["document", "query"]
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ class TextModel:
     pools_prefix: bool
     fingerprint: str
 
-    def prefix(self, prompt: Prompt) -> str:
+    def prefix(self, prompt: TextRole) -> str:
         """What it wants before a text."""
         return self.query_prefix if prompt == "query" else self.document_prefix
 
 
-def resolve_model(name: str = DEFAULT_MODEL, revision: str | None = None) -> str:
+def locate_text_model(name: str = DEFAULT_MODEL, revision: str | None = None) -> str:
     """Folder of a sentence model on this machine.
 
     Parameters
@@ -102,7 +102,7 @@ def resolve_model(name: str = DEFAULT_MODEL, revision: str | None = None) -> str
 
 
 @functools.lru_cache
-def describe_model(name: str = DEFAULT_MODEL) -> TextModel:
+def describe_text_model(name: str = DEFAULT_MODEL) -> TextModel:
     """What a sentence model's folder says of it.
 
     Raises
@@ -138,30 +138,30 @@ def describe_model(name: str = DEFAULT_MODEL) -> TextModel:
     )
 
 
-def unit(vectors: NDArray[Any]) -> Vectors:
+def unit_vectors(vectors: NDArray[Any]) -> Vectors:
     """Vectors [N, T] scaled to length 1, as float32; a vector of zeros stays one."""
     vectors = np.asarray(vectors, dtype=np.float32)
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.where(norms > 0, norms, 1.0), dtype=np.float32)
 
 
-class Tokens:
+class TextTokenizer:
     """A model's tokenizer with its longest text; not for several threads at once.
 
     Parameters
     ----------
     model : str
-        As for `resolve_model`.
+        As for `locate_text_model`.
     max_length : int
         Tokens, prefix and special ones included.
     revision : str, optional
-        As for `resolve_model`.
+        As for `locate_text_model`.
     """
 
     def __init__(self, model: str, max_length: int, revision: str | None = None) -> None:
         from transformers import AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(resolve_model(model, revision), local_files_only=True)
+        self._tokenizer = AutoTokenizer.from_pretrained(locate_text_model(model, revision), local_files_only=True)
         self._max_length = max_length
 
     def __call__(self, texts: Sequence[str], prefix: str = "") -> tuple[list[list[int]], list[bool]]:
@@ -184,7 +184,7 @@ class TextEncoder:
     Parameters
     ----------
     model : str or TextModel
-        As for `resolve_model`, or a description, of which the longest text and the prefixes may have been changed.
+        As for `locate_text_model`, or a description, of which the longest text and the prefixes may have been changed.
     device : str, optional
         'cpu', 'cuda' …; by default the GPU where there is one.
 
@@ -202,7 +202,7 @@ class TextEncoder:
     """
 
     def __init__(self, model: str | TextModel = DEFAULT_MODEL, device: str | None = None) -> None:
-        self.model = describe_model(model) if isinstance(model, str) else model
+        self.model = describe_text_model(model) if isinstance(model, str) else model
         self.name, self.dimension, self.sha256 = self.model.name, self.model.dimension, self.model.sha256
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
@@ -215,16 +215,16 @@ class TextEncoder:
             raise LexrayError(f"text model {self.name}: cannot be loaded: {cause}") from error
         # sentence-transformers gives no limit of its own where the folder gives none.
         self._encoder.max_seq_length = self.model.max_length
-        self._tokens = Tokens(self.model.path, self.model.max_length)
+        self._tokens = TextTokenizer(self.model.path, self.model.max_length)
         self._lock = threading.Lock()
 
-    def encode(self, texts: Sequence[str], prompt: Prompt = "document", batch_size: int = 32) -> Vectors:
+    def encode(self, texts: Sequence[str], role: TextRole = "document", batch_size: int = 32) -> Vectors:
         """f4[N, T]: unit vectors of texts; what is longer than the model takes is truncated.
 
         Parameters
         ----------
         texts : sequence of str
-        prompt : {'document', 'query'}
+        role : {'document', 'query'}
             What they are to the model, which may want something before the one or the other.
         batch_size : int
             Texts that the model reads at once.
@@ -234,15 +234,15 @@ class TextEncoder:
         with self._lock:  # the tokenizer underneath refuses to be borrowed twice
             vectors = self._encoder.encode(
                 list(texts),
-                prompt=self.model.prefix(prompt),  # said even where it is empty, against the model's default
-                task=prompt,  # some models are two networks
+                role=self.model.prefix(role),  # said even where it is empty, against the model's default
+                task=role,  # some models are two networks
                 batch_size=batch_size,
                 convert_to_numpy=True,
                 show_progress_bar=False,
             )
-        return unit(vectors)
+        return unit_vectors(vectors)
 
-    def tokens(self, texts: Sequence[str], prompt: Prompt = "document") -> tuple[list[int], list[bool]]:
+    def tokens(self, texts: Sequence[str], prompt: TextRole = "document") -> tuple[list[int], list[bool]]:
         """How many tokens the model reads of each text, its prefix included, and whether there were more."""
         with self._lock:
             ids, truncated = self._tokens(texts, self.model.prefix(prompt))
@@ -256,7 +256,7 @@ def _locate(name: str, revision: str | None = None) -> tuple[Path, str]:
         return hub.locate(name, revision=revision)
     package = importlib.util.find_spec(_PACKAGE)
     packaged = None if package is None or package.origin is None else Path(package.origin).parent / "model"
-    folder = packaged or hub.from_hub(_HUB_NAME)
+    folder = packaged or hub.download(_HUB_NAME)
     found = hub.sha256_of_weights(folder)
     if found != _WEIGHTS_SHA256:
         raise LexrayError(f"text model {name}: weights in {folder} are not the known ones, their sha256 is {found}")

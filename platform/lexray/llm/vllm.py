@@ -22,21 +22,21 @@ from ray.exceptions import RayActorError, RayError
 from lexray.errors import LexrayError
 
 #: How often an engine that died is started anew. Ray's default is without end, also where it dies of its first text.
-RESTARTS = 2
+MAX_RESTARTS = 2
 #: Room for attention's keys and values on a CPU, in GiB, where the environment does not say.
 _KV_CACHE_GIB = {"embed": "1", "generate": "4"}
 #: vLLM's attention on a CPU dies of smaller heads.
 _CPU_HEAD_SIZE = 32
-_OURS = f"{LexrayError.__module__}.{LexrayError.__qualname__}: "
+_LEXRAY_ERROR_PREFIX = f"{LexrayError.__module__}.{LexrayError.__qualname__}: "
 #: How vLLM's processes say what they died of, in their logs and nowhere else.
 _CAUSE = re.compile(r"\b(?:[A-Za-z_]+\.)*([A-Z]\w*(?:Error|Exception|Interrupt)): (.+)")
-_NO_CAUSE = ("Engine core initialization failed", "Executor failed")
+_UNINFORMATIVE = ("Engine core initialization failed", "Executor failed")
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class EngineSettings:
+class VllmSettings:
     """How engines are run.
 
     Attributes
@@ -89,7 +89,9 @@ def has_gpu() -> bool:
     return bool(ray.cluster_resources().get("GPU", 0))
 
 
-def placed(settings: EngineSettings, device: Literal["auto", "cpu", "gpu"], folder: str, name: str) -> EngineSettings:
+def resolve_device(
+    settings: VllmSettings, device: Literal["auto", "cpu", "gpu"], folder: str, name: str
+) -> VllmSettings:
     """Settings for what the Ray session has to give.
 
     Parameters
@@ -126,7 +128,7 @@ def placed(settings: EngineSettings, device: Literal["auto", "cpu", "gpu"], fold
 def build(
     source: str,
     task: Literal["embed", "generate"],
-    settings: EngineSettings,
+    settings: VllmSettings,
     engine: Mapping[str, Any],
     preprocess: Callable[[Row], Row],
     postprocess: Callable[[Row], Row],
@@ -147,7 +149,7 @@ def build(
     stage : callable, optional
         Makes a subclass of the stage that holds the engine.
     """
-    _quieten()
+    _silence_logs()
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     config = vLLMEngineProcessorConfig(
@@ -179,15 +181,15 @@ def build(
     name = "vLLMEngineStage"
     found = processor.get_stage_by_name(name)
     # A copy: assigning to the stage's field would work out its resources anew, and ask for a GPU.
-    restarts = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS}
+    restarts = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}
     processor.stages[name] = found.model_copy(
-        update={"fn": _speaking(stage(found.fn)), "map_batches_kwargs": found.map_batches_kwargs | restarts}
+        update={"fn": _with_start_errors(stage(found.fn)), "map_batches_kwargs": found.map_batches_kwargs | restarts}
     )
     return processor
 
 
 @contextlib.contextmanager
-def silent() -> Iterator[None]:
+def silence_ray_data() -> Iterator[None]:
     """What goes wrong in the block is said once, by our own error, and not by Ray Data, too."""
     data = logging.getLogger("ray.data")
     level = data.level
@@ -199,7 +201,7 @@ def silent() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_line(model: str) -> Iterator[None]:
+def one_line_errors(model: str) -> Iterator[None]:
     """Whatever ends an engine's work in the block is said once and in one line.
 
     Parameters
@@ -212,7 +214,7 @@ def one_line(model: str) -> Iterator[None]:
     LexrayError
         Where Ray raises anything.
     """
-    with silent():
+    with silence_ray_data():
         try:
             yield
         except RayError as error:
@@ -222,7 +224,7 @@ def one_line(model: str) -> Iterator[None]:
             ) from None
 
 
-def _speaking(engine: type[Any]) -> type[Any]:
+def _with_start_errors(engine: type[Any]) -> type[Any]:
     """The engine's stage, but one that cannot start says why in place of its first answer.
 
     A constructor that raises would make Ray print its stack trace on the driver's stdout, and try again on end.
@@ -236,7 +238,7 @@ def _speaking(engine: type[Any]) -> type[Any]:
             try:
                 super().__init__(*args, **kwargs)
             except Exception as error:  # whatever vLLM, torch or the model's code raise
-                self.refusal = _why(error, log, begin)
+                self.refusal = _start_error(error, log, begin)
 
         async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
             if self.refusal:
@@ -257,20 +259,22 @@ def _own_log() -> Path | None:
     return path if path.is_file() else None
 
 
-def _why(error: Exception, log: Path | None, begin: int) -> str:
+def _start_error(error: Exception, log: Path | None, begin: int) -> str:
     """Why an engine does not start: what was raised here, or what the process that it runs in wrote before it died."""
     said = " ".join(f"{type(error).__name__}: {error}".split())
-    if log is not None and any(hint in said for hint in _NO_CAUSE):
+    if log is not None and any(hint in said for hint in _UNINFORMATIVE):
         with log.open("rb") as stream:
             stream.seek(begin)
             lines = stream.read().decode(errors="replace").splitlines()
-        causes = [match for match in map(_CAUSE.search, lines) if match and not any(h in match[2] for h in _NO_CAUSE)]
+        causes = [
+            match for match in map(_CAUSE.search, lines) if match and not any(h in match[2] for h in _UNINFORMATIVE)
+        ]
         if causes:
             said = f"{causes[0][1]}: {' '.join(causes[0][2].split())}"
     return said[:500]
 
 
-def _quieten() -> None:
+def _silence_logs() -> None:
     # Building a processor calls ray.init again, which is harmless and would say so.
     logging.getLogger("ray._private.worker").setLevel(logging.WARNING)
     # ray.llm's modules give themselves handlers that print, unless their parent has one when they are imported.
@@ -295,8 +299,8 @@ def _environment(source: str, task: str) -> dict[str, str]:
 def _cause(error: RayError) -> str:
     """Why an engine did not go on, for a person."""
     if isinstance(error, RayActorError):
-        return f"it died {RESTARTS + 1} times"
+        return f"it died {MAX_RESTARTS + 1} times"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # A worker's stack trace holds the error's own line, and Ray may add advice behind it.
-    ours = [line.partition(_OURS)[2] for line in lines if _OURS in line]
+    ours = [line.partition(_LEXRAY_ERROR_PREFIX)[2] for line in lines if _LEXRAY_ERROR_PREFIX in line]
     return (ours or lines[-1:] or [type(error).__name__])[-1]

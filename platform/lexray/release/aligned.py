@@ -25,7 +25,7 @@ Float32s = NDArray[np.float32]
 
 
 @dataclass
-class Aligned:
+class AlignedModel:
     """The encoders, heads and index of a release. Each is loaded when it is first asked for.
 
     Attributes
@@ -146,7 +146,7 @@ class Aligned:
         return np.zeros((0, self.dimension), dtype=np.float32)
 
 
-def load_aligned(path_or_release: str | Path | Release) -> Aligned:
+def load_aligned(path_or_release: str | Path | Release) -> AlignedModel:
     """Encoders of a release, to embed event lists and sentences in one space.
 
     Parameters
@@ -160,4 +160,4 @@ def load_aligned(path_or_release: str | Path | Release) -> Aligned:
         As `Release.open`.
     """
     release = path_or_release if isinstance(path_or_release, Release) else Release.open(path_or_release)
-    return Aligned(release)
+    return AlignedModel(release)

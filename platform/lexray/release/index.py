@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from lexray.errors import LexrayError
 from lexray.sources import fold_name
 
-TABLE = "sources"
+TABLE_NAME = "sources"
 MODALITIES = ("xray", "text")
 #: Below this many rows an exact scan takes milliseconds, and an approximate index would only lose neighbours.
-ANN_ROWS = 10_000
+MIN_ANN_ROWS = 10_000
 #: An approximate index is asked for this many times the rows wanted, and ranks them again by their exact distance.
-REFINE = 10
-_SAID = ["source_id", "summary", "summary_unmasked", "bibcodes"]
+REFINE_FACTOR = 10
+_SUMMARY_COLUMNS = ["source_id", "summary", "summary_unmasked", "bibcodes"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def schema(dimension: int) -> pa.Schema:
     )
 
 
-def rows(
+def index_rows(
     embeddings: pa.Table, summaries: pa.Table | None, labels: pa.Table | None, events: pa.Table | None
 ) -> pa.Table:
     """Rows of the index: one a vector, each with what is known of its source.
@@ -79,28 +79,28 @@ def rows(
     events : pyarrow.Table, optional
         Columns `source_id`, `mission`, `n_events`, `exposure`, `ra`, `dec` of the `events` table.
     """
-    known: dict[str, dict[str, Any]] = {}
-    for row in [] if summaries is None else summaries.select(_SAID).to_pylist():
-        said = row["summary_unmasked"] or row["summary"]  # people may know the name
-        known.setdefault(fold_name(row["source_id"]), {}).update(summary=said, bibcodes=row["bibcodes"])
+    metadata: dict[str, dict[str, Any]] = {}
+    for row in [] if summaries is None else summaries.select(_SUMMARY_COLUMNS).to_pylist():
+        text = row["summary_unmasked"] or row["summary"]  # people may know the name
+        metadata.setdefault(fold_name(row["source_id"]), {}).update(summary=text, bibcodes=row["bibcodes"])
     for row in [] if labels is None else labels.to_pylist():
-        about = known.setdefault(fold_name(row["source_id"]), {})
-        about["class"] = row.get("class")
+        entry = metadata.setdefault(fold_name(row["source_id"]), {})
+        entry["class"] = row.get("class")
         rest = {key: value for key, value in row.items() if key not in ("source_id", "class", "part")}
-        about["labels"] = json.dumps({key: value for key, value in rest.items() if _is_plain(value)})
-    for source, about in ({} if events is None else _observed(events)).items():
-        known.setdefault(source, {}).update(about)
+        entry["labels"] = json.dumps({key: value for key, value in rest.items() if _is_json_scalar(value)})
+    for source, entry in ({} if events is None else _detection_totals(events)).items():
+        metadata.setdefault(source, {}).update(entry)
     dimension = embeddings.schema.field("embedding").type.list_size
     listed = embeddings.select(["id", "source_id", "modality", "embedding"]).to_pylist()
-    whole = [{**known.get(fold_name(row["source_id"]), {}), **row} for row in listed]
+    whole = [{**metadata.get(fold_name(row["source_id"]), {}), **row} for row in listed]
     return pa.Table.from_pylist(whole, schema=schema(dimension))
 
 
-def _is_plain(value: Any) -> bool:
+def _is_json_scalar(value: Any) -> bool:
     return isinstance(value, str | bool | int) or (isinstance(value, float) and bool(np.isfinite(value)))
 
 
-def _observed(events: pa.Table) -> dict[str, dict[str, Any]]:
+def _detection_totals(events: pa.Table) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for row in events.to_pylist():
         about = found.setdefault(
@@ -127,7 +127,7 @@ class SearchIndex:
         return self._n_rows
 
     @classmethod
-    def build(cls, folder: str | Path, table: pa.Table, ann_rows: int = ANN_ROWS) -> "SearchIndex":
+    def build(cls, folder: str | Path, table: pa.Table, ann_rows: int = MIN_ANN_ROWS) -> "SearchIndex":
         """Write the index into an empty folder.
 
         Parameters
@@ -135,7 +135,7 @@ class SearchIndex:
         folder : str or Path
             Where it goes.
         table : pyarrow.Table
-            As `rows` gives it.
+            As `index_rows` gives it.
         ann_rows : int
             From this many rows on, build an approximate index beside the vectors.
 
@@ -149,15 +149,15 @@ class SearchIndex:
         flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         if not np.isfinite(flat).all():
             raise LexrayError("the embeddings table holds vectors that are not finite; project them again")
-        made = _connect(folder).create_table(TABLE, table)
+        table_written = _connect(folder).create_table(TABLE_NAME, table)
         if table.num_rows >= ann_rows:
-            made.create_index(metric="cosine", vector_column_name="embedding", index_type="IVF_HNSW_SQ")
-        return cls(made)
+            table_written.create_index(metric="cosine", vector_column_name="embedding", index_type="IVF_HNSW_SQ")
+        return cls(table_written)
 
     @classmethod
     def open(cls, folder: str | Path) -> "SearchIndex":
         """Open an index for reading."""
-        return cls(_connect(folder).open_table(TABLE))
+        return cls(_connect(folder).open_table(TABLE_NAME))
 
     def search(self, vector: ArrayLike, k: int = 10, modality: str | None = None) -> list[Hit]:
         """The k sources with the vectors nearest to `vector`, best first.
@@ -180,9 +180,9 @@ class SearchIndex:
         # Several rows belong to one source: take more until there are k sources or no rows are left.
         n_rows = 4 * k
         while True:
-            found = self._nearest(query, min(n_rows, self._n_rows), modality)
-            hits = _by_source(found)
-            if len(hits) >= k or len(found) < n_rows:
+            rows = self._nearest(query, min(n_rows, self._n_rows), modality)
+            hits = _by_source(rows)
+            if len(hits) >= k or len(rows) < n_rows:
                 return hits[:k] if modality is not None else self._both(query, hits[:k])
             n_rows *= 4
 
@@ -200,14 +200,14 @@ class SearchIndex:
         return [replace(hit, scores=scores[hit.source_id]) for hit in hits]
 
     def _nearest(self, query: NDArray[np.float32], limit: int, modality: str | None) -> list[dict[str, Any]]:
-        asked = self._table.search(query, vector_column_name="embedding").distance_type("cosine").limit(limit)
+        search = self._table.search(query, vector_column_name="embedding").distance_type("cosine").limit(limit)
         if self._approximate:
-            asked = asked.refine_factor(REFINE)
+            search = search.refine_factor(REFINE_FACTOR)
         if modality is not None:
             if modality not in MODALITIES:
                 raise ValueError(f"modality must be one of {', '.join(MODALITIES)}, got '{modality}'")
-            asked = asked.where(f"modality = '{modality}'", prefilter=True)
-        listed: list[dict[str, Any]] = asked.to_arrow().drop_columns(["embedding"]).to_pylist()
+            search = search.where(f"modality = '{modality}'", prefilter=True)
+        listed: list[dict[str, Any]] = search.to_arrow().drop_columns(["embedding"]).to_pylist()
         return listed
 
     def _checked(self, vector: ArrayLike) -> NDArray[np.float32]:
@@ -219,17 +219,17 @@ class SearchIndex:
         return query
 
 
-def _by_source(found: list[dict[str, Any]]) -> list[Hit]:
+def _by_source(rows: list[dict[str, Any]]) -> list[Hit]:
     """Hits in the order of their best row."""
     hits: dict[str, Hit] = {}
-    for row in found:
+    for row in rows:
         score = 1.0 - float(row["_distance"])
-        hit = hits.setdefault(row["source_id"], Hit(row["source_id"], score, {}, _known(row)))
+        hit = hits.setdefault(row["source_id"], Hit(row["source_id"], score, {}, _metadata(row)))
         hit.scores.setdefault(row["modality"], score)
     return list(hits.values())
 
 
-def _known(row: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     left_out = ("id", "source_id", "modality", "labels", "_distance")
     known = {key: value for key, value in row.items() if key not in left_out}
     known["labels"] = json.loads(row["labels"]) if row["labels"] else {}

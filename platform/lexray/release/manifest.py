@@ -22,10 +22,10 @@ from lexray.version import __version__
 MANIFEST_FILE = "manifest.json"
 #: Version of the folder's layout. A release of a newer one is refused.
 RELEASE_FORMAT = 1
-AUTODECODER, ALIGNMENT, HEADS, INDEX = "autodecoder", "alignment", "heads", "index"
+AUTODECODER_DIR, ALIGNMENT, HEADS, INDEX = "autodecoder", "alignment", "heads", "index"
 
 
-class SentenceModel(Config):
+class SentenceModelRef(Config):
     """The sentence model whose vectors the text tower was trained on; a service must load the very same."""
 
     name: str
@@ -34,7 +34,7 @@ class SentenceModel(Config):
     query_prefix: str = Field("", description="put before a text that asks")
 
 
-class Manifest(Config):
+class ReleaseManifest(Config):
     """What a release is made of."""
 
     format: int = RELEASE_FORMAT
@@ -43,7 +43,7 @@ class Manifest(Config):
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     dimension: int = Field(description="numbers of a vector in the shared space")
     n_bands: int = Field(description="energy bands of the autodecoder")
-    text_model: SentenceModel
+    text_model: SentenceModelRef
     counts: dict[str, int] = Field(default_factory=dict, description="sources, and vectors by modality")
     inputs: dict[str, str] = Field(default_factory=dict, description="version of every input, by its configuration key")
     split_seed: int = Field(0, description="seed of the split whose train and val sources the heads saw")
@@ -68,7 +68,7 @@ class Release:
     manifest : Manifest
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: ReleaseManifest) -> None:
         self.path = path
         self.manifest = manifest
 
@@ -80,7 +80,7 @@ class Release:
     @property
     def autodecoder(self) -> Path:
         """Folder for `lexray.load_autodecoder`."""
-        return self.path / AUTODECODER
+        return self.path / AUTODECODER_DIR
 
     @property
     def alignment(self) -> Path:
@@ -118,20 +118,22 @@ class Release:
                 raise LexrayError(
                     f"{folder / name}: changed since release {manifest.release} was sealed; build the release again"
                 )
-        strangers = sorted(present.keys() - manifest.files.keys())
-        if strangers:
-            raise LexrayError(f"{folder / strangers[0]}: this file is not part of release {manifest.release}")
+        unlisted = sorted(present.keys() - manifest.files.keys())
+        if unlisted:
+            raise LexrayError(f"{folder / unlisted[0]}: this file is not part of release {manifest.release}")
         return cls(folder, manifest)
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def _read_manifest(folder: Path) -> ReleaseManifest:
     path = folder / MANIFEST_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = int(content.get("format", 0))
-        if found > RELEASE_FORMAT:
-            raise LexrayError(f"{path}: format {found}, this Lexray reads up to {RELEASE_FORMAT}; update Lexray")
-        manifest = Manifest.model_validate(content)
+        format_version = int(content.get("format", 0))
+        if format_version > RELEASE_FORMAT:
+            raise LexrayError(
+                f"{path}: format {format_version}, this Lexray reads up to {RELEASE_FORMAT}; update Lexray"
+            )
+        manifest = ReleaseManifest.model_validate(content)
     except (FileNotFoundError, NotADirectoryError):
         raise LexrayError(
             f"{folder}: no release here ({MANIFEST_FILE} is missing); 'lexray index' builds one"
@@ -143,7 +145,7 @@ def _read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def draft(out: str | Path) -> Path:
+def create_draft(out: str | Path) -> Path:
     """New empty folder beside `out` in which a release is put together."""
     target = Path(out).expanduser().resolve()
     folder = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
@@ -151,16 +153,16 @@ def draft(out: str | Path) -> Path:
     return folder
 
 
-def seal(folder: Path, manifest: Manifest) -> Manifest:
+def seal(folder: Path, manifest: ReleaseManifest) -> ReleaseManifest:
     """Hash every file of a draft, write its manifest, and give the release its id."""
     files = {name: sha256_of(path) for name, path in _files(folder).items()}
-    whole = manifest.model_copy(update={"files": files})
-    whole = whole.model_copy(update={"release": whole.identity()})
-    (folder / MANIFEST_FILE).write_text(json.dumps(whole.model_dump(mode="json"), indent=1), encoding="utf-8")
-    return whole
+    sealed = manifest.model_copy(update={"files": files})
+    sealed = sealed.model_copy(update={"release": sealed.identity()})
+    (folder / MANIFEST_FILE).write_text(json.dumps(sealed.model_dump(mode="json"), indent=1), encoding="utf-8")
+    return sealed
 
 
-def refuse_overwrite(out: str | Path, replace: bool) -> None:
+def check_overwrite(out: str | Path, replace: bool) -> None:
     """Keep a release that is already there.
 
     Raises
@@ -185,15 +187,15 @@ def publish(folder: Path, out: str | Path, replace: bool = False) -> Release:
     Raises
     ------
     LexrayError
-        As `refuse_overwrite`.
+        As `check_overwrite`.
     """
     target = Path(out).expanduser().resolve()
-    refuse_overwrite(target, replace)
+    check_overwrite(target, replace)
     if target.exists():
-        aside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-        target.rename(aside)
+        replaced = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+        target.rename(replaced)
         folder.rename(target)
-        shutil.rmtree(aside)
+        shutil.rmtree(replaced)
     else:
         folder.rename(target)
     return Release(target, _read_manifest(target))
@@ -207,12 +209,12 @@ def sha256_of(path: Path) -> str:
 
 def _files(folder: Path) -> dict[str, Path]:
     """Files below a folder, by their path in it, without the manifest and the job's note of how it was made."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name != MANIFEST_FILE and not name.startswith(PROVENANCE_FILE):
-            found[name] = path
-    return found
+            files[name] = path
+    return files
 
 
 def summary(release: Release) -> dict[str, Any]:

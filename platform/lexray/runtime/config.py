@@ -178,7 +178,7 @@ def describe(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             rows += [(f"{name}.{key}", kind, default, said) for key, kind, default, said in describe(annotation)]
             continue
-        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+        type_name = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
         default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
-        rows.append((name, kind, default, field.description or ""))
+        rows.append((name, type_name, default, field.description or ""))
     return rows

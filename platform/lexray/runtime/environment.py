@@ -36,21 +36,21 @@ def set_defaults() -> None:
 
 
 @contextlib.contextmanager
-def stderr_aside() -> Iterator[None]:
+def capture_stderr() -> Iterator[None]:
     """Keep back what native code writes to stderr while the block runs, and show it only if the block fails.
 
     Ray's C++ side announces there, at every start, that it was told its log level.
     """
     sys.stderr.flush()
-    kept_open = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
+    original_stderr = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         except BaseException:
-            aside.seek(0)
-            os.write(kept_open, aside.read())
+            captured.seek(0)
+            os.write(original_stderr, captured.read())
             raise
         finally:
-            os.dup2(kept_open, 2)
-            os.close(kept_open)
+            os.dup2(original_stderr, 2)
+            os.close(original_stderr)

@@ -25,11 +25,11 @@ from lexray.version import __version__
 C = TypeVar("C", bound=JobConfig)
 
 #: Of many inputs, a shell's expanded pattern, MLflow shows the first; the report that is logged names them all.
-_MOST_INPUT_TAGS = 20
+_MAX_INPUT_TAGS = 20
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """What a job's function hands back.
 
     Attributes
@@ -55,7 +55,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Report:
+class JobReport:
     """What `execute` says of a job, and `--json` prints."""
 
     job: str
@@ -83,10 +83,10 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Context:
+class JobContext:
     """What a job's function gets beside its configuration: where to log and where to show progress."""
 
-    run: tracking.Run
+    run: tracking.MlflowRun
     progress: Progress
 
 
@@ -115,14 +115,14 @@ class Job(Generic[C]):
 
     name: str
     config: type[C]
-    run: Callable[[C, Context], Outcome]
+    run: Callable[[C, JobContext], JobResult]
     inputs: tuple[str, ...]
     positional: tuple[str, ...]
     summary: str
     overview: Callable[[dict[str, Any], dict[str, float]], Table] | None = None
 
 
-def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | None = None) -> Report:
+def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowRun | None = None) -> JobReport:
     """Run a job, or find its output up to date and say so.
 
     An output is up to date where the same job, with the same configuration, the same Lexray and the same versions of
@@ -134,32 +134,32 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
         If a path is relative and the job runs on a cluster, or nothing can be written to `out`.
     """
     start = time.monotonic()
-    _refuse_relative_paths(job, config)
+    _require_absolute_paths(job, config)
     config = _with_absolute_paths(job, config)
-    _refuse_unusable_out(job, config.out)
+    _require_writable_out(job, config.out)
     inputs = _versions(job, config)
     fingerprint = _fingerprint(job, config, inputs)
-    before = _earlier(config, fingerprint)
-    if before is not None:
+    previous = _previous_report(config, fingerprint)
+    if previous is not None:
         progress.say(f"{job.name}: up to date, nothing to do ({config.out})")
-        code = _exit_code(config, before["refused_fraction"])
-        before = {"complete": True, **before}  # which Lexray 0.1.0 did not say
-        return Report(**{**before, "skipped": True, "seconds": time.monotonic() - start, "exit_code": code})
+        code = _exit_code(config, previous["refused_fraction"])
+        previous = {"complete": True, **previous}  # which Lexray 0.1.0 did not say
+        return JobReport(**{**previous, "skipped": True, "seconds": time.monotonic() - start, "exit_code": code})
     if not delta.is_table(config.out):
         # A folder changes file by file: half of the new content must not pass for the whole of the old.
         remove_provenance(config.out)
 
     parameters = config.model_dump(mode="json")
     with tracking.run(config.tracking, job.name, parameters, parent) as run:
-        run.tags({f"input.{path[-200:]}": version for path, version in list(inputs.items())[:_MOST_INPUT_TAGS]})
+        run.tags({f"input.{path[-200:]}": version for path, version in list(inputs.items())[:_MAX_INPUT_TAGS]})
         with progress.step(job.name):
-            outcome = job.run(config, Context(run, progress))
+            outcome = job.run(config, JobContext(run, progress))
         run.metrics(outcome.metrics)
         total = outcome.refused + outcome.taken
         fraction = outcome.refused / total if total else 0.0
         # The provenance names the fingerprint, so a table's version is read from its log and a folder's from it.
         version = delta.version(config.out) if delta.is_table(config.out) else fingerprint
-        report = Report(
+        report = JobReport(
             job=job.name,
             out=config.out,
             version=version,
@@ -188,10 +188,10 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.Run | N
 def is_up_to_date(job: Job[C], config: C) -> bool:
     """Whether `execute` would find nothing to do."""
     config = _with_absolute_paths(job, config)
-    return _earlier(config, _fingerprint(job, config, _versions(job, config))) is not None
+    return _previous_report(config, _fingerprint(job, config, _versions(job, config))) is not None
 
 
-def _earlier(config: JobConfig, fingerprint: str) -> dict[str, Any] | None:
+def _previous_report(config: JobConfig, fingerprint: str) -> dict[str, Any] | None:
     """Report of the run that wrote what lies at `config.out` now, if it is the one that `fingerprint` asks for."""
     before = None if config.force else read_provenance(config.out)
     if before is None or before["fingerprint"] != fingerprint:
@@ -208,7 +208,7 @@ def _exit_code(config: JobConfig, refused_fraction: float) -> int:
     return EXIT_TOO_MANY_REFUSED if refused_fraction > config.max_bad_fraction else EXIT_DONE
 
 
-def _refuse_relative_paths(job: Job[C], config: C) -> None:
+def _require_absolute_paths(job: Job[C], config: C) -> None:
     """Workers of a cluster stand in other folders than the driver: there a relative path is another place on each."""
     if config.ray.address is None and not os.environ.get("RAY_ADDRESS"):
         return
@@ -220,12 +220,12 @@ def _refuse_relative_paths(job: Job[C], config: C) -> None:
             )
 
 
-def _refuse_unusable_out(job: Job[C], out: str) -> None:
+def _require_writable_out(job: Job[C], out: str) -> None:
     """Before anything is started: what can be written nowhere need not be worked out."""
     if "://" in out:
         return
-    place = Path(out)
-    nearest = next(folder for folder in (place, *place.parents) if folder.exists())
+    path = Path(out)
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     if not nearest.is_dir():
         raise ConfigError(f"{job.name}: out: {nearest} is a file; name a folder")
     if not os.access(nearest, os.W_OK):
@@ -255,5 +255,5 @@ def _input_paths(job: Job[C], config: C) -> list[str]:
 
 
 def _fingerprint(job: Job[C], config: C, inputs: dict[str, str]) -> str:
-    said = config.model_dump(mode="json", exclude={"tracking", "ray", "force", "max_bad_fraction"})
-    return delta.digest({"job": job.name, "lexray": __version__, "config": said, "inputs": inputs})
+    parameters = config.model_dump(mode="json", exclude={"tracking", "ray", "force", "max_bad_fraction"})
+    return delta.digest({"job": job.name, "lexray": __version__, "config": parameters, "inputs": inputs})

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import ray
 
-from lexray.runtime.progress import Task
+from lexray.runtime.progress import ProgressTask
 from lexray.tables import delta, schemas
 from lexray.tables.delta import Fragment
 from lexray.tables.files import filesystem, resolve_path
@@ -31,7 +31,7 @@ def map_parts(
     out: str,
     schema: pa.Schema,
     make: Callable[[], PartFunction],
-    task: Task,
+    task: ProgressTask,
     workers: int,
     *,
     columns: Sequence[str] | None = None,
@@ -121,7 +121,7 @@ def results_of_parts(function: Callable[..., R], table: str, *arguments: Any) ->
         yield from ray.get(done)
 
 
-def _fragments(mapped: "ray.data.Dataset", task: Task) -> Iterator[Fragment]:
+def _fragments(mapped: "ray.data.Dataset", task: ProgressTask) -> Iterator[Fragment]:
     for row in mapped.iter_rows():
         task.advance(row["n_rows"])
         yield Fragment(**row)

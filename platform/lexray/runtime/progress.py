@@ -12,7 +12,7 @@ from rich.progress import Progress as Bars
 _PLAIN_INTERVAL = 5.0
 
 
-class Task:
+class ProgressTask:
     """A count that grows towards a total."""
 
     def __init__(self, name: str, total: int | None, console: Console, bars: Bars | None) -> None:
@@ -55,11 +55,11 @@ class Progress:
         self.say(f"  {name}: done in {time.monotonic() - start:.1f} s")
 
     @contextlib.contextmanager
-    def task(self, name: str, total: int | None = None) -> Iterator[Task]:
+    def task(self, name: str, total: int | None = None) -> Iterator[ProgressTask]:
         """Count something within a step."""
         if not self._console.is_terminal:
-            yield Task(name, total, self._console, None)
+            yield ProgressTask(name, total, self._console, None)
             return
         columns = (TextColumn("    {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Bars(*columns, console=self._console, transient=True) as bars:
-            yield Task(name, total, self._console, bars)
+            yield ProgressTask(name, total, self._console, bars)

@@ -10,8 +10,8 @@ import ray
 from ray.util.queue import Queue
 
 from lexray.runtime.config import RayConfig
-from lexray.runtime.environment import stderr_aside
-from lexray.runtime.progress import Task
+from lexray.runtime.environment import capture_stderr
+from lexray.runtime.progress import ProgressTask
 
 #: vLLM's engine, the stages beside it and training workers each hold a logical CPU; with fewer they wait for others.
 MIN_LOGICAL_CPUS = 4
@@ -32,18 +32,18 @@ def session(config: RayConfig) -> Iterator[None]:
     # Ray's note on its token, meant for who sets up a cluster, at every start of a local session.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     address = config.address or os.environ.get("RAY_ADDRESS")
-    quiet = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
+    logging_options = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
     if address:
-        ray.init(address=address, **quiet)
+        ray.init(address=address, **logging_options)
     else:
-        with stderr_aside():
+        with capture_stderr():
             ray.init(
                 address="local",  # without it Ray would join whatever cluster was started on this machine last
                 num_cpus=config.num_cpus or max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),
                 include_dashboard=False,
-                **quiet,
+                **logging_options,
             )
-    _quieten_ray_data()
+    _silence_ray_data()
     try:
         yield
     finally:
@@ -51,7 +51,7 @@ def session(config: RayConfig) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def relay(task: Task) -> Iterator[Queue]:
+def relay_progress(task: ProgressTask) -> Iterator[Queue]:
     """Queue that workers put ``(n, note)`` into, to advance a task that the driver shows."""
     queue = Queue(actor_options={"num_cpus": 0})
 
@@ -69,7 +69,7 @@ def relay(task: Task) -> Iterator[Queue]:
         queue.shutdown()
 
 
-def _quieten_ray_data() -> None:
+def _silence_ray_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -20,11 +20,11 @@ from lexray.runtime.config import TrackingConfig, without_password
 #: Metrics that MLflow takes in one call.
 _MAX_METRICS = 1000
 #: Seconds in which a tracking server must answer.
-_ANSWER_S = 20.0
+_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
-class Run:
+class MlflowRun:
     """An MLflow run that is under way. Safe to use from any thread of the process that opened it."""
 
     client: MlflowClient
@@ -34,7 +34,7 @@ class Run:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log metrics of one step; slashes in names group them in MLflow's pages."""
         now = mlflow.utils.time.get_current_time_millis()
-        batch = [Metric(_key(name), float(value), now, step) for name, value in values.items()]
+        batch = [Metric(_mlflow_name(name), float(value), now, step) for name, value in values.items()]
         if batch:
             self.client.log_batch(self.run_id, metrics=batch)
 
@@ -42,7 +42,7 @@ class Run:
         """Log metrics of many steps, the first of which is `first`, in few calls."""
         now = mlflow.utils.time.get_current_time_millis()
         batch = [
-            Metric(_key(name), float(value), now, step)
+            Metric(_mlflow_name(name), float(value), now, step)
             for step, row in enumerate(rows, first)
             for name, value in row.items()
         ]
@@ -51,12 +51,14 @@ class Run:
 
     def last_step(self, name: str) -> int:
         """Last step at which a metric was logged, 0 where it never was: what a resumed training must not repeat."""
-        return max((metric.step for metric in self.client.get_metric_history(self.run_id, _key(name))), default=0)
+        return max(
+            (metric.step for metric in self.client.get_metric_history(self.run_id, _mlflow_name(name))), default=0
+        )
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags."""
         for name, value in values.items():
-            self.client.set_tag(self.run_id, _key(name), value)
+            self.client.set_tag(self.run_id, _mlflow_name(name), value)
 
     def artifact(self, path: str | Path) -> None:
         """Store a local file, or a folder's content."""
@@ -73,14 +75,16 @@ class Run:
         self.client.log_table(self.run_id, data=columns, artifact_file=name)
 
     def end(self, *, failed: bool = False) -> None:
-        """Close the run as FINISHED or FAILED; only for one that `start` opened."""
+        """Close the run as FINISHED or FAILED; only for one that `start_run` opened."""
         self.client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
 
 
 @contextlib.contextmanager
-def run(config: TrackingConfig, name: str, parameters: Mapping[str, Any], parent: Run | None = None) -> Iterator[Run]:
+def run(
+    config: TrackingConfig, name: str, parameters: Mapping[str, Any], parent: MlflowRun | None = None
+) -> Iterator[MlflowRun]:
     """Open an MLflow run, nested under `parent`; it ends FINISHED, or FAILED where the block raises: see `start`."""
-    this = start(config, name, parameters, parent)
+    this = start_run(config, name, parameters, parent)
     try:
         yield this
     except BaseException:
@@ -89,7 +93,9 @@ def run(config: TrackingConfig, name: str, parameters: Mapping[str, Any], parent
     this.end()
 
 
-def start(config: TrackingConfig, name: str, parameters: Mapping[str, Any], parent: Run | None = None) -> Run:
+def start_run(
+    config: TrackingConfig, name: str, parameters: Mapping[str, Any], parent: MlflowRun | None = None
+) -> MlflowRun:
     """Open an MLflow run, nested under `parent`, that the caller ends.
 
     Parameters
@@ -116,16 +122,16 @@ def start(config: TrackingConfig, name: str, parameters: Mapping[str, Any], pare
         created = client.create_run(_experiment(client, config.experiment, uri), tags=tags)
     except mlflow.exceptions.MlflowException as error:
         raise LexrayError(f"tracking.uri {without_password(uri)}: {str(error).splitlines()[0]}") from error
-    this = Run(client, created.info.run_id, uri)
+    this = MlflowRun(client, created.info.run_id, uri)
     this.dictionary(parameters, "config.json")
     for key, value in _flatten(parameters):
-        client.log_param(this.run_id, _key(key), str(value)[:6000])
+        client.log_param(this.run_id, _mlflow_name(key), str(value)[:6000])
     return this
 
 
-def reopen(uri: str, run_id: str) -> Run:
+def reopen(uri: str, run_id: str) -> MlflowRun:
     """Handle on a run from another process, such as a training worker."""
-    return Run(MlflowClient(uri), run_id, uri)
+    return MlflowRun(MlflowClient(uri), run_id, uri)
 
 
 def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
@@ -139,7 +145,7 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
         Path("/" + uri.removeprefix("sqlite:////")).parent.mkdir(parents=True, exist_ok=True)
     if uri.startswith(("http://", "https://")):
         try:  # MLflow itself would try for two minutes before it says so
-            httpx.get(f"{uri.rstrip('/')}/health", timeout=_ANSWER_S)
+            httpx.get(f"{uri.rstrip('/')}/health", timeout=_TIMEOUT_S)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise LexrayError(f"tracking.uri {without_password(uri)}: no MLflow server answers: {error}") from None
     try:
@@ -149,9 +155,9 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
     location = None
     if uri.startswith("sqlite:////"):  # beside the database, wherever the job was started
         location = (Path("/" + uri.removeprefix("sqlite:////")).parent / "mlartifacts").as_uri()
@@ -169,7 +175,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}", value
 
 
-def _key(name: str) -> str:
+def _mlflow_name(name: str) -> str:
     """MLflow takes letters, digits, and a few signs in names: '@1%' becomes 'at_1pct', a pattern's '*' '_'.
 
     A name may become a file, so no slash may follow another: 's3://bucket' becomes 's3:/bucket'.

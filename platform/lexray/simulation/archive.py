@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from lexray.errors import ConfigError
 from lexray.simulation.event_file import write_event_file
-from lexray.simulation.papers.papers import papers_on
+from lexray.simulation.papers.papers import simulate_papers
 from lexray.simulation.source import SimulatedSource, simulate_source
 from lexray.simulation.true_rate import CELLS
 from lexray.tables.schemas import RATES
@@ -136,7 +136,7 @@ def simulate_archive(out: str, sources: int, seed: int, advance: Callable[[int],
         for batch in _batches(sources):
             made = [simulate_source(seed, index) for index in batch]
             for source in made:
-                written = papers_on(source, seed)
+                written = simulate_papers(source, seed)
                 literature.writelines(json.dumps(paper, ensure_ascii=False) + "\n" for paper in written)
                 labels.append({**source.labels, "has_literature": bool(written)})
                 papers += len(written)

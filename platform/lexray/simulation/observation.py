@@ -71,7 +71,7 @@ class Observation:
 
     @cached_property
     def true_rate(self) -> Array:
-        """Mean rate of each band in `CELLS` equal cells since the first good time, f8[3, CELLS] ct/s of ontime."""
+        """Mean rate of each band in `N_CELLS` equal cells since the first good time, f8[3, CELLS] ct/s of ontime."""
         return self.rate.cells(CELLS)[BAND_ZONES]
 
     @cached_property

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 #: Tokens of each of some texts, by the model's own tokenizer.
-Count = Callable[[Sequence[str]], Sequence[int]]
+TokenCounter = Callable[[Sequence[str]], Sequence[int]]
 #: For what stands between two sentences, which no tokenizer counts with either.
-_JOINT = 1
+_SEPARATOR_TOKENS = 1
 
 
 @dataclass(frozen=True)
-class Pack:
+class Chunk:
     """What goes into one prompt.
 
     Attributes
@@ -25,7 +25,7 @@ class Pack:
 
 
 @dataclass(frozen=True)
-class Reading:
+class PromptPaper:
     """A paper as a model reads it.
 
     Attributes
@@ -39,48 +39,48 @@ class Reading:
     sentences: tuple[str, ...]
 
 
-def pack(readings: Sequence[Reading], room: int, most: int, count: Count) -> list[Pack]:
+def chunk_papers(papers: Sequence[PromptPaper], max_tokens: int, max_chunks: int, count: TokenCounter) -> list[Chunk]:
     """Fill prompts with papers in their order; no sentence is cut, and none is in two prompts.
 
     A paper that would fit a prompt of its own is not divided; a longer one goes on in the next.
 
     Parameters
     ----------
-    readings : sequence of Reading
+    papers : sequence of Reading
         The most relevant first.
-    room : int
+    max_tokens : int
         Tokens that a prompt's papers may have.
-    most : int
+    max_chunks : int
         Prompts. What does not fit into so many is left out.
     count : callable
-        See `Count`.
+        See `TokenCounter`.
 
     Returns
     -------
     list of Pack
-        Fewer than `most` where that is enough. A sentence that is longer than `room` is in none.
+        Fewer than `max_chunks` where that is enough. A sentence that is longer than `max_tokens` is in none.
     """
-    texts = [text for reading in readings for text in (reading.head, *reading.sentences)]
-    lengths = iter([n + _JOINT for n in count(texts)])
+    texts = [text for reading in papers for text in (reading.head, *reading.sentences)]
+    lengths = iter([n + _SEPARATOR_TOKENS for n in count(texts)])
     prompts: list[dict[int, list[str]]] = [{}]  # sentences by paper
-    free = room
-    for number, reading in enumerate(readings):
+    free = max_tokens
+    for number, reading in enumerate(papers):
         head, *rest = (next(lengths) for _ in range(1 + len(reading.sentences)))
-        if free < head + sum(rest) <= room:
+        if free < head + sum(rest) <= max_tokens:
             prompts.append({})
-            free = room
+            free = max_tokens
         for sentence, length in zip(reading.sentences, rest, strict=True):
-            if head + length > room:
+            if head + length > max_tokens:
                 continue
             needed = length if number in prompts[-1] else head + length
             if needed > free:
                 prompts.append({})
-                free, needed = room, head + length
+                free, needed = max_tokens, head + length
             prompts[-1].setdefault(number, []).append(sentence)
             free -= needed
-    return [_pack(readings, prompt) for prompt in prompts if prompt][:most]
+    return [_chunk(papers, prompt) for prompt in prompts if prompt][:max_chunks]
 
 
-def _pack(readings: Sequence[Reading], prompt: dict[int, list[str]]) -> Pack:
+def _chunk(readings: Sequence[PromptPaper], prompt: dict[int, list[str]]) -> Chunk:
     blocks = (f"{readings[number].head}\n{' '.join(sentences)}" for number, sentences in prompt.items())
-    return Pack("\n\n".join(blocks), tuple(prompt))
+    return Chunk("\n\n".join(blocks), tuple(prompt))

@@ -18,13 +18,13 @@ import pyarrow as pa
 
 from lexray.summaries.schema import MAX_QUANTITIES
 from lexray.tables.schemas import SUMMARIES
-from lexray.text.designations import Names
-from lexray.text.grounding import Said, ground_in, sentences_on, texts
+from lexray.text.designations import SourceNames
+from lexray.text.grounding import Evidence, ground_in_evidence, paper_texts, sentences_about
 from lexray.text.labels import UNKNOWN, LabelKind
-from lexray.text.lexicon import KINDS, mentions, most_said
-from lexray.text.masking import Mask
-from lexray.text.quantities import find_quantities, unit_text
-from lexray.text.quantity_names import limit_of, name_of
+from lexray.text.lexicon import LABEL_CATEGORIES, majority_labels, mentioned_labels
+from lexray.text.masking import NameMask
+from lexray.text.quantities import find_quantities, format_unit
+from lexray.text.quantity_names import limit_sign, quantity_name
 from lexray.text.vocabulary import ABOUT_THE_PAPER, PHYSICAL, terms
 from lexray.version import __version__
 
@@ -32,18 +32,18 @@ ENGINE = "extractive"
 #: Weight of a sentence's own worth against its likeness to what is already chosen.
 MMR_LAMBDA = 0.7
 #: Sentences more alike than this say the same.
-SAME_CONTENT = 0.75
+MAX_SIMILARITY = 0.75
 #: A sentence that is worth less than this share of the best one is left out, even where there is room for it.
-WORTH_SAYING = 0.25
+MIN_RELATIVE_SCORE = 0.25
 #: What a sentence gains for each kind of fact that it is the first to tell: class, variability, spectral shape.
-COVERAGE = 0.5
+COVERAGE_BONUS = 0.5
 #: Only so many of the best sentences are compared with one another: whole papers hold thousands.
-SHORTLIST = 200
+MAX_CANDIDATES = 200
 
-_GENERAL = frozenset({"star", "galaxy", "variable"})
-_NAMES_OF_PAPER = ("bibcode", "arxiv", "title")
+_GENERAL_LABELS = frozenset({"star", "galaxy", "variable"})
+_PAPER_IDENTIFIERS = ("bibcode", "arxiv", "title")
 
-Paper = Mapping[str, Any]
+PaperRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Corpus:
     frequency: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, sources: Iterable[Sequence[Paper]]) -> "Corpus":
+    def of(cls, sources: Iterable[Sequence[PaperRow]]) -> "Corpus":
         """Count the papers of some sources."""
         frequency: Counter[str] = Counter()
         n_sources = 0
         for papers in sources:
             n_sources += 1
-            frequency.update({term for paper in papers for text in texts(paper) for term in terms(text)})
+            frequency.update({term for paper in papers for text in paper_texts(paper) for term in terms(text)})
         return cls(n_sources, frequency)
 
     def __add__(self, other: "Corpus") -> "Corpus":
@@ -107,7 +107,7 @@ class Sentence:
 
 
 @dataclass(frozen=True)
-class Extractive:
+class ExtractiveSummarizer:
     """The engine.
 
     Attributes
@@ -126,7 +126,7 @@ class Extractive:
     mask_names: bool = True
     min_grounded: float = 0.8
 
-    def summarize(self, source_id: str, papers: Sequence[Paper]) -> dict[str, Any]:
+    def summarize(self, source_id: str, papers: Sequence[PaperRow]) -> dict[str, Any]:
         """One row of the `summaries` table.
 
         Parameters
@@ -142,7 +142,7 @@ class Extractive:
             `status` is 'failed' with `reason` 'no_sentences' where the papers hold no words on the source, 'too_long'
             where every sentence is longer than `max_words`.
         """
-        papers = in_order(papers)
+        papers = sort_papers(papers)
         row = {
             "source_id": source_id,
             "engine": ENGINE,
@@ -152,19 +152,19 @@ class Extractive:
             "n_papers_left_out": len(papers),
             "status": "failed",
         }
-        names = Names.of(names_of(source_id, papers))
-        evidence = [Said(sentences_on(paper, names)) for paper in papers]
+        names = SourceNames.of(source_names(source_id, papers))
+        evidence = [Evidence(sentences_about(paper, names)) for paper in papers]
         candidates = self.candidates([said.sentences for said in evidence])
         if not candidates:
             return row | {"reason": "no_sentences", "detail": "no sentence of its papers holds words on the source"}
         chosen = self.choose([sentence for sentence in candidates if sentence.n_words <= self.max_words])
         if not chosen:
             return row | {"reason": "too_long", "detail": f"every sentence is longer than {self.max_words} words"}
-        text = " ".join(_closed(sentence.text) for sentence in chosen)
-        masks = {paper: Mask(names.in_paper(papers[paper])) for paper in {sentence.paper for sentence in chosen}}
-        hidden = " ".join(masks[sentence.paper].hide(_closed(sentence.text)) for sentence in chosen)
-        rests_on = sorted({sentence.paper for sentence in chosen})
-        labels = most_said(sentence for said in evidence for sentence in said.sentences)
+        text = " ".join(_with_full_stop(sentence.text) for sentence in chosen)
+        masks = {paper: NameMask(names.in_paper(papers[paper])) for paper in {sentence.paper for sentence in chosen}}
+        hidden = " ".join(masks[sentence.paper].hide(_with_full_stop(sentence.text)) for sentence in chosen)
+        papers_used = sorted({sentence.paper for sentence in chosen})
+        labels = majority_labels(sentence for said in evidence for sentence in said.sentences)
         quantities = _key_quantities(chosen)
         # As of a language model's, and the sentences besides.
         facts: dict[str, Any] = {
@@ -175,18 +175,18 @@ class Extractive:
                 for name, value, unit, paper in quantities
             ],
             "confidence": _confidence(labels["object_class"], evidence),
-            "sentences": [{"text": sentence.text} | _called(papers[sentence.paper]) for sentence in chosen],
+            "sentences": [{"text": sentence.text} | _paper_identifiers(papers[sentence.paper]) for sentence in chosen],
         }
-        grounding = ground_in(evidence, text, labels, quantities)
+        grounding = ground_in_evidence(evidence, text, labels, quantities)
         return row | {
             "summary": hidden if self.mask_names else text,
             "summary_unmasked": text,
             "facts": json.dumps(facts, ensure_ascii=False),
-            "bibcodes": list(dict.fromkeys(code for paper in rests_on if (code := papers[paper]["bibcode"]))),
+            "bibcodes": list(dict.fromkeys(code for paper in papers_used if (code := papers[paper]["bibcode"]))),
             "grounded": grounding.share,
             "findings": list(grounding.missing),
-            "n_papers": len(rests_on),
-            "n_papers_left_out": len(papers) - len(rests_on),
+            "n_papers": len(papers_used),
+            "n_papers_left_out": len(papers) - len(papers_used),
             "status": "ok" if grounding.share is None or grounding.share >= self.min_grounded else "ungrounded",
         }
 
@@ -197,7 +197,7 @@ class Extractive:
             for text in sentences:
                 weights = {term: self._weight(term) for term in terms(text)}
                 if weights and text not in found:
-                    tells = frozenset(kind for kind, label in mentions(text) if label not in _GENERAL)
+                    tells = frozenset(kind for kind, label in mentioned_labels(text) if label not in _GENERAL_LABELS)
                     found[text] = Sentence(text, number, weights, _score(text, weights), tells)
         return list(found.values())
 
@@ -205,28 +205,28 @@ class Extractive:
         """The sentences worth saying within `max_words`, in the order they were given in."""
         if not candidates:
             return []
-        if len(candidates) > SHORTLIST:
-            floor = sorted((sentence.score for sentence in candidates), reverse=True)[SHORTLIST - 1]
-            candidates = [sentence for sentence in candidates if sentence.score >= floor][:SHORTLIST]
+        if len(candidates) > MAX_CANDIDATES:
+            floor = sorted((sentence.score for sentence in candidates), reverse=True)[MAX_CANDIDATES - 1]
+            candidates = [sentence for sentence in candidates if sentence.score >= floor][:MAX_CANDIDATES]
         best = max(sentence.score for sentence in candidates)
-        likeness = _likeness(candidates)
+        similarity = _cosine_similarity(candidates)
         worth = np.array([sentence.score for sentence in candidates]) / best
         words = np.array([sentence.n_words for sentence in candidates])
-        tells = np.array([[kind in sentence.tells for kind in KINDS] for sentence in candidates])
-        untold = np.ones(len(KINDS), dtype=bool)
-        open_ = worth >= WORTH_SAYING
+        tells = np.array([[kind in sentence.tells for kind in LABEL_CATEGORIES] for sentence in candidates])
+        uncovered = np.ones(len(LABEL_CATEGORIES), dtype=bool)
+        open_ = worth >= MIN_RELATIVE_SCORE
         nearest = np.zeros(len(candidates))
         chosen: list[int] = []
         room = self.max_words
-        while (open_ := open_ & (words <= room) & (nearest < SAME_CONTENT)).any():
-            gain = worth + COVERAGE * (tells & untold).sum(axis=1)
+        while (open_ := open_ & (words <= room) & (nearest < MAX_SIMILARITY)).any():
+            gain = worth + COVERAGE_BONUS * (tells & uncovered).sum(axis=1)
             relevance = np.where(open_, MMR_LAMBDA * gain - (1 - MMR_LAMBDA) * nearest, -np.inf)
             pick = int(np.argmax(relevance))  # of equals the first, so that runs agree
             chosen.append(pick)
             open_[pick] = False
-            untold &= ~tells[pick]
+            uncovered &= ~tells[pick]
             room -= int(words[pick])
-            nearest = np.maximum(nearest, likeness[pick])
+            nearest = np.maximum(nearest, similarity[pick])
         return [candidates[i] for i in sorted(chosen)]
 
     def _weight(self, term: str) -> float:
@@ -235,13 +235,13 @@ class Extractive:
         return 1.0 + 0.5 * rarity if physical else 0.2 * rarity
 
 
-def summarize_part(rows: pa.Table, engine: Extractive) -> pa.Table:
+def summarize_part(rows: pa.Table, engine: ExtractiveSummarizer) -> pa.Table:
     """Rows of `summaries` for the sources of some rows of `literature`, in the order of their names."""
-    summaries = [engine.summarize(source, papers) for source, papers in by_source(rows).items()]
+    summaries = [engine.summarize(source, papers) for source, papers in papers_by_source(rows).items()]
     return pa.Table.from_pylist(summaries, schema=SUMMARIES)
 
 
-def by_source(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+def papers_by_source(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
     """Papers by source, sources in the order of their names."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows.to_pylist():
@@ -249,17 +249,17 @@ def by_source(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
     return dict(sorted(found.items()))
 
 
-def in_order(papers: Iterable[Paper]) -> list[Paper]:
+def sort_papers(papers: Iterable[PaperRow]) -> list[PaperRow]:
     """Papers by year, those without one last; ties by what they are called and say, never by how files were read."""
 
-    def key(paper: Paper) -> tuple[Any, ...]:
+    def key(paper: PaperRow) -> tuple[Any, ...]:
         texts = (paper[name] or "" for name in ("bibcode", "arxiv", "title", "abstract", "body"))
         return paper["year"] is None, paper["year"] or 0, *texts
 
     return sorted(papers, key=key)
 
 
-def names_of(source_id: str, papers: Iterable[Paper]) -> list[str]:
+def source_names(source_id: str, papers: Iterable[PaperRow]) -> list[str]:
     """What a source is called here and, by the papers' rows, elsewhere; each name once."""
     others = (name for paper in papers for name in (*(paper.get("identifiers") or ()), paper.get("object")) if name)
     return list(dict.fromkeys([source_id, *others]))
@@ -276,7 +276,7 @@ def _score(text: str, weights: Mapping[str, float]) -> float:
     return 1e-6 + about_the_paper * content / math.sqrt(max(len(text.split()), 8))
 
 
-def _likeness(sentences: Sequence[Sentence]) -> np.ndarray:
+def _cosine_similarity(sentences: Sequence[Sentence]) -> np.ndarray:
     """f8[S, S]: cosine between the sentences' weighted terms."""
     vocabulary = {term: i for i, term in enumerate(sorted({t for s in sentences for t in s.weights}))}
     vectors = np.zeros((len(sentences), len(vocabulary)))
@@ -293,25 +293,27 @@ def _key_quantities(sentences: Sequence[Sentence]) -> list[tuple[str, str, str, 
     found: dict[str, tuple[str, str, str, int]] = {}
     for sentence in sentences:
         for quantity in find_quantities(sentence.text):
-            name = name_of(sentence.text, quantity)
+            name = quantity_name(sentence.text, quantity)
             if name is not None:
-                number = f"{limit_of(sentence.text, quantity)}{quantity.value:.6g}"
-                value = (name, number, unit_text(quantity.unit), sentence.paper)
+                number = f"{limit_sign(sentence.text, quantity)}{quantity.value:.6g}"
+                value = (name, number, format_unit(quantity.unit), sentence.paper)
                 found.setdefault(name, value)
     return list(found.values())[:MAX_QUANTITIES]
 
 
-def _confidence(label: str, evidence: Sequence[Said]) -> str:
+def _confidence(label: str, evidence: Sequence[Evidence]) -> str:
     """'high' where several papers agree on the class, 'medium' where one says it, else 'low'."""
-    agree = 0 if label == UNKNOWN else sum(most_said(said.sentences)["object_class"] == label for said in evidence)
+    agree = (
+        0 if label == UNKNOWN else sum(majority_labels(said.sentences)["object_class"] == label for said in evidence)
+    )
     return "high" if agree > 1 else "medium" if agree else "low"
 
 
-def _called(paper: Paper) -> dict[str, Any]:
+def _paper_identifiers(paper: PaperRow) -> dict[str, Any]:
     # Not every paper has a bibcode: the number and the title make the sentence traceable all the same.
-    return {name: paper[name] for name in _NAMES_OF_PAPER}
+    return {name: paper[name] for name in _PAPER_IDENTIFIERS}
 
 
-def _closed(sentence: str) -> str:
+def _with_full_stop(sentence: str) -> str:
     """A title ends without a full stop; in a running text it gets one."""
     return sentence if sentence.rstrip(")]}\"'”’")[-1:] in ".!?" else f"{sentence}."

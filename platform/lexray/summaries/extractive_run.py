@@ -11,16 +11,16 @@ import ray
 import ray.data
 
 from lexray.runtime.map_parts import PartFunction
-from lexray.summaries.extractive import Corpus, Extractive, by_source, summarize_part
+from lexray.summaries.extractive import Corpus, ExtractiveSummarizer, papers_by_source, summarize_part
 from lexray.tables import delta
 
 
-def corpus(literature: str) -> Corpus:
+def count_corpus(literature: str) -> Corpus:
     """Terms of all sources' papers, counted part by part and added up on the driver."""
 
     def count(row: dict[str, Any]) -> dict[str, Any]:
         rows = delta.read(literature, ["source_id", "title", "abstract", "body"], parts=[row["part"]])
-        found = Corpus.of(by_source(rows).values())
+        found = Corpus.of(papers_by_source(rows).values())
         terms, counts = list(found.frequency), list(found.frequency.values())
         return {"n_sources": found.n_sources, "terms": terms, "counts": counts}
 
@@ -37,13 +37,15 @@ def corpus(literature: str) -> Corpus:
     )
 
 
-def extractor(found: Corpus, max_words: int, mask_names: bool, min_grounded: float) -> Callable[[], PartFunction]:
+def part_function(corpus: Corpus, max_words: int, mask_names: bool, min_grounded: float) -> Callable[[], PartFunction]:
     """What makes the function of `map_parts.map_parts`, in each of its workers."""
-    return partial(_make, ray.put(found), max_words, mask_names, min_grounded)
+    return partial(_make_part_function, ray.put(corpus), max_words, mask_names, min_grounded)
 
 
-def _make(found: "ray.ObjectRef[Corpus]", max_words: int, mask_names: bool, min_grounded: float) -> PartFunction:
-    engine = Extractive(ray.get(found), max_words, mask_names, min_grounded)
+def _make_part_function(
+    found: "ray.ObjectRef[Corpus]", max_words: int, mask_names: bool, min_grounded: float
+) -> PartFunction:
+    engine = ExtractiveSummarizer(ray.get(found), max_words, mask_names, min_grounded)
 
     def summarize(_: int, rows: pa.Table) -> pa.Table:
         return summarize_part(rows, engine)

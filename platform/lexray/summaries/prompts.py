@@ -14,11 +14,11 @@ from lexray.summaries.schema import MAX_QUANTITIES, SCHEMA
 #: Between what the model is (the system's message) and what it is to do (the user's).
 _DIVIDER = "\n---\n"
 #: Characters of the findings that a second attempt is told; the room is kept free in every prompt.
-MAX_FINDINGS = 800
+MAX_FEEDBACK_CHARACTERS = 800
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptTemplates:
     """Three templates in the notation of `string.Template`.
 
     Attributes
@@ -36,7 +36,7 @@ class Prompts:
     again: str
 
     @classmethod
-    def read(cls, folder: str | None = None) -> "Prompts":
+    def read(cls, folder: str | None = None) -> "PromptTemplates":
         """Templates of a folder with ``summary.md``, ``merge.md`` and ``again.md``; ours by default.
 
         Raises
@@ -44,7 +44,7 @@ class Prompts:
         ConfigError
             If one is missing, or does not take what it has to.
         """
-        place = resources.files(__package__) / "prompts" if folder is None else Path(folder).expanduser()
+        place = resources.files(__package__) / "templates" if folder is None else Path(folder).expanduser()
         texts = {}
         for name, slots in (("summary", ("papers", "findings")), ("merge", ("papers", "findings")), ("again", ())):
             try:
@@ -63,7 +63,7 @@ class Prompts:
         """Of the templates and of the answer's schema."""
         return hashlib.sha256("\0".join((self.summary, self.merge, self.again, SCHEMA)).encode()).hexdigest()
 
-    def messages(self, template: str, papers: str, words: int, findings: Sequence[str] = ()) -> Messages:
+    def messages(self, template: str, papers: str, words: int, problems: Sequence[str] = ()) -> Messages:
         """Messages of a chat.
 
         Parameters
@@ -74,14 +74,14 @@ class Prompts:
             What the template is about.
         words : int
             Most that the summary may have.
-        findings : sequence of str
+        problems : sequence of str
             What was wrong with a first answer, as far as there is room.
         """
-        said = ""
-        if findings:
-            listed = "\n".join(f"- {finding}" for finding in findings)
-            said = Template(self.again).substitute(findings=listed[:MAX_FINDINGS])
-        values = {"papers": papers, "words": words, "quantities": MAX_QUANTITIES, "findings": said}
+        feedback = ""
+        if problems:
+            listed = "\n".join(f"- {finding}" for finding in problems)
+            feedback = Template(self.again).substitute(findings=listed[:MAX_FEEDBACK_CHARACTERS])
+        values = {"papers": papers, "words": words, "quantities": MAX_QUANTITIES, "findings": feedback}
         # Divided before it is filled: a paper may hold a divider, too.
         system, _, user = template.rpartition(_DIVIDER)
         filled = [("system", Template(system).substitute(values)), ("user", Template(user).substitute(values))]

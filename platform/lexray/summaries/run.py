@@ -18,15 +18,15 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from lexray.errors import RefusedInput, meant_for_people
+from lexray.errors import RefusedInput, find_user_error
 from lexray.llm import hub, vllm
-from lexray.llm.chat_model import ChatTokens, LanguageModel, Messages
-from lexray.llm.openai import Client, Endpoint
-from lexray.runtime.progress import Task
-from lexray.summaries.chunking import Count
-from lexray.summaries.extractive import by_source
+from lexray.llm.chat_model import ChatTokenizer, LanguageModel, Messages
+from lexray.llm.openai import Endpoint, EndpointClient
+from lexray.runtime.progress import ProgressTask
+from lexray.summaries.chunking import TokenCounter
+from lexray.summaries.extractive import papers_by_source
 from lexray.summaries.schema import MAX_TOKENS, SCHEMA
-from lexray.summaries.writer import Completion, Earlier, Model, Work, Writer
+from lexray.summaries.writer import ChatModel, Completion, PreviousRow, SummaryRequest, Writer
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
 from lexray.tables.row_checkpoints import Rows
@@ -35,17 +35,17 @@ from lexray.tables.schemas import SUMMARIES
 Row = dict[str, Any]
 
 #: The default backend's grammars let control characters into strings, and white space of any length between them.
-_STRUCTURED = {"backend": "guidance", "disable_any_whitespace": True}
+_STRUCTURED_OUTPUTS = {"backend": "guidance", "disable_any_whitespace": True}
 #: For models whose tokenizer is not here: English has four characters a token, numbers and LaTeX some two.
 _CHARACTERS_PER_TOKEN = 2.5
 #: An engine that is killed loses at most the answers of so many seconds.
-_KEEP_S = 5.0
+_FLUSH_INTERVAL_S = 5.0
 #: Failures that an answer was the reason of.
-_NO_GOOD = frozenset({"invalid_answer", "too_long", "too_many_words"})
+_REJECTED_REASONS = frozenset({"invalid_answer", "too_long", "too_many_words"})
 
 
 @dataclass(frozen=True)
-class Lacking:
+class SummaryProgress:
     """What a part lacks.
 
     Attributes
@@ -59,7 +59,7 @@ class Lacking:
 
 
 @dataclass
-class Tally:
+class WritingStats:
     """What engines did.
 
     Attributes
@@ -80,13 +80,13 @@ class Tally:
         return max(self.ended - self.began, 0.0)
 
 
-class WritingEngine(Protocol):
+class SummaryEngine(Protocol):
     """Runs a writer's model on Ray Data."""
 
-    def counter(self) -> Count:
+    def counter(self) -> TokenCounter:
         """How texts are counted, in the processes that prepare sources."""
 
-    def apply(self, works: "ray.data.Dataset", writer: Writer, store: Rows) -> "ray.data.Dataset":
+    def apply(self, requests: "ray.data.Dataset", writer: Writer, store: Rows) -> "ray.data.Dataset":
         """Dataset of {part, work} → dataset of what each cost: {tokens_in, tokens_out, began, ended}; rows are kept."""
 
     def errors(self) -> contextlib.AbstractContextManager[None]:
@@ -94,7 +94,7 @@ class WritingEngine(Protocol):
 
 
 @dataclass(frozen=True)
-class VllmEngine:
+class VllmSummaryEngine:
     """vLLM through the processor of `ray.data.llm`.
 
     Attributes
@@ -106,18 +106,18 @@ class VllmEngine:
     """
 
     model: LanguageModel
-    settings: vllm.EngineSettings
+    settings: vllm.VllmSettings
     context: int
 
-    def counter(self) -> Count:
+    def counter(self) -> TokenCounter:
         """The model's own tokenizer."""
         return _tokenizer(self.model).count
 
     def apply(self, works: "ray.data.Dataset", writer: Writer, store: Rows) -> "ray.data.Dataset":
-        """See `WritingEngine`."""
+        """See `SummaryEngine`."""
         engine: Row = {
             "max_model_len": self.context,
-            "structured_outputs_config": _STRUCTURED,
+            "structured_outputs_config": _STRUCTURED_OUTPUTS,
             "enable_prefix_caching": True,  # all prompts begin alike
         }
         if not self.settings.gpu:
@@ -126,17 +126,17 @@ class VllmEngine:
             engine |= {"enable_chunked_prefill": False, "max_num_batched_tokens": self.context}
         if self.model.on_hub:
             engine |= {"revision": self.model.revision, "tokenizer_revision": self.model.revision}
-        stage = functools.partial(_writing, writer=writer, store=store, model=self.model)
+        stage = functools.partial(_summary_stage, writer=writer, store=store, model=self.model)
         processor = vllm.build(self.model.source, "generate", self.settings, engine, _request, _cost, stage)
         return processor(works)
 
     def errors(self) -> contextlib.AbstractContextManager[None]:
-        """See `WritingEngine`."""
-        return vllm.one_line(self.model.name)
+        """See `SummaryEngine`."""
+        return vllm.one_line_errors(self.model.name)
 
 
 @dataclass(frozen=True)
-class HttpEngine:
+class HttpSummaryEngine:
     """An endpoint with an API like OpenAI's.
 
     Attributes
@@ -155,14 +155,14 @@ class HttpEngine:
     batch_size: int
     tokenizer: LanguageModel | None = None
 
-    def counter(self) -> Count:
+    def counter(self) -> TokenCounter:
         """The model's own tokenizer where it is known."""
-        return _estimate if self.tokenizer is None else _tokenizer(self.tokenizer).count
+        return _estimate_tokens if self.tokenizer is None else _tokenizer(self.tokenizer).count
 
     def apply(self, works: "ray.data.Dataset", writer: Writer, store: Rows) -> "ray.data.Dataset":
-        """See `WritingEngine`."""
+        """See `SummaryEngine`."""
         return works.map_batches(
-            _Asking,
+            _EndpointWorker,
             fn_constructor_args=(self, writer, store),
             batch_format="pyarrow",
             batch_size=self.batch_size,
@@ -173,12 +173,12 @@ class HttpEngine:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """See `WritingEngine`."""
-        with vllm.silent():
+        """See `SummaryEngine`."""
+        with vllm.silence_ray_data():
             try:
                 yield
             except RayError as error:
-                raise meant_for_people(error) or error from None
+                raise find_user_error(error) or error from None
 
 
 def describe_endpoint(endpoint: Endpoint) -> dict[str, str]:
@@ -191,13 +191,13 @@ def describe_endpoint(endpoint: Endpoint) -> dict[str, str]:
     """
 
     async def ask() -> str:
-        async with Client(endpoint) as client:
+        async with EndpointClient(endpoint) as client:
             return await client.engine()
 
     return {"engine": "http", "engine_version": asyncio.run(ask()), "model": endpoint.model, "revision": ""}
 
 
-def plan(literature: str, out: str, writer: Writer, *, afresh: bool) -> dict[int, Lacking]:
+def part_progress(literature: str, out: str, writer: Writer, *, force: bool) -> dict[int, SummaryProgress]:
     """What each part lacks.
 
     Parameters
@@ -206,22 +206,29 @@ def plan(literature: str, out: str, writer: Writer, *, afresh: bool) -> dict[int
         Tables.
     writer : Writer
         Whose rows count as finished.
-    afresh : bool
+    force : bool
         No row does.
     """
 
     def look(row: Row) -> Row:
         papers = _papers(literature, row["part"])
-        unfinished = _unfinished(Rows(out, SUMMARIES), row["part"], papers, writer, afresh=afresh)
+        unfinished = _unfinished(Rows(out, SUMMARIES), row["part"], papers, writer, afresh=force)
         return {"part": row["part"], "sources": len(papers), "lacking": len(unfinished)}
 
-    looked = _by_part(list(delta.part_files(literature))).map(look).take_all()
-    return {row["part"]: Lacking(row["sources"], row["lacking"]) for row in looked}
+    looked = _part_dataset(list(delta.part_files(literature))).map(look).take_all()
+    return {row["part"]: SummaryProgress(row["sources"], row["lacking"]) for row in looked}
 
 
 def summarize(
-    literature: str, out: str, parts: list[int], writer: Writer, engine: WritingEngine, task: Task, *, afresh: bool
-) -> Tally:
+    literature: str,
+    out: str,
+    parts: list[int],
+    writer: Writer,
+    engine: SummaryEngine,
+    task: ProgressTask,
+    *,
+    afresh: bool,
+) -> WritingStats:
     """Write rows of the sources of some parts that lack one; they are kept at once, and seen after `gather`.
 
     Parameters
@@ -229,7 +236,7 @@ def summarize(
     literature, out : str
         Tables.
     parts : list of int
-        Those that `plan` says lack some.
+        Those that `part_progress` says lack some.
     writer : Writer
     engine : WritingEngine
     task : Task
@@ -251,14 +258,14 @@ def summarize(
         for source, earlier in _unfinished(store, row["part"], papers, writer, afresh=afresh).items():
             yield {"part": row["part"], "work": writer.prepare(source, papers[source], earlier, count).dumps()}
 
-    tally = Tally()
+    stats = WritingStats()
     with engine.errors():
-        for cost in engine.apply(_by_part(parts).flat_map(works), writer, store).iter_rows():
-            tally.tokens_in += cost["tokens_in"]
-            tally.tokens_out += cost["tokens_out"]
-            tally.began, tally.ended = min(tally.began, cost["began"]), max(tally.ended, cost["ended"])
+        for cost in engine.apply(_part_dataset(parts).flat_map(works), writer, store).iter_rows():
+            stats.tokens_in += cost["tokens_in"]
+            stats.tokens_out += cost["tokens_out"]
+            stats.began, stats.ended = min(stats.began, cost["began"]), max(stats.ended, cost["ended"])
             task.advance()
-    return tally
+    return stats
 
 
 def gather(literature: str, out: str, writer: Writer) -> list[Fragment]:
@@ -268,16 +275,16 @@ def gather(literature: str, out: str, writer: Writer) -> list[Fragment]:
         keys = _keys(_papers(literature, row["part"]), writer)
         return asdict(Rows(out, SUMMARIES).gather(row["part"], keys))
 
-    joined = _by_part(list(delta.part_files(literature))).map(join)
+    joined = _part_dataset(list(delta.part_files(literature))).map(join)
     return [Fragment(**row) for row in joined.take_all()]
 
 
-def _by_part(parts: list[int]) -> "ray.data.Dataset":
+def _part_dataset(parts: list[int]) -> "ray.data.Dataset":
     return ray.data.from_items([{"part": part} for part in parts], override_num_blocks=max(len(parts), 1))
 
 
 def _papers(literature: str, part: int) -> dict[str, list[Row]]:
-    return by_source(delta.read(literature, parts=[part]))
+    return papers_by_source(delta.read(literature, parts=[part]))
 
 
 def _keys(papers: Mapping[str, list[Row]], writer: Writer) -> dict[str, str]:
@@ -286,9 +293,9 @@ def _keys(papers: Mapping[str, list[Row]], writer: Writer) -> dict[str, str]:
 
 def _unfinished(
     store: Rows, part: int, papers: Mapping[str, list[Row]], writer: Writer, *, afresh: bool
-) -> dict[str, Earlier]:
+) -> dict[str, PreviousRow]:
     """Sources that no run has finished, with what became of them so far; `afresh` all of them."""
-    unfinished = dict.fromkeys(papers, Earlier())
+    unfinished = dict.fromkeys(papers, PreviousRow())
     if afresh:
         return unfinished
     keys = _keys(papers, writer)
@@ -299,11 +306,11 @@ def _unfinished(
         if row["status"] != "failed":
             unfinished.pop(source, None)
         elif source in unfinished:
-            unfinished[source] = Earlier(row["attempts"] or 0, row["reason"] in _NO_GOOD)
+            unfinished[source] = PreviousRow(row["attempts"] or 0, row["reason"] in _REJECTED_REASONS)
     return unfinished
 
 
-class _Keeper:
+class _RowWriter:
     """Keeps rows as they are finished, some at a time; for one event loop."""
 
     def __init__(self, store: Rows) -> None:
@@ -324,7 +331,7 @@ class _Keeper:
 
     async def add(self, part: int, row: Row) -> None:
         self._rows.setdefault(part, []).append(row)
-        if time.monotonic() - self._last > _KEEP_S:
+        if time.monotonic() - self._last > _FLUSH_INTERVAL_S:
             await self.flush()
 
     async def flush(self) -> None:
@@ -340,21 +347,21 @@ class _Keeper:
                     raise
 
 
-async def _write(sources: Sequence[Row], writer: Writer, model: Model, keeper: _Keeper) -> list[Row]:
+async def _write(sources: Sequence[Row], writer: Writer, model: ChatModel, row_writer: _RowWriter) -> list[Row]:
     """Rows of some sources, all asked for at once and kept as they are finished; what each cost."""
 
-    kept = keeper.kept({source["part"] for source in sources})
+    kept = row_writer.kept({source["part"] for source in sources})
 
     async def one(source: Row) -> Row:
-        began, work = time.time(), Work.loads(source["work"])
+        began, work = time.time(), SummaryRequest.loads(source["work"])
         row = kept.get(work.key)
         if row is None:
             row = await writer.write(work, model)
-            await keeper.add(source["part"], row)
+            await row_writer.add(source["part"], row)
         return {"tokens_in": row["tokens_in"], "tokens_out": row["tokens_out"], "began": began, "ended": time.time()}
 
     costs = await asyncio.gather(*map(one, sources), return_exceptions=True)
-    await keeper.flush()  # also where one of them ended the work: the others are finished
+    await row_writer.flush()  # also where one of them ended the work: the others are finished
     for cost in costs:
         if isinstance(cost, BaseException):
             raise cost
@@ -362,13 +369,13 @@ async def _write(sources: Sequence[Row], writer: Writer, model: Model, keeper: _
 
 
 @functools.lru_cache(maxsize=1)
-def _tokenizer(model: LanguageModel) -> ChatTokens:
+def _tokenizer(model: LanguageModel) -> ChatTokenizer:
     """Loaded once a process, from where this machine has it."""
     revision = model.revision if model.on_hub else None
-    return ChatTokens(str(hub.locate(model.source, hub.SETTINGS_FILES, revision)[0]))
+    return ChatTokenizer(str(hub.locate(model.source, hub.SETTINGS_FILES, revision)[0]))
 
 
-def _estimate(texts: Sequence[str]) -> list[int]:
+def _estimate_tokens(texts: Sequence[str]) -> list[int]:
     return [int(len(text) / _CHARACTERS_PER_TOKEN) + 1 for text in texts]
 
 
@@ -380,10 +387,10 @@ def _cost(row: Row) -> Row:
     return {name: row[name] for name in ("tokens_in", "tokens_out", "began", "ended")}
 
 
-class _Engine:
-    """The engine of a stage as a `Model`."""
+class _VllmModel:
+    """The engine of a stage as a `ChatModel`."""
 
-    def __init__(self, stage: Any, tokens: ChatTokens) -> None:
+    def __init__(self, stage: Any, tokens: ChatTokenizer) -> None:
         self._stage, self._tokens = stage, tokens
         self.count = tokens.count
 
@@ -408,14 +415,14 @@ class _Engine:
         return Completion(answer["generated_text"], answer["num_input_tokens"], answer["num_generated_tokens"])
 
 
-def _writing(engine: type[Any], writer: Writer, store: Rows, model: LanguageModel) -> type[Any]:
+def _summary_stage(engine: type[Any], writer: Writer, store: Rows, model: LanguageModel) -> type[Any]:
     """The engine's stage, but a row of it is a source."""
 
     class WritingEngine(engine):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._asked = _Engine(self, _tokenizer(model))
-            self._keeper = _Keeper(store)
+            self._asked = _VllmModel(self, _tokenizer(model))
+            self._keeper = _RowWriter(store)
 
         async def udf(self, batch: list[Row]) -> AsyncIterator[Row]:
             costs = await _write(batch, writer, self._asked, self._keeper)
@@ -425,10 +432,10 @@ def _writing(engine: type[Any], writer: Writer, store: Rows, model: LanguageMode
     return WritingEngine
 
 
-class _Endpoint:
-    """An endpoint as a `Model`."""
+class _EndpointModel:
+    """An endpoint as a `ChatModel`."""
 
-    def __init__(self, client: Client, count: Count) -> None:
+    def __init__(self, client: EndpointClient, count: TokenCounter) -> None:
         self._client, self.count = client, count
 
     async def complete(self, messages: Messages, seed: int, temperature: float) -> Completion:
@@ -440,12 +447,12 @@ class _Endpoint:
         return Completion(answer.text, answer.tokens_in, answer.tokens_out, answer.model)
 
 
-class _Asking:
+class _EndpointWorker:
     """Sources of a batch, put to an endpoint."""
 
-    def __init__(self, engine: HttpEngine, writer: Writer, store: Rows) -> None:
-        self._writer, self._keeper = writer, _Keeper(store)
-        self._model = _Endpoint(Client(engine.endpoint), engine.counter())
+    def __init__(self, engine: HttpSummaryEngine, writer: Writer, store: Rows) -> None:
+        self._writer, self._keeper = writer, _RowWriter(store)
+        self._model = _EndpointModel(EndpointClient(engine.endpoint), engine.counter())
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         yield pa.Table.from_pylist(await _write(batch.to_pylist(), self._writer, self._model, self._keeper))

@@ -18,10 +18,10 @@ MAX_QUANTITIES = 6
 #: Printable ASCII without the quotation mark and the backslash, which JSON would escape.
 _PLAIN = r"^[ !#-\[\]-~]{1,%d}$"
 _Prose = Annotated[str, StringConstraints(pattern=_PLAIN % MAX_CHARACTERS)]
-_LONGEST = {"name": 48, "value": 32, "unit": 24}
-_Name = Annotated[str, StringConstraints(pattern=_PLAIN % _LONGEST["name"])]
-_Value = Annotated[str, StringConstraints(pattern=_PLAIN % _LONGEST["value"])]
-_Unit = Annotated[str, StringConstraints(pattern=_PLAIN % _LONGEST["unit"])]
+_MAX_CHARACTERS_OF = {"name": 48, "value": 32, "unit": 24}
+_Name = Annotated[str, StringConstraints(pattern=_PLAIN % _MAX_CHARACTERS_OF["name"])]
+_Value = Annotated[str, StringConstraints(pattern=_PLAIN % _MAX_CHARACTERS_OF["value"])]
+_Unit = Annotated[str, StringConstraints(pattern=_PLAIN % _MAX_CHARACTERS_OF["unit"])]
 
 
 class Quantity(BaseModel):
@@ -40,10 +40,11 @@ class Quantity(BaseModel):
         return int(self.paper[1:]) - 1
 
 
-class Answer(BaseModel):
+class SourceSummary(BaseModel):
     """What papers say of one source's physics."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # The schema is part of every stored summary's key: its words stay, title included, or all would be written again.
+    model_config = ConfigDict(title="Answer", extra="forbid", frozen=True)
 
     summary: _Prose
     object_class: ObjectClass
@@ -67,7 +68,7 @@ class Answer(BaseModel):
         }
 
 
-def parse_answer(text: str) -> Answer:
+def parse_summary(text: str) -> SourceSummary:
     """The answer in an engine's text.
 
     Raises
@@ -76,20 +77,20 @@ def parse_answer(text: str) -> Answer:
         'invalid_answer', naming what is wrong, where it is not what the schema asks for.
     """
     try:
-        return Answer.model_validate_json(text)
+        return SourceSummary.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "answer"
         raise RefusedInput("invalid_answer", f"{place}: {first['msg']}"[:300]) from None
 
 
-def _longest() -> int:
+def _longest_summary_bytes() -> int:
     """Bytes of the longest answer, written without white space as the engine is made to."""
 
     def of(choices: Any) -> str:
         return max(map(str, get_args(choices)), key=len)
 
-    quantity = {key: "x" * most for key, most in _LONGEST.items()} | {"paper": "P99"}
+    quantity = {key: "x" * most for key, most in _MAX_CHARACTERS_OF.items()} | {"paper": "P99"}
     answer = {
         "summary": "x" * MAX_CHARACTERS,
         "object_class": of(ObjectClass),
@@ -102,6 +103,6 @@ def _longest() -> int:
 
 
 #: A string and not a dictionary: Arrow would give every dictionary of a column the same keys.
-SCHEMA = json.dumps(Answer.model_json_schema())
+SCHEMA = json.dumps(SourceSummary.model_json_schema())
 #: Enough for any answer: one more than it has bytes, for the end of text.
-MAX_TOKENS = _longest() + 1
+MAX_TOKENS = _longest_summary_bytes() + 1

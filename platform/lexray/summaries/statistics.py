@@ -14,7 +14,7 @@ _COLUMNS = ("source_id", "summary", "status", "reason", "grounded", "n_papers", 
 
 
 @dataclass
-class Survey:
+class SummaryStatistics:
     """Counts over a table.
 
     Attributes
@@ -54,7 +54,7 @@ class Survey:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """For `job.Outcome`."""
+        """For `job.JobResult`."""
         return {
             "sources": self.sources,
             "papers": self.papers,
@@ -67,7 +67,7 @@ class Survey:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """For `job.Outcome`."""
+        """For `job.JobResult`."""
         return {
             "mean_words": self.words / max(self.sources - self.failed, 1),
             "mean_grounded": self.grounded / max(self.checked, 1),
@@ -75,9 +75,9 @@ class Survey:
         }
 
 
-def survey(table: str) -> Survey:
+def summary_statistics(table: str) -> SummaryStatistics:
     """Count a table of summaries."""
-    found = Survey()
+    found = SummaryStatistics()
     for batch in delta.dataset(table).to_batches(columns=list(_COLUMNS)):
         found.sources += batch.num_rows
         found.papers += pc.sum(batch["n_papers"]).as_py() or 0

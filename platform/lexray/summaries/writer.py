@@ -15,36 +15,46 @@ from typing import Any, Protocol
 from pydantic import Field
 
 from lexray.errors import ConfigError, LexrayError, RefusedInput
-from lexray.literature.ranking import rank
+from lexray.literature.ranking import rank_papers
 from lexray.llm.chat_model import Messages
 from lexray.runtime.config import Config
 from lexray.sources import stable_hash
-from lexray.summaries.chunking import Count, Reading, pack
-from lexray.summaries.extractive import names_of
-from lexray.summaries.prompts import MAX_FINDINGS, Prompts
-from lexray.summaries.schema import MAX_CHARACTERS, MAX_TOKENS, Answer, Quantity, parse_answer
+from lexray.summaries.chunking import PromptPaper, TokenCounter, chunk_papers
+from lexray.summaries.extractive import source_names
+from lexray.summaries.prompts import MAX_FEEDBACK_CHARACTERS, PromptTemplates
+from lexray.summaries.schema import MAX_CHARACTERS, MAX_TOKENS, Quantity, SourceSummary, parse_summary
 from lexray.tables import delta
-from lexray.text.designations import Names
-from lexray.text.grounding import Grounding, Said, ground_in, sentences_on
+from lexray.text.designations import SourceNames
+from lexray.text.grounding import Evidence, Grounding, ground_in_evidence, sentences_about
 from lexray.text.labels import UNKNOWN, LabelKind
-from lexray.text.masking import Mask
-from lexray.text.prompt_injection import without_instructions
-from lexray.text.sentences import normalise, split_sentences
+from lexray.text.masking import NameMask
+from lexray.text.prompt_injection import remove_prompt_injections
+from lexray.text.sentences import normalise_whitespace, split_sentences
 
 #: Papers that have labels: two digits are what the answer's schema takes.
 MAX_PAPERS = 99
 #: What a chat template adds to a prompt, in tokens; generous.
-_CHAT = 64
+_CHAT_TEMPLATE_TOKENS = 64
 #: Of the sampling, at least, where an earlier run failed.
 _RETRY_TEMPERATURE = 0.5
 #: Tokens of papers that are worth a prompt.
-_LEAST_ROOM = 256
-_MARKS = re.compile(r"</?\s*(?:papers|parts)\s*>|\[\s*(?:P|part\s*)\d+\s*\]", re.IGNORECASE)
+_MIN_PAPER_TOKENS = 256
+_PROMPT_DELIMITERS = re.compile(r"</?\s*(?:papers|parts)\s*>|\[\s*(?:P|part\s*)\d+\s*\]", re.IGNORECASE)
 _TEXTS = ("title", "abstract", "body")
 #: Of a paper, what its summary is made of; citations come and go.
-_READ = (*_TEXTS, "bibcode", "arxiv", "year", "n_objects", "n_mentions", "object", "identifiers", "matched_by")
+_HASHED_COLUMNS = (
+    *_TEXTS,
+    "bibcode",
+    "arxiv",
+    "year",
+    "n_objects",
+    "n_mentions",
+    "object",
+    "identifiers",
+    "matched_by",
+)
 
-Paper = Mapping[str, Any]
+PaperRow = Mapping[str, Any]
 
 
 class WriterSettings(Config):
@@ -74,7 +84,7 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Earlier:
+class PreviousRow:
     """What earlier runs made of a source.
 
     Attributes
@@ -89,7 +99,7 @@ class Earlier:
     answered: bool = False
 
 
-class Model(Protocol):
+class ChatModel(Protocol):
     """A language model, wherever it runs. The answer's schema and length are its own affair."""
 
     def count(self, texts: Sequence[str]) -> Sequence[int]:
@@ -100,7 +110,7 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class Work:
+class SummaryRequest:
     """A source that waits for a model.
 
     Attributes
@@ -143,7 +153,7 @@ class Work:
         return json.dumps(asdict(self))
 
     @classmethod
-    def loads(cls, text: str) -> "Work":
+    def loads(cls, text: str) -> "SummaryRequest":
         """From JSON."""
         return cls(**json.loads(text))
 
@@ -160,7 +170,7 @@ class Draft:
         Said where it has too many words.
     """
 
-    answer: Answer
+    answer: SourceSummary
     grounding: Grounding
     too_long: str | None
 
@@ -185,7 +195,7 @@ class Writer:
         `engine`, `engine_version`, `model` and `revision` of every row.
     context : int
         Tokens that the model takes, its answer included.
-    engine_says : mapping, optional
+    engine_options : mapping, optional
         Whatever else decides the answers, of the engine's own settings.
 
     Attributes
@@ -201,18 +211,18 @@ class Writer:
         settings: WriterSettings,
         provenance: Mapping[str, str],
         context: int,
-        engine_says: Mapping[str, Any] | None = None,
+        engine_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings, self.provenance, self._context = settings, dict(provenance), context
-        self._engine_says = dict(engine_says or {})
-        self._prompts = Prompts.read(settings.prompts)
+        self._engine_says = dict(engine_options or {})
+        self._prompts = PromptTemplates.read(settings.prompts)
         self.prompt_sha256 = self._prompts.sha256
         # Another version of the engine is no reason to pay for all summaries again.
         engine = [self.provenance[name] for name in ("engine", "model", "revision")]
         written_as = settings.model_dump(exclude={"prompts"})
         self._made_of = delta.digest([written_as, self.prompt_sha256, engine, context, self._engine_says])
 
-    def check_context(self, count: Count) -> None:
+    def check_context(self, count: TokenCounter) -> None:
         """Refuse a context that has no room for papers.
 
         Raises
@@ -221,19 +231,26 @@ class Writer:
             If it is too small.
         """
         room = self._room(count)
-        if room < _LEAST_ROOM:
+        if room < _MIN_PAPER_TOKENS:
             raise ConfigError(
                 f"context: {self._context} tokens leave {max(room, 0)} for papers, the answer takes up to {MAX_TOKENS} "
-                f"and the prompt the rest; {self._context - room + _LEAST_ROOM} are enough, of a model that takes them"
+                f"and the prompt the rest; {self._context - room + _MIN_PAPER_TOKENS} are enough, of a model that "
+                "takes them"
             )
 
-    def key(self, source_id: str, papers: Sequence[Paper]) -> str:
+    def key(self, source_id: str, papers: Sequence[PaperRow]) -> str:
         """Hash of all that a source's row is made of."""
         return delta.digest(
-            [self._made_of, source_id, sorted(delta.digest([paper[name] for name in _READ]) for paper in papers)]
+            [
+                self._made_of,
+                source_id,
+                sorted(delta.digest([paper[name] for name in _HASHED_COLUMNS]) for paper in papers),
+            ]
         )
 
-    def prepare(self, source_id: str, papers: Sequence[Paper], earlier: Earlier, count: Count) -> Work:
+    def prepare(
+        self, source_id: str, papers: Sequence[PaperRow], previous: PreviousRow, count_tokens: TokenCounter
+    ) -> SummaryRequest:
         """Rank, mask and pack a source's papers.
 
         Parameters
@@ -241,65 +258,65 @@ class Writer:
         source_id : str
         papers : sequence of mapping
             Rows of `literature` on this source.
-        earlier : Earlier
-        count : callable
+        previous : Earlier
+        count_tokens : callable
             Tokens of texts, by the model's own tokenizer.
         """
-        names = names_of(source_id, papers)
-        known = Names.of(names)
-        ranked = rank(papers, names)[:MAX_PAPERS]
+        names = source_names(source_id, papers)
+        known = SourceNames.of(names)
+        ranked = rank_papers(papers, names)[:MAX_PAPERS]
         readings = [
-            _reading(label, paper, Mask(known.in_paper(paper)).hide if self.settings.mask_names else str)
+            _prompt_paper(label, paper, NameMask(known.in_paper(paper)).hide if self.settings.mask_names else str)
             for label, paper in enumerate(ranked, start=1)
         ]
-        packs = pack(readings, self._room(count), self.settings.max_prompts, count)
+        packs = chunk_papers(readings, self._room(count_tokens), self.settings.max_prompts, count_tokens)
         read = sorted({number for one in packs for number in one.papers})
         refusal = None
         if not packs:
             anything = any(reading.sentences for reading in readings)
             detail = f"not one sentence fits into {self._context} tokens" if anything else "no paper holds a sentence"
             refusal = ["too_long" if anything else "no_sentences", detail]
-        return Work(
+        return SummaryRequest(
             source_id=source_id,
             key=self.key(source_id, papers),
-            attempts=earlier.attempts,
-            anew=earlier.answered,
+            attempts=previous.attempts,
+            anew=previous.answered,
             prompts=[one.text for one in packs],
             papers=[{"bibcode": paper["bibcode"], "arxiv": paper["arxiv"]} for paper in ranked],
-            evidence=[sentences_on(paper, known) if i in read else [] for i, paper in enumerate(ranked)],
+            evidence=[sentences_about(paper, known) if i in read else [] for i, paper in enumerate(ranked)],
             read=read,
             n_left_out=len(papers) - len(read),
             names=names,
             refusal=refusal,
         )
 
-    async def write(self, work: Work, model: Model) -> dict[str, Any]:
+    async def write(self, request: SummaryRequest, model: ChatModel) -> dict[str, Any]:
         """A row of `summaries`; one that failed says why."""
-        chat = _Chat(model, work, self.settings)
-        evidence = [Said(tuple(sentences)) for sentences in work.evidence]
-        said: dict[str, Any]
+        chat = _ChatSession(model, request, self.settings)
+        evidence = [Evidence(tuple(sentences)) for sentences in request.evidence]
+        row: dict[str, Any]
         try:
-            if work.refusal is not None:
-                raise RefusedInput(*work.refusal)
-            draft = await self._better(work, evidence, chat, await self._draft(work, evidence, chat, ()))
+            if request.refusal is not None:
+                raise RefusedInput(*request.refusal)
+            draft = await self._better(request, evidence, chat, await self._draft(request, evidence, chat, ()))
             if draft.too_long:
                 raise RefusedInput("too_many_words", draft.too_long)
-            said = self._said(work, evidence, draft)
+            row = self._said(request, evidence, draft)
         except RefusedInput as refused:
-            said = {"status": "failed", "reason": refused.reason, "detail": refused.detail}
+            row = {"status": "failed", "reason": refused.reason, "detail": refused.detail}
         except LexrayError:  # of the engine, not of this source
             raise
         except Exception as error:  # one odd source is no reason to end the work on all others
-            said = {"status": "failed", "reason": "internal_error", "detail": f"{type(error).__name__}: {error}"[:300]}
+            row = {"status": "failed", "reason": "internal_error", "detail": f"{type(error).__name__}: {error}"[:300]}
         return {
             **self.provenance,
             "revision": self.provenance["revision"] or chat.model_said,
-            "source_id": work.source_id,
-            "key": work.key,
-            "attempts": work.attempts + 1,
-            "n_papers": len(work.read),
-            "n_papers_left_out": work.n_left_out,
-            "bibcodes": [work.papers[i]["bibcode"] for i in work.read if work.papers[i]["bibcode"]],
+            "source_id": request.source_id,
+            "key": request.key,
+            "attempts": request.attempts + 1,
+            "n_papers": len(request.read),
+            "n_papers_left_out": request.n_left_out,
+            "bibcodes": [request.papers[i]["bibcode"] for i in request.read if request.papers[i]["bibcode"]],
             "sampling": json.dumps(
                 {"temperature": chat.temperature, "seed": self.settings.seed, "max_tokens": MAX_TOKENS}
                 | self._engine_says
@@ -307,10 +324,12 @@ class Writer:
             "prompt_sha256": self.prompt_sha256,
             "tokens_in": chat.tokens_in,
             "tokens_out": chat.tokens_out,
-            **said,
+            **row,
         }
 
-    async def _better(self, work: Work, evidence: Sequence[Said], chat: "_Chat", first: Draft) -> Draft:
+    async def _better(
+        self, work: SummaryRequest, evidence: Sequence[Evidence], chat: "_ChatSession", first: Draft
+    ) -> Draft:
         """The first draft where it will do, else the better of it and a second one that is told what was wrong."""
         if not first.too_long and first.share >= self.settings.min_grounded:
             return first
@@ -320,42 +339,49 @@ class Writer:
         except RefusedInput:
             return first  # which is an answer after all
 
-    async def _draft(self, work: Work, evidence: Sequence[Said], chat: "_Chat", objections: Sequence[str]) -> Draft:
+    async def _draft(
+        self, work: SummaryRequest, evidence: Sequence[Evidence], chat: "_ChatSession", problems: Sequence[str]
+    ) -> Draft:
         """One attempt: describe what each prompt holds, then join the descriptions until one is left."""
-        ask = partial(self._prompts.messages, words=self.settings.max_words, findings=objections)
+        ask = partial(self._prompts.messages, words=self.settings.max_words, problems=problems)
         answers = await asyncio.gather(*(chat(ask(self._prompts.summary, text)) for text in work.prompts))
         while len(answers) > 1:
-            texts = [_unmarked(one.model_dump_json()) for one in answers]
-            parts = [Reading(f"[part {i}]", (text,)) for i, text in enumerate(texts, start=1)]
-            packs = pack(parts, self._room(chat.model.count), len(parts), chat.model.count)
+            texts = [_without_delimiters(one.model_dump_json()) for one in answers]
+            parts = [PromptPaper(f"[part {i}]", (text,)) for i, text in enumerate(texts, start=1)]
+            packs = chunk_papers(parts, self._room(chat.model.count), len(parts), chat.model.count)
             if len(packs) == len(parts) or sum(len(one.papers) for one in packs) < len(parts):
                 raise RefusedInput("too_long", f"not two partial summaries fit into {self._context} tokens")
             answers = await asyncio.gather(
                 *(
-                    chat(ask(self._prompts.merge, one.text)) if len(one.papers) > 1 else _same(answers[one.papers[0]])
+                    chat(ask(self._prompts.merge, one.text))
+                    if len(one.papers) > 1
+                    else _passthrough(answers[one.papers[0]])
                     for one in packs
                 )
             )
-        answer, most = answers[0], self.settings.max_words
+        answer, max_words = answers[0], self.settings.max_words
         # In a thread: on the event loop the answers to all other sources would wait for it.
         grounding = await asyncio.to_thread(_ground, evidence, answer.summary, answer.labels, answer.key_quantities)
-        too_long = f"the summary has {answer.words} words, and {most} are allowed" if answer.words > most else None
+        too_long = (
+            f"the summary has {answer.words} words, and {max_words} are allowed" if answer.words > max_words else None
+        )
         if len(answer.summary) == MAX_CHARACTERS:  # where the schema ended it, whatever it was about to say
             too_long = f"the summary has more than {MAX_CHARACTERS} characters"
         return Draft(answer, grounding, too_long)
 
-    def _said(self, work: Work, evidence: Sequence[Said], draft: Draft) -> dict[str, Any]:
+    def _said(self, work: SummaryRequest, evidence: Sequence[Evidence], draft: Draft) -> dict[str, Any]:
         """What a draft adds to its row: of its labels and quantities those that the papers hold."""
         answer = draft.answer
         labels = {
-            name: label if _holds(evidence, {name: label}, ()) else UNKNOWN for name, label in answer.labels.items()
+            name: label if _is_grounded(evidence, {name: label}, ()) else UNKNOWN
+            for name, label in answer.labels.items()
         }
         quantities = [
             one.model_dump(exclude={"paper"}) | {name: work.papers[one.number][name] for name in ("bibcode", "arxiv")}
             for one in answer.key_quantities
-            if one.number in work.read and _holds(evidence, {}, (one,))
+            if one.number in work.read and _is_grounded(evidence, {}, (one,))
         ]
-        mask = Mask.of(work.names)
+        mask = NameMask.of(work.names)
         masked = self.settings.mask_names
         return {
             "summary": mask.hide(answer.summary) if masked else answer.summary,
@@ -366,19 +392,21 @@ class Writer:
             "status": "ok" if draft.share >= self.settings.min_grounded else "ungrounded",
         }
 
-    def _room(self, count: Count) -> int:
+    def _room(self, count: TokenCounter) -> int:
         """Tokens that are left for papers in either prompt."""
         longest = max(
             sum(count([message["content"] for message in self._prompts.messages(template, "", 999, [" "])]))
             for template in (self._prompts.summary, self._prompts.merge)
         )
-        return self._context - MAX_TOKENS - longest - MAX_FINDINGS - _CHAT  # a character is a token at most
+        return (
+            self._context - MAX_TOKENS - longest - MAX_FEEDBACK_CHARACTERS - _CHAT_TEMPLATE_TOKENS
+        )  # a character is a token at most
 
 
-class _Chat:
+class _ChatSession:
     """Everything that one source's model is asked."""
 
-    def __init__(self, model: Model, work: Work, settings: WriterSettings) -> None:
+    def __init__(self, model: ChatModel, work: SummaryRequest, settings: WriterSettings) -> None:
         self.model = model
         self.temperature = max(settings.temperature, _RETRY_TEMPERATURE) if work.anew else settings.temperature
         self.model_said = ""
@@ -386,40 +414,46 @@ class _Chat:
         self._asked = 0
         self._salt = f"{settings.seed}/{work.attempts}/{work.source_id}"
 
-    async def __call__(self, messages: Messages) -> Answer:
+    async def __call__(self, messages: Messages) -> SourceSummary:
         self._asked += 1
         seed = stable_hash(self._salt, self._asked) % 2**31
         completion = await self.model.complete(messages, seed, self.temperature)
         self.tokens_in += completion.tokens_in
         self.tokens_out += completion.tokens_out
         self.model_said = completion.model
-        return parse_answer(completion.text)
+        return parse_summary(completion.text)
 
 
-def _reading(label: int, paper: Paper, hide: Callable[[str], str]) -> Reading:
+def _prompt_paper(label: int, paper: PaperRow, hide: Callable[[str], str]) -> PromptPaper:
     """A paper as the model sees it: masked, and without what speaks to the model instead of of the source."""
-    title, abstract, body = (without_instructions(normalise(paper[name] or ""))[0] for name in _TEXTS)
+    title, abstract, body = (remove_prompt_injections(normalise_whitespace(paper[name] or ""))[0] for name in _TEXTS)
     year = f" ({paper['year']})" if paper["year"] else ""
-    sentences = tuple(_unmarked(hide(sentence)) for text in (abstract, body) for sentence in split_sentences(text))
-    head, title = f"[P{label}]{year}", _unmarked(hide(title))
+    sentences = tuple(
+        _without_delimiters(hide(sentence)) for text in (abstract, body) for sentence in split_sentences(text)
+    )
+    head, title = f"[P{label}]{year}", _without_delimiters(hide(title))
     # Of a paper without an abstract the title is what is known.
-    return Reading(f"{head} {title}".strip(), sentences) if sentences else Reading(head, (title,) if title else ())
+    return (
+        PromptPaper(f"{head} {title}".strip(), sentences) if sentences else PromptPaper(head, (title,) if title else ())
+    )
 
 
-def _unmarked(text: str) -> str:
+def _without_delimiters(text: str) -> str:
     """Text without the marks by which a prompt tells where its data begin and end, and whose they are."""
-    return _MARKS.sub(" ", text)
+    return _PROMPT_DELIMITERS.sub(" ", text)
 
 
 def _ground(
-    evidence: Sequence[Said], summary: str, labels: Mapping[LabelKind, str], quantities: Sequence[Quantity]
+    evidence: Sequence[Evidence], summary: str, labels: Mapping[LabelKind, str], quantities: Sequence[Quantity]
 ) -> Grounding:
-    return ground_in(evidence, summary, labels, [(one.name, one.value, one.unit, one.number) for one in quantities])
+    return ground_in_evidence(
+        evidence, summary, labels, [(one.name, one.value, one.unit, one.number) for one in quantities]
+    )
 
 
-def _holds(evidence: Sequence[Said], labels: Mapping[LabelKind, str], quantities: Sequence[Quantity]) -> bool:
+def _is_grounded(evidence: Sequence[Evidence], labels: Mapping[LabelKind, str], quantities: Sequence[Quantity]) -> bool:
     return _ground(evidence, "", labels, quantities).share in (None, 1.0)
 
 
-async def _same(answer: Answer) -> Answer:
+async def _passthrough(answer: SourceSummary) -> SourceSummary:
     return answer

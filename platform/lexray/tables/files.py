@@ -46,7 +46,7 @@ _OF_OTHERS = (
 )
 
 
-def local_path(path: str) -> str:
+def require_local_path(path: str) -> str:
     """Validator of keys that name a local folder.
 
     Raises

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from lexray.text.designations import Names
-from lexray.text.latex import flatten
+from lexray.text.designations import SourceNames
+from lexray.text.latex import strip_markup
 
 #: A sentence that says so speaks of the paper's own target, also where another object is named for comparison.
 _THIS = re.compile(
@@ -23,7 +23,7 @@ _COMPARED = re.compile(
 )
 
 
-def about(sentences: Sequence[str], names: Names) -> list[bool]:
+def attribute_sentences(sentences: Sequence[str], names: SourceNames) -> list[bool]:
     """Whether each sentence of a text speaks of this source.
 
     A sentence that names it does. One that names another object and not this one does not, and neither do those behind
@@ -40,20 +40,20 @@ def about(sentences: Sequence[str], names: Names) -> list[bool]:
     >>> about(["It is a ULX in M82.", "X-2 is a pulsar.", "It has a period of 1.37 s.", "X-1 has none."], names)
     [True, False, False, True]
     """
-    told, ours = [], True
+    is_about, on_source = [], True
     for sentence in sentences:
-        flat = flatten(sentence)
+        flat = strip_markup(sentence)
         found = names.find(flat)
         who = {name.who for name in found}
         if "source" in who or ("other" in who and _THIS.search(flat)):
-            ours = True
-            told.append(True)
+            on_source = True
+            is_about.append(True)
         elif "other" in who:
-            told.append(False)
+            is_about.append(False)
             first = next(name for name in found if name.who == "other")
             if not _COMPARED.search(flat[: first.start]):
-                ours = False
+                on_source = False
         else:
-            ours = ours or _TURNS_BACK.match(flat) is not None or _OURS.search(flat) is not None
-            told.append(ours)
-    return told
+            on_source = on_source or _TURNS_BACK.match(flat) is not None or _OURS.search(flat) is not None
+            is_about.append(on_source)
+    return is_about

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-from lexray.text.latex import flatten
+from lexray.text.latex import strip_markup
 from lexray.text.sentences import split_sentences
 
-Who = Literal["source", "host", "other"]
+Referent = Literal["source", "host", "other"]
 
 _CONSTELLATIONS = (
     "Aps|Aqr|Aql|Ara|Ari|Aur|Boo|Cae|Cam|Cnc|CVn|CMa|CMi|Cap|Car|Cas|Cen|Cep|Cet|Cha|Cir|Col|CrA|CrB|Crv|Crt|Cru|Cyg"
@@ -35,7 +35,7 @@ _NO_UNIT = (
     r"(?![A-Za-z]))"
 )
 #: Words that go on after a name; before others the number counts: 'the ULX 5 times', 'the ULX 3 Mpc away'.
-_GOES_ON = (
+_CONTINUES = (
     r"(?!\s{1,3}(?!(?:is|was|are|were|has|had|have|shows?|showed|in|with|as|at|which|that)\b|(?:and|or)\b(?!\s\d))"
     r"[A-Za-zμ°%])"
 )
@@ -65,19 +65,19 @@ _NAME = re.compile(
     rf"|Gaia\s(?:E?DR\d\s)?\d{{6,}}|\[(?![A-Z][a-z]?[IVX]+\d)[A-Z][A-Za-z+]*\d{{2,4}}[a-z]?\]\s?[A-Za-z0-9.+\-]*[A-Za-z0-9]"
     rf"|(?:Ho|Holmberg)\s(?:II|IX|I|IV|V)\b|Geminga\b|Vela\s[Pp]ulsar|Crab\s(?:[Nn]ebula|[Pp]ulsar)|(?:η|[Ee]ta)\sCar"
     rf"(?:inae)?\b"
-    rf"|(?:ULX|HLX)(?:-?\d{{1,2}}(?!\d|\.\d|\s?%)|\s\d{{1,2}}(?!\d|\.\d|\s?%){_GOES_ON})|X-\d{{1,3}}(?![\d.]\d)"
+    rf"|(?:ULX|HLX)(?:-?\d{{1,2}}(?!\d|\.\d|\s?%)|\s\d{{1,2}}(?!\d|\.\d|\s?%){_CONTINUES})|X-\d{{1,3}}(?![\d.]\d)"
     rf")"
 )
 _ACRONYM = re.compile(
     r"(?<![A-Za-z0-9])(?:[A-Za-z0-9-]*(?:[A-Z]{2}|\d[A-Za-z]|[A-Z]\d)[A-Za-z0-9-]*|Swift|Fermi|Einstein)\s{0,2}$"
 )
 _COMPONENT = re.compile(
-    rf"\s?(?:ULX|HLX|X)(?:-\s?|)\d{{1,3}}(?!\d|\.\d)|\s(?:ULX|HLX)\s\d{{1,3}}(?!\d|\.\d){_GOES_ON}"
+    rf"\s?(?:ULX|HLX|X)(?:-\s?|)\d{{1,3}}(?!\d|\.\d)|\s(?:ULX|HLX)\s\d{{1,3}}(?!\d|\.\d){_CONTINUES}"
     r"|\s(?:P|CX|W|XMM)-?\d{1,3}(?![\d.]\d|[A-Za-z])|\s(?:ULX|HLX)\b(?![\s-]?\d|\s(?:candidate|population|field))"
 )
 #: The component that a name ends in: 'ULX1' of 'NGC 300 ULX1', which has nothing to do with an 'X-1'.
 _ENDS_IN = re.compile(r"(?<![A-Za-z])(?:ULX|HLX|X)[\s_-]{0,2}\d{1,3}$", re.IGNORECASE)
-_ALONE = re.compile(r"(?:ulx|hlx|x)\d{1,3}")
+_BARE_COMPONENT = re.compile(r"(?:ulx|hlx|x)\d{1,3}")
 #: What a component is named after: 'Cyg' of 'Cyg X-1', 'Vela', 'LMC'.
 _BEFORE_COMPONENT = re.compile(
     r"(?<![A-Za-z0-9-])(?!(?:The|In|Of|For|And|From|This|Its|Both|While|With|That|An|A|At|On|Since|But|Source)\b)"
@@ -104,7 +104,7 @@ _SPELLINGS: dict[str, list[str]] = {}
 for _word, _piece in _SYNONYMS.items():
     _SPELLINGS.setdefault(_piece, []).append(_word)
 #: No name where it is all there is of one.
-_COMMON = frozenset(
+_COMMON_WORDS = frozenset(
     """
     agn an another binary black bright burst candidate class cluster cv dip dwarf eclipse faint field first flare galaxy
     hard hole host iron it its line lmxb hmxb location neutron nova nucleus object observation of on optical our period
@@ -116,15 +116,15 @@ _GALAXY = re.compile(rf"(?:{_HOSTS}|M)[\s_-]*\d+|A\d{{3,4}}")
 
 
 @dataclass(frozen=True)
-class Named:
+class NameMention:
     """A name in a text: characters `start` to `end`, and whose it is."""
 
     start: int
     end: int
-    who: Who
+    who: Referent
 
 
-def designations(flat: str) -> Iterator[tuple[int, int]]:
+def find_designations(flat: str) -> Iterator[tuple[int, int]]:
     """Places of names of any object in a flattened text, in order.
 
     >>> text = "Unlike 4U 1626-67 and M82 X-2, it has kT = 2 keV and 10^6 K."
@@ -152,7 +152,7 @@ def designations(flat: str) -> Iterator[tuple[int, int]]:
         end = stop
 
 
-def key(name: str) -> str:
+def name_key(name: str) -> str:
     """Form in which names are compared: case, spaces, underscores and hyphens do not count, but the sign of a position.
 
     >>> key("NGC300 ULX-1") == key("NGC_300_ULX1"), key("PSR J0218+4232")
@@ -163,7 +163,7 @@ def key(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Names:
+class SourceNames:
     """All names of one source, for finding it in text.
 
     Attributes
@@ -181,19 +181,19 @@ class Names:
     _cores: tuple[tuple[str, str, str, str], ...]
     _components: frozenset[str]
     _listed: tuple[str, ...]
-    _by_piece: dict[str, list[tuple[list[str], list[str], Who]]] = field(repr=False, compare=False)
+    _by_piece: dict[str, list[tuple[list[str], list[str], Referent]]] = field(repr=False, compare=False)
     _first_words: tuple[str, ...] = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> "Names":
+    def of(cls, names: Sequence[str]) -> "SourceNames":
         """Compile the names of a source: what it is called here, and every identifier that catalogues have for it."""
         names = [plain for name in names if (plain := _PREFIX.sub("", " ".join(name.split())).strip())]
-        usable = [name for name in names if _is_a_name(name)]
-        hosts = [match.group() for name in usable if (match := _HOST.match(name))]
-        own = {key(name) for name in usable}
-        by_piece: dict[str, list[tuple[list[str], list[str], Who]]] = {}
-        listed: list[tuple[str, Who]] = [(name, "source") for name in usable]
-        listed += [(host, "host") for host in hosts if key(host) not in own]
+        specific = [name for name in names if _is_specific_name(name)]
+        hosts = [match.group() for name in specific if (match := _HOST.match(name))]
+        own = {name_key(name) for name in specific}
+        by_piece: dict[str, list[tuple[list[str], list[str], Referent]]] = {}
+        listed: list[tuple[str, Referent]] = [(name, "source") for name in specific]
+        listed += [(host, "host") for host in hosts if name_key(host) not in own]
         for name, who in listed:
             pieces, signs = _pieces(name)
             by_piece.setdefault(pieces[0], []).append((pieces, signs, who))
@@ -205,15 +205,15 @@ class Names:
             shown=names[0] if names else "",
             host=hosts[0] if hosts else None,
             _source=frozenset(own),
-            _hosts=frozenset(key(host) for host in hosts) - own,
+            _hosts=frozenset(name_key(host) for host in hosts) - own,
             _cores=tuple(sorted(cores)),
-            _components=frozenset(key(match.group()) for name in usable if (match := _ENDS_IN.search(name))),
+            _components=frozenset(name_key(match.group()) for name in specific if (match := _ENDS_IN.search(name))),
             _listed=tuple(names),
             _by_piece=by_piece,
             _first_words=tuple(word for piece in by_piece for word in (piece, *_SPELLINGS.get(piece, ()))),
         )
 
-    def in_paper(self, paper: Mapping[str, Any]) -> "Names":
+    def in_paper(self, paper: Mapping[str, Any]) -> "SourceNames":
         """The names by which one paper calls the source: with the paper's own for it, where it uses none of these.
 
         A source that catalogues know as 2CXO J095550.1+694046 is 'M82 X-1' in papers. Where a paper that was matched
@@ -228,38 +228,40 @@ class Names:
         alone = paper.get("n_objects") == 1
         if not (alone or paper.get("matched_by")):
             return self
-        flats = [flatten(text) for column in ("title", "abstract", "body") if (text := paper.get(column))]
+        flats = [strip_markup(text) for column in ("title", "abstract", "body") if (text := paper.get(column))]
         if not flats or any(name.who == "source" for flat in flats for name in self.find(flat)):
             return self
         abstract = split_sentences(str(paper.get("abstract") or paper.get("body") or ""))
         for text in (paper.get("title"), abstract[0] if abstract else None):
-            flat = flatten(text or "")
-            named = {key(found): found for start, end in designations(flat) if (found := flat[start:end])}
+            flat = strip_markup(text or "")
+            named = {name_key(found): found for start, end in find_designations(flat) if (found := flat[start:end])}
             objects = [found for found in named.values() if not _GALAXY.fullmatch(found)]
             candidates = objects or (list(named.values()) if alone else [])
             if len(candidates) == 1 or (candidates and alone):
-                return Names.of([*self._listed, candidates[0]])
+                return SourceNames.of([*self._listed, candidates[0]])
             if candidates:
                 break
         return self
 
-    def find(self, flat: str) -> list[Named]:
-        """Names in a flattened text (`latex.flatten`), in order, none inside another."""
-        found = [Named(start, end, self._whose(flat[start:end])) for start, end in designations(flat)]
+    def find(self, flat: str) -> list[NameMention]:
+        """Names in a flattened text (`latex.strip_markup`), in order, none inside another."""
+        found = [NameMention(start, end, self._whose(flat[start:end])) for start, end in find_designations(flat)]
         found += self._spelled(flat)
         found.sort(key=lambda name: (name.start, -name.end, name.who != "source"))
-        apart: list[Named] = []
+        apart: list[NameMention] = []
         for name in found:
             if apart and name.start < apart[-1].end:
                 last = apart[-1]
                 if name.end > last.end:  # two that overlap in part are one
-                    apart[-1] = Named(last.start, name.end, "source" if "source" in (last.who, name.who) else last.who)
+                    apart[-1] = NameMention(
+                        last.start, name.end, "source" if "source" in (last.who, name.who) else last.who
+                    )
                 continue
             apart.append(name)
         return apart
 
-    def _whose(self, found: str) -> Who:
-        folded = key(found)
+    def _whose(self, found: str) -> Referent:
+        folded = name_key(found)
         if folded in self._source:
             return "source"
         if folded in self._hosts:
@@ -267,7 +269,7 @@ class Names:
         core = _CORE.search(folded)
         if core is not None:
             return "source" if self._is_here(*core.groups()[1:]) else "other"
-        if _ALONE.fullmatch(folded) and folded in self._components:
+        if _BARE_COMPONENT.fullmatch(folded) and folded in self._components:
             return "source"  # 'X-1' in a paper on M82 X-1
         if folded.endswith(("ulx", "hlx")):  # 'NGC 300 ULX' in a paper on NGC 300 ULX1
             own = [name for name in self._source if name.startswith(folded) and name[len(folded) :].isdigit()]
@@ -277,11 +279,11 @@ class Names:
     def _is_here(self, ra: str, sign: str, dec: str) -> bool:
         for _, own_ra, own_sign, own_dec in self._cores:
             # Designations are truncated, so that the shorter is the longer one's beginning.
-            if sign == own_sign and _begins(ra, own_ra) and _begins(dec, own_dec):
+            if sign == own_sign and _is_truncation(ra, own_ra) and _is_truncation(dec, own_dec):
                 return True
         return False
 
-    def _spelled(self, flat: str) -> Iterator[Named]:
+    def _spelled(self, flat: str) -> Iterator[NameMention]:
         """Places where the names are written out, however they are spelled."""
         lowered = flat.lower()
         if not any(word in lowered for word in self._first_words):
@@ -294,7 +296,7 @@ class Names:
                     continue
                 start, end = match.start(), pieces[i + len(wanted) - 1].end()
                 if not (flat[start - 1 : start].isalnum() or flat[end : end + 1].isalnum()):
-                    yield Named(start, end, who)
+                    yield NameMention(start, end, who)
                     break
 
 
@@ -325,7 +327,7 @@ def _same_pieces(flat: str, pieces: list[re.Match[str]], first: int, wanted: lis
     return True
 
 
-def _is_a_name(name: str) -> bool:
+def _is_specific_name(name: str) -> bool:
     """Whether a name is one that prose would not say of something else."""
     pieces, _ = _pieces(name)
     letters = "".join(piece for piece in pieces if not piece[0].isdigit())
@@ -334,9 +336,9 @@ def _is_a_name(name: str) -> bool:
         return len(digits) >= 6
     if digits:
         return True
-    return len(letters) >= 3 and not all(piece in _COMMON for piece in pieces)
+    return len(letters) >= 3 and not all(piece in _COMMON_WORDS for piece in pieces)
 
 
-def _begins(one: str, other: str) -> bool:
+def _is_truncation(one: str, other: str) -> bool:
     shorter, longer = sorted((one, other), key=len)
     return longer.replace(".", "").startswith(shorter.replace(".", "")) and len(shorter) >= 3

@@ -7,20 +7,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lexray.text.attribution import about
-from lexray.text.designations import Names
+from lexray.text.attribution import attribute_sentences
+from lexray.text.designations import SourceNames
 from lexray.text.labels import UNKNOWN, LabelKind
-from lexray.text.lexicon import find_mentions, mentions, with_implied, words_for
-from lexray.text.prompt_injection import without_instructions
-from lexray.text.quantities import Found, find_quantities, kind_of, read_quantity, same
+from lexray.text.lexicon import find_mentions, mentioned_labels, trigger_words, with_implied
+from lexray.text.prompt_injection import remove_prompt_injections
+from lexray.text.quantities import QuantityMention, find_quantities, is_same_quantity, quantity_type, read_quantity
 from lexray.text.sentences import split_sentences
 
-_CALLED: Mapping[str, str] = {
+_CATEGORY_NAMES: Mapping[str, str] = {
     "object_class": "the class", "variability": "the variability", "spectral_shape": "the spectral shape"
 }  # fmt: skip
 
 #: A measured number as an answer lists it: name, number, unit, and which of the papers has it (None: any).
-Listed = tuple[str, str, str, int | None]
+ReportedQuantity = tuple[str, str, str, int | None]
 
 
 @dataclass(frozen=True)
@@ -39,64 +39,68 @@ class Grounding:
     missing: tuple[str, ...]
 
 
-class Said:
+class Evidence:
     """What the sentences of a paper on the source say, each read when it is first asked for.
 
     Parameters
     ----------
     sentences : sequence of str
-        Of the paper, as `sentences_on` gives them.
+        Of the paper, as `sentences_about` gives them.
     """
 
     def __init__(self, sentences: Sequence[str]) -> None:
         self.sentences = tuple(sentences)
         self._lowered = [sentence.lower() for sentence in self.sentences]
-        self._quantities: dict[int, tuple[Found, ...]] = {}
+        self._quantities: dict[int, tuple[QuantityMention, ...]] = {}
         self._labels: dict[int, set[tuple[LabelKind, str]]] = {}
 
-    def has(self, quantity: Found) -> bool:
+    def has(self, quantity: QuantityMention) -> bool:
         """Whether a sentence gives this number."""
-        return any(same(quantity, found) for i in range(len(self.sentences)) for found in self._quantities_of(i))
+        return any(
+            is_same_quantity(quantity, found) for i in range(len(self.sentences)) for found in self._quantities_of(i)
+        )
 
     def labels(self, wanted: Collection[tuple[LabelKind, str]]) -> set[tuple[LabelKind, str]]:
         """Labels that sentences with a word for one of `wanted` speak of."""
-        words = words_for(wanted)
-        told = [i for i, lowered in enumerate(self._lowered) if any(word in lowered for word in words)]
-        return {label for i in told for label in self._labels_of(i)}
+        words = trigger_words(wanted)
+        candidates = [i for i, lowered in enumerate(self._lowered) if any(word in lowered for word in words)]
+        return {label for i in candidates for label in self._labels_of(i)}
 
-    def _quantities_of(self, i: int) -> tuple[Found, ...]:
+    def _quantities_of(self, i: int) -> tuple[QuantityMention, ...]:
         if i not in self._quantities:
-            self._quantities[i] = find_quantities(self.sentences[i], counted=True)
+            self._quantities[i] = find_quantities(self.sentences[i], number_words=True)
         return self._quantities[i]
 
     def _labels_of(self, i: int) -> set[tuple[LabelKind, str]]:
         if i not in self._labels:
-            self._labels[i] = mentions(self.sentences[i])
+            self._labels[i] = mentioned_labels(self.sentences[i])
         return self._labels[i]
 
 
-def texts(paper: Mapping[str, Any]) -> list[str]:
+def paper_texts(paper: Mapping[str, Any]) -> list[str]:
     """Title, abstract and body of a row of `literature`, as far as it has them."""
     return [text for text in (paper.get("title"), paper.get("abstract"), paper.get("body")) if text]
 
 
-def sentences_on(paper: Mapping[str, Any], names: Names) -> list[str]:
+def sentences_about(paper: Mapping[str, Any], names: SourceNames) -> list[str]:
     """Sentences of a paper that speak of the source and are no instructions, in order."""
     found = []
     names = names.in_paper(paper)
-    for text in texts(paper):
-        trusted, _ = without_instructions(text)
+    for text in paper_texts(paper):
+        trusted, _ = remove_prompt_injections(text)
         sentences = split_sentences(trusted)
-        found += [sentence for sentence, ours in zip(sentences, about(sentences, names), strict=True) if ours]
+        found += [
+            sentence for sentence, ours in zip(sentences, attribute_sentences(sentences, names), strict=True) if ours
+        ]
     return found
 
 
 def ground(
     summary: str,
     labels: Mapping[LabelKind, str],
-    quantities: Sequence[Listed],
+    quantities: Sequence[ReportedQuantity],
     papers: Sequence[Mapping[str, Any]],
-    names: Sequence[str] | Names,
+    names: Sequence[str] | SourceNames,
 ) -> Grounding:
     """Look for a summary's numbers and classes in the papers that it was made from.
 
@@ -117,26 +121,28 @@ def ground(
     -------
     Grounding
     """
-    known = names if isinstance(names, Names) else Names.of(names)
-    return ground_in([Said(sentences_on(paper, known)) for paper in papers], summary, labels, quantities)
+    known = names if isinstance(names, SourceNames) else SourceNames.of(names)
+    return ground_in_evidence(
+        [Evidence(sentences_about(paper, known)) for paper in papers], summary, labels, quantities
+    )
 
 
-def ground_in(
-    evidence: Sequence[Said], summary: str, labels: Mapping[LabelKind, str], quantities: Sequence[Listed]
+def ground_in_evidence(
+    evidence: Sequence[Evidence], summary: str, labels: Mapping[LabelKind, str], quantities: Sequence[ReportedQuantity]
 ) -> Grounding:
     """As `ground`, in papers that have been read already."""
     n_checks, missing = 0, []
     for found in find_quantities(summary):
         n_checks += 1
         if not any(said.has(found) for said in evidence):
-            missing.append(f'{kind_of(found)} of "{found.text}" is in no sentence on the source')
+            missing.append(f'{quantity_type(found)} of "{found.text}" is in no sentence on the source')
     for name, value, unit, paper in quantities:
         n_checks += 1
-        problem = _look_up(evidence, value, unit, paper)
+        problem = _check_quantity(evidence, value, unit, paper)
         if problem:
-            missing.append(f'{name} of "{_written(value, unit)}" {problem}')
+            missing.append(f'{name} of "{_with_unit(value, unit)}" {problem}')
     named: dict[tuple[LabelKind, str], str] = {
-        (kind, label): f'{_CALLED[kind]} "{label}"' for kind, label in labels.items() if label != UNKNOWN
+        (kind, label): f'{_CATEGORY_NAMES[kind]} "{label}"' for kind, label in labels.items() if label != UNKNOWN
     }
     for mention in find_mentions(summary):
         if mention.stance != "denied":
@@ -147,7 +153,7 @@ def ground_in(
     return Grounding(1 - len(missing) / n_checks if n_checks else None, tuple(missing))
 
 
-def _look_up(evidence: Sequence[Said], value: str, unit: str, paper: int | None) -> str:
+def _check_quantity(evidence: Sequence[Evidence], value: str, unit: str, paper: int | None) -> str:
     """What is wrong with a listed quantity; empty where it was found."""
     found = read_quantity(value, unit)
     if not found:
@@ -165,5 +171,5 @@ def _look_up(evidence: Sequence[Said], value: str, unit: str, paper: int | None)
     )
 
 
-def _written(value: str, unit: str) -> str:
+def _with_unit(value: str, unit: str) -> str:
     return value if unit.strip() in ("", "-") else f"{value} {unit}"

@@ -20,7 +20,7 @@ _ALONE = {"−": "-", "\u2010": "-", "\u2011": "-", "<sup>": "^", "<sub>": "_"}
 _ANY = re.compile(r"[\\${}<~−\u2010\u2011\u00a0\u2009\u202f]")
 
 
-def flatten(text: str) -> str:
+def strip_markup(text: str) -> str:
     """Text of the same length with markup replaced by the sign it stands for, or by spaces.
 
     >>> flatten(r"$62.0 \\pm 2.5$ d in M\\,82")

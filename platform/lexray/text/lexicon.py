@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lexray.text.labels import UNKNOWN, LabelKind, ObjectClass, SpectralShape, Variability
-from lexray.text.latex import flatten
+from lexray.text.latex import strip_markup
 from lexray.text.vocabulary import singular
 
 Stance = Literal["said", "hedged", "denied"]
-KINDS: tuple[LabelKind, ...] = ("object_class", "variability", "spectral_shape")
+LABEL_CATEGORIES: tuple[LabelKind, ...] = ("object_class", "variability", "spectral_shape")
 
 #: Phrases by label, singular, lower-case, hyphens as spaces; '|' separates them, '+' names a second label they imply.
 _PHRASES: Mapping[LabelKind, Mapping[str, str]] = {
@@ -98,7 +98,7 @@ _ABBREVIATIONS: Mapping[str, tuple[LabelKind, str]] = {
     for short in names.split()
 }  # fmt: skip
 #: Phrases that hold such words and do not say them of the source.
-_NOTHING = """
+_NEUTRAL_PHRASES = """
     star forming|star formation|companion star|donor star|star cluster|globular cluster|open cluster|host star|guide star
     young star cluster|solar neighbourhood|over a period|during a period|period of time|quasi periodic|quasi periodic oscillation
     red noise power law|noise power law|steady mass|steady accretion|steady state|steady decline|steady increase|steady rise
@@ -122,7 +122,7 @@ IMPLIES: Mapping[tuple[LabelKind, str], tuple[str, ...]] = {
     },
 }
 #: Two labels in one phrase.
-_ALSO: Mapping[str, tuple[str, ...]] = {
+_SECOND_LABELS: Mapping[str, tuple[str, ...]] = {
     "ultraluminous x ray pulsar": ("neutron star",), "ultra luminous x ray pulsar": ("neutron star",),
     "ultraluminous pulsar": ("neutron star",), "ulx pulsar": ("neutron star",), "ULXP": ("neutron star",),
     "black hole binary": ("black hole",), "accreting black hole": ("black hole",),
@@ -138,19 +138,19 @@ _FLUX = re.compile(
 )
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]*|\d+|[;:]|,|—|–|\(|\)")
 
-_DENIES = re.compile(
+_NEGATION = re.compile(
     r"\b(?:no|not|neither|nor|never|without|unlike|cannot|excludes?|excluding|excluded|lacks?|lacking|absence of"
     r"|rul(?:es?|ed|ing) out|rather than|instead of|argues? against|disfavou?rs?|inconsistent with|incompatible with"
     r"|non|fails? to|failed to|preclude[sd]?|reject(?:s|ed)?|don't|doesn't|isn't|wasn't|nothing)\b",
     re.IGNORECASE,
 )
 #: What ends the reach of a denial, or of a doubt.
-_TURN = re.compile(
+_SCOPE_END = re.compile(
     r"[;:—.]|\b(?:but|however|although|though|while|whereas|which|except|instead|yet|because|since|so that|suggesting"
     r"|implying|indicating|showing|and (?:it|the|is|was|has|we|shows?|are|that)|with)\b|,\s(?:it|the|this|we|and|is|a)\b",
     re.IGNORECASE,
 )
-_DENIED_BEHIND = re.compile(
+_NEGATION_AFTER = re.compile(
     r"^[^.;:,]{0,40}?\b(?:(?:is|are|was|were|be|been|can be|remains?)\s(?:\w+\s)?(?:ruled out|excluded|unlikely|rejected"
     r"|absent|undetected|hidden|disfavou?red|not (?:seen|found|detected|present|required|observed))|(?:do|does|did)\snot\b"
     r"|is not\b|are not\b|unlikely)",
@@ -162,12 +162,14 @@ _HEDGES = re.compile(
     re.IGNORECASE,
 )
 #: 'not only a flare': the word does not deny.
-_NOT_ONLY = re.compile(r"not only|no doubt|not just|no longer|no less|not all|non-?thermal|no more than", re.IGNORECASE)
-_REACH = 80
+_NO_NEGATION = re.compile(
+    r"not only|no doubt|not just|no longer|no less|not all|non-?thermal|no more than", re.IGNORECASE
+)
+_MAX_SCOPE = 80
 
 
 @dataclass(frozen=True)
-class Mention:
+class LabelMention:
     """A label that a sentence speaks of: by which words, and whether it says, doubts or denies it."""
 
     kind: LabelKind
@@ -177,19 +179,20 @@ class Mention:
 
 
 @functools.lru_cache(maxsize=4096)  # choosing, labelling and grounding ask for the same sentences
-def find_mentions(sentence: str) -> tuple[Mention, ...]:
+def find_mentions(sentence: str) -> tuple[LabelMention, ...]:
     """Labels of which a sentence speaks, in its order, without those that they imply.
 
     >>> [(m.label, m.stance) for m in find_mentions("It may be a ULX, but pulsations are ruled out")]
     [('ULX', 'hedged'), ('periodic', 'denied')]
     """
-    flat = flatten(sentence)
+    flat = strip_markup(sentence)
     return tuple(
-        Mention(kind, label, flat[start:end], _stance(flat, start, end)) for kind, label, start, end in _places(flat)
+        LabelMention(kind, label, flat[start:end], _stance(flat, start, end))
+        for kind, label, start, end in _label_spans(flat)
     )
 
 
-def mentions(sentence: str) -> set[tuple[LabelKind, str]]:
+def mentioned_labels(sentence: str) -> set[tuple[LabelKind, str]]:
     """Labels that a sentence says or holds possible, with those that they imply.
 
     >>> sorted(label for _, label in mentions("A wind-fed HMXB with no sign of eclipses"))
@@ -212,12 +215,12 @@ def with_implied(labels: Iterable[tuple[LabelKind, str]]) -> set[tuple[LabelKind
     return found
 
 
-def words_for(labels: Iterable[tuple[LabelKind, str]]) -> frozenset[str]:
+def trigger_words(labels: Iterable[tuple[LabelKind, str]]) -> frozenset[str]:
     """Beginnings of words, in lower case, of which a sentence holds one where it speaks of one of these labels."""
     return frozenset(word for label in labels for word in _FIRST_WORDS.get(label, ()))
 
 
-def most_said(sentences: Iterable[str]) -> dict[LabelKind, str]:
+def majority_labels(sentences: Iterable[str]) -> dict[LabelKind, str]:
     """The label of each kind that sentences speak of most, 'unknown' where they speak of none.
 
     What is said counts one, what is held possible a half. A label is supported by more general ones: papers call an
@@ -231,8 +234,8 @@ def most_said(sentences: Iterable[str]) -> dict[LabelKind, str]:
             place = (mention.kind, mention.label)
             stances[place] = max(stances.get(place, 0.0), worth)
         both = with_implied(label for label, worth in stances.items() if worth)
-        if _MIXTURE in both:
-            stances[_MIXTURE] = 1.0
+        if _POWER_LAW_AND_THERMAL in both:
+            stances[_POWER_LAW_AND_THERMAL] = 1.0
         for place, worth in stances.items():
             weights[place] = weights.get(place, 0.0) + worth
     chosen: dict[LabelKind, str] = {}
@@ -247,7 +250,7 @@ def most_said(sentences: Iterable[str]) -> dict[LabelKind, str]:
     return chosen
 
 
-_MIXTURE: tuple[LabelKind, str] = ("spectral_shape", "power law and thermal")
+_POWER_LAW_AND_THERMAL: tuple[LabelKind, str] = ("spectral_shape", "power law and thermal")
 LABELS: Mapping[LabelKind, tuple[str, ...]] = {
     "object_class": get_args(ObjectClass),
     "variability": get_args(Variability),
@@ -275,13 +278,13 @@ def _first_words() -> dict[tuple[LabelKind, str], frozenset[str]]:
                 words.setdefault(label, set()).add(phrase[0][:-1] if phrase[0].endswith("y") else phrase[0])
     for short, label in _ABBREVIATIONS.items():
         words.setdefault(label, set()).add(short.lower())
-        for also in _ALSO.get(short, ()):
+        for also in _SECOND_LABELS.get(short, ()):
             words.setdefault((label[0], also), set()).add(short.lower())
     for (kind, particular), implied in IMPLIES.items():
         for general in implied:
             words.setdefault((kind, general), set()).update(words.get((kind, particular), ()))
-    parts = (words[_MIXTURE[0], part] for part in ("power law", "blackbody", "thermal plasma"))
-    words[_MIXTURE] = set().union(*parts)
+    parts = (words[_POWER_LAW_AND_THERMAL[0], part] for part in ("power law", "blackbody", "thermal plasma"))
+    words[_POWER_LAW_AND_THERMAL] = set().union(*parts)
     return {label: frozenset(found) for label, found in words.items()}
 
 
@@ -292,9 +295,9 @@ def _table() -> dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelKind, str
     for kind, labels in _PHRASES.items():
         for label, phrases in labels.items():
             for phrase in phrases.split("|"):
-                also = tuple((kind, other) for other in _ALSO.get(phrase, ()))
+                also = tuple((kind, other) for other in _SECOND_LABELS.get(phrase, ()))
                 entries.append((phrase, ((kind, label), *also)))
-    entries += [(phrase.strip(), ()) for line in _NOTHING.strip().splitlines() for phrase in line.split("|")]
+    entries += [(phrase.strip(), ()) for line in _NEUTRAL_PHRASES.strip().splitlines() for phrase in line.split("|")]
     merged: dict[str, tuple[tuple[LabelKind, str], ...]] = {}
     for phrase, labelled in entries:
         merged[phrase] = merged.get(phrase, ()) + labelled
@@ -314,7 +317,7 @@ _TABLE = _table()
 _FIRST_WORDS = _first_words()
 
 
-def _places(flat: str) -> Iterator[tuple[LabelKind, str, int, int]]:
+def _label_spans(flat: str) -> Iterator[tuple[LabelKind, str, int, int]]:
     matches = list(_WORD.finditer(flat))
     words = [match.group() for match in matches]
     behind = 0
@@ -328,31 +331,31 @@ def _places(flat: str) -> Iterator[tuple[LabelKind, str, int, int]]:
         short = _ABBREVIATIONS.get(word) or (_ABBREVIATIONS.get(word[:-1]) if word[-1] == "s" else None)
         if short is not None:
             yield (*short, matches[i].start(), matches[i].end())
-            for also in _ALSO.get(word.rstrip("s"), ()):
+            for also in _SECOND_LABELS.get(word.rstrip("s"), ()):
                 yield "object_class", also, matches[i].start(), matches[i].end()
         for wanted, labelled in _TABLE.get(word.lower(), ()):
             n = len(wanted)
             if n > 1 and (folded(i + 1) != wanted[1] or any(folded(i + j) != wanted[j] for j in range(2, n))):
                 continue
             start, end = matches[i].start(), matches[min(i + n, len(words)) - 1].end()
-            if n > 1 or wanted[0] not in _NEEDS_FLUX or _of_flux(flat, start, end):
+            if n > 1 or wanted[0] not in _NEEDS_FLUX or _refers_to_flux(flat, start, end):
                 for kind, label in labelled:
                     yield kind, label, start, end
             behind = i + n
             break
 
 
-def _of_flux(flat: str, start: int, end: int) -> bool:
+def _refers_to_flux(flat: str, start: int, end: int) -> bool:
     return _FLUX.search(flat[max(0, start - 50) : start].rpartition("spin")[2]) is not None or (
         _FLUX.search(flat[end : end + 24]) is not None
     )
 
 
 def _stance(flat: str, start: int, end: int) -> Stance:
-    if _DENIES.match(flat, start):
+    if _NEGATION.match(flat, start):
         return "said"  # 'no variability' is steady
     before = _clause_before(flat, start)
-    if _DENIES.search(_NOT_ONLY.sub("", before)) or _DENIED_BEHIND.match(flat[end : end + 70]):
+    if _NEGATION.search(_NO_NEGATION.sub("", before)) or _NEGATION_AFTER.match(flat[end : end + 70]):
         return "denied"
     if _HEDGES.search(before) or re.match(r"\s*\(?(?:candidate|scenario|interpretation|\?)", flat[end:]):
         return "hedged"
@@ -360,6 +363,6 @@ def _stance(flat: str, start: int, end: int) -> Stance:
 
 
 def _clause_before(flat: str, start: int) -> str:
-    before = flat[max(0, start - _REACH) : start]
-    turns = list(_TURN.finditer(before))
+    before = flat[max(0, start - _MAX_SCOPE) : start]
+    turns = list(_SCOPE_END.finditer(before))
     return before[turns[-1].end() :] if turns else before

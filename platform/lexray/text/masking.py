@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lexray.text.designations import Names
-from lexray.text.latex import flatten
+from lexray.text.designations import SourceNames
+from lexray.text.latex import strip_markup
 
 SOURCE, HOST, OTHER = "the source", "its host", "another source"
 POSITION, OBSERVATION = "its position", "an observation"
@@ -54,7 +54,7 @@ _COORDINATES = re.compile(
     .replace(r"\s*", r"\s{0,16}+")
 )
 #: Whether it is worth looking for coordinates: the search above is slow, and hardly an abstract has them.
-_PLACED = re.compile(r"\d\s?\^?\s*h\s*\d|:\d\d:\d|\bR\.?A\b|[Rr]ight [Aa]sc|α|alpha|\bl\s*[,=]")
+_MAY_HOLD_COORDINATES = re.compile(r"\d\s?\^?\s*h\s*\d|:\d\d:\d|\bR\.?A\b|[Rr]ight [Aa]sc|α|alpha|\bl\s*[,=]")
 _OBSERVATIONS = re.compile(
     r"\b(?:[Oo]bs(?:ervation)?[\s.]?I[Dd]s?|OBSID|[Oo]bs(?:ervation)?\.?\s?[Nn]o\.?|[Ss]equence [Nn]umbers?)"
     r"[\s:=#]{0,12}\d{3,12}(?:(?:\s{0,9},\s{0,9}|\s{0,9},?\s{1,9}and\s{1,9})\d{3,12})*"
@@ -71,7 +71,7 @@ _REVEALED_HOST = re.compile(
 
 
 @dataclass(frozen=True)
-class Mask:
+class NameMask:
     """What hides one source; make it once and use it on all its texts.
 
     Attributes
@@ -80,12 +80,12 @@ class Mask:
         Every name of the source.
     """
 
-    names: Names
+    names: SourceNames
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> "Mask":
-        """Mask of a source with these names; `Mask(names.in_paper(paper))` knows a paper's own for it, too."""
-        return cls(Names.of(names))
+    def of(cls, names: Sequence[str]) -> "NameMask":
+        """Mask of a source with these names; `NameMask(names.in_paper(paper))` knows a paper's own for it, too."""
+        return cls(SourceNames.of(names))
 
     def hide(self, text: str) -> str:
         """Text in which the source is 'the source', the galaxy or cluster in its name 'its host'.
@@ -113,9 +113,9 @@ class Mask:
         return text if host is None else _REVEALED_HOST.sub(lambda _: host, text)
 
     def _hide_once(self, text: str) -> str:
-        flat = flatten(text)
+        flat = strip_markup(text)
         spans = [(name.start, name.end, _LABEL[name.who]) for name in self.names.find(flat)]
-        if _PLACED.search(flat):
+        if _MAY_HOLD_COORDINATES.search(flat):
             spans += [(*match.span(), POSITION) for match in _COORDINATES.finditer(flat)]
         spans += [(*match.span(), OBSERVATION) for match in _OBSERVATIONS.finditer(flat)]
         if not spans:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from astropy import units as u
 
-from lexray.text.designations import designations
-from lexray.text.latex import flatten
+from lexray.text.designations import find_designations
+from lexray.text.latex import strip_markup
 
 #: Units that astropy lacks: significance, the Crab's flux, the Sun's metallicity.
 SIGMA, CRAB, SOLAR_METALLICITY = u.def_unit("sigma"), u.def_unit("Crab"), u.def_unit("Zsun")
@@ -42,7 +42,7 @@ _UNIT = re.compile(
 )
 _PART = re.compile(rf"(?P<over>\s*/\s*|\s+per\s+)?(?P<atom>{_ATOM})(?![A-Za-z])(?P<power>{_EXPONENT})?")
 _SCALES = {"thousand": 1e3, "million": 1e6, "billion": 1e9}
-_WORDS = {
+_NUMBER_WORDS = {
     "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
     "twelve": 12, "twenty": 20,
 }  # fmt: skip
@@ -71,7 +71,8 @@ _LOGARITHM = re.compile(
 _EXPONENT_OF = re.compile(r"([+-]?)\s*(\d+)\s*$")
 _DIGIT = re.compile(r"\d")
 _WORD = re.compile(
-    rf"(?<![\w-])({'|'.join([*_WORDS, *(word.capitalize() for word in _WORDS)])})\b(?!-(?:{'|'.join(_WORDS)})\b)"
+    rf"(?<![\w-])({'|'.join([*_NUMBER_WORDS, *(word.capitalize() for word in _NUMBER_WORDS)])})\b"
+    rf"(?!-(?:{'|'.join(_NUMBER_WORDS)})\b)"
 )
 _JOINED = re.compile(
     r"[\s,]*(?:-{1,3}|–|—|\bto\b|\band\b|\bor\b|\bthrough\b|,)[\s,]*(?:(?:and|about|roughly|up to)\s+)?[~(<>]*\s*$"
@@ -85,15 +86,17 @@ _NO_QUANTITY_BEFORE = re.compile(
 )
 _NO_QUANTITY_BEHIND = re.compile(rf"\s?(?:[A-Za-z&]|{_MONTH})|\s+{_MONTH}(?![a-z])|\]|/\d|:\d|\.\d|[a-z]*\s+et al")
 _GLUED = re.compile(r"[A-Za-z&_]")
-_HEDGED = re.compile(r"(?:~|≈|∼|\b(?:about|roughly|around|nearly|approximately|almost|some|circa|ca\.?))\s*[$(]*\s*$")
+_APPROXIMATE = re.compile(
+    r"(?:~|≈|∼|\b(?:about|roughly|around|nearly|approximately|almost|some|circa|ca\.?))\s*[$(]*\s*$"
+)
 _ARXIV = re.compile(r"(?:arXiv:\s*|astro-ph/)\S+|\b10\.\d{4,5}/\S+|https?://\S+")
-_MOST = 1e300
+_MAX_VALUE = 1e300
 #: Two numbers farther apart, in characters, are no range.
-_FAR = 60
+_MAX_RANGE_GAP = 60
 
 
 @dataclass(frozen=True)
-class Found:
+class QuantityMention:
     """A number in a text.
 
     Attributes
@@ -129,81 +132,81 @@ class Found:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Candidate:
     """A number before its unit is known for good."""
 
-    found: Found
+    found: QuantityMention
     end: int
     powered: bool
     scale: float = 1.0  # of a 'million' before the unit
 
 
 @functools.lru_cache(maxsize=4096)  # choosing, naming and grounding ask for the same sentences
-def find_quantities(text: str, counted: bool = False) -> tuple[Found, ...]:
+def find_quantities(text: str, number_words: bool = False) -> tuple[QuantityMention, ...]:
     """Numbers of a text that measure something; those of names, years, references and coordinates do not.
 
     Parameters
     ----------
     text : str
         Prose with or without LaTeX.
-    counted : bool
+    number_words : bool
         Also number words without a unit, as in 'three flares'.
 
     >>> text = r"$62.0 \\pm 2.5$ days at 4.7 x 10^{39} erg s^{-1}"
     >>> [(found.value, str(found.unit)) for found in find_quantities(text)]
     [(62.0, 'd'), (4.7e+39, 'erg / s')]
     """
-    flat = flatten(text)
+    flat = strip_markup(text)
     places = []
     if _DIGIT.search(flat):
-        skipped = [*designations(flat), *(match.span() for match in _ARXIV.finditer(flat))]
+        skipped = [*find_designations(flat), *(match.span() for match in _ARXIV.finditer(flat))]
         places = _numbers(text, flat, skipped)
-    places += _number_words(text, flat, counted)
+    places += _number_words(text, flat, number_words)
     places.sort(key=lambda place: place.found.start)
     return tuple(place.found for place in _share_units(text, flat, places) if _measures(flat, place))
 
 
-def same(said: Found, source: Found) -> bool:
+def is_same_quantity(stated: QuantityMention, reference: QuantityMention) -> bool:
     """Whether a number says what a source gives, to the precision of the digits in which it is said.
 
     >>> days, seconds, other = (find_quantities(text)[0] for text in ("62.0 days", "5.36e6 s", "61.4 days"))
     >>> same(seconds, days), same(other, days)
     (True, False)
     """
-    if said.shared and same(replace(said, unit=None, shared=False), source):
+    if stated.shared and is_same_quantity(replace(stated, unit=None, shared=False), reference):
         return True
-    if source.shared and same(said, replace(source, unit=None, shared=False)):
+    if reference.shared and is_same_quantity(stated, replace(reference, unit=None, shared=False)):
         return True
-    scale = _scale(source.unit, said.unit)
+    scale = _scale(reference.unit, stated.unit)
     if scale is None:
         return False
-    value = source.value * scale
-    tolerance = said.last_place / 2
-    if said.about:
-        tolerance = max(tolerance, _about(said.value) / 2)
-    if not math.isclose(said.value, value, rel_tol=1e-9, abs_tol=tolerance * (1 + 1e-9)):
+    value = reference.value * scale
+    tolerance = stated.last_place / 2
+    if stated.about:
+        tolerance = max(tolerance, _last_nonzero_place(stated.value) / 2)
+    if not math.isclose(stated.value, value, rel_tol=1e-9, abs_tol=tolerance * (1 + 1e-9)):
         return False
-    if said.error is None or source.error is None:
-        return said.error is None
-    return math.isclose(said.error, source.error * scale, rel_tol=0.1, abs_tol=said.last_place / 2)
+    if stated.error is None or reference.error is None:
+        return stated.error is None
+    return math.isclose(stated.error, reference.error * scale, rel_tol=0.1, abs_tol=stated.last_place / 2)
 
 
-def kind_of(found: Found) -> str:
+def quantity_type(quantity: QuantityMention) -> str:
     """What a quantity is by its unit, for people: 'a luminosity', 'a time'."""
-    if found.unit is None:
+    if quantity.unit is None:
         return "a number"
-    names = {str(name) for name in found.unit.physical_type}
-    return next((kind for physical, kind in _KINDS.items() if physical in names), "a quantity")
+    names = {str(name) for name in quantity.unit.physical_type}
+    return next((kind for physical, kind in _QUANTITY_TYPES.items() if physical in names), "a quantity")
 
 
-_KINDS = {
+_QUANTITY_TYPES = {
     "power": "a luminosity", "energy flux": "a flux", "time": "a time", "energy": "an energy", "length": "a length",
     "column density": "a column density", "temperature": "a temperature", "mass": "a mass", "frequency": "a frequency",
     "angle": "an angle", "speed": "a speed", "spectral flux density": "a flux density", "mass density": "a density",
 }  # fmt: skip
 
 
-def unit_text(unit: u.UnitBase | None) -> str:
+def format_unit(unit: u.UnitBase | None) -> str:
     """A unit as plain text that `find_quantities` reads again: 'erg/s', 'erg cm^-2 s^-1'; '-' where there is none."""
     if unit is None or not unit.bases:
         return "-"
@@ -225,7 +228,7 @@ _SHORT = {
 }
 
 
-def read_quantity(number: str, unit: str) -> tuple[Found, ...]:
+def read_quantity(number: str, unit: str) -> tuple[QuantityMention, ...]:
     """Numbers of a text such as '62.0' or '1.3-1.7', in a unit such as 'd' or 'erg/(s cm2)'; '-' is none.
 
     Units that prose does not write are read as `astropy.units` does. An unknown one leaves no number.
@@ -241,7 +244,7 @@ def read_quantity(number: str, unit: str) -> tuple[Found, ...]:
     return found
 
 
-def _numbers(text: str, flat: str, skipped: Sequence[tuple[int, int]]) -> list[_Place]:
+def _numbers(text: str, flat: str, skipped: Sequence[tuple[int, int]]) -> list[_Candidate]:
     places = []
     at = 0
     while match := _NUMBER.search(flat, at):
@@ -263,7 +266,7 @@ def _numbers(text: str, flat: str, skipped: Sequence[tuple[int, int]]) -> list[_
     return places
 
 
-def _read_powers(text: str, flat: str, start: int) -> list[_Place]:
+def _read_powers(text: str, flat: str, start: int) -> list[_Candidate]:
     """Both ends of '10^{40-41} erg/s', none where there is no such range."""
     match = _POWERS.match(text, start)
     if match is None:
@@ -273,8 +276,8 @@ def _read_powers(text: str, flat: str, start: int) -> list[_Place]:
     places = []
     for exponent in match.groups():
         value, last = _decimal_power(exponent)
-        found = Found(value * scale, None, unit, written, start, last * scale, in_range=True)
-        places.append(_Place(found, max(stop, match.end()), True, scale))
+        found = QuantityMention(value * scale, None, unit, written, start, last * scale, in_range=True)
+        places.append(_Candidate(found, max(stop, match.end()), True, scale))
     return places
 
 
@@ -285,7 +288,7 @@ def _decimal_power(exponent: str) -> tuple[float, float]:
     return value, value * (10.0**10.0**-decimals - 1) if decimals else value
 
 
-def _read(text: str, flat: str, match: re.Match[str]) -> _Place | None:
+def _read(text: str, flat: str, match: re.Match[str]) -> _Candidate | None:
     start, end = match.start("value"), match.end()
     digits = match["value"].replace(",", "")
     bare = _BARE_POWER.match(flat, start + (digits[0] in "+-"))
@@ -307,16 +310,16 @@ def _read(text: str, flat: str, match: re.Match[str]) -> _Place | None:
         value = _power(float(digits), exponent)
         last = _power(10.0**-decimals, exponent)
         error = _error(match, last, exponent)
-    if not math.isfinite(value) or abs(value) > _MOST or last == 0.0:
+    if not math.isfinite(value) or abs(value) > _MAX_VALUE or last == 0.0:
         return None
     unit, unit_end, scale = _unit(flat, end)
     if flat[end : end + 1] and _GLUED.match(flat[end]) and unit is None:
         return None  # '3C', '4U', '2MASS'
-    about = _HEDGED.search(flat, max(0, start - 16), start) is not None
+    about = _APPROXIMATE.search(flat, max(0, start - 16), start) is not None
     stop = unit_end if unit is not None else end
     wide = None if error is None else error * scale
-    found = Found(value * scale, wide, unit, _as_written(text, flat, start, stop), start, last * scale, about)
-    return _Place(found, stop, powered, scale)
+    found = QuantityMention(value * scale, wide, unit, _as_written(text, flat, start, stop), start, last * scale, about)
+    return _Candidate(found, stop, powered, scale)
 
 
 def _as_written(text: str, flat: str, start: int, stop: int) -> str:
@@ -338,7 +341,7 @@ def _error(match: re.Match[str], last: float, exponent: int) -> float | None:
     return _power(max(float(side.replace(",", "")) for side in stated), own)
 
 
-def _number_words(text: str, flat: str, counted: bool) -> list[_Place]:
+def _number_words(text: str, flat: str, counted: bool) -> list[_Candidate]:
     places = []
     for match in _WORD.finditer(flat):
         unit, end, scale = _unit(flat, match.end())
@@ -347,20 +350,24 @@ def _number_words(text: str, flat: str, counted: bool) -> list[_Place]:
         if unit is None and not (counted or factor or shared):
             continue
         stop = end if unit is not None else match.end()
-        value = float(_WORDS[match[1].lower()])
-        about = _HEDGED.search(flat, max(0, match.start() - 16), match.start()) is not None
+        value = float(_NUMBER_WORDS[match[1].lower()])
+        about = _APPROXIMATE.search(flat, max(0, match.start() - 16), match.start()) is not None
         words = text[match.start() : stop].strip()
-        places.append(_Place(Found(value * scale, None, unit, words, match.start(), scale, about), stop, False, scale))
+        places.append(
+            _Candidate(
+                QuantityMention(value * scale, None, unit, words, match.start(), scale, about), stop, False, scale
+            )
+        )
     return places
 
 
-def _share_units(text: str, flat: str, places: Sequence[_Place]) -> list[_Place]:
+def _share_units(text: str, flat: str, places: Sequence[_Candidate]) -> list[_Candidate]:
     """'0.5-10 keV', '1.3 and 1.7 s', '2-5 x 10^39 erg/s': what the second says holds for the first."""
     shared = list(places)
     for i in range(len(places) - 2, -1, -1):
         first, second = shared[i], shared[i + 1]
         between = flat[first.end : second.found.start]
-        if len(between) > _FAR:
+        if len(between) > _MAX_RANGE_GAP:
             continue
         spans = _RANGE.fullmatch(between) is not None
         if spans and (first.found.unit is None or second.found.unit is not None):
@@ -373,7 +380,7 @@ def _share_units(text: str, flat: str, places: Sequence[_Place]) -> list[_Place]
         factor = second.scale
         if spans and second.powered and not first.powered and 0.1 <= first.found.value <= 100:
             factor = 10.0 ** math.floor(math.log10(abs(second.found.value) or 1.0))
-        written = f"{first.found.text} {unit_text(second.found.unit)}"
+        written = f"{first.found.text} {format_unit(second.found.unit)}"
         if factor != 1.0:
             written = text[first.found.start : second.found.start + len(second.found.text)].strip(" $")
         found = replace(
@@ -388,7 +395,7 @@ def _share_units(text: str, flat: str, places: Sequence[_Place]) -> list[_Place]
     return shared
 
 
-def _measures(flat: str, place: _Place) -> bool:
+def _measures(flat: str, place: _Candidate) -> bool:
     """Whether a number measures anything, judged by what stands around it."""
     found, end = place.found, place.end
     if found.text[:1].isalpha():
@@ -472,7 +479,7 @@ def _scale(source: u.UnitBase | None, said: u.UnitBase | None) -> float | None:
         return None
 
 
-def _about(value: float) -> float:
+def _last_nonzero_place(value: float) -> float:
     """What one more in the last digit other than 0 is worth."""
     if not value:
         return 0.0

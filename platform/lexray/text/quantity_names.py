@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from astropy import units as u
 
-from lexray.text.latex import flatten
-from lexray.text.quantities import Found
+from lexray.text.latex import strip_markup
+from lexray.text.quantities import QuantityMention
 
 _RATE, _FLUX = u.ct / u.s, u.erg / u.cm**2 / u.s
 #: Name, the words for it, and units of which one is equivalent to its own (None: a plain number).
@@ -51,21 +51,21 @@ _MORE = re.compile(
 )
 
 
-def name_of(sentence: str, found: Found) -> str | None:
+def quantity_name(sentence: str, found: QuantityMention) -> str | None:
     """What a quantity of a sentence measures, None where no word nearby says it.
 
     >>> from lexray.text.quantities import find_quantities
     >>> text = "A power law of photon index 1.9 is absorbed by a column density of 3e21 cm^-2"
-    >>> [name_of(text, found) for found in find_quantities(text)]
+    >>> [quantity_name(text, found) for found in find_quantities(text)]
     ['photon index', 'column density']
     """
     if found.shared:  # its unit may be the next number's alone
-        plain = name_of(sentence, replace(found, unit=None, shared=False))
+        plain = quantity_name(sentence, replace(found, unit=None, shared=False))
         if plain is not None:
             return plain
     if found.in_range and found.unit is not None and found.unit.is_equivalent(u.keV):
         return None  # an energy band
-    flat = flatten(sentence)
+    flat = strip_markup(sentence)
     before = flat[max(0, found.start - _BEFORE) : found.start]
     behind = flat[found.start + len(found.text) :][:_BEHIND]
     nearest: tuple[int, int, str] | None = None
@@ -81,14 +81,14 @@ def name_of(sentence: str, found: Found) -> str | None:
     return None if nearest is None else nearest[2]
 
 
-def limit_of(sentence: str, found: Found) -> str:
+def limit_sign(sentence: str, found: QuantityMention) -> str:
     """'<' or '>' where a quantity is a limit, '' where it is a measurement.
 
     >>> from lexray.text.quantities import find_quantities
-    >>> [limit_of(text, find_quantities(text)[0]) for text in ("below 3 s", "an index greater than 1.5", "of 3 s")]
+    >>> [limit_sign(text, find_quantities(text)[0]) for text in ("below 3 s", "an index greater than 1.5", "of 3 s")]
     ['<', '>', '']
     """
-    before = flatten(sentence)[max(0, found.start - 40) : found.start]
+    before = strip_markup(sentence)[max(0, found.start - 40) : found.start]
     return "<" if _LESS.search(before) else ">" if _MORE.search(before) else ""
 
 

@@ -25,7 +25,7 @@ _BOUNDARY = re.compile(r"[.!?][)\]}\"'”’]*\s+(?=[\"'“‘(\[]*[A-Z0-9$~\\])
 _LAST_WORD = re.compile(r"[A-Za-z](?:[A-Za-z.]*[A-Za-z])?$")
 
 
-def normalise(text: str) -> str:
+def normalise_whitespace(text: str) -> str:
     """Text with every run of white space made one space, the form in which sentences are quoted."""
     return " ".join(text.split())
 
@@ -36,7 +36,7 @@ def split_sentences(text: str) -> list[str]:
     >>> split_sentences("Pulsed at 31.6 s (Smith et al. 2018). It has L = 4.7 x 10^{39} erg s^{-1}.")
     ['Pulsed at 31.6 s (Smith et al. 2018).', 'It has L = 4.7 x 10^{39} erg s^{-1}.']
     """
-    text = normalise(text)
+    text = normalise_whitespace(text)
     sentences, start, dollars, seen = [], 0, 0, 0
     for match in _BOUNDARY.finditer(text):
         dollars += text.count("$", seen, match.start())

@@ -82,7 +82,7 @@ def plan(events: str, split_seed: int, n_bands: int, max_validation: int) -> Pla
 
 
 class EventsTable:
-    """A `Source` for the trainer: parts of an events table, read when they are needed.
+    """A `TargetSource` for the trainer: parts of an events table, read when they are needed.
 
     Attributes
     ----------

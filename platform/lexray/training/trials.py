@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial as RayTrial
 
 from lexray.runtime import tracking
 from lexray.runtime.config import TrackingConfig
-from lexray.runtime.progress import Task
+from lexray.runtime.progress import ProgressTask
 
 #: Epochs between two calls to MLflow of one trial.
 _LOG_EVERY = 25
@@ -38,7 +38,7 @@ class Trial:
 
     name: str
     values: dict[str, Any]
-    run: tracking.Run
+    run: tracking.MlflowRun
     began: float
     history: list[dict[str, float]] = field(default_factory=list)
     logged: int = 0
@@ -67,7 +67,9 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         What is best, and 'min' or 'max'.
     """
 
-    def __init__(self, config: TrackingConfig, parent: tracking.Run, task: Task, metric: str, mode: str) -> None:
+    def __init__(
+        self, config: TrackingConfig, parent: tracking.MlflowRun, task: ProgressTask, metric: str, mode: str
+    ) -> None:
         self._config, self._parent, self._task = config, parent, task
         self.metric, self.mode = metric, mode
         self.trials: dict[str, Trial] = {}
@@ -89,7 +91,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """Open the trial's MLflow run."""
         name = f"trial {len(self.trials):04d}"
-        run = tracking.start(self._config, name, trial.config, self._parent)
+        run = tracking.start_run(self._config, name, trial.config, self._parent)
         self.trials[trial.trial_id] = Trial(name, dict(trial.config), run, time.monotonic())
 
     def on_trial_result(

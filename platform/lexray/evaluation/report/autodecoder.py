@@ -9,16 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lexray.evaluation import gregory_loredo
-from lexray.evaluation.cells import as_rates
+from lexray.evaluation.cells import as_rate_model
 from lexray.evaluation.heldout import PiecewiseRate, RateModel
 from lexray.evaluation.inputs import Representation
 from lexray.evaluation.intervals import RateInterval, rate_intervals
-from lexray.evaluation.kernel import Kernel
-from lexray.evaluation.report.metrics import MODELS, Findings, Row
-from lexray.evaluation.report.report import Listing
-from lexray.evaluation.scoring import reconstruct, usable_events
+from lexray.evaluation.kernel import GaussianKernel
+from lexray.evaluation.report.metrics import MODEL_LABELS, EvaluationResults, MetricRow
+from lexray.evaluation.report.report import ReportTable
+from lexray.evaluation.scoring import reconstruct, valid_events
 from lexray.evaluation.tables import read_rates
-from lexray.evaluation.total_variation import TotalVariation
+from lexray.evaluation.total_variation import TotalVariationFit
 from lexray.events import validate
 from lexray.events.eventlist import EventList
 from lexray.inference.autodecoder import load_autodecoder
@@ -32,25 +32,25 @@ from lexray.tables.list_columns import stack_lists
 
 #: What is read off a detection's representation: hardness of its counts, the arsinh of the log10 of its variability
 #: odds, and the rms of the true rate.
-PROPERTIES = {
+PROPERTY_LABELS = {
     "hr_ms": "hardness, medium–soft",
     "hr_hs": "hardness, hard–soft",
     "rms": "fractional rms of the true rate",
     "variability_odds": "Gregory–Loredo odds",
 }
-ANOMALIES = "Anomalies"
+ANOMALIES_SECTION = "Anomalies"
 #: Detections in the anomalies' table.
-_MOST_ANOMALIES = 15
+_MAX_ANOMALIES = 15
 #: The probability below which a detection is counted as an anomaly.
-_RARE = 0.01
+_ANOMALY_P_VALUE = 0.01
 
 
-def chosen_by(names: Collection[str], n: int, purpose: str) -> list[str]:
+def sample_by_hash(names: Collection[str], n: int, purpose: str) -> list[str]:
     """At most `n` of the names, the same whichever order they come in."""
     return sorted(names, key=lambda name: (stable_hash(name, purpose), name))[:n]
 
 
-def fitted_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tuple[dict[str, RateModel], list[str]]:
+def fit_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tuple[dict[str, RateModel], list[str]]:
     """The best fixed kernel and the penalised fit of each source alone, both chosen on training detections.
 
     Returns
@@ -63,70 +63,70 @@ def fitted_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tu
     n_bands = validate.usual_bands(events)
     where = pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
     rows = delta.dataset(events).to_table(filter=where)
-    by_id = {e.detection_id: e for e in usable_events(rows, n_bands) if len(e)}
+    by_id = {e.detection_id: e for e in valid_events(rows, n_bands) if len(e)}
     training = [by_id[name] for name in detection_ids if name in by_id]
     if not training:
         return {}, []
     photons = photons_of(training, n_bands)
-    kernel, fit = Kernel.best(photons, seed), TotalVariation.best(photons, seed)
-    said = [
+    kernel, fit = GaussianKernel.best(photons, seed), TotalVariationFit.best(photons, seed)
+    notes = [
         f"The kernel is {100 * kernel.width:.2g} % of a detection's length wide, with {100 * kernel.floor:.0f} % of a "
         "constant rate mixed in.",
         f"The penalties of each source's own fit are {fit.mean:g} nats a unit of log-rate of the mean over the bands "
         f"and {fit.deviation:g} of a band's deviation from it; an infinite one leaves all bands one shape.",
     ]
     chosen = f"Both were chosen by their held-out gain on {len(training)} training detections."
-    return {"kernel": as_rates(kernel), "total_variation": as_rates(fit)}, [*said, chosen]
+    return {"kernel": as_rate_model(kernel), "total_variation": as_rate_model(fit)}, [*notes, chosen]
 
 
-def rate_models(autodecoder: str, beside: Sequence[str]) -> tuple[dict[str, RateModel], dict[str, str]]:
+def rate_models(autodecoder: str, baseline_autodecoders: Sequence[str]) -> tuple[dict[str, RateModel], dict[str, str]]:
     """Models of trained folders, and all models of the evaluation as they are said to a person, in order."""
     models: dict[str, RateModel] = {"autodecoder": partial(reconstruct, resolve_path(autodecoder))}
     others: dict[str, str] = {}
-    for folder in beside:
+    for folder in baseline_autodecoders:
         name = load_autodecoder(folder).name
         key = f"beside.{name}"
         while key in others:
             key += "_"
         others[key] = name if name not in others.values() else f"{name} ({folder})"
         models[key] = partial(reconstruct, resolve_path(folder))
-    before = {name: said for name, said in MODELS.items() if name in ("constant", "bayesian_blocks")}
-    fitted = {name: MODELS[name] for name in ("kernel", "total_variation")}
-    truth = {name: MODELS[name] for name in ("true_rate", "true_rate_with_level")}
-    return models, {**before, **fitted, **others, "autodecoder": MODELS["autodecoder"], **truth}
+    simple_baselines = {name: said for name, said in MODEL_LABELS.items() if name in ("constant", "bayesian_blocks")}
+    fitted = {name: MODEL_LABELS[name] for name in ("kernel", "total_variation")}
+    truth = {name: MODEL_LABELS[name] for name in ("true_rate", "true_rate_with_level")}
+    return models, {**simple_baselines, **fitted, **others, "autodecoder": MODEL_LABELS["autodecoder"], **truth}
 
 
-def intervals_of(autodecoder: str, events: Sequence[EventList]) -> list[RateInterval] | None:
+def rate_intervals_68(autodecoder: str, events: Sequence[EventList]) -> list[RateInterval] | None:
     """The 68 % interval of each detection's rate; None where this kind of model gives none."""
     return rate_intervals(load_autodecoder(autodecoder), events, 0.68)
 
 
-def measured_properties(
+def measure_detection_properties(
     events: str, detection_ids: Collection[str], true_rates: str | None, progress: Progress
 ) -> dict[str, dict[str, float]]:
-    """`PROPERTIES` of detections, one Ray task a part of the events table: detection → property → value."""
+    """`PROPERTY_LABELS` of detections, one Ray task a part of the events table: detection → property → value."""
     if not detection_ids:
         return {}
     truth = None if true_rates is None else resolve_path(true_rates)
     n_bands = validate.usual_bands(events)
-    found: dict[str, dict[str, float]] = {}
+    properties: dict[str, dict[str, float]] = {}
     with progress.task("variability odds", total=len(detection_ids)) as task:
         for part in results_of_parts(_properties_of_part, events, list(detection_ids), truth, n_bands):
-            found |= part
+            properties |= part
             task.advance(len(part))
-    return found
+    return properties
 
 
 def _properties_of_part(
     events: str, part: int, detection_ids: Collection[str], true_rates: str | None, n_bands: int
 ) -> dict[str, dict[str, float]]:
     where = (pc.field("part") == part) & pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
-    detections = usable_events(delta.dataset(events).to_table(filter=where), n_bands)
+    detections = valid_events(delta.dataset(events).to_table(filter=where), n_bands)
     truth = read_rates(true_rates, detections)
     found = {}
     for e in detections:
         # Odds run from 10⁻³ to 10⁵⁰⁰: in their logarithm a few bright sources would be all that counts.
-        values = {"variability_odds": float(np.arcsinh(gregory_loredo.odds(e)))}
+        values = {"variability_odds": float(np.arcsinh(gregory_loredo.log10_odds(e)))}
         if len(e.bands) >= 3:
             values |= {"hr_ms": e.hardness_ratio(0, 1), "hr_hs": e.hardness_ratio(0, 2)}
         if e.detection_id in truth:
@@ -162,9 +162,9 @@ def detection_features(latents: pa.Table, splits: Mapping[str, str]) -> list[Rep
     ]
 
 
-def anomalies(
-    found: Findings, latents: pa.Table, group_of: Mapping[str, str], counts: Mapping[str, int]
-) -> Listing | None:
+def anomaly_table(
+    found: EvaluationResults, latents: pa.Table, group_of: Mapping[str, str], counts: Mapping[str, int]
+) -> ReportTable | None:
     """The detections that the model deems least likely, rarest first; None where the latents have no such score.
 
     Parameters
@@ -188,26 +188,28 @@ def anomalies(
         return None
     known = [row["p_value"] for row in rows if row["p_value"] is not None]
     if known:
-        share = float(np.mean(np.asarray(known) < _RARE))
+        share = float(np.mean(np.asarray(known) < _ANOMALY_P_VALUE))
         found.metrics |= {"anomalies.n_detections": len(rows), "anomalies.share_below_1pct": share}
         words = "detections with a p-value below 1 %"
-        found.add(ANOMALIES, Row(words, share, None, None, _RARE, "as simulated", len(known), "%"))
-    rows.sort(key=lambda row: (_or(row["p_value"], 1.0), -row["anomaly"], row["detection_id"]))
-    return Listing(
+        found.add(
+            ANOMALIES_SECTION, MetricRow(words, share, None, None, _ANOMALY_P_VALUE, "as simulated", len(known), "%")
+        )
+    rows.sort(key=lambda row: (_value_or(row["p_value"], 1.0), -row["anomaly"], row["detection_id"]))
+    return ReportTable(
         "Anomalies",
         "The detections that are least likely under the model and the population that it learned, of all splits. The "
         "p-value is the share of simulated detections, of similar total counts, that are as unlikely.",
         ("Detection", "Kind", "Photons", "Score", "p-value"),
-        [_cells(row, group_of, counts) for row in rows[:_MOST_ANOMALIES]],
+        [_anomaly_row(row, group_of, counts) for row in rows[:_MAX_ANOMALIES]],
         numbers=(1, 2, 3, 4),
     )
 
 
-def _cells(row: Mapping[str, Any], group_of: Mapping[str, str], counts: Mapping[str, int]) -> list[str]:
+def _anomaly_row(row: Mapping[str, Any], group_of: Mapping[str, str], counts: Mapping[str, int]) -> list[str]:
     name = row["detection_id"]
     p = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
     return [name, group_of.get(row["source_id"], ""), f"{counts.get(name, 0):,}", f"{row['anomaly']:.2f}", p]
 
 
-def _or(value: float | None, otherwise: float) -> float:
+def _value_or(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else value

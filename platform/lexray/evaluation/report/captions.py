@@ -7,29 +7,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lexray.evaluation.count_bins import COUNT_EDGES, count_bins
-from lexray.evaluation.heldout import Score, gain
-from lexray.evaluation.inputs import Pairs
-from lexray.evaluation.regression import Neighbours, Probe
+from lexray.evaluation.count_bins import COUNT_BINS, count_bin_of
+from lexray.evaluation.heldout import DetectionScore, gain
+from lexray.evaluation.inputs import EmbeddingPairs
+from lexray.evaluation.regression import NeighbourResult, ProbeResult
 from lexray.evaluation.report import embedding_map, plots
-from lexray.evaluation.report.metrics import MODELS, PROPERTIES, Findings, gains_by_group
-from lexray.evaluation.report.plots import Bar, LightCurve, Scatter
-from lexray.evaluation.report.report import Example, Hit, Picture
+from lexray.evaluation.report.metrics import MODEL_LABELS, PROPERTY_LABELS, EvaluationResults, gains_by_group
+from lexray.evaluation.report.plots import GainBar, LightCurveData, ScatterPanel
+from lexray.evaluation.report.report import CaptionedFigure, RetrievalExample, RetrievedSource
 
 #: Photons that a detection needs to be shown as an example.
-_SHOWN_FROM = 100
+_MIN_EXAMPLE_COUNTS = 100
 #: Classes with fewer detections than this have no line of their own in the gain's chart.
-_GROUP_FROM = 3
+_MIN_GROUP_SIZE = 3
 
 
-def gain_pictures(
+def gain_figures(
     folder: Path,
-    found: Findings,
-    scores: Sequence[Score],
+    found: EvaluationResults,
+    scores: Sequence[DetectionScore],
     class_of: Mapping[str, str],
-    models: Mapping[str, str] = MODELS,
+    models: Mapping[str, str] = MODEL_LABELS,
     grouped_by: str = "class",
-) -> dict[str, Picture]:
+) -> dict[str, CaptionedFigure]:
     """The gain of every model, and by class where classes are known.
 
     Parameters
@@ -46,24 +46,24 @@ def gain_pictures(
     grouped_by : str
         What `class_of` says.
     """
-    kinds = {"autodecoder": "ours", "true_rate": "ceiling"}
+    roles = {"autodecoder": "ours", "true_rate": "ceiling"}
     m = found.metrics
-    bars = [Bar(MODELS["constant"], 0.0, 0.0, 0.0, "baseline")] + [
-        Bar(
+    bars = [GainBar(MODEL_LABELS["constant"], 0.0, 0.0, 0.0, "baseline")] + [
+        GainBar(
             said,
             m[f"heldout_gain.{k}"],
             m[f"heldout_gain.{k}_low"],
             m[f"heldout_gain.{k}_high"],
-            kinds.get(k, "baseline"),
+            roles.get(k, "baseline"),
         )
         for k, said in models.items()
         if k not in ("constant", "true_rate_with_level") and f"heldout_gain.{k}" in m
     ]
     if len(bars) == 1:
         return {}
-    made = {
-        "gain": Picture(
-            plots.draw(folder, "heldout_gain", partial(plots.gain_chart, bars=bars)),
+    figures = {
+        "gain": CaptionedFigure(
+            plots.save_figure(folder, "heldout_gain", partial(plots.gain_chart, bars=bars)),
             "How well hidden photons are foretold",
             "Longer is better; whiskers hold 95 % of bootstrap draws over the sources. The hatched bar is what the "
             "true rate itself gains: no method does better than that but by luck."
@@ -76,47 +76,52 @@ def gain_pictures(
         name: sum(class_of.get(s.source_id) == name for s in scores) for name in plots.class_order([*class_of.values()])
     }
     group_of = {
-        s.detection_id: name for s in scores if sizes.get(name := class_of.get(s.source_id, ""), 0) >= _GROUP_FROM
+        s.detection_id: name for s in scores if sizes.get(name := class_of.get(s.source_id, ""), 0) >= _MIN_GROUP_SIZE
     }
     groups = gains_by_group(scores, group_of, models)
-    shown = {f"{name} ({sizes[name]})": _said(groups[name], models) for name in sizes if groups.get(name)}
+    shown = {f"{name} ({sizes[name]})": _label_models(groups[name], models) for name in sizes if groups.get(name)}
     if len(shown) > 1:
-        made["gain_by_class"] = Picture(
-            plots.draw(
+        figures["gain_by_class"] = CaptionedFigure(
+            plots.save_figure(
                 folder,
                 "heldout_gain_by_class",
-                partial(plots.gain_by_group, groups=shown, ours=models["autodecoder"], ceiling=models.get("true_rate")),
+                partial(
+                    plots.gain_by_group,
+                    groups=shown,
+                    highlighted=models["autodecoder"],
+                    ceiling=models.get("true_rate"),
+                ),
             ),
             f"The same, by {grouped_by}",
             f"One line a {grouped_by}, with its number of test detections. Where all marks crowd at zero there is no "
             "variability to be found; left of zero a method sees structure in noise.",
             f"Dot plot of held-out gain by {grouped_by}",
         )
-    return made
+    return figures
 
 
-def _said(gains: Mapping[str, float], models: Mapping[str, str]) -> dict[str, float]:
+def _label_models(gains: Mapping[str, float], models: Mapping[str, str]) -> dict[str, float]:
     """Gains by the models' names for a person, of all but the one that knows more than a shape."""
     return {models[k]: v for k, v in gains.items() if k != "true_rate_with_level"}
 
 
-def counts_picture(
-    folder: Path, scores: Sequence[Score], models: Mapping[str, str] = MODELS
-) -> tuple[dict[str, Picture], dict[str, dict[str, float]]]:
+def count_bin_figure(
+    folder: Path, scores: Sequence[DetectionScore], models: Mapping[str, str] = MODEL_LABELS
+) -> tuple[dict[str, CaptionedFigure], dict[str, dict[str, float]]]:
     """The gain of every model against a detection's number of photons, and the figures: bin → model → gain."""
-    names = list(COUNT_EDGES)
-    bins = {s.detection_id: names[b] for s, b in zip(scores, count_bins([s.n_events for s in scores]), strict=True)}
+    names = list(COUNT_BINS)
+    bins = {s.detection_id: names[b] for s, b in zip(scores, count_bin_of([s.n_events for s in scores]), strict=True)}
     found = gains_by_group(scores, bins, models)
     groups = {name: found[name] for name in names if name in found}
     if len(groups) < 2:
         return {}, groups
     shown = {
-        f"{_said_bin(name)}\n({sum(b == name for b in bins.values())})": _said(gains, models)
+        f"{_count_bin_label(name)}\n({sum(b == name for b in bins.values())})": _label_models(gains, models)
         for name, gains in groups.items()
     }
     draw = partial(plots.gain_by_counts, groups=shown, ours=models["autodecoder"], ceiling=models.get("true_rate"))
-    picture = Picture(
-        plots.draw(folder, "heldout_gain_by_counts", draw),
+    picture = CaptionedFigure(
+        plots.save_figure(folder, "heldout_gain_by_counts", draw),
         "The same, by counts",
         "Detections with few photons to the left, in brackets how many of the test have so many. A method that has "
         "learned what sources do gains where a detection alone says little.",
@@ -125,16 +130,16 @@ def counts_picture(
     return {"gain_by_counts": picture}, groups
 
 
-def _said_bin(name: str) -> str:
-    low, high = COUNT_EDGES[name]
+def _count_bin_label(name: str) -> str:
+    low, high = COUNT_BINS[name]
     return f"< {high:,}" if not low else f"≥ {low:,}" if high is None else f"{low:,}–{high:,}"
 
 
-def chosen_detections(scores: Sequence[Score]) -> dict[str, tuple[Score, float]]:
+def example_detections(scores: Sequence[DetectionScore]) -> dict[str, tuple[DetectionScore, float]]:
     """Best, median and worst test detection with their gains in bits per photon, the autodecoder's if there is one."""
     model = "autodecoder" if any("autodecoder" in s.log_likelihood for s in scores) else "bayesian_blocks"
     scored = [s for s in scores if model in s.log_likelihood and s.n_held]
-    bright = [s for s in scored if s.n_events >= _SHOWN_FROM] or scored
+    bright = [s for s in scored if s.n_events >= _MIN_EXAMPLE_COUNTS] or scored
     ranked = sorted(
         ((s, gain(s.log_likelihood[model], s.log_likelihood["constant"], s.n_held)) for s in bright),
         key=lambda pair: (-pair[1], pair[0].detection_id),
@@ -145,16 +150,16 @@ def chosen_detections(scores: Sequence[Score]) -> dict[str, tuple[Score, float]]
     return {name: ranked[i] for name, i in places.items() if i in range(len(ranked))}
 
 
-def light_curve_picture(
-    folder: Path, name: str, curve: LightCurve, why: str, kind: str, gained: float | None
-) -> Picture:
+def light_curve_figure(
+    folder: Path, name: str, curve: LightCurveData, role: str, source_class: str, gain: float | None
+) -> CaptionedFigure:
     """A light curve with a caption that says what it is and how to read it."""
     e = curve.events
     parts = [f"{len(e):,} photons in {e.gti.ontime / 1000:.1f} ks of good time"]
     if len(e.gti) > 1:
         parts.append(f"{len(e.gti)} good-time intervals")
-    if gained is not None:
-        parts.append(f"gain {gained:+.3f} bits per photon".replace("-", "−"))
+    if gain is not None:
+        parts.append(f"gain {gain:+.3f} bits per photon".replace("-", "−"))
     lines = "Points: counts in bins, with √n bars."
     if curve.rate is not None:
         lines += " Line: the reconstructed rate, fitted to all photons"
@@ -163,31 +168,33 @@ def light_curve_picture(
         lines += " Dashed: the true rate."
     if len(e.gti) > 1 and e.gti.ontime >= e.duration / 3:
         lines += " Shaded: gaps, where nothing was observed."
-    return Picture(
-        plots.draw(folder, name, partial(plots.light_curve, curve=curve)),
-        f"{why}: {kind + ' ' if kind else ''}{e.object or e.source_id}",
+    return CaptionedFigure(
+        plots.save_figure(folder, name, partial(plots.light_curve, curve=curve)),
+        f"{role}: {source_class + ' ' if source_class else ''}{e.object or e.source_id}",
         f"{e.detection_id} · {', '.join(parts)}. {lines}" + (f" File: {Path(e.file).name}." if e.file else ""),
         f"Light curve of {e.detection_id} in {len(e.bands)} energy bands",
     )
 
 
-def space_pictures(
-    folder: Path, pairs: Pairs, ranks: Mapping[str, NDArray[np.int64]], class_of: Mapping[str, str], seed: int
-) -> dict[str, Picture]:
+def embedding_map_figures(
+    folder: Path, pairs: EmbeddingPairs, ranks: Mapping[str, NDArray[np.int64]], class_of: Mapping[str, str], seed: int
+) -> dict[str, CaptionedFigure]:
     """The map of the shared space and the retrieval curve."""
-    xray, text = embedding_map.layout(pairs.xray, pairs.text, seed)
+    xray, text = embedding_map.map_coordinates(pairs.xray, pairs.text, seed)
     classes = [class_of.get(source) for source in pairs.source_ids]
     return {
-        "map": Picture(
-            plots.draw(folder, "shared_space", partial(embedding_map.space_map, xray=xray, text=text, classes=classes)),
+        "map": CaptionedFigure(
+            plots.save_figure(
+                folder, "shared_space", partial(embedding_map.embedding_map, xray=xray, text=text, classes=classes)
+            ),
             "A map of the shared space",
             "Test sources only, both embeddings of each, joined by a line: short lines mean that X-rays and words "
             "agree. The constant offset between the two is taken off. Laid out by t-SNE: who is whose neighbour can be "
             "trusted, distances between far groups cannot.",
             f"Scatter plot of {len(classes)} test sources' X-ray and text embeddings, coloured by class",
         ),
-        "retrieval": Picture(
-            plots.draw(folder, "retrieval", partial(plots.retrieval_curve, ranks=ranks)),
+        "retrieval": CaptionedFigure(
+            plots.save_figure(folder, "retrieval", partial(plots.retrieval_curve, ranks=ranks)),
             "How soon the partner is found",
             "For each number of answers k, the share of questions whose own partner is among the best k. The dotted "
             "curve is chance; the further above it, the better.",
@@ -196,41 +203,41 @@ def space_pictures(
     }
 
 
-def probe_pictures(
-    folder: Path, probes: Mapping[tuple[str, str], Probe], neighbours: Mapping[str, Neighbours]
-) -> dict[str, Picture]:
+def probe_figures(
+    folder: Path, probes: Mapping[tuple[str, str], ProbeResult], neighbours: Mapping[str, NeighbourResult]
+) -> dict[str, CaptionedFigure]:
     """Confusion of classes, and properties predicted against true, from the aligned embeddings where there are any."""
-    made: dict[str, Picture] = {}
+    made: dict[str, CaptionedFigure] = {}
     key = next((k for k in ("aligned", "latents", "text") if k in neighbours), None)
     if key is not None:
-        found = neighbours[key]
-        draw = partial(plots.confusion, truth=found.truth, predicted=found.predicted)
-        made["confusion"] = Picture(
-            plots.draw(folder, "confusion", draw),
+        result = neighbours[key]
+        draw = partial(plots.confusion_matrix, truth=result.truth, predicted=result.predicted)
+        made["confusion"] = CaptionedFigure(
+            plots.save_figure(folder, "confusion", draw),
             "Classes named by the neighbours",
-            f"Rows are true classes, columns what the {found.k} nearest training sources vote for, numbers are test "
+            f"Rows are true classes, columns what the {result.k} nearest training sources vote for, numbers are test "
             "sources. The darker the diagonal, the better."
             if key == "aligned"
-            else f"Rows are true classes, columns the vote of the {found.k} nearest training sources in the {key}.",
-            f"Confusion matrix, accuracy {found.accuracy:.2f}",
+            else f"Rows are true classes, columns the vote of the {result.k} nearest training sources in the {key}.",
+            f"Confusion matrix, accuracy {result.accuracy:.2f}",
         )
-    said = (
+    caption = (
         "Each point is a test source; on the dashed line the prediction is right. Predicted from the aligned X-ray "
         "embeddings by the better of the table's methods."
     )
-    return made | properties_picture(folder, probes, ("aligned", "latents"), PROPERTIES, said)
+    return made | property_figure(folder, probes, ("aligned", "latents"), PROPERTY_LABELS, caption)
 
 
-def properties_picture(
+def property_figure(
     folder: Path,
-    probes: Mapping[tuple[str, str], Probe],
+    probes: Mapping[tuple[str, str], ProbeResult],
     representations: Sequence[str],
     properties: Mapping[str, str],
     caption: str,
-) -> dict[str, Picture]:
+) -> dict[str, CaptionedFigure]:
     """Predicted against true properties, each from the first of `representations` that it was read off."""
     panels = [
-        Scatter(said, probes[column, key].truth, probes[column, key].predicted, probes[column, key].r2)
+        ScatterPanel(said, probes[column, key].truth, probes[column, key].predicted, probes[column, key].r2)
         for column, said in properties.items()
         for key in [next((k for k in representations if (column, k) in probes), "")]
         if key
@@ -238,8 +245,8 @@ def properties_picture(
     if not panels:
         return {}
     return {
-        "properties": Picture(
-            plots.draw(folder, "properties", partial(plots.property_scatter, panels=panels)),
+        "properties": CaptionedFigure(
+            plots.save_figure(folder, "properties", partial(plots.property_scatter, panels=panels)),
             "Properties read off the representations",
             caption,
             "Scatter plots of predicted against true " + ", ".join(panel.title for panel in panels),
@@ -247,24 +254,24 @@ def properties_picture(
     }
 
 
-def examples(
-    pairs: Pairs,
+def retrieval_examples(
+    pairs: EmbeddingPairs,
     rank: NDArray[np.int64],
     class_of: Mapping[str, str],
     summaries: Mapping[str, str],
     n: int = 4,
     n_hits: int = 5,
-) -> list[Example]:
+) -> list[RetrievalExample]:
     """Questions in words at even steps from the best rank to the worst, and the X-rays that they found."""
-    asked = [i for i in np.argsort(rank, kind="stable") if pairs.source_ids[i] in summaries]
-    if not asked:
+    queries = [i for i in np.argsort(rank, kind="stable") if pairs.source_ids[i] in summaries]
+    if not queries:
         return []
-    places = np.unique(np.linspace(0, 0.9 * (len(asked) - 1), min(n, len(asked))).round().astype(int))
-    found = []
-    for i in (asked[place] for place in places):
+    places = np.unique(np.linspace(0, 0.9 * (len(queries) - 1), min(n, len(queries))).round().astype(int))
+    examples = []
+    for i in (queries[place] for place in places):
         similarity = pairs.xray @ pairs.text[i]
         hits = [
-            Hit(
+            RetrievedSource(
                 source_id=(name := pairs.source_ids[j]),
                 kind=class_of.get(name, ""),
                 summary=summaries.get(name, ""),
@@ -275,8 +282,8 @@ def examples(
         ]
         name = pairs.source_ids[i]
         query = first_sentence(summaries[name])
-        found.append(Example(query, name, class_of.get(name, ""), int(rank[i]), len(rank), hits))
-    return found
+        examples.append(RetrievalExample(query, name, class_of.get(name, ""), int(rank[i]), len(rank), hits))
+    return examples
 
 
 def first_sentence(text: str) -> str:
@@ -287,7 +294,7 @@ def first_sentence(text: str) -> str:
     return text
 
 
-def caveats(found: Findings, simulated: bool) -> list[str]:
+def caveats(found: EvaluationResults, simulated: bool) -> list[str]:
     """What a reader should hold against the figures."""
     lines = [
         "Sources within 1″ of one another, and all detections of a source, fall into the same split. Trainings saw the "

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from lexray.evaluation.report.plots import CLASSES, MARKERS, Theme, class_colour, class_order
 
 
-def layout(xray: ArrayLike, text: ArrayLike, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def map_coordinates(xray: ArrayLike, text: ArrayLike, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Place pairs of embeddings on a plane, near where they are near in the space.
 
     Contrastive training leaves a constant offset between the modalities (Liang et al. 2022, arXiv:2203.02053), which
@@ -45,7 +45,7 @@ def layout(xray: ArrayLike, text: ArrayLike, seed: int = 0) -> tuple[NDArray[np.
     return placed[: len(x)], placed[len(x) :]
 
 
-def space_map(
+def embedding_map(
     theme: Theme, xray: NDArray[np.float64], text: NDArray[np.float64], classes: Sequence[str | None]
 ) -> Figure:
     """X-ray points filled, text points hollow, a line between the two of one source; colour and marker by class."""

@@ -1,13 +1,13 @@
 """Summaries that say what their papers do not: the worst of them, for the report."""
 
-from lexray.evaluation.report.report import Listing
+from lexray.evaluation.report.report import ReportTable
 from lexray.tables import delta
 
-_MOST = 20
+_MAX_ROWS = 20
 _COLUMNS = ["source_id", "grounded", "findings", "status", "n_papers", "engine"]
 
 
-def worst_summaries(summaries: str | None) -> Listing | None:
+def ungrounded_summaries_table(summaries: str | None) -> ReportTable | None:
     """The least grounded summaries, the worst first; None where all that was checked is in the papers.
 
     Parameters
@@ -22,7 +22,7 @@ def worst_summaries(summaries: str | None) -> Listing | None:
     if not poor:
         return None
     flagged = sum(row["status"] == "ungrounded" for row in poor)
-    return Listing(
+    return ReportTable(
         "Summaries to doubt",
         f"Of {len(rows):,} summaries whose numbers and named classes could be looked for, {len(poor):,} hold some that "
         f"no sentence on the source in its papers does; {flagged:,} of them are flagged as ungrounded, and not "
@@ -36,7 +36,7 @@ def worst_summaries(summaries: str | None) -> Listing | None:
                 row["engine"],
                 "; ".join(row["findings"] or ()),
             ]
-            for row in poor[:_MOST]
+            for row in poor[:_MAX_ROWS]
         ],
         numbers=(1, 2),
     )

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lexray.evaluation import retrieval
-from lexray.evaluation.heldout import Score, gain, gain_interval
+from lexray.evaluation.heldout import DetectionScore, gain, gain_interval
 from lexray.evaluation.inputs import Representation
-from lexray.evaluation.regression import Neighbours, Probe, nearest_neighbours, probe
+from lexray.evaluation.regression import NeighbourResult, ProbeResult, classify_by_neighbours, probe
 
 #: Models of the held-out gain, as named in metrics and as said to a person.
-MODELS = {
+MODEL_LABELS = {
     "constant": "constant rate",
     "bayesian_blocks": "Bayesian Blocks",
     "kernel": "best fixed kernel",
@@ -23,9 +23,9 @@ MODELS = {
     "true_rate_with_level": "true rate, its level known too",
 }
 #: What a gain is not compared with as with a baseline.
-_NO_BASELINE = ("constant", "autodecoder", "true_rate", "true_rate_with_level")
+_NOT_BASELINES = ("constant", "autodecoder", "true_rate", "true_rate_with_level")
 #: Figures that a job's end prints; all of them are in metrics.json.
-HEADLINES = (
+HEADLINE_METRICS = (
     "heldout_gain.autodecoder",
     "heldout_gain.bayesian_blocks",
     "heldout_gain.autodecoder_over_bayesian_blocks",
@@ -44,7 +44,7 @@ HEADLINES = (
     "regression.rms.latents.forest.r2",
 )
 #: Labels that are probed, where the table has them, with the representation's method.
-PROPERTIES = {
+PROPERTY_LABELS = {
     "hr_ms": "hardness, medium–soft",
     "hr_hs": "hardness, hard–soft",
     "rms": "variability, fractional rms",
@@ -52,7 +52,7 @@ PROPERTIES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """A line of the report's table.
 
     Attributes
@@ -87,19 +87,19 @@ class Row:
 
 
 @dataclass
-class Findings:
+class EvaluationResults:
     """What was measured: `metrics` by dotted name, and the table's `sections` of rows."""
 
     metrics: dict[str, float] = field(default_factory=dict)
-    sections: dict[str, list[Row]] = field(default_factory=dict)
+    sections: dict[str, list[MetricRow]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
-    def add(self, section: str, row: Row) -> None:
+    def add(self, section: str, row: MetricRow) -> None:
         """Append a row."""
         self.sections.setdefault(section, []).append(row)
 
 
-GAIN, RETRIEVAL, PROBES, CLASSES = (
+GAIN_SECTION, RETRIEVAL_SECTION, PROBES_SECTION, CLASSES_SECTION = (
     "Reconstruction: held-out gain",
     "Retrieval between text and X-rays",
     "Properties read off the representations",
@@ -107,60 +107,64 @@ GAIN, RETRIEVAL, PROBES, CLASSES = (
 )
 
 
-def measure_gain(found: Findings, scores: Sequence[Score], seed: int, models: Mapping[str, str] | None = None) -> None:
+def measure_gain(
+    results: EvaluationResults, scores: Sequence[DetectionScore], seed: int, models: Mapping[str, str] | None = None
+) -> None:
     """Held-out gain of every model over the detections that it has a rate for, and what the autodecoder adds to each.
 
     The share of the ceiling is taken over the detections with a known true rate alone, for both.
 
     Parameters
     ----------
-    found : Findings
+    results : Findings
         Takes metrics and rows.
     scores : sequence of Score
         Of the test detections.
     seed : int
         Of the bootstrap.
     models : mapping, optional
-        Name to what is said to a person, by default `MODELS`.
+        Name to what is said to a person, by default `MODEL_LABELS`.
     """
-    models = MODELS if models is None else models
+    models = MODEL_LABELS if models is None else models
     if not scores:
-        found.left_out.append("held-out gain: no detection of a test source has photons")
+        results.left_out.append("held-out gain: no detection of a test source has photons")
         return
-    found.metrics |= {
+    results.metrics |= {
         "heldout_gain.n_detections": len(scores),
         "heldout_gain.n_sources": len({s.source_id for s in scores}),
         "heldout_gain.n_held_out_photons": sum(s.n_held for s in scores),
         "heldout_gain.constant": 0.0,
     }
     for model, name in models.items():
-        mine = [s for s in scores if model in s.log_likelihood]
-        if model == "constant" or not mine:
+        scored = [s for s in scores if model in s.log_likelihood]
+        if model == "constant" or not scored:
             continue
-        value, low, high = _gain(mine, model, seed)
-        found.metrics |= {f"heldout_gain.{model}": value, f"heldout_gain.{model}_low": low}
-        found.metrics |= {f"heldout_gain.{model}_high": high}
-        row = Row(name, value, low, high, 0.0, "constant rate", len(mine), "bits", strong=model == "autodecoder")
-        found.add(GAIN, row)
-    baselines = {name: said for name, said in models.items() if name not in _NO_BASELINE}
-    for model, said in baselines.items():
+        value, low, high = _pooled_gain_interval(scored, model, seed)
+        results.metrics |= {f"heldout_gain.{model}": value, f"heldout_gain.{model}_low": low}
+        results.metrics |= {f"heldout_gain.{model}_high": high}
+        row = MetricRow(
+            name, value, low, high, 0.0, "constant rate", len(scored), "bits", strong=model == "autodecoder"
+        )
+        results.add(GAIN_SECTION, row)
+    baselines = {name: said for name, said in models.items() if name not in _NOT_BASELINES}
+    for model, label in baselines.items():
         both = [s for s in scores if {model, "autodecoder"} <= set(s.log_likelihood)]
         if not both:
             continue
-        value, low, high = _gain(both, "autodecoder", seed, model)
+        value, low, high = _pooled_gain_interval(both, "autodecoder", seed, model)
         name = f"heldout_gain.autodecoder_over_{model}"
-        found.metrics |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        words = f"autodecoder less {said}, source by source"
-        found.add(GAIN, Row(words, value, low, high, 0.0, "no difference", len(both), "bits"))
+        results.metrics |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        label = f"autodecoder less {label}, source by source"
+        results.add(GAIN_SECTION, MetricRow(label, value, low, high, 0.0, "no difference", len(both), "bits"))
     known = [s for s in scores if {"true_rate", "autodecoder"} <= set(s.log_likelihood)]
-    if known and (ceiling := _value(known, "true_rate")) > 0:
+    if known and (ceiling := _pooled_gain(known, "true_rate")) > 0:
         for model in ("autodecoder", *baselines):
             if all(model in s.log_likelihood for s in known):
-                found.metrics[f"heldout_gain.{model}_share_of_ceiling"] = _value(known, model) / ceiling
+                results.metrics[f"heldout_gain.{model}_share_of_ceiling"] = _pooled_gain(known, model) / ceiling
 
 
 def gains_by_group(
-    scores: Sequence[Score], group_of: Mapping[str, str], models: Mapping[str, str] | None = None
+    scores: Sequence[DetectionScore], group_of: Mapping[str, str], models: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, float]]:
     """Held-out gain in bits per photon: group → model's name → gain.
 
@@ -172,21 +176,21 @@ def gains_by_group(
     models : mapping, optional
         As for `measure_gain`.
     """
-    members: dict[str, list[Score]] = {}
+    members: dict[str, list[DetectionScore]] = {}
     for s in scores:
         if s.detection_id in group_of:
             members.setdefault(group_of[s.detection_id], []).append(s)
     return {
         group: {
-            model: _value(with_it, model)
-            for model in (MODELS if models is None else models)
+            model: _pooled_gain(with_it, model)
+            for model in (MODEL_LABELS if models is None else models)
             if model != "constant" and (with_it := [s for s in mine if model in s.log_likelihood])
         }
         for group, mine in members.items()
     }
 
 
-def _value(scores: Sequence[Score], model: str, against: str = "constant") -> float:
+def _pooled_gain(scores: Sequence[DetectionScore], model: str, against: str = "constant") -> float:
     return gain(
         [s.log_likelihood[model] for s in scores],
         [s.log_likelihood[against] for s in scores],
@@ -194,7 +198,9 @@ def _value(scores: Sequence[Score], model: str, against: str = "constant") -> fl
     )
 
 
-def _gain(scores: Sequence[Score], model: str, seed: int, against: str = "constant") -> tuple[float, float, float]:
+def _pooled_gain_interval(
+    scores: Sequence[DetectionScore], model: str, seed: int, against: str = "constant"
+) -> tuple[float, float, float]:
     low, high = gain_interval(
         [s.log_likelihood[model] for s in scores],
         [s.log_likelihood[against] for s in scores],
@@ -202,18 +208,18 @@ def _gain(scores: Sequence[Score], model: str, seed: int, against: str = "consta
         [s.source_id for s in scores],
         seed,
     )
-    return _value(scores, model, against), low, high
+    return _pooled_gain(scores, model, against), low, high
 
 
 def measure_retrieval(
-    found: Findings, xray: NDArray[Any], text: NDArray[Any], seed: int
+    found: EvaluationResults, xray: NDArray[Any], text: NDArray[Any], seed: int
 ) -> dict[str, NDArray[np.int64]]:
     """Retrieval both ways over paired rows; returns the ranks by direction, as said to a person."""
     n = len(xray)
     by_chance = retrieval.chance(n)
     found.metrics |= {"retrieval.n_sources": n}
     found.metrics |= {f"retrieval.chance.{name}": value for name, value in by_chance.items()}
-    said = {
+    metric_labels = {
         "recall_at_10": f"Recall@10 of {n}",
         "recall_at_1pct": f"Recall@1 % (best {retrieval.cutoff(n, 1)})",
         "recall_at_5pct": f"Recall@5 % (best {retrieval.cutoff(n, 5)})",
@@ -221,16 +227,16 @@ def measure_retrieval(
     }
     ranks: dict[str, NDArray[np.int64]] = {}
     directions = {"text_to_xray": ("text → X-ray", text, xray), "xray_to_text": ("X-ray → text", xray, text)}
-    for key, (arrow, queries, targets) in directions.items():
-        ranks[arrow] = retrieval.ranks(queries, targets)
-        figures = retrieval.summarise(ranks[arrow], seed).as_dict()
-        found.metrics |= {f"retrieval.{key}.{name}": value for name, value in figures.items()}
-        for name, words in said.items():
-            row = Row(
-                what=f"{arrow}: {words}",
-                value=figures[name],
-                low=figures[f"{name}_low"],
-                high=figures[f"{name}_high"],
+    for key, (direction, queries, targets) in directions.items():
+        ranks[direction] = retrieval.ranks(queries, targets)
+        values = retrieval.summarise(ranks[direction], seed).as_dict()
+        found.metrics |= {f"retrieval.{key}.{name}": value for name, value in values.items()}
+        for name, words in metric_labels.items():
+            row = MetricRow(
+                what=f"{direction}: {words}",
+                value=values[name],
+                low=values[f"{name}_low"],
+                high=values[f"{name}_high"],
                 beside=by_chance[name],
                 beside_name="chance",
                 n=n,
@@ -238,19 +244,19 @@ def measure_retrieval(
                 better="lower" if name == "median_rank" else "higher",
                 strong=name == "recall_at_10",
             )
-            found.add(RETRIEVAL, row)
+            found.add(RETRIEVAL_SECTION, row)
     return ranks
 
 
 def measure_properties(
-    found: Findings,
+    found: EvaluationResults,
     representations: Sequence[Representation],
     labels: Mapping[str, Mapping[str, Any]],
     seed: int,
-    properties: Mapping[str, str] = PROPERTIES,
+    properties: Mapping[str, str] = PROPERTY_LABELS,
     strong: str = "aligned",
-    forests: Collection[str] = ("rms",),
-) -> dict[tuple[str, str], Probe]:
+    forest_columns: Collection[str] = ("rms",),
+) -> dict[tuple[str, str], ProbeResult]:
     """R² of properties from each representation: ridge, and for variability a random forest too.
 
     Parameters
@@ -267,7 +273,7 @@ def measure_properties(
         Column → what is said to a person.
     strong : str
         The representation whose rows stand out.
-    forests : collection of str
+    forest_columns : collection of str
         Columns that are also read off with a random forest.
 
     Returns
@@ -275,23 +281,23 @@ def measure_properties(
     dict
         (property, representation's key) → the better probe of its methods.
     """
-    best: dict[tuple[str, str], Probe] = {}
+    best: dict[tuple[str, str], ProbeResult] = {}
     present = {name for values in labels.values() for name in values}
-    for column, said in properties.items():
+    for column, label in properties.items():
         if column not in present:
-            found.left_out.append(f"R² of {said}: the labels have no column '{column}'")
+            found.left_out.append(f"R² of {label}: the labels have no column '{column}'")
             continue
         for item in representations:
             y = np.array([_number(labels.get(source, {}).get(column)) for source in item.source_ids])
-            for method in ("ridge", "forest") if column in forests else ("ridge",):
+            for method in ("ridge", "forest") if column in forest_columns else ("ridge",):
                 result = probe(item.rows, y, item.splits, method, seed)
                 if result is None:
                     continue
                 key = f"regression.{column}.{item.key}.{method}"
                 found.metrics |= {f"{key}.r2": result.r2, f"{key}.r2_low": result.low, f"{key}.r2_high": result.high}
                 words = {"ridge": "ridge", "forest": "random forest"}[method]
-                row = Row(
-                    what=f"{said}, from {item.name} ({words})",
+                row = MetricRow(
+                    what=f"{label}, from {item.name} ({words})",
                     value=result.r2,
                     low=result.low,
                     high=result.high,
@@ -301,20 +307,20 @@ def measure_properties(
                     unit="R²",
                     strong=item.key == strong and method == "ridge",
                 )
-                found.add(PROBES, row)
+                found.add(PROBES_SECTION, row)
                 if (column, item.key) not in best or result.r2 > best[column, item.key].r2:
                     best[column, item.key] = result
     return best
 
 
 def measure_classes(
-    found: Findings, representations: Sequence[Representation], class_of: Mapping[str, str], seed: int
-) -> dict[str, Neighbours]:
+    found: EvaluationResults, representations: Sequence[Representation], class_of: Mapping[str, str], seed: int
+) -> dict[str, NeighbourResult]:
     """k-nearest-neighbour accuracy from each representation beside the majority class; by representation's key."""
-    results: dict[str, Neighbours] = {}
+    results: dict[str, NeighbourResult] = {}
     for item in representations:
         classes = [class_of.get(source) for source in item.source_ids]
-        result = nearest_neighbours(item.rows, classes, item.splits, seed, standardise=item.standardise)
+        result = classify_by_neighbours(item.rows, classes, item.splits, seed, standardise=item.standardise)
         if result is None:
             continue
         results[item.key] = result
@@ -329,7 +335,7 @@ def measure_classes(
             "classification.n_sources": len(result.truth),
         }
         n_classes = len(set(result.truth))
-        row = Row(
+        row = MetricRow(
             what=f"accuracy from {item.name} (k = {result.k})",
             value=result.accuracy,
             low=result.low,
@@ -340,8 +346,8 @@ def measure_classes(
             unit="%",
             strong=item.key == "aligned",
         )
-        found.add(CLASSES, row)
-        balanced = Row(
+        found.add(CLASSES_SECTION, row)
+        balanced = MetricRow(
             what=f"balanced accuracy from {item.name}",
             value=result.balanced_accuracy,
             beside=1 / n_classes,
@@ -349,7 +355,7 @@ def measure_classes(
             n=len(result.truth),
             unit="%",
         )
-        found.add(CLASSES, balanced)
+        found.add(CLASSES_SECTION, balanced)
     return results
 
 

@@ -105,7 +105,7 @@ def _style(theme: Theme) -> Iterator[None]:
         yield
 
 
-def draw(folder: Path, name: str, figure: Callable[[Theme], Figure]) -> str:
+def save_figure(folder: Path, name: str, figure: Callable[[Theme], Figure]) -> str:
     """Write ``NAME.png`` and ``NAME.dark.png`` into `folder`; returns `name`."""
     for theme in THEMES:
         with _style(theme):
@@ -130,7 +130,7 @@ def class_colour(theme: Theme, name: str | None, order: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class LightCurve:
+class LightCurveData:
     """What a light curve's picture shows.
 
     Attributes
@@ -150,30 +150,32 @@ class LightCurve:
     interval: tuple[PiecewiseRate, PiecewiseRate] | None = None
 
 
-def light_curve(theme: Theme, curve: LightCurve) -> Figure:
+def light_curve(theme: Theme, curve: LightCurveData) -> Figure:
     """Counts by band with the reconstructed rate over them, one row a band.
 
     Gaps are shaded. Where less than a third of the span is good time, the axis is the clock of good time instead, and
     dotted lines stand where gaps were cut out.
     """
     events, bands = curve.events, len(curve.events.bands)
-    cut = events.gti.ontime < events.duration / 3
+    gaps_removed = events.gti.ontime < events.duration / 3
 
     def axis(seconds: Any) -> Float64s:
-        clock: Float64s = events.gti.good_time_before(seconds) if cut else np.asarray(seconds, dtype=np.float64)
+        clock: Float64s = (
+            events.gti.good_time_before(seconds) if gaps_removed else np.asarray(seconds, dtype=np.float64)
+        )
         return clock / 1000
 
-    span = events.gti.ontime if cut else events.duration
+    span = events.gti.ontime if gaps_removed else events.duration
     edges = np.linspace(0, span, int(np.clip(len(events) / (5 * bands), 14, 90)) + 1)
-    good = np.diff(edges) if cut else events.gti.exposure(edges)
+    good = np.diff(edges) if gaps_removed else events.gti.exposure(edges)
     seen = good > 0.1 * np.diff(edges)
     good = np.where(seen, good, np.nan)
-    clock = axis(events.time) * 1000
+    good_time = axis(events.time) * 1000
 
     figure = Figure(figsize=(6.2, 1.1 + 0.95 * bands))
     rows = np.atleast_1d(figure.subplots(bands, 1, sharex=True))
     for b, ax in enumerate(rows):
-        counts = np.histogram(clock[events.band == b], edges)[0]
+        counts = np.histogram(good_time[events.band == b], edges)[0]
         level = counts / good
         ax.errorbar(
             (edges[:-1] + edges[1:])[seen] / 2000,
@@ -205,7 +207,7 @@ def light_curve(theme: Theme, curve: LightCurve) -> Figure:
             elif curve.interval is not None:
                 edges_of_band = axis(curve.interval[0].edges)
                 ax.stairs(high, edges_of_band, baseline=low, color=theme.band(b), alpha=0.28, fill=True, lw=0, zorder=1)
-        _mark_gaps(theme, ax, events, cut)
+        _mark_gaps(theme, ax, events, gaps_removed)
         drawn = [r.rate[b].max() for r in (curve.rate, curve.truth) if r is not None and b < len(r.rate)]
         highest = max(np.max(level[seen], initial=0.0), 0.0 if np.any(counts) else max(drawn, default=0.0))
         ax.set_ylim(0, 1.15 * highest if highest > 0 else 1)
@@ -214,7 +216,7 @@ def light_curve(theme: Theme, curve: LightCurve) -> Figure:
         ax.grid(axis="x", visible=False)
         ax.text(0.995, 0.94, events.bands.names()[b], transform=ax.transAxes, ha="right", va="top", color=theme.band(b))
     rows[bands // 2].set_ylabel("counts / s")
-    rows[-1].set_xlabel("good time (ks); dotted: gaps cut out" if cut else "time (ks)")
+    rows[-1].set_xlabel("good time (ks); dotted: gaps cut out" if gaps_removed else "time (ks)")
     return figure
 
 
@@ -229,7 +231,7 @@ def _mark_gaps(theme: Theme, ax: Axes, events: EventList, cut: bool) -> None:
 
 
 @dataclass(frozen=True)
-class Bar:
+class GainBar:
     """A bar of the gain's chart: a name, its bits per photon and their 95 % interval."""
 
     name: str
@@ -239,7 +241,7 @@ class Bar:
     kind: str  # 'ours', 'baseline' or 'ceiling'
 
 
-def gain_chart(theme: Theme, bars: Sequence[Bar]) -> Figure:
+def gain_chart(theme: Theme, bars: Sequence[GainBar]) -> Figure:
     """Held-out gain of each model in bits per photon."""
     figure = Figure(figsize=(5.9, 0.75 + 0.5 * len(bars)))
     ax = figure.subplots()
@@ -275,7 +277,7 @@ def gain_chart(theme: Theme, bars: Sequence[Bar]) -> Figure:
 
 
 def gain_by_group(
-    theme: Theme, groups: Mapping[str, Mapping[str, float]], ours: str, ceiling: str | None = None
+    theme: Theme, groups: Mapping[str, Mapping[str, float]], highlighted: str, ceiling: str | None = None
 ) -> Figure:
     """Held-out gain of each model within groups of detections, such as classes.
 
@@ -285,14 +287,14 @@ def gain_by_group(
         Of the page.
     groups : mapping
         Group → model → bits per photon.
-    ours : str
+    highlighted : str
         The model drawn in the accent colour.
     ceiling : str, optional
         The true rate's name.
     """
     names = list(groups)
-    models = _models_of(groups)
-    styles = _styles(theme, models, ours, ceiling)
+    models = _models_in(groups)
+    styles = _model_styles(theme, models, highlighted, ceiling)
     many = len(models) > 4
     figure = Figure(figsize=(9.6 if many else 5.9, 0.95 + 0.3 * len(names)))
     ax = figure.subplots()
@@ -318,8 +320,8 @@ def gain_by_counts(
     theme: Theme, groups: Mapping[str, Mapping[str, float]], ours: str, ceiling: str | None = None
 ) -> Figure:
     """Held-out gain of each model in bins of counts, from few photons to many; parameters as in `gain_by_group`."""
-    names, models = list(groups), _models_of(groups)
-    styles = _styles(theme, models, ours, ceiling)
+    names, models = list(groups), _models_in(groups)
+    styles = _model_styles(theme, models, ours, ceiling)
     figure = Figure(figsize=(5.9, 3.9))
     ax = figure.subplots()
     for model in models:
@@ -345,11 +347,11 @@ def gain_by_counts(
     return figure
 
 
-def _models_of(groups: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _models_in(groups: Mapping[str, Mapping[str, float]]) -> list[str]:
     return list(dict.fromkeys(model for values in groups.values() for model in values))
 
 
-def _styles(theme: Theme, models: Sequence[str], ours: str, ceiling: str | None) -> dict[str, tuple[str, str]]:
+def _model_styles(theme: Theme, models: Sequence[str], ours: str, ceiling: str | None) -> dict[str, tuple[str, str]]:
     """Marker and colour of each model; the others' repeat where there are many."""
     others = (
         ("s", theme.muted),
@@ -390,7 +392,7 @@ def retrieval_curve(theme: Theme, ranks: Mapping[str, NDArray[np.int64]]) -> Fig
     return figure
 
 
-def confusion(theme: Theme, truth: Sequence[str], predicted: Sequence[str]) -> Figure:
+def confusion_matrix(theme: Theme, truth: Sequence[str], predicted: Sequence[str]) -> Figure:
     """Rows are true classes; a cell's shade is its share of the row, its number the sources."""
     order = class_order([*truth, *predicted])
     counts = np.zeros((len(order), len(order)), dtype=int)
@@ -414,7 +416,7 @@ def confusion(theme: Theme, truth: Sequence[str], predicted: Sequence[str]) -> F
 
 
 @dataclass(frozen=True)
-class Scatter:
+class ScatterPanel:
     """A panel of truth against prediction."""
 
     title: str
@@ -423,7 +425,7 @@ class Scatter:
     r2: float
 
 
-def property_scatter(theme: Theme, panels: Sequence[Scatter]) -> Figure:
+def property_scatter(theme: Theme, panels: Sequence[ScatterPanel]) -> Figure:
     """Predicted against true properties of the test sources; on the diagonal they agree."""
     columns = 4 if len(panels) == 4 else min(len(panels), 3)
     lines = -(-len(panels) // columns)

@@ -14,16 +14,16 @@ import pyarrow.fs
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from lexray.evaluation.report.metrics import Findings, Row
+from lexray.evaluation.report.metrics import EvaluationResults, MetricRow
 from lexray.evaluation.report.plots import CLASSES, DARK, LIGHT
-from lexray.runtime.tracking import Run
+from lexray.runtime.tracking import MlflowRun
 from lexray.tables.files import filesystem
 from lexray.tables.provenance import read_provenance
 from lexray.version import __version__
 
 
 @dataclass(frozen=True)
-class Step:
+class LineageStep:
     """A job that led to what is judged, read from what it said of its output."""
 
     job: str
@@ -36,7 +36,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Picture:
+class CaptionedFigure:
     """A picture of the page.
 
     Attributes
@@ -54,7 +54,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Hit:
+class RetrievedSource:
     """A source that a query found."""
 
     source_id: str
@@ -65,7 +65,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Example:
+class RetrievalExample:
     """A query in words and what it found, best first; `rank` is its own source's."""
 
     query: str
@@ -73,11 +73,11 @@ class Example:
     kind: str
     rank: int
     n: int
-    hits: list[Hit]
+    hits: list[RetrievedSource]
 
 
 @dataclass(frozen=True)
-class Tile:
+class HeadlineTile:
     """A headline figure: a share of a bar filled, with a tick where the baseline stands."""
 
     title: str
@@ -89,7 +89,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Listing:
+class ReportTable:
     """A table with a section of its own; cells are printed as they are, those of `numbers` to the right."""
 
     title: str
@@ -100,27 +100,27 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Page:
+class ReportPage:
     """All that the page shows; pictures are taken from `folder`."""
 
     folder: Path
-    findings: Findings
+    findings: EvaluationResults
     sources: Mapping[str, int]
-    steps: Sequence[Step]
+    steps: Sequence[LineageStep]
     config: Mapping[str, Any]
     mlflow_run: str
-    pictures: Mapping[str, Picture]
-    light_curves: Sequence[Picture]
-    examples: Sequence[Example]
+    pictures: Mapping[str, CaptionedFigure]
+    light_curves: Sequence[CaptionedFigure]
+    examples: Sequence[RetrievalExample]
     caveats: Sequence[str]
     job: str = "evaluate"
     title: str = "What the light and the words say of the same sources"
-    listings: Sequence[Listing] = ()
+    listings: Sequence[ReportTable] = ()
 
 
-def lineage(paths: Sequence[str]) -> list[Step]:
+def lineage(paths: Sequence[str]) -> list[LineageStep]:
     """The jobs behind `paths`, from the first to the last, found by following what each said it read."""
-    steps: dict[str, Step] = {}
+    steps: dict[str, LineageStep] = {}
 
     def visit(path: str) -> None:
         provenance = read_provenance(path)
@@ -132,7 +132,7 @@ def lineage(paths: Sequence[str]) -> list[Step]:
         said = provenance["report"]
         for read in said["inputs"]:
             visit(read)
-        steps[path] = Step(
+        steps[path] = LineageStep(
             job=said["job"],
             out=path,
             version=said["version"],
@@ -147,9 +147,9 @@ def lineage(paths: Sequence[str]) -> list[Step]:
     return list(steps.values())
 
 
-def tiles(metrics: Mapping[str, float]) -> list[Tile]:
+def tiles(metrics: Mapping[str, float]) -> list[HeadlineTile]:
     """The headline figures, as far as they were measured, four of them."""
-    found: list[Tile] = []
+    found: list[HeadlineTile] = []
     ours = metrics.get("heldout_gain.autodecoder")
     blocks = metrics.get("heldout_gain.bayesian_blocks", 0.0)
     if ours is not None:
@@ -174,12 +174,14 @@ def tiles(metrics: Mapping[str, float]) -> list[Tile]:
         if r2 is not None:
             found.append(_tile(words, f"{r2:.2f}", "R² from the aligned embedding", r2, 1.0, 0.0, "the mean 0"))
             break
-    alone = metrics.get("heldout_gain.total_variation")
-    if ours is not None and alone is not None:
-        more = metrics["heldout_gain.autodecoder_over_total_variation"]
+    per_source_gain = metrics.get("heldout_gain.total_variation")
+    if ours is not None and per_source_gain is not None:
+        difference = metrics["heldout_gain.autodecoder_over_total_variation"]
         note = "bits per photon more than a penalised fit of each source alone"
-        name = f"each source alone {alone:.3f}"
-        found.append(_tile("Learned from others", f"{more:+.3f}".replace("-", "−"), note, ours, top, alone, name))
+        name = f"each source alone {per_source_gain:.3f}"
+        found.append(
+            _tile("Learned from others", f"{difference:+.3f}".replace("-", "−"), note, ours, top, per_source_gain, name)
+        )
     for column, words in (("hr_hs", "Hardness"), ("rms", "Variability"), ("variability_odds", "Variability odds")):
         both = [metrics.get(f"regression.{column}.latents.{method}.r2") for method in ("ridge", "forest")]
         if len(found) < 4 and (known := [r2 for r2 in both if r2 is not None]):
@@ -188,14 +190,14 @@ def tiles(metrics: Mapping[str, float]) -> list[Tile]:
     return found
 
 
-def _tile(title: str, value: str, note: str, filled: float, top: float, tick: float, tick_name: str) -> Tile:
+def _tile(title: str, value: str, note: str, filled: float, top: float, tick: float, tick_name: str) -> HeadlineTile:
     def share(x: float) -> float:
         return min(1.0, max(0.0, x / top)) if top > 0 else 0.0
 
-    return Tile(title, value, note, share(filled), share(tick), tick_name)
+    return HeadlineTile(title, value, note, share(filled), share(tick), tick_name)
 
 
-def shown(value: float | None, unit: str) -> str:
+def format_value(value: float | None, unit: str) -> str:
     """A figure as the table prints it, with a true minus sign."""
     if value is None:
         return ""
@@ -208,14 +210,14 @@ def shown(value: float | None, unit: str) -> str:
     return text.replace("-", "−")
 
 
-def interval(row: Row) -> str:
+def format_interval(row: MetricRow) -> str:
     """The 95 % interval of a row, or nothing."""
     if row.low is None or row.high is None:
         return ""
-    return f"{shown(row.low, row.unit).removesuffix(' %')} – {shown(row.high, row.unit)}"
+    return f"{format_value(row.low, row.unit).removesuffix(' %')} – {format_value(row.high, row.unit)}"
 
 
-def render(page: Page) -> str:
+def render(page: ReportPage) -> str:
     """The page's HTML; nothing in it is fetched from anywhere."""
     template = files("lexray.evaluation.report").joinpath("report.html").read_text()
     environment = Environment(
@@ -226,15 +228,20 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
 
-    def picture(item: Picture) -> Markup:
-        light, dark = (_embed(page.folder / f"{item.name}{suffix}.png") for suffix in ("", ".dark"))
+    def picture(item: CaptionedFigure) -> Markup:
+        light, dark = (_data_uri(page.folder / f"{item.name}{suffix}.png") for suffix in ("", ".dark"))
         # Text is escaped by hand here and nowhere else: a picture's sources are megabytes of base64.
         return Markup(
             f'<picture><source srcset="{dark}" media="(prefers-color-scheme: dark)">'
             f'<img src="{light}" alt="{html.escape(item.alt, quote=True)}" loading="lazy"></picture>'
         )
 
-    environment.filters |= {"shown": shown, "interval": interval, "picture": picture, "seconds": _seconds}
+    environment.filters |= {
+        "shown": format_value,
+        "interval": format_interval,
+        "picture": picture,
+        "seconds": _format_seconds,
+    }
     colours = {name: (LIGHT.classes[i], DARK.classes[i]) for i, name in enumerate(CLASSES)}
     return environment.get_template("report.html").render(
         page=page,
@@ -248,7 +255,7 @@ def render(page: Page) -> str:
     )
 
 
-def write_report(page: Page, out: str, run: Run) -> None:
+def write_report(page: ReportPage, out: str, run: MlflowRun) -> None:
     """Write `report.html`, `metrics.json` and the pictures to `out`, and log all of them to MLflow."""
     metrics = page.findings.metrics
     (page.folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
@@ -260,9 +267,9 @@ def write_report(page: Page, out: str, run: Run) -> None:
     pyarrow.fs.copy_files(str(page.folder), root, pyarrow.fs.LocalFileSystem(), system)
 
 
-def _embed(path: Path) -> str:
+def _data_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _seconds(value: float) -> str:
+def _format_seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {value % 60:.0f} s"

@@ -8,79 +8,82 @@ import mlflow
 from mlflow.tracking import MlflowClient
 
 from lexray.evaluation import inputs
-from lexray.evaluation.heldout import PiecewiseRate, Score
-from lexray.evaluation.inputs import Known
+from lexray.evaluation.heldout import DetectionScore, PiecewiseRate
+from lexray.evaluation.inputs import SourceMetadata
 from lexray.evaluation.intervals import RateInterval
 from lexray.evaluation.report import captions, embedding_map, metrics, plots
-from lexray.evaluation.report.metrics import Findings
-from lexray.evaluation.report.plots import LightCurve
-from lexray.evaluation.report.report import Example, Picture, Step
+from lexray.evaluation.report.metrics import EvaluationResults
+from lexray.evaluation.report.plots import LightCurveData
+from lexray.evaluation.report.report import CaptionedFigure, LineageStep, RetrievalExample
 from lexray.evaluation.tables import read_detections, read_rates
 from lexray.events.eventlist import EventList
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
 
 #: Most light curves of real files in the report.
-_MAX_REAL = 6
+_MAX_REAL_LIGHT_CURVES = 6
 #: Most panels of training curves.
 _MAX_CURVES = 12
 
 
-def space_section(
-    found: Findings,
+def embedding_section(
+    found: EvaluationResults,
     folder: Path,
-    known: Known,
+    metadata: SourceMetadata,
     embeddings: str | None,
     latents: str | None,
     text_embeddings: str | None,
     seed: int,
-) -> tuple[dict[str, Picture], list[Example]]:
+) -> tuple[dict[str, CaptionedFigure], list[RetrievalExample]]:
     """Retrieval, properties and classes, with their pictures and examples; what lacks its table is left out by name."""
-    drawn: dict[str, Picture] = {}
-    examples: list[Example] = []
-    representations = [] if latents is None else [inputs.latent_features(latents, known.splits)]
+    figures: dict[str, CaptionedFigure] = {}
+    examples: list[RetrievalExample] = []
+    representations = [] if latents is None else [inputs.latent_representation(latents, metadata.splits)]
     if embeddings is None:
         found.left_out.append("retrieval and the map: no embeddings table was given")
     else:
         table = delta.read(embeddings)
-        xray, text = inputs.aligned_features(table, known.splits), inputs.aligned_text(table, known.splits)
+        xray, text = (
+            inputs.aligned_xray_representation(table, metadata.splits),
+            inputs.aligned_text_representation(table, metadata.splits),
+        )
         representations.append(xray)
-        pairs = inputs.test_pairs(xray, text)
+        pairs = inputs.pair_test_sources(xray, text)
         if pairs.source_ids:
             ranks = metrics.measure_retrieval(found, pairs.xray, pairs.text, seed)
-            drawn |= captions.space_pictures(folder, pairs, ranks, known.class_of, seed)
-            examples = captions.examples(pairs, ranks["text → X-ray"], known.class_of, known.summaries)
+            figures |= captions.embedding_map_figures(folder, pairs, ranks, metadata.class_of, seed)
+            examples = captions.retrieval_examples(pairs, ranks["text → X-ray"], metadata.class_of, metadata.summaries)
         else:
             found.left_out.append("retrieval and the map: no test source has both X-rays and words")
     if text_embeddings is not None:
-        representations.append(inputs.text_features(text_embeddings, known.splits))
-    if known.labels:
-        probes = metrics.measure_properties(found, representations, known.labels, seed)
-        neighbours = metrics.measure_classes(found, representations, known.class_of, seed)
-        drawn |= captions.probe_pictures(folder, probes, neighbours)
+        representations.append(inputs.text_representation(text_embeddings, metadata.splits))
+    if metadata.labels:
+        probes = metrics.measure_properties(found, representations, metadata.labels, seed)
+        neighbours = metrics.measure_classes(found, representations, metadata.class_of, seed)
+        figures |= captions.probe_figures(folder, probes, neighbours)
     else:
         found.left_out.append("properties and classes: no labels were given, or none for these sources")
-    return drawn, examples
+    return figures, examples
 
 
-def light_section(
+def light_curve_section(
     folder: Path,
-    known: Known,
-    scores: Sequence[Score],
+    metadata: SourceMetadata,
+    scores: Sequence[DetectionScore],
     events: str,
     rates: str | None,
     true_rates: str | None,
     reconstruct: Callable[[Sequence[EventList]], Sequence[PiecewiseRate]] | None,
     progress: Progress,
-    bound: Callable[[Sequence[EventList]], Sequence[RateInterval] | None] | None = None,
-) -> list[Picture]:
+    interval_model: Callable[[Sequence[EventList]], Sequence[RateInterval] | None] | None = None,
+) -> list[CaptionedFigure]:
     """Light curves of the best, the median and the worst of the test, and of real files wherever they fall.
 
     Parameters
     ----------
     folder : Path
         Where pictures go.
-    known : Known
+    metadata : Known
         Splits and classes.
     scores : sequence of Score
         Of the test detections.
@@ -90,10 +93,10 @@ def light_section(
         Gives the rates that `rates` lacks.
     progress : Progress
         Counts the light curves.
-    bound : callable, optional
+    interval_model : callable, optional
         Gives the rates' 68 % intervals, or None.
     """
-    chosen = captions.chosen_detections(scores)
+    chosen = captions.example_detections(scores)
     names: dict[str, tuple[str, float | None]] = {
         score.detection_id: (f"{name.capitalize()} of the test", gained) for name, (score, gained) in chosen.items()
     }
@@ -103,27 +106,27 @@ def light_section(
         for row in table.to_pylist()
         if row["mission"] not in ("chandra", "") or "whole_field" in (row["flags"] or [])
     ]
-    for row in real[:_MAX_REAL]:
-        names.setdefault(row["detection_id"], (f"A real file ({known.splits[row['source_id']]})", None))
+    for row in real[:_MAX_REAL_LIGHT_CURVES]:
+        names.setdefault(row["detection_id"], (f"A real file ({metadata.splits[row['source_id']]})", None))
     shown = read_detections(events, list(names))
-    truth, found = read_rates(true_rates, shown), read_rates(rates, shown)
-    left = [e for e in shown if e.detection_id not in found]
-    if reconstruct is not None and left:
-        found |= {e.detection_id: rate for e, rate in zip(left, reconstruct(left), strict=True)}
-    intervals = bound(shown) if bound is not None and shown else None
+    truth, reconstructed = read_rates(true_rates, shown), read_rates(rates, shown)
+    missing = [e for e in shown if e.detection_id not in reconstructed]
+    if reconstruct is not None and missing:
+        reconstructed |= {e.detection_id: rate for e, rate in zip(missing, reconstruct(missing), strict=True)}
+    intervals = interval_model(shown) if interval_model is not None and shown else None
     bounds: Sequence[RateInterval | None] = intervals or [None] * len(shown)
     made = []
     with progress.task("light curves", total=len(shown)) as task:
         for i, e in enumerate(shown):
             why, gained = names[e.detection_id]
-            curve = LightCurve(e, found.get(e.detection_id), truth.get(e.detection_id), bounds[i])
-            kind = known.class_of.get(e.source_id, "")
-            made.append(captions.light_curve_picture(folder, f"lightcurve-{i + 1}", curve, why, kind, gained))
+            curve = LightCurveData(e, reconstructed.get(e.detection_id), truth.get(e.detection_id), bounds[i])
+            kind = metadata.class_of.get(e.source_id, "")
+            made.append(captions.light_curve_figure(folder, f"lightcurve-{i + 1}", curve, why, kind, gained))
             task.advance()
     return made
 
 
-def training_section(folder: Path, steps: Sequence[Step], client: MlflowClient) -> dict[str, Picture]:
+def training_section(folder: Path, steps: Sequence[LineageStep], client: MlflowClient) -> dict[str, CaptionedFigure]:
     """How the trainings behind the tables went, where the tracking server knows their runs."""
     histories: dict[str, list[tuple[int, float]]] = {}
     for step in steps:
@@ -142,8 +145,8 @@ def training_section(folder: Path, steps: Sequence[Step], client: MlflowClient) 
         return {}
     first = dict(list(histories.items())[:_MAX_CURVES])
     return {
-        "training": Picture(
-            plots.draw(folder, "training", partial(embedding_map.training_curves, histories=first)),
+        "training": CaptionedFigure(
+            plots.save_figure(folder, "training", partial(embedding_map.training_curves, histories=first)),
             "How the trainings went",
             "Metrics as MLflow recorded them, against the trainings' own steps.",
             "Line charts of " + ", ".join(first),

@@ -144,7 +144,7 @@ def parse_sources(content: bytes, name: str) -> SourceTable:
     table.check("dec", np.abs(dec) <= 90, dec, "is no position: between -90 and 90 degrees")
     if "radius" not in table and "region" not in table:
         raise ConfigError(f"source table {name} has neither a column 'radius' nor 'region'; it has {table.found}")
-    region = table.texts("region") if "region" in table else _nothing(n)
+    region = table.texts("region") if "region" in table else _no_vectors(n)
     radius = table.angles("radius", u.arcsec) if "radius" in table else np.full(n, np.nan)
     for i, text in enumerate(region):
         if text is not None:
@@ -155,11 +155,11 @@ def parse_sources(content: bytes, name: str) -> SourceTable:
                 raise table.error("region", i, refused.detail) from refused
     circles = np.array([text is None for text in region], dtype=bool)
     table.check("radius", ~circles | (np.isfinite(radius) & (radius > 0)), radius, "arcsec is no radius")
-    arf = table.texts("arf") if "arf" in table else _nothing(n)
+    arf = table.texts("arf") if "arf" in table else _no_vectors(n)
     return SourceTable(ids, ra % 360.0, dec, radius, region, arf)
 
 
-def _nothing(n: int) -> list[str | None]:
+def _no_vectors(n: int) -> list[str | None]:
     return [None] * n
 
 

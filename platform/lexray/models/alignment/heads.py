@@ -19,21 +19,21 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 
 Float32s = NDArray[np.float32]
 
-TENSORS, DESCRIPTION = "heads.safetensors", "heads.json"
+WEIGHTS_FILE, DESCRIPTION_FILE = "heads.safetensors", "heads.json"
 #: A property known for fewer training sources than this gets no head: its weights would be noise.
-MIN_TRAIN = 30
+MIN_TRAIN_SOURCES = 30
 #: A class seen less often than this in training is left out of the class head.
-MIN_CLASS = 3
+MIN_CLASS_SOURCES = 3
 #: A head that explains less of the variance of validation sources is dropped: a guess would look like a figure.
 MIN_R2 = 0.05
 #: Columns that say where or how a source was observed, and nothing of what it is.
-NO_PROPERTIES = ("source_id", "part", "ra", "dec", "n_observations", "expected_counts")
+NON_PROPERTY_COLUMNS = ("source_id", "part", "ra", "dec", "n_observations", "expected_counts")
 #: Positive properties that span more than this factor are fitted in log10.
 LOG_SPAN = 100.0
 
 
 @dataclass(frozen=True)
-class Property:
+class PropertyHead:
     """A numeric property's head.
 
     Attributes
@@ -77,7 +77,7 @@ class Heads:
     class_weight: Float32s
     class_bias: Float32s
     temperature: float
-    properties: tuple[Property, ...]
+    properties: tuple[PropertyHead, ...]
     property_weight: Float32s
     property_bias: Float32s
 
@@ -126,8 +126,8 @@ class Heads:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         names = ("class_weight", "class_bias", "property_weight", "property_bias")
-        save_file({name: np.ascontiguousarray(getattr(self, name)) for name in names}, folder / TENSORS)
-        said = {
+        save_file({name: np.ascontiguousarray(getattr(self, name)) for name in names}, folder / WEIGHTS_FILE)
+        description = {
             "format": 1,
             "dimension": self.dimension,
             "classes": list(self.classes),
@@ -138,7 +138,7 @@ class Heads:
                 for item in self.properties
             ],
         }
-        (folder / DESCRIPTION).write_text(json.dumps(said, indent=1, allow_nan=False) + "\n")
+        (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Heads":
@@ -153,22 +153,29 @@ class Heads:
         """
         folder = Path(folder)
         try:
-            said = json.loads((folder / DESCRIPTION).read_text())
-            tensors = load_file(folder / TENSORS)
+            description = json.loads((folder / DESCRIPTION_FILE).read_text())
+            tensors = load_file(folder / WEIGHTS_FILE)
             properties = tuple(
-                Property(
-                    item["name"], bool(item["log10"]), _number(item["sigma"]), _number(item["r2"]), item["n_train"]
+                PropertyHead(
+                    item["name"],
+                    bool(item["log10"]),
+                    _null_to_nan(item["sigma"]),
+                    _null_to_nan(item["r2"]),
+                    item["n_train"],
                 )
-                for item in said["properties"]
+                for item in description["properties"]
             )
             heads = cls(
-                classes=tuple(said["classes"]), temperature=float(said["temperature"]), properties=properties, **tensors
+                classes=tuple(description["classes"]),
+                temperature=float(description["temperature"]),
+                properties=properties,
+                **tensors,
             )
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{folder}: no heads here, {Path(error.filename or '').name} is missing") from None
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder}: not a folder of heads: {error}") from error
-        k, p, e = len(heads.classes), len(properties), int(said["dimension"])
+        k, p, e = len(heads.classes), len(properties), int(description["dimension"])
         shapes = (
             heads.class_weight.shape,
             heads.class_bias.shape,
@@ -176,7 +183,7 @@ class Heads:
             heads.property_bias.shape,
         )
         if shapes != ((k, e), (k,), (p, e), (p,)):
-            raise ValueError(f"{folder}: {TENSORS} and {DESCRIPTION} do not belong together")
+            raise ValueError(f"{folder}: {WEIGHTS_FILE} and {DESCRIPTION_FILE} do not belong together")
         return heads
 
     def _checked(self, embedding: ArrayLike) -> NDArray[np.float64]:
@@ -208,12 +215,12 @@ def fit_heads(
         The column of classes, if there is one.
     """
     x = np.asarray(embeddings, dtype=np.float64)
-    where = {name: np.asarray(splits) == name for name in ("train", "val")}
-    classes, class_weight, class_bias, temperature = _fit_classes(x, labels.get(class_column), where)
+    mask_of_split = {name: np.asarray(splits) == name for name in ("train", "val")}
+    classes, class_weight, class_bias, temperature = _fit_classes(x, labels.get(class_column), mask_of_split)
     fitted = [
-        _fit_property(name, x, values, where)
+        _fit_property(name, x, values, mask_of_split)
         for name, column in labels.items()
-        if name not in (class_column, *NO_PROPERTIES) and (values := _numbers(column)) is not None
+        if name not in (class_column, *NON_PROPERTY_COLUMNS) and (values := _numeric_column(column)) is not None
     ]
     kept = [item for item in fitted if item is not None]
     return Heads(
@@ -235,7 +242,7 @@ def _fit_classes(
         return none
     y = np.array([value if isinstance(value, str) else "" for value in column], dtype=str)
     names, counts = np.unique(y[where["train"] & (y != "")], return_counts=True)
-    names = names[counts >= MIN_CLASS]
+    names = names[counts >= MIN_CLASS_SOURCES]
     if len(names) < 2:
         return none
     train, val = (where[part] & np.isin(y, names) for part in ("train", "val"))
@@ -264,7 +271,7 @@ def _calibrate(logits: NDArray[np.float64], truth: NDArray[np.intp]) -> tuple[fl
     return float(np.exp(best.x)), float(best.fun)
 
 
-def _numbers(column: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64] | None:
+def _numeric_column(column: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64] | None:
     """f8[N] with NaN where unknown, or None for a column that is not numeric (or a yes and no)."""
     known = [value for value in column if value is not None]
     if not known or not all(
@@ -274,29 +281,29 @@ def _numbers(column: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64] | None
     return np.array([np.nan if value is None else float(value) for value in column])
 
 
-def _number(value: float | None) -> float:
+def _null_to_nan(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
 def _fit_property(
     name: str, x: NDArray[np.float64], values: NDArray[np.float64], where: dict[str, NDArray[np.bool_]]
-) -> tuple[Property, NDArray[np.float64], float] | None:
+) -> tuple[PropertyHead, NDArray[np.float64], float] | None:
     known = np.isfinite(values)
     train, val = where["train"] & known, where["val"] & known
-    if train.sum() < MIN_TRAIN or np.ptp(values[train]) == 0:
+    if train.sum() < MIN_TRAIN_SOURCES or np.ptp(values[train]) == 0:
         return None
     log10 = bool(values[known].min() > 0 and values[known].max() > LOG_SPAN * values[known].min())
     y = np.log10(np.where(known, values, 1.0)) if log10 else values
     model = RidgeCV(alphas=np.logspace(-4, 3, 15)).fit(x[train], y[train])
     error = y[val] - model.predict(x[val])
     spread = float(np.sum((y[val] - y[val].mean()) ** 2)) if val.sum() > 1 else 0.0
-    described = Property(
+    head = PropertyHead(
         name=name,
         log10=log10,
         sigma=float(np.sqrt(np.mean(error**2))) if len(error) else float("nan"),
         r2=1.0 - float(np.sum(error**2)) / spread if spread > 0 else float("nan"),
         n_train=int(train.sum()),
     )
-    if described.r2 < MIN_R2:
+    if head.r2 < MIN_R2:
         return None
-    return described, model.coef_, float(model.intercept_)
+    return head, model.coef_, float(model.intercept_)

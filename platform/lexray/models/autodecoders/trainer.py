@@ -61,7 +61,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class InMemory:
-    """A `Source` of parts that are in memory already.
+    """A `TargetSource` of parts that are in memory already.
 
     Attributes
     ----------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class GradedWords:
     """Words by grade.
 
     Attributes
@@ -32,7 +32,7 @@ class Vocabulary:
 
 
 #: log10 of the count rate between 0.5 and 7 keV.
-BRIGHTNESS = Vocabulary(
+BRIGHTNESS = GradedWords(
     (-2.45, -2.05, -1.70, -1.30),
     (
         "{very faint|extremely faint|barely detected|only marginally detected}",
@@ -44,7 +44,7 @@ BRIGHTNESS = Vocabulary(
 )
 
 #: What the photons suffice for, by the same count rate.
-STATISTICS = Vocabulary(
+STATISTICS = GradedWords(
     BRIGHTNESS.limits,
     (
         "{only a handful of photons|hardly any photons|too few counts for a spectral fit}",
@@ -56,7 +56,7 @@ STATISTICS = Vocabulary(
 )
 
 #: Hardness ratio (H − S)/(H + S).
-HARDNESS = Vocabulary(
+HARDNESS = GradedWords(
     (-0.80, -0.35, 0.25, 0.75),
     (
         "{very soft|extremely soft|supersoft-like|exceptionally soft}",
@@ -68,7 +68,7 @@ HARDNESS = Vocabulary(
 )
 
 #: Where the photons lie, by the same ratio.
-PHOTONS = Vocabulary(
+PHOTONS = GradedWords(
     HARDNESS.limits,
     (
         "{almost all|nearly all|the vast majority of} photons {have energies|are detected|fall} below 1.2 keV",
@@ -80,7 +80,7 @@ PHOTONS = Vocabulary(
 )
 
 #: Column density in 1e22 cm⁻².
-ABSORPTION = Vocabulary(
+ABSORPTION = GradedWords(
     (0.04, 0.3, 1.5),
     (
         "{negligible|hardly any|very little|almost no}",
@@ -91,7 +91,7 @@ ABSORPTION = Vocabulary(
 )
 
 #: Fractional rms within an observation.
-AMPLITUDE = Vocabulary(
+AMPLITUDE = GradedWords(
     (0.25, 0.45, 0.75),
     (
         "{mild|low-amplitude|weak|subtle|small}",
@@ -102,7 +102,7 @@ AMPLITUDE = Vocabulary(
 )
 
 #: A timescale over an observation's length.
-TIMESCALE = Vocabulary(
+TIMESCALE = GradedWords(
     (0.02, 0.09, 0.20, 0.40),
     (
         "{far shorter than the exposure|too short to be followed in a binned light curve|of the shortest kind}",
@@ -114,7 +114,7 @@ TIMESCALE = Vocabulary(
 )
 
 #: Scatter of the flux between observations, in decades.
-LONG_TERM = Vocabulary(
+LONG_TERM = GradedWords(
     (0.04, 0.12, 0.25),
     (
         "{stable|constant|unchanged} between {epochs|observations|visits}",
@@ -125,7 +125,7 @@ LONG_TERM = Vocabulary(
 )
 
 #: Observed flux, log10 of erg cm⁻² s⁻¹ between 0.5 and 7 keV.
-FLUX = Vocabulary(
+FLUX = GradedWords(
     (-13.6, -13.1, -12.6, -12.1),
     (
         "{very low|tiny}",

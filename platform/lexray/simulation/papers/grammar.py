@@ -9,7 +9,7 @@ _SLOT = re.compile(r"<(\w+)>")
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiouAEIOU]|X-ray|HMXB|LMXB|M dwarf)(?!uni|one|eu)")
 
 
-def expand(template: str, slots: Mapping[str, str], chance: Random) -> str:
+def expand(template: str, slots: Mapping[str, str], rng: Random) -> str:
     """A text of a template.
 
     Parameters
@@ -18,7 +18,7 @@ def expand(template: str, slots: Mapping[str, str], chance: Random) -> str:
         A sentence or a part of one.
     slots : mapping
         Texts for ``<name>``; they may hold slots and choices themselves.
-    chance : random.Random
+    rng : random.Random
         Makes the choices.
 
     Returns
@@ -29,6 +29,6 @@ def expand(template: str, slots: Mapping[str, str], chance: Random) -> str:
     while _SLOT.search(template):
         template = _SLOT.sub(lambda match: slots[match[1]], template)
     while _CHOICE.search(template):
-        template = _CHOICE.sub(lambda match: chance.choice(match[1].split("|")), template)
+        template = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), template)
     template = _ARTICLE.sub(r"\1n ", " ".join(template.split()))
     return template[:1].upper() + template[1:]

@@ -35,23 +35,23 @@ _WEIGHTS = {
     "nature_more": 0.8,
 }
 #: (photons × rms²) below which a test for variability finds nothing: χ² of about three standard deviations.
-_DETECTABLE = 12.0
+_MIN_DETECTABLE_SIGNAL = 12.0
 #: Sentences of the topic 'variability' that tell none.
 _UNDETECTED_TOPIC = dict.fromkeys(phrases.UNDETECTED, "undetected")
 _IN_TITLES = {"<class_name>": "nature", "<kind>": "variability"}
 _JOURNALS = ("ApJ..", "MNRAS", "A&A..", "AJ...", "ApJS.", "PASJ.", "RAA..", "AN...")
 
-Paper = dict[str, Any]
+PaperRecord = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Told:
+class SimulatedPaper:
     """A simulated paper, and which fact each of its sentences was made to tell.
 
     Attributes
     ----------
     paper : dict
-        As `papers_on` gives it.
+        As `simulate_papers` gives it.
     sentences : tuple of (str, str)
         Topic and text of each sentence of the abstract: 'nature', 'variability', 'spectrum' … and 'filler'. One that
         says of variability that too few photons were had to see any is 'undetected'.
@@ -59,12 +59,12 @@ class Told:
         Topics that the title tells: what the source is, and how it varies.
     """
 
-    paper: Paper
+    paper: PaperRecord
     sentences: tuple[tuple[str, str], ...]
     in_title: frozenset[str]
 
 
-def papers_on(source: "SimulatedSource", seed: int) -> list[Paper]:
+def simulate_papers(source: "SimulatedSource", seed: int) -> list[PaperRecord]:
     """Papers on a source: none for a tenth of them, else one to four.
 
     Parameters
@@ -79,11 +79,11 @@ def papers_on(source: "SimulatedSource", seed: int) -> list[Paper]:
     list of dict
         `source_id`, `ra`, `dec`, `bibcode`, `arxiv`, `year`, `title`, `abstract`: a line of `literature.jsonl` each.
     """
-    return [told.paper for told in papers_with_topics(source, seed)]
+    return [told.paper for told in simulate_papers_with_topics(source, seed)]
 
 
-def papers_with_topics(source: "SimulatedSource", seed: int) -> list[Told]:
-    """The papers of `papers_on`, with what each sentence is about."""
+def simulate_papers_with_topics(source: "SimulatedSource", seed: int) -> list[SimulatedPaper]:
+    """The papers of `simulate_papers`, with what each sentence is about."""
     # Python's generator: it is fast for single choices, and its `choice` is the same in every version.
     chance = Random(int(np.random.SeedSequence(seed, spawn_key=(source.index, 1)).generate_state(1, np.uint64)[0]))
     if chance.random() >= SHARE_WITH_PAPERS:
@@ -121,7 +121,9 @@ def _plan(facts: list[str], chance: Random) -> list[str]:
     return chosen + ["filler"] * n_fillers
 
 
-def _paper(source: "SimulatedSource", number: int, plan: list[str], chance: Random, first_year: int, seed: int) -> Told:
+def _paper(
+    source: "SimulatedSource", number: int, plan: list[str], chance: Random, first_year: int, seed: int
+) -> SimulatedPaper:
     slots = _slots(source, chance)
     chance.shuffle(plan)
     # What it is comes first, as in most abstracts.
@@ -149,14 +151,14 @@ def _paper(source: "SimulatedSource", number: int, plan: list[str], chance: Rand
         "abstract": " ".join(sentence for _, sentence in sentences),
     }
     in_title = frozenset(topic for slot, topic in _IN_TITLES.items() if slot in title)
-    return Told(paper, tuple(sentences), in_title)
+    return SimulatedPaper(paper, tuple(sentences), in_title)
 
 
 def _templates(source: "SimulatedSource", fact: str, chance: Random) -> tuple[str, ...]:
-    kind = source.variation.kind
+    variability = source.variation.kind
     if fact == "variability":
-        if kind == "steady" or _detectable(source) or chance.random() < 0.5:
-            return phrases.VARIABILITY[kind]
+        if variability == "steady" or _is_detectable(source) or chance.random() < 0.5:
+            return phrases.VARIABILITY[variability]
         return phrases.UNDETECTED
     if fact == "spectrum":
         return phrases.SPECTRUM[_spectral_model(source)]
@@ -174,11 +176,11 @@ def _templates(source: "SimulatedSource", fact: str, chance: Random) -> tuple[st
     }[fact]
 
 
-def _detectable(source: "SimulatedSource") -> bool:
+def _is_detectable(source: "SimulatedSource") -> bool:
     labels = source.labels
     fast = source.variation.kind == "periodic" and source.variation.relative_timescale < 1 / 128
     strength = source.variation.amplitude / 2**0.5 if fast else labels["rms"]
-    return bool(labels["expected_counts"] * strength**2 > _DETECTABLE)
+    return bool(labels["expected_counts"] * strength**2 > _MIN_DETECTABLE_SIGNAL)
 
 
 def _spectral_model(source: "SimulatedSource") -> str:
@@ -209,7 +211,7 @@ def _slots(source: "SimulatedSource", chance: Random) -> dict[str, str]:
         "long_term": grades.LONG_TERM.word(labels["rms_between"]),
         "flux_word": grades.FLUX.word(labels["log_flux"]),
         "class_name": phrases.CLASS_NAMES[source.source_class.name],
-        "kind": phrases.KIND_NAMES[v.kind],
+        "kind": phrases.VARIABILITY_NAMES[v.kind],
         "depth_word": grades.AMPLITUDE.word(v.amplitude / 2**0.5),
         "steepness": "{which is flat|which is hard}"
         if s.gamma < 1.4

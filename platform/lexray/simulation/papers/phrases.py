@@ -197,7 +197,7 @@ CLASS_NAMES = {
     "HMXB": "{high-mass X-ray binary|HMXB|wind-fed X-ray binary}",
 }
 
-KIND_NAMES = {
+VARIABILITY_NAMES = {
     "steady": "{steady|constant|quiet}",
     "flare": "{flaring|flaring|eruptive}",
     "dip": "{dipping|dipping}",
