@@ -63,7 +63,7 @@ test: .venv/installed-dev programs
 # Inputs that break the reader are left in build/fuzz.
 FUZZ_SECONDS ?= 60
 fuzz: .venv/installed-fuzz programs
-	$(BIN)/python tests/fuzz_reader.py $(FUZZ_SECONDS)
+	PYTHONPATH=tests $(BIN)/python tests/events/fuzz_reader.py $(FUZZ_SECONDS)
 
 .venv/installed-fuzz: .venv/installed-dev
 	$(PIP) --editable '.[fuzz]'

@@ -29,7 +29,6 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import ray
 import ray.data
 from reconstruction import machine
-from tiny_llm import write_tiny_llm
 
 from lexray.jobs import embed, literature, simulate, summarize
 from lexray.llm.chat_model import ChatTokenizer
@@ -45,6 +44,7 @@ from lexray.summaries.writer import SummaryRequest, Writer, WriterSettings
 from lexray.tables import delta
 from lexray.text.grounding import Evidence, ground_in_evidence
 from lexray.version import __version__
+from tiny_llm import write_tiny_llm
 
 #: Of the random model: 3 million parameters.
 _HIDDEN, _LAYERS, _CONTEXT = 256, 4, 8192

@@ -22,10 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.pop("RAY_ADDRESS", None)
 
-from serving import release, release_inputs, service  # noqa: F401  # fixtures of all test modules
-
 from lexray.runtime.config import RayConfig
 from lexray.runtime.ray_session import session
+from service import release, release_inputs, service  # noqa: F401  # fixtures of all test modules
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -1,0 +1,35 @@
+"""What `make demo` must have reached on its archive, where it has run in this folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+DEMO = Path(__file__).parents[2] / "build" / "demo"
+
+
+@pytest.fixture(scope="module")
+def metrics() -> dict[str, float]:
+    path = DEMO / "evaluation" / "metrics.json"
+    if not path.is_file():
+        pytest.skip("'make demo' has not run in this folder")
+    return dict(json.loads(path.read_text()))
+
+
+def test_the_autodecoder_foretells_hidden_photons_better_than_bayesian_blocks(metrics: dict[str, float]) -> None:
+    assert metrics["heldout_gain.constant"] == 0
+    assert metrics["heldout_gain.bayesian_blocks"] < metrics["heldout_gain.autodecoder"]
+    assert metrics["heldout_gain.autodecoder"] < metrics["heldout_gain.true_rate"]
+
+
+@pytest.mark.parametrize("direction", ["text_to_xray", "xray_to_text"])
+def test_words_and_light_find_one_another_on_sources_that_no_training_saw(
+    metrics: dict[str, float], direction: str
+) -> None:
+    assert metrics["retrieval.n_sources"] > 100
+    assert metrics[f"retrieval.{direction}.recall_at_10"] >= 5 * metrics["retrieval.chance.recall_at_10"]
+
+
+def test_the_release_and_the_report_are_there(metrics: dict[str, float]) -> None:
+    assert "<html" in (DEMO / "evaluation" / "report.html").read_text()
+    assert json.loads((DEMO / "release" / "manifest.json").read_text())

@@ -1,0 +1,204 @@
+"""`train alignment` and `project`: what they learn, what they refuse, and what a killed worker costs."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+
+from aligned_tables import LATENT_DIM, N_BANDS, TEXT_DIM, Tables, write_tables, write_texts
+from lexray.errors import ConfigError, LexrayError
+from lexray.jobs import project, train_alignment
+from lexray.models.alignment.towers import Sizes, Towers
+from lexray.models.alignment.trainer import Pairs, Settings, Trainer, own_rank
+from lexray.runtime import tracking
+from lexray.runtime.config import TrackingConfig, parse
+from lexray.runtime.job import JobContext, execute
+from lexray.runtime.progress import Progress
+from lexray.tables import delta
+from lexray.training.pairs import PairedTables, read_pairs
+from lexray.training.splits import read_splits
+
+N_SOURCES = 500
+SETTINGS = Settings(epochs=60)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    return write_tables(tmp_path_factory.mktemp("tables"), N_SOURCES)
+
+
+@pytest.fixture(scope="module")
+def pairs(tables: Tables) -> PairedTables:
+    return read_pairs(**tables.keys())
+
+
+def trained(pairs: PairedTables, settings: Settings = SETTINGS) -> Trainer:
+    trainer = Trainer(settings, pairs.train, pairs.val, pairs.n_bands)
+    while not trainer.finished:
+        trainer.run_epoch()
+    return trainer
+
+
+def test_pairs_are_of_the_split_and_have_both_sides(tables: Tables, pairs: PairedTables) -> None:
+    splits = read_splits(tables.events)
+    both = {s for s in splits if s != f"source {N_SOURCES - 2}"}  # that one has no text
+    for name in ("train", "val"):
+        found: Pairs = getattr(pairs, name)
+        assert abs(len(found) - sum(splits[s] == name for s in both)) <= 1  # the last may have had one detection only
+        assert int(found.offsets[-1]) == len(found.xray)
+        assert (found.offsets.diff() >= 1).all()
+    assert pairs.n_unusable == 1
+    assert pairs.made_with == {"autodecoder": "grid-1", "text_model": "words-1"}
+    assert pairs.train.xray.shape[1] == LATENT_DIM + N_BANDS
+
+
+def test_an_epoch_shows_each_source_once_and_all_its_detections_in_time(pairs: PairedTables) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sources = torch.randperm(len(pairs.train), generator=generator)
+    shown = set()
+    for _ in range(40):
+        rows = pairs.train.draw(sources, generator)
+        owner = torch.bucketize(rows, pairs.train.offsets, right=True) - 1
+        assert torch.equal(owner, sources)  # no two rows of a batch are of one source
+        shown |= set(rows.tolist())
+    assert shown == set(range(len(pairs.train.xray)))
+
+
+def test_same_seed_same_towers_another_seed_others(pairs: PairedTables) -> None:
+    short = replace(SETTINGS, epochs=4)
+    first, again, other = (trained(pairs, replace(short, seed=seed)).history for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_training_ends_when_validation_stops_improving(pairs: PairedTables) -> None:
+    noise = replace(pairs.val, text=pairs.val.text[torch.randperm(len(pairs.val))])
+    trainer = trained(replace(pairs, val=noise), replace(SETTINGS, patience=3))
+    assert trainer.epoch == trainer.best_epoch + 3 < SETTINGS.epochs
+
+
+def test_shuffled_pairs_teach_nothing(pairs: PairedTables) -> None:
+    """The control: the same training on texts of other sources retrieves no better than chance."""
+    order = torch.randperm(len(pairs.train), generator=torch.Generator().manual_seed(1))
+    wrong = replace(pairs.train, text=pairs.train.text[order])
+    chance = 10 / len(pairs.val)
+    right, shuffled = (trained(replace(pairs, train=train)) for train in (pairs.train, wrong))
+    recall = [trainer.history[trainer.best_epoch - 1]["val/recall@10"] for trainer in (right, shuffled)]
+    assert recall[0] > 5 * chance
+    assert recall[1] < 2 * chance
+
+
+def test_towers_come_back_from_their_folder(tmp_path: Path) -> None:
+    sizes = Sizes(latent_dim=4, n_bands=3, text_dim=9, text_components=5, hidden=8, dimension=6, members=2)
+    towers = Towers(sizes, 0.1, torch.Generator().manual_seed(0))
+    rng = np.random.default_rng(0)
+    towers.text.standardise.fit_whitening(torch.tensor(rng.normal(size=(20, 9)), dtype=torch.float32), 1.0)
+    towers.save(tmp_path / "a", {"text_model": "words-1"})
+    back = Towers.load(tmp_path / "a")
+    latent, log_rate, text = (rng.normal(size=(7, n)).astype("f4") for n in (4, 3, 9))
+    xray = back.embed_xray(latent, log_rate)
+    np.testing.assert_array_equal(xray, towers.embed_xray(latent, log_rate))
+    np.testing.assert_array_equal(back.embed_text(text), towers.embed_text(text))
+    np.testing.assert_allclose(np.linalg.norm(xray, axis=1), 1, rtol=1e-5)
+    assert xray.shape == (7, 6)
+    assert xray.dtype == np.float32
+    assert back.embed_text(text[:0]).shape == (0, 6)
+    assert back.made_with == {"text_model": "words-1"}
+    with pytest.raises(ValueError, match=r"\[N, 9\]"):
+        back.embed_text(text[:, :5])
+
+
+@pytest.mark.ray
+def test_two_workers_of_which_one_is_killed_end_as_one_does(
+    tmp_path: Path, pairs: PairedTables, ray_session: None
+) -> None:
+    # Without dropout and noise, which each worker draws for itself, the result must be that of a single process; the
+    # sources are cut to an even number, so that two workers share them without a rest.
+    n = len(pairs.train) // 2 * 2
+    offsets = pairs.train.offsets[: n + 1]
+    pairs = replace(pairs, train=Pairs(pairs.train.xray[: offsets[-1]], offsets, pairs.train.text[:n]))
+    values = {"out": str(tmp_path / "model"), "latents": "-", "text_embeddings": "-", "events": "-"}
+    values |= {"epochs": 9, "dropout": 0.0, "input_dropout": 0.0, "noise": 0.0, "checkpoint_every": 3}
+    config = parse(train_alignment.Config, {**values, "workers": 2, "max_failures": 1})
+    marker = tmp_path / "killed"
+
+    def kill_once(epoch: int, metrics: dict[str, float]) -> None:
+        if epoch == 8 and not marker.exists():
+            marker.touch()
+            os._exit(1)
+
+    with tracking.run(TrackingConfig(), "test", {}) as run:
+        ended = train_alignment.fit(config, pairs, JobContext(run, Progress()), kill_once)
+    alone = trained(pairs, config.settings)
+    assert marker.exists()
+    assert ended.epoch == 9
+    for got, wanted in zip(ended.history, alone.history, strict=True):
+        assert got == pytest.approx(wanted, rel=1e-3)
+    assert not Path(f"{config.out}.checkpoints").exists()
+    logged = MlflowClient(run.uri).get_metric_history(run.run_id, "val/loss")
+    assert [point.step for point in logged] == list(range(1, 10))
+
+
+@pytest.mark.ray
+def test_towers_retrieve_sources_that_no_training_saw(tmp_path: Path, tables: Tables, ray_session: None) -> None:
+    alignment, embeddings = str(tmp_path / "alignment"), str(tmp_path / "embeddings")
+    config = parse(train_alignment.Config, {**tables.keys(), "out": alignment, "epochs": 60})
+    report = execute(train_alignment.JOB, config, Progress())
+    assert report.metrics["best/val/recall@10"] > 5 * report.metrics["chance/val/recall@10"]
+    assert {"alignment.json", "alignment.safetensors"} <= {path.name for path in Path(alignment).iterdir()}
+
+    values = {"alignment": alignment, "latents": tables.latents, "text_embeddings": tables.text_embeddings}
+    report = execute(project.JOB, parse(project.Config, {**values, "out": embeddings}), Progress())
+    n_detections = delta.dataset(tables.latents).count_rows()
+    assert report.counts == {"detections": n_detections - 1, "texts": N_SOURCES - 1, "refused": 1}
+    quarantine = delta.read(f"{embeddings}.quarantine").to_pylist()
+    assert [row["reason"] for row in quarantine] == ["not_finite"]
+    assert f"detection {n_detections - 1}:" in quarantine[0]["detail"]
+
+    rows = delta.read(embeddings).to_pylist()
+    np.testing.assert_allclose([np.linalg.norm(row["embedding"]) for row in rows], 1, rtol=1e-5)
+    splits = read_splits(tables.events)
+    vectors = {(row["modality"], row["source_id"]): row["embedding"] for row in rows}  # one detection a source
+    tested = [s for s in splits if splits[s] == "test" and {("xray", s), ("text", s)} <= vectors.keys()]
+    xray, text = (torch.tensor([vectors[kind, s] for s in tested]) for kind in ("xray", "text"))
+    for similarity in (xray @ text.T, text @ xray.T):
+        assert float((own_rank(similarity) <= 10).double().mean()) > 5 * 10 / len(tested)
+
+
+def test_tables_unlike_the_training_s_are_refused(tmp_path: Path, tables: Tables, pairs: PairedTables) -> None:
+    alignment = str(tmp_path / "alignment")
+    trained(pairs, replace(SETTINGS, epochs=1)).best_towers().save(alignment, pairs.made_with)
+    short, foreign = str(tmp_path / "short"), str(tmp_path / "foreign")
+    write_texts(short, ["a"], np.ones((1, 7)))
+    write_texts(foreign, ["a"], np.ones((1, TEXT_DIM)), model="words-2")
+    for table, message in ((short, "7 numbers a row.* trained on 64"), (foreign, "by words-2.* by words-1")):
+        config = parse(project.Config, {"alignment": alignment, "text_embeddings": table, "out": str(tmp_path / "e")})
+        with pytest.raises(LexrayError, match=message):
+            execute(project.JOB, config, Progress())
+    config = parse(project.Config, {"alignment": short, "latents": tables.latents, "out": str(tmp_path / "e")})
+    with pytest.raises(LexrayError, match="no alignment here"):
+        execute(project.JOB, config, Progress())
+
+
+def test_too_few_sources_are_refused(tmp_path: Path) -> None:
+    few = write_tables(tmp_path, 12)
+    with pytest.raises(LexrayError, match="at least 16 are needed"):
+        read_pairs(**few.keys())
+
+
+@pytest.mark.parametrize(
+    ("job", "values", "message"),
+    [
+        (train_alignment, {"members": 3}, "'dimension' .64. must be a multiple of 'members' .3."),
+        (train_alignment, {"dropuot": 0.1}, "did you mean 'dropout'"),
+        (project, {"alignment": "a"}, "at least one of 'latents' and 'text_embeddings'"),
+    ],
+)
+def test_wrong_configuration_is_refused(job: object, values: dict[str, object], message: str, tables: Tables) -> None:
+    given = {**(tables.keys() if job is train_alignment else {}), "out": "x", **values}
+    with pytest.raises(ConfigError, match=message):
+        parse(job.Config, given)  # type: ignore[attr-defined]
