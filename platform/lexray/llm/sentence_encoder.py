@@ -234,7 +234,7 @@ class TextEncoder:
         with self._lock:  # the tokenizer underneath refuses to be borrowed twice
             vectors = self._encoder.encode(
                 list(texts),
-                role=self.model.prefix(role),  # said even where it is empty, against the model's default
+                prompt=self.model.prefix(role),  # said even where it is empty, against the model's default
                 task=role,  # some models are two networks
                 batch_size=batch_size,
                 convert_to_numpy=True,
