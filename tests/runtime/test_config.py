@@ -3,6 +3,7 @@
 import pickle
 import string
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import ray
@@ -16,11 +17,15 @@ from lexray.tables.files import resolve_path
 
 
 class Inner(Config):
+    former_keys: ClassVar = {"hidden": "width"}
+
     width: int = Field(128, ge=1, description="hidden units")
     penalty: float = 0.5
 
 
 class Outer(Config):
+    former_keys: ClassVar = {"event_table": "events"}
+
     events: str = Field(description="events table")
     decoder: Inner = Inner()
     bands: list[float] = Field([0.5, 7.0])
@@ -180,3 +185,17 @@ def test_a_secret_put_where_its_variables_name_belongs_is_not_shown() -> None:
     with pytest.raises(ConfigError, match="'key_env': String should match") as refused:
         parse(Endpoint, {"key_env": "sk-secret"})
     assert "sk-secret" not in str(refused.value)
+
+
+def test_a_former_name_of_a_key_is_read_with_one_line_of_warning(caplog: pytest.LogCaptureFixture) -> None:
+    parsed = parse(Outer, {"event_table": "e", "decoder": {"hidden": 64}}, "job.yaml")
+    assert (parsed.events, parsed.decoder.width) == ("e", 64)
+    assert [record.getMessage() for record in caplog.records] == [
+        "job.yaml: the key 'event_table' is now 'events'; its former name is read for one more version",
+        "job.yaml: the key 'decoder.hidden' is now 'decoder.width'; its former name is read for one more version",
+    ]
+
+
+def test_a_key_by_both_of_its_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'event_table' is the former name of 'events': set one of them"):
+        parse(Outer, {"event_table": "e", "events": "f"})

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 
 from lexray.errors import ConfigError
-from lexray.runtime.config import describe
+from lexray.runtime.config import describe, former_keys
 from lexray.runtime.job import C, Job
 
 #: Options that every job's command has beside its keys.
@@ -35,6 +35,7 @@ def split_options(job: Job[C], arguments: Sequence[str]) -> tuple[list[str], lis
         If an option is unknown, naming the nearest valid one, or lacks its value.
     """
     types = {key: kind for key, kind, _, _ in describe(job.config)}
+    types |= {former: types[key] for former, key in former_keys(job.config).items() if key in types}
     inputs: list[str] = []
     overrides: list[str] = []
     remaining = list(arguments)

@@ -1,27 +1,47 @@
 """Configuration: one pydantic model a job, read from YAML, overridden by ``--set key=value``.
 
 Unknown keys are refused and the nearest valid one is named. YAML may use OmegaConf's interpolation,
-``${workdir}/events`` or ``${oc.env:HOME}``.
+``${workdir}/events`` or ``${oc.env:HOME}``. A key's former name is still read for one version, with a warning.
 """
 
 import difflib
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
 from pydantic_core import ErrorDetails
 
 from lexray.errors import ConfigError
 from lexray.tables.files import refuse_credentials
+
+_LOG = logging.getLogger("lexray")
+_ABSENT = object()
 
 
 class Config(BaseModel):
     """Base of every configuration: immutable, and strict about its keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    #: Former names of keys, each with the name of now.
+    former_keys: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_their_names_of_now(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not cls.former_keys.keys() & values.keys():
+            return values
+        current = dict(values)
+        for former in cls.former_keys.keys() & values.keys():
+            key = cls.former_keys[former]
+            if key in values:
+                raise ValueError(f"'{former}' is the former name of '{key}': set one of them")
+            current[key] = current.pop(former)
+        return current
 
 
 class TrackingConfig(Config):
@@ -120,11 +140,33 @@ def parse(model: type[C], values: Mapping[str, Any], where: str = "configuration
                 refuse_credentials(text)
             except ConfigError as error:
                 raise ConfigError(f"{where}: '{key}': {error}") from None
+    for former, key in _former_keys_in(model, values):
+        _LOG.warning("%s: the key '%s' is now '%s'; its former name is read for one more version", where, former, key)
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
         problems = "; ".join(_explain(model, item) for item in error.errors())
         raise ConfigError(f"{where}: {problems}") from None
+
+
+def former_keys(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """Former names of a model's keys with their names of now, both dotted where models are nested."""
+    found = {}
+    if issubclass(model, Config):
+        found = {f"{prefix}{former}": f"{prefix}{key}" for former, key in model.former_keys.items()}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= former_keys(field.annotation, f"{prefix}{name}.")
+    return found
+
+
+def _former_keys_in(model: type[BaseModel], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for former, key in former_keys(model).items():
+        inner: Any = values
+        for part in former.split("."):
+            inner = inner.get(part, _ABSENT) if isinstance(inner, Mapping) else _ABSENT
+        if inner is not _ABSENT:
+            yield former, key
 
 
 def _texts(values: Any, key: str = "") -> Iterator[tuple[str, str]]:

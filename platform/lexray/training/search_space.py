@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lexray.errors import ConfigError
+from lexray.runtime.config import former_keys
 
 #: Kinds of a key's domain, and what each takes.
 KINDS = {
@@ -63,7 +64,9 @@ def parse_space(
         raise ConfigError("'space' is empty: name at least one key to search, such as {dropout: {uniform: [0.0, 0.5]}}")
     problems: list[str] = []
     domains: dict[str, Domain] = {}
-    for key, said in space.items():
+    former = former_keys(model)
+    for given, said in space.items():
+        key = former.get(given, given)
         problem = _unknown_key(key, keys) or _malformed(said)
         if problem is None:
             kind, values = next(iter(said.items()))
