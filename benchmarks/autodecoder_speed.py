@@ -4,7 +4,7 @@ python benchmarks/autodecoder_speed.py [--parts training reach encode growth] [-
 
 ``training``: sources a second through loss, gradient and optimiser, each kind at its own batch; kinds take turns, and
 the ratios are of one round each, so that what else the machine does meets all alike. ``reach``: seconds of training, on
-4,000 sources of `lexray.simulation.population`, until new sources are foretold with three quarters of what the true
+4,000 sources of `lexray.simulation.population`, until it predicts new sources with three quarters of what the true
 rate gains. ``encode``: milliseconds a new source, in batches. ``scaling``: seconds and peak memory of one epoch over
 1,000, 10,000 and 100,000 sources of 300 photons that lie in part files, each in a process of its own. All on one core.
 """
@@ -52,7 +52,7 @@ def training(kinds: Sequence[str], rounds: int) -> dict[str, Any]:
 
 
 def time_to_gain(kinds: Sequence[str], seconds: float, epochs: int | None) -> dict[str, Any]:
-    """Seconds of training until new sources are foretold well enough, and what was reached."""
+    """Seconds of training until new sources are predicted well enough, and what was reached."""
     both = simulate(4_600, 1)
     train, new = both.photons.select(torch.arange(4_000)), both.select(range(4_000, 4_600))
     goal = _SHARE * _ceiling(new)

@@ -257,6 +257,6 @@ def test_the_worst_summaries_are_listed_worst_first_with_what_is_missing(page: R
     assert "31 hold some" in listing.intro
     html = render(replace(page, listings=[listing]))
     assert "finding 3" in html
-    assert "summaries-to-doubt" in check(html).ids
+    assert "ungrounded-summaries" in check(html).ids
     delta.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows[:2], schema=SUMMARIES))
     assert ungrounded_summaries_table(table) is None

@@ -281,7 +281,7 @@ def test_good_times_are_those_of_the_chip_that_saw_the_source(tmp_path: Path, x:
 
 
 def test_the_backgrounds_scale_knows_how_long_each_chip_observed(tmp_path: Path) -> None:
-    """Background alone, beside a gap between chips of 10 and 6 ks: what the annulus has foretells the aperture's."""
+    """Background alone, beside a gap between chips of 10 and 6 ks: the annulus predicts the aperture's."""
     generator = np.random.default_rng(2)
     n = 100_000
     x, y = generator.uniform(-HALF, HALF, (2, n))
@@ -294,8 +294,8 @@ def test_the_backgrounds_scale_knows_how_long_each_chip_observed(tmp_path: Path)
     file = write_event_file(tmp_path / "a.fits", "chandra", columns, gti, sky_keywords(4, 5, RA, DEC))
     (events,) = read(file, Wanted(sources=table_of((-25, 0, 22)))).detections
     assert events.background is not None
-    foretold = len(events.background.time) / events.background.scale
-    assert len(events) == pytest.approx(foretold, abs=4 * np.sqrt(foretold))
+    expected = len(events.background.time) / events.background.scale
+    assert len(events) == pytest.approx(expected, abs=4 * np.sqrt(expected))
 
 
 def test_the_area_is_that_of_what_an_edge_leaves_of_the_aperture(tmp_path: Path) -> None:

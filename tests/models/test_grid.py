@@ -88,7 +88,7 @@ def steady(n: int, counts: float, seed: int) -> Photons:
     )
 
 
-def test_what_it_learnt_foretells_held_out_photons_of_new_sources(trained: tuple[GridLearner, torch.Tensor]) -> None:
+def test_what_it_learnt_predicts_held_out_photons_of_new_sources(trained: tuple[GridLearner, torch.Tensor]) -> None:
     learner, start = trained
     new = simulate(200, 2)
     fit, held = new.photons.thin(0.8, torch.Generator().manual_seed(0))

@@ -542,7 +542,7 @@ def test_fitting_a_latent_lowers_the_loss_and_does_not_touch_the_decoder(precisi
     assert torch.allclose(alone, found[5:], atol=1e-3)
 
 
-def test_trained_on_flares_it_foretells_those_of_new_detections() -> None:
+def test_trained_on_flares_it_predicts_those_of_new_detections() -> None:
     chosen = replace(SMALL, width=32, fit_steps=60, fit_learning_rate=0.1)
     learner = chosen.learner()
     data = learner.prepare(Photons.concatenate([flaring(i) for i in range(32)]))

@@ -175,7 +175,7 @@ def test_batches_of_several_numbers_of_cells_keep_their_order(new: Sources) -> N
 # --- a trained one
 
 
-def test_it_foretells_held_out_photons_of_new_sources(model: Autodecoder, new: Sources) -> None:
+def test_it_predicts_held_out_photons_of_new_sources(model: Autodecoder, new: Sources) -> None:
     fit, held = new.photons.thin(0.8, keyed_generator(0))
     with torch.no_grad():
         gains = model._learner.gains(fit, held, None)

@@ -16,7 +16,7 @@ def metrics() -> dict[str, float]:
     return dict(json.loads(path.read_text()))
 
 
-def test_the_autodecoder_foretells_hidden_photons_better_than_bayesian_blocks(metrics: dict[str, float]) -> None:
+def test_the_autodecoder_predicts_held_out_photons_better_than_bayesian_blocks(metrics: dict[str, float]) -> None:
     assert metrics["heldout_gain.constant"] == 0
     assert metrics["heldout_gain.bayesian_blocks"] < metrics["heldout_gain.autodecoder"]
     assert metrics["heldout_gain.autodecoder"] < metrics["heldout_gain.true_rate"]

@@ -1,4 +1,4 @@
-"""The yardstick of reconstruction: how well a rate fitted to 80 % of the photons foretells the other 20 %.
+"""The yardstick of reconstruction: how well a rate fitted to 80 % of the photons predicts the other 20 %.
 
 Thinning a Poisson process at random gives two *independent* Poisson processes of the same shape, so the second part
 judges what was fitted to the first without any overlap. The score is the Poisson process log-likelihood
@@ -123,7 +123,7 @@ def thin(events: EventList, seed: int = 0) -> tuple[EventList, EventList]:
 
     The generator is seeded by the detection's name, so that the split does not depend on which detections come before
     it, on how many workers there are, or on the part that they work on. A background region is left out of both parts:
-    what is foretold are all photons of the source's region, by every model alike.
+    what is predicted are all photons of the source's region, by every model alike.
     """
     generator = np.random.default_rng([seed, stable_hash(events.detection_id, "thin")])
     fit = generator.random(len(events)) < FIT_FRACTION
@@ -155,7 +155,7 @@ def gain(model: ArrayLike, constant: ArrayLike, n_held: ArrayLike) -> float:
 def gain_interval(
     model: ArrayLike, constant: ArrayLike, n_held: ArrayLike, groups: ArrayLike, seed: int = 0, n_bootstrap: int = 1000
 ) -> tuple[float, float]:
-    """95 % interval of `gain` by drawing *sources* anew, since a source's detections are no independent witnesses.
+    """95 % interval of `gain` by resampling *sources*, since a source's detections are not independent.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def gain_interval(
 
 @dataclass(frozen=True)
 class DetectionScore:
-    """How one detection's held-out photons are foretold.
+    """How well one detection's held-out photons are predicted.
 
     Attributes
     ----------

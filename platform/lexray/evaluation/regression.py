@@ -1,4 +1,4 @@
-"""What can be read off the representations: properties by regression, classes by nearest neighbours."""
+"""What the representations predict: properties by regression, classes by nearest neighbours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

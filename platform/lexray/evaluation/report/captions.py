@@ -64,7 +64,7 @@ def gain_figures(
     figures = {
         "gain": CaptionedFigure(
             plots.save_figure(folder, "heldout_gain", partial(plots.gain_chart, bars=bars)),
-            "How well hidden photons are foretold",
+            "Held-out gain by model",
             "Longer is better; whiskers hold 95 % of bootstrap draws over the sources. The hatched bar is what the "
             "true rate itself gains: no method does better than that but by luck."
             if any(bar.kind == "ceiling" for bar in bars)
@@ -247,7 +247,7 @@ def property_figure(
     return {
         "properties": CaptionedFigure(
             plots.save_figure(folder, "properties", partial(plots.property_scatter, panels=panels)),
-            "Properties read off the representations",
+            "Properties predicted from the representations",
             caption,
             "Scatter plots of predicted against true " + ", ".join(panel.title for panel in panels),
         )
@@ -301,7 +301,7 @@ def caveats(found: EvaluationResults, simulated: bool) -> list[str]:
         "training sources alone, and the number of neighbours was chosen on the validation sources.",
         "Every model's level in a band is its fitted counts plus one half, so the held-out gain compares shapes. The "
         "same photons are hidden from all models; which ones depends on the seed and the detection's name alone.",
-        "Ranges come from drawing the test sources anew. They do not hold what another training, another split or "
+        "Intervals come from resampling the test sources. They do not hold what another training, another split or "
         "another simulation would change.",
     ]
     if simulated:

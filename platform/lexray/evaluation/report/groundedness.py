@@ -23,7 +23,7 @@ def ungrounded_summaries_table(summaries: str | None) -> ReportTable | None:
         return None
     flagged = sum(row["status"] == "ungrounded" for row in poor)
     return ReportTable(
-        "Summaries to doubt",
+        "Ungrounded summaries",
         f"Of {len(rows):,} summaries whose numbers and named classes could be looked for, {len(poor):,} hold some that "
         f"no sentence on the source in its papers does; {flagged:,} of them are flagged as ungrounded, and not "
         "embedded. The worst:",

@@ -102,7 +102,7 @@ class EvaluationResults:
 GAIN_SECTION, RETRIEVAL_SECTION, PROBES_SECTION, CLASSES_SECTION = (
     "Reconstruction: held-out gain",
     "Retrieval between text and X-rays",
-    "Properties read off the representations",
+    "Properties predicted from the representations",
     "Classes by nearest neighbours",
 )
 

@@ -114,7 +114,7 @@ class ReportPage:
     examples: Sequence[RetrievalExample]
     caveats: Sequence[str]
     job: str = "evaluate"
-    title: str = "What the light and the words say of the same sources"
+    title: str = "Evaluation of the X-ray and text alignment"
     listings: Sequence[ReportTable] = ()
 
 
@@ -162,7 +162,7 @@ def tiles(metrics: Mapping[str, float]) -> list[HeadlineTile]:
         chance = metrics["retrieval.chance.recall_at_10"]
         note = f"of texts find their source among the best 10 of {metrics['retrieval.n_sources']:.0f}"
         times = f"chance {100 * chance:.1f} %; this is {recall / chance:.1f} times that"
-        found.append(_tile("Text finds X-rays", f"{100 * recall:.0f} %", note, recall, 1.0, chance, times))
+        found.append(_tile("Text-to-X-ray retrieval", f"{100 * recall:.0f} %", note, recall, 1.0, chance, times))
     accuracy = metrics.get("classification.aligned.accuracy")
     if accuracy is not None:
         majority = metrics["classification.majority"]
@@ -180,7 +180,15 @@ def tiles(metrics: Mapping[str, float]) -> list[HeadlineTile]:
         note = "bits per photon more than a penalised fit of each source alone"
         name = f"each source alone {per_source_gain:.3f}"
         found.append(
-            _tile("Learned from others", f"{difference:+.3f}".replace("-", "−"), note, ours, top, per_source_gain, name)
+            _tile(
+                "Gain over per-source fits",
+                f"{difference:+.3f}".replace("-", "−"),
+                note,
+                ours,
+                top,
+                per_source_gain,
+                name,
+            )
         )
     for column, words in (("hr_hs", "Hardness"), ("rms", "Variability"), ("variability_odds", "Variability odds")):
         both = [metrics.get(f"regression.{column}.latents.{method}.r2") for method in ("ridge", "forest")]

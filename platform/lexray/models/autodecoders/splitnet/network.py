@@ -1,13 +1,13 @@
-r"""`splitnet`: a network that foretells photons held out from the rest, and needs no fit.
+r"""`splitnet`: a network that predicts photons held out from the rest, and needs no fit.
 
 Thinning a Poisson process gives two independent processes of the same shape. So each time training meets a detection
-its photons are split at random: a part goes in, and the network is scored on how it foretells the others; `splitting`
+its photons are split at random: a part goes in, and the network is scored on how it predicts the others; `training`
 has the losses. With :math:`e_k` the exposure of cell k it writes a log-rate :math:`g_b(k)` but for its level, which
 makes of a photon in band b the density
 
 .. math:: f_b(k) = \frac{\exp g_b(k)}{\sum_l e_l \exp g_b(l)} .
 
-What foretells held-out photons best over a population is the posterior mean of the rate under that population: there is
+What predicts held-out photons best over a population is the posterior mean of the rate under that population: there is
 no penalty, and no fit.
 
 A U-Net over cells of time makes g; what it pools over time is the detection's representation. A second head says how

@@ -1,4 +1,4 @@
-r"""Count splitting: training of `splitnet` on photons held out from its input, split anew each time.
+r"""Count splitting: training of `splitnet` on photons held out from its input, split again each time.
 
 Three losses, all over photons that the network has not seen, all in nats: of their times,
 
@@ -29,7 +29,7 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Split:
-    """M detections of K cells, part of whose photons the network sees, and part of which it must foretell.
+    """M detections of K cells, part of whose photons the network sees, and part of which it must predict.
 
     Attributes
     ----------
@@ -37,12 +37,12 @@ class Split:
         Their places in the batch.
     seen : Seen
     target : f4[M, B, K]
-        Counts to foretell.
+        Counts to predict.
     target_energies : f4[M, E]
     exposure : f4[M, K]
-        During which the photons to foretell came; the network may have seen less of it.
+        During which the photons to predict came; the network may have seen less of it.
     ratio : f4[M]
-        Expected number of photons to foretell for each one seen in the same time.
+        Expected number of photons to predict for each one seen in the same time.
     """
 
     row: Tensor
@@ -55,12 +55,12 @@ class Split:
     def to(self, device: torch.device) -> Split:
         """The same on a device."""
         seen = self.seen.map(lambda value: value.to(device))
-        row, *rest = (value.to(device) for value in (self.row, *self.foretold))
+        row, *rest = (value.to(device) for value in (self.row, *self.targets))
         return Split(row, seen, *rest)
 
     @property
-    def foretold(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the network must foretell: target, target_energies, exposure, ratio."""
+    def targets(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the network must predict: target, target_energies, exposure, ratio."""
         return self.target, self.target_energies, self.exposure, self.ratio
 
 
@@ -112,7 +112,7 @@ def split(data: Binned, row: Tensor, generator: torch.Generator, contaminate: fl
 
 
 def _shown(exposure: Tensor, hide: float, generator: torch.Generator) -> Tensor:
-    """Cells that the network sees, bool[M, K]: all, or some of the blocks of a length drawn anew for each detection."""
+    """Cells that the network sees, bool[M, K]: all, or some of the blocks of a length drawn for each detection."""
     m, k = exposure.shape
     length = 2 ** torch.randint(2, 7, (m, 1), generator=generator)
     block = torch.arange(k) // length.clamp(max=k // 4)
@@ -331,5 +331,5 @@ class SplitnetLearner:
 
 def _concatenate(several: Sequence[Split]) -> Split:
     seen = Seen(*(torch.cat([getattr(one.seen, field.name) for one in several]) for field in fields(Seen)))
-    row, *rest = (torch.cat(values) for values in zip(*((one.row, *one.foretold) for one in several), strict=True))
+    row, *rest = (torch.cat(values) for values in zip(*((one.row, *one.targets) for one in several), strict=True))
     return Split(row, seen, *rest)
