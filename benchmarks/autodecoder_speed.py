@@ -29,8 +29,8 @@ from reconstruction import machine, settings_of, training_speed
 from lexray.evaluation.heldout import score_models
 from lexray.inference.autodecoder import Autodecoder
 from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.trainer import InMemory, Size, Trainer
-from lexray.simulation.population import Sources, simulate
+from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts, PartSize
+from lexray.simulation.population import SimulatedPopulation, simulate
 from lexray.version import __version__
 
 #: Sources in a part file.
@@ -47,7 +47,7 @@ def training(kinds: Sequence[str], rounds: int) -> dict[str, Any]:
     return {
         "sources_per_s": {kind: statistics.median(f[kind] for f in found) for kind in settings},
         "over_resnet": {kind: statistics.median(f[kind] / f["resnet"] for f in found) for kind in kinds},
-        "batch": {kind: s.batch for kind, s in settings.items()},
+        "batch": {kind: s.batch_size for kind, s in settings.items()},
     }
 
 
@@ -60,7 +60,7 @@ def time_to_gain(kinds: Sequence[str], seconds: float, epochs: int | None) -> di
     for kind in kinds:
         settings = settings_of(kind, 0)
         settings = replace(settings, epochs=epochs or settings.epochs, patience=0)
-        trainer = Trainer(settings, InMemory({0: train}, {0: new.photons}))
+        trainer = AutodecoderTrainer(settings, InMemoryParts({0: train}, {0: new.photons}))
         took, gain = 0.0, 0.0
         while took < seconds and gain < goal and not trainer.finished:
             start = time.perf_counter()
@@ -71,7 +71,7 @@ def time_to_gain(kinds: Sequence[str], seconds: float, epochs: int | None) -> di
     return found
 
 
-def _ceiling(new: Sources) -> float:
+def _ceiling(new: SimulatedPopulation) -> float:
     from lexray.evaluation.baselines import constant_rate
     from lexray.evaluation.heldout import gain
 
@@ -108,10 +108,10 @@ class PartFiles:
     n: int
 
     @property
-    def sizes(self) -> Mapping[int, Size]:
+    def sizes(self) -> Mapping[int, PartSize]:
         """Of each part."""
         counts = json.loads((self.folder / "counts.json").read_text())
-        return {part: Size(_PART, counts[part]) for part in range(self.n // _PART)}
+        return {part: PartSize(_PART, counts[part]) for part in range(self.n // _PART)}
 
     def read(self, part: int) -> tuple[Photons, Sequence[str]]:
         """One part's photons."""
@@ -147,7 +147,7 @@ def scaling(kinds: Sequence[str], sizes: Sequence[int]) -> dict[str, Any]:
 def scaling_in_subprocess(kind: str, folder: str, n: int) -> None:
     """What `scaling` runs in a process of its own."""
     torch.set_num_threads(1)
-    trainer = Trainer(settings_of(kind, 0), PartFiles(Path(folder), n))
+    trainer = AutodecoderTrainer(settings_of(kind, 0), PartFiles(Path(folder), n))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     trainer.run_epoch()

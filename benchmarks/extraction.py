@@ -20,7 +20,7 @@ import fitsio
 import numpy as np
 
 from lexray.events.extraction.apertures import extract
-from lexray.events.extraction.exposed_area import Coverage
+from lexray.events.extraction.exposed_area import ExposedArea
 from lexray.events.extraction.source_table import SourceTable
 from lexray.events.extraction.wcs import Plane
 from lexray.events.fits.binary_table import BinaryTable
@@ -70,7 +70,7 @@ def main() -> None:
     ours, plain = [], []
     for _ in range(arguments.rounds):
         start = time.perf_counter()
-        found = extract(x, y, plane, sources, Coverage.of(x, y))
+        found = extract(x, y, plane, sources, ExposedArea.of(x, y))
         ours.append(time.perf_counter() - start)
         start = time.perf_counter()
         brute_force(x, y, at_x[:_LOOPED], at_y[:_LOOPED], _RADIUS / plane.pixel_arcsec)

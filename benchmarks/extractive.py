@@ -98,7 +98,7 @@ def speed(sources: list[tuple[SimulatedSource, list[SimulatedPaper]]]) -> dict[s
     mask = NameMask.of(names)
     plain = [paper["abstract"] for paper in papers]
     named = [f"NGC300 ULX-1 lies in NGC 300. {text}" for text in plain]
-    hidden = {name: _process_seconds(mask.hide, texts) for name, texts in (("plain", plain), ("named", named))}
+    hidden = {name: _process_seconds(mask.mask, texts) for name, texts in (("plain", plain), ("named", named))}
     tens = [papers[i : i + 10] for i in range(0, len(papers) - 9, 10)]
     summary = (
         "The source is an HMXB with a period of 62 days, 4.7e39 erg/s and a power law of photon index 1.5. It flares."

@@ -36,7 +36,7 @@ from lexray.models.autodecoders.learner import Schedule, keyed_generator
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.resnet.training import ResnetSettings
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
-from lexray.models.autodecoders.trainer import InMemory, Trainer
+from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts
 from lexray.simulation.population import simulate
 from lexray.version import __version__
 
@@ -51,9 +51,9 @@ MODEL_SETTINGS: dict[str, Schedule] = {
 #: What new sources are encoded with, where it is not the same.
 ENCODING: dict[str, dict[str, Any]] = {"resnet": {"fit_steps": 400, "fit_learning_rate": 0.01}}
 TINY: dict[str, dict[str, Any]] = {
-    "splitnet": {"batch": 8},
-    "grid": {"batch": 8, "width": 32, "fit_steps": 5},
-    "resnet": {"batch": 8, "width": 32, "n_steps": 64, "fit_steps": 5},
+    "splitnet": {"batch_size": 8},
+    "grid": {"batch_size": 8, "width": 32, "fit_steps": 5},
+    "resnet": {"batch_size": 8, "width": 32, "n_steps": 64, "fit_steps": 5},
 }
 #: Precision of matrix products outside autocast, and the trainer's settings.
 MODES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -108,10 +108,10 @@ def main() -> None:
     for kind in arguments.kinds:
         settings = replace(MODEL_SETTINGS[kind], seed=0, **(TINY[kind] if tiny else {}))
         cells: dict[str, Any] = {}
-        for batch in (settings.batch,) if tiny else (settings.batch, LARGER * settings.batch):
+        for batch in (settings.batch_size,) if tiny else (settings.batch_size, LARGER * settings.batch_size):
             for mode in modes:
                 cell = attempt(
-                    lambda s=replace(settings, batch=batch), m=mode: time_training(
+                    lambda s=replace(settings, batch_size=batch), m=mode: time_training(
                         s, m, train, new, arguments.steps, device, result["ceilings"]
                     )
                 )
@@ -173,10 +173,10 @@ def time_training(
 ) -> dict[str, Any]:
     """One training: its speed, what it asks of the device, and the held-out gain that it ends with."""
     precision, changes = MODES[mode]
-    per_epoch = max(1, round(len(train) / settings.batch))
-    chosen = replace(settings, epochs=math.ceil(steps / per_epoch), lanes=1, patience=0, **changes)
+    per_epoch = max(1, round(len(train) / settings.batch_size))
+    chosen = replace(settings, epochs=math.ceil(steps / per_epoch), part_streams=1, patience=0, **changes)
     with matmul_precision(precision):
-        trainer = Trainer(chosen, InMemory({0: train}, {0: new}), device)
+        trainer = AutodecoderTrainer(chosen, InMemoryParts({0: train}, {0: new}), device)
         flops, bytes_moved = work_of_a_step(chosen, train, device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -193,7 +193,7 @@ def time_training(
     eager = not chosen.compile
     ceiling = most.get(f"{mode.split()[0]}_TFLOP_s")
     return {
-        "sources_per_second": rounded(chosen.batch / step),
+        "sources_per_second": rounded(chosen.batch_size / step),
         "ms_per_step": rounded(1000 * step),
         # On the CPU, before the device has anything to do.
         "ms_drawing": rounded(1000 * drawn),
@@ -212,7 +212,7 @@ def time_training(
 
 def work_of_a_step(settings: Schedule, train: Photons, device: torch.device) -> tuple[int, int]:
     """FLOPs and bytes of one step, run one operator after another."""
-    trainer = Trainer(replace(settings, compile=False), InMemory({0: train}), device)
+    trainer = AutodecoderTrainer(replace(settings, compile=False), InMemoryParts({0: train}), device)
     with Work() as work:
         trainer.run_step()
     return work.flops, work.bytes
@@ -241,7 +241,7 @@ def batch_preparation_seconds(settings: Schedule, train: Photons, device: torch.
     learner = settings.learner()
     data = learner.prepare(train)
     generator = keyed_generator(0)
-    rows = torch.randperm(len(train), generator=generator)[: settings.batch]
+    rows = torch.randperm(len(train), generator=generator)[: settings.batch_size]
     return repeat(lambda: learner.to(learner.join([learner.draw(data, rows, generator)]), device), device, 5)
 
 
@@ -251,7 +251,7 @@ def encode(settings: Schedule, new: Photons, device: torch.device, most: dict[st
     learner.network.to(device).eval()
     fit, held = new.thin(0.8, keyed_generator(1))
     start = torch.zeros(learner.latent_dim) if learner.latent_dim else None
-    few = torch.arange(min(len(new), settings.batch))
+    few = torch.arange(min(len(new), settings.batch_size))
     learner.gains(fit.select(few), held.select(few), start)
     synchronise(device)
     begin = time.perf_counter()

@@ -36,7 +36,7 @@ from lexray.evaluation.scoring import reconstructed_rates
 from lexray.evaluation.total_variation import TotalVariationFit
 from lexray.events.eventlist import EventList
 from lexray.models.autodecoders.photons import Photons
-from lexray.simulation.population import KINDS, Sources, simulate
+from lexray.simulation.population import KINDS, SimulatedPopulation, simulate
 from lexray.version import __version__
 
 #: Training sources on which baselines choose.
@@ -62,9 +62,9 @@ class FittedModel:
 
 def default_settings(model_type: str, seed: int) -> Any:
     """Settings of a kind of autodecoder at its defaults."""
-    from lexray.inference.autodecoder import SETTINGS
+    from lexray.inference.autodecoder import SETTINGS_OF_TYPE
 
-    return SETTINGS[model_type](seed=seed)
+    return SETTINGS_OF_TYPE[model_type](seed=seed)
 
 
 def train_autodecoder(settings: Any, photons: Photons) -> FittedModel:
@@ -90,9 +90,11 @@ def training_speed(settings: Any, photons: Photons, seconds: float = 3.0) -> flo
     learner.network.train()
 
     def step() -> None:
-        rows = torch.randint(len(photons), (settings.batch,), generator=generator)
+        rows = torch.randint(len(photons), (settings.batch_size,), generator=generator)
         sample = learner.join([learner.draw(data, rows, generator)])
-        latent = torch.zeros(settings.batch, learner.latent_dim, requires_grad=True) if learner.latent_dim else None
+        latent = (
+            torch.zeros(settings.batch_size, learner.latent_dim, requires_grad=True) if learner.latent_dim else None
+        )
         optimizer.zero_grad()
         torch.autograd.backward(learner.losses(sample, latent).sum())
         optimizer.step()
@@ -103,7 +105,7 @@ def training_speed(settings: Any, photons: Photons, seconds: float = 3.0) -> flo
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return float(settings.batch / statistics.median(times))
+    return float(settings.batch_size / statistics.median(times))
 
 
 # --- models by name
@@ -155,7 +157,9 @@ MODELS = {
 }
 
 
-def measure(name: str, train: Sources, new: Sources, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    name: str, train: SimulatedPopulation, new: SimulatedPopulation, seed: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
     """Figures of one model and seed."""
     start = time.perf_counter()
     model = MODELS[name](train.photons, seed, arguments)

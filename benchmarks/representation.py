@@ -27,7 +27,7 @@ from lexray.evaluation.retrieval import ranks, recall_at
 from lexray.events.arrow import from_table
 from lexray.inference.autodecoder import load_autodecoder
 from lexray.inference.photons import photons_of_table
-from lexray.models.alignment.trainer import Settings, Trainer
+from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer
 from lexray.models.autodecoders.representation import variability
 from lexray.tables import delta, schemas
 from lexray.training import splits
@@ -100,7 +100,7 @@ def retrieval(demo: Path, rows: pa.Table, latent: Float32s, log_rate: Float32s) 
     test = np.array([assignment[s] == "test" and s in vector for s in sources])
     recalls, medians = [], []
     for seed in SEEDS:
-        trainer = Trainer(Settings(seed=seed), pairs.train, pairs.val, pairs.n_bands)
+        trainer = AlignmentTrainer(AlignmentSettings(seed=seed), pairs.train, pairs.val, pairs.n_bands)
         while not trainer.finished:
             trainer.run_epoch()
         towers = trainer.best_towers()

@@ -13,7 +13,7 @@ from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.runtime.map_parts import map_parts
 from lexray.tables import delta, schemas
-from lexray.tables.part_checkpoints import Journal
+from lexray.tables.part_checkpoints import PartCheckpoints
 
 
 class Config(JobConfig):
@@ -30,7 +30,9 @@ def run(config: Config, context: JobContext) -> JobResult:
     model = load_autodecoder(config.autodecoder)
     schema = schemas.latents(model.latent_dim)
     n = delta.dataset(config.events).count_rows()
-    journal = Journal(config.out, [delta.version(p) for p in (config.events, config.autodecoder)], afresh=config.force)
+    journal = PartCheckpoints(
+        config.out, [delta.version(p) for p in (config.events, config.autodecoder)], afresh=config.force
+    )
     with ray_session.session(config.ray), context.progress.task("detections", total=n) as task:
         fragments = map_parts(
             config.events,
@@ -48,9 +50,9 @@ def run(config: Config, context: JobContext) -> JobResult:
     delta.commit(config.out, "latents", schema, fragments)
     journal.remove()
 
-    left_out = validate.left_out(config.events, config.out, model.n_bands)
+    left_out = validate.invalid_rows(config.events, config.out, model.n_bands)
     if left_out:
-        context.progress.warn(f"encode: {validate.summary(left_out)}")
+        context.progress.warn(f"encode: {validate.describe_invalid_rows(left_out)}")
     nll = delta.read(config.out, ["nll"])["nll"].to_numpy()
     return JobResult(
         counts={"detections": len(nll), "left_out": len(left_out)},

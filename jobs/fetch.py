@@ -26,7 +26,7 @@ from lexray.runtime.progress import ProgressTask
 from lexray.tables import delta
 from lexray.tables.files import require_local_path
 from lexray.tables.schemas import QUARANTINE
-from lexray.web.retry import Politeness
+from lexray.web.retry import RetryPolicy
 from lexray.web.tap import Tap
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -62,7 +62,7 @@ class Config(JobConfig):
     files: str = Field(csc.FILES_URL, description="the catalogue's file service")
     catalogue: Identifier = Field("csc21", description="schema of the catalogue's tables")
     release: str = Field("rel2.1", description="what the file service calls the release")
-    http: Politeness = Politeness()
+    http: RetryPolicy = RetryPolicy()
 
     @field_validator("cone", mode="before")
     @classmethod

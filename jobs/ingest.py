@@ -13,12 +13,12 @@ from pydantic import Field, field_validator
 
 from lexray.events.extraction.source_table import read_sources
 from lexray.events.missions import MISSIONS, bands_by_mission
-from lexray.events.reader import Wanted
+from lexray.events.reader import ReadOptions
 from lexray.events.segments import Segmentation
 from lexray.ingest import file_index, incremental
 from lexray.ingest.discovery import find_event_files
 from lexray.ingest.schemas import FILES
-from lexray.ingest.summary_table import overview
+from lexray.ingest.summary_table import summary_table
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
@@ -94,9 +94,9 @@ class Config(JobConfig):
         return [delta.version(path) for path in (self.sources, *arfs)]
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> ReadOptions:
         """What is wanted of event files."""
-        return Wanted(
+        return ReadOptions(
             bands=bands_by_mission(self.bands),
             unscreened=frozenset(self.unscreened),
             sources=None if self.sources is None else read_sources(self.sources),
@@ -109,7 +109,7 @@ def run(config: Config, context: JobContext) -> JobResult:
     """Read files that are new or have changed on Ray's workers, commit at once, and account for all of them."""
     table, wanted = resolve_path(config.out), config.wanted
     start = time.monotonic()
-    before = incremental.read_account(table)
+    before = incremental.read_file_index(table)
     known = FILES.empty_table() if config.force else before.rows
     plan = incremental.plan(find_event_files(config.inputs), known, config.settings)
     seconds = time.monotonic() - start
@@ -125,7 +125,7 @@ def run(config: Config, context: JobContext) -> JobResult:
 
     quarantine, refused = f"{table}.quarantine", file_index.quarantine(account, JOB.name)
     delta.commit(quarantine, "quarantine", QUARANTINE, [delta.write_part(quarantine, QUARANTINE, 0, refused)])
-    outputs = [quarantine, incremental.account_of(table)]
+    outputs = [quarantine, incremental.file_index_of(table)]
     for path in (table, *outputs):
         delta.vacuum(path)
     changes = {"new": plan.new, "changed": plan.changed, "unchanged": plan.unchanged, "gone": plan.gone}
@@ -147,7 +147,7 @@ def run(config: Config, context: JobContext) -> JobResult:
     )
 
 
-def _ingest(files: list[Location], table: str, config: Config, wanted: Wanted, task: ProgressTask) -> pa.Table:
+def _ingest(files: list[Location], table: str, config: Config, wanted: ReadOptions, task: ProgressTask) -> pa.Table:
     """Account of files that are read, and written, on the workers."""
     if not files:
         return FILES.empty_table()
@@ -208,10 +208,10 @@ def _differing(batch: pa.Table) -> pa.Table:
 
 def _settle(account: pa.Table, table: str, before: pa.Table) -> tuple[pa.Table, int]:
     """The account, fragments written anew where rows have gone or identifiers collide, and how many of these."""
-    settled = file_index.settle(account)
-    amended = file_index.to_amend(settled, file_index.settle(before))
+    settled = file_index.resolve(account)
+    amended = file_index.to_rewrite(settled, file_index.resolve(before))
     files, renamed = file_index.members(settled.account, amended), ray.put(settled.renamed)
-    amend = ray.remote(file_index.amend)
+    amend = ray.remote(file_index.rewrite)
     written = ray.get([amend.remote(table, fragment, files[fragment.path], renamed) for fragment in amended])
     places = {old.path: new for old, new in zip(amended, written, strict=True)}
     return file_index.moved(settled.account, places), len(settled.renamed)
@@ -224,5 +224,5 @@ JOB = Job(
     inputs=("inputs", "sources"),
     positional=("inputs",),
     summary="Read event files into the events table; what cannot be read goes to quarantine.",
-    overview=overview,
+    overview=summary_table,
 )

@@ -12,7 +12,7 @@ from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.runtime.map_parts import map_parts
 from lexray.tables import delta
-from lexray.tables.part_checkpoints import Journal
+from lexray.tables.part_checkpoints import PartCheckpoints
 from lexray.tables.schemas import RATES
 
 
@@ -30,7 +30,7 @@ def run(config: Config, context: JobContext) -> JobResult:
     n_bands = load_autodecoder(config.autodecoder).n_bands
     n = delta.dataset(config.events).count_rows()
     made_of = [*(delta.version(path) for path in (config.events, config.autodecoder)), config.bins]
-    journal = Journal(config.out, made_of, afresh=config.force)
+    journal = PartCheckpoints(config.out, made_of, afresh=config.force)
     with ray_session.session(config.ray), context.progress.task("rates", total=n * n_bands) as task:
         fragments = map_parts(
             config.events,
@@ -46,9 +46,9 @@ def run(config: Config, context: JobContext) -> JobResult:
     delta.commit(config.out, "rates", RATES, fragments)
     journal.remove()
 
-    left_out = validate.left_out(config.events, config.out, n_bands)
+    left_out = validate.invalid_rows(config.events, config.out, n_bands)
     if left_out:
-        context.progress.warn(f"rates: {validate.summary(left_out)}")
+        context.progress.warn(f"rates: {validate.describe_invalid_rows(left_out)}")
     n -= len(left_out)
     return JobResult(
         counts={"detections": n, "rates": n * n_bands, "left_out": len(left_out)},

@@ -20,8 +20,8 @@ from lexray.summaries.schema import MAX_WORDS
 from lexray.summaries.statistics import summary_statistics
 from lexray.summaries.writer import Writer, WriterSettings
 from lexray.tables import delta
-from lexray.tables.part_checkpoints import Journal
-from lexray.tables.row_checkpoints import Rows
+from lexray.tables.part_checkpoints import PartCheckpoints
+from lexray.tables.row_checkpoints import RowCheckpoints
 from lexray.tables.schemas import SUMMARIES
 
 #: Arguments of vLLM's engine that change what it answers, and not only how fast.
@@ -109,7 +109,7 @@ def run(config: SummarizeConfig, context: JobContext) -> JobResult:
 def _write_summaries(config: SummarizeConfig, context: JobContext) -> tuple[dict[str, int], dict[str, float]]:
     """Summaries by a language model, of what lacks one."""
     writer, engine = _engine(config)
-    store = Rows(config.out, SUMMARIES)
+    store = RowCheckpoints(config.out, SUMMARIES)
     if config.force:
         store.remove()
     plan = summarizing.part_progress(config.literature, config.out, writer, force=config.force)
@@ -184,7 +184,7 @@ def _metrics(config: SummarizeConfig, tally: WritingStats, n_sources: int) -> di
 def _extract_summaries(config: SummarizeConfig, context: JobContext) -> None:
     """Summaries out of the papers' own sentences."""
     corpus = extractive_run.count_corpus(config.literature)
-    journal = Journal(
+    journal = PartCheckpoints(
         config.out,
         ["summaries", delta.version(config.literature), config.max_words, config.mask_names, config.min_grounded],
         afresh=config.force,
@@ -194,7 +194,7 @@ def _extract_summaries(config: SummarizeConfig, context: JobContext) -> None:
         fragments = map_parts(config.literature, config.out, SUMMARIES, make, task, config.workers, journal=journal)
     delta.commit(config.out, "summaries", SUMMARIES, fragments)
     journal.remove()
-    Rows(config.out, SUMMARIES).remove()
+    RowCheckpoints(config.out, SUMMARIES).remove()
 
 
 JOB = Job(

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.fs
 import ray
@@ -14,7 +14,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer, get_device
 
 from lexray.errors import LexrayError
-from lexray.models.alignment.trainer import Settings, Trainer
+from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
@@ -31,28 +31,42 @@ _STATE = "trainer.pt"
 class Config(JobConfig):
     """What `lexray train alignment` takes."""
 
+    former_keys: ClassVar = {"batch": "batch_size"}
+
     latents: str = Field(description="latents table")
     text_embeddings: str = Field(description="text_embeddings table")
     events: str = Field(description="events table, for the sources' positions, which decide the split")
     split_seed: int = Field(0, description="another seed is another split; keep it the same in every job")
 
-    dimension: int = Field(Settings.dimension, ge=2, description="numbers of a vector in the shared space")
-    hidden: int = Field(Settings.hidden, ge=1, description="hidden units of a tower's member")
-    members: int = Field(Settings.members, ge=1, description="independent members a tower averages over")
-    text_components: int = Field(Settings.text_components, ge=1, description="principal components of the text vectors")
-    whitening_shrinkage: float = Field(
-        Settings.whitening_shrinkage, ge=0, description="how far faint components are kept faint; 0 whitens fully"
+    dimension: int = Field(AlignmentSettings.dimension, ge=2, description="numbers of a vector in the shared space")
+    hidden: int = Field(AlignmentSettings.hidden, ge=1, description="hidden units of a tower's member")
+    members: int = Field(AlignmentSettings.members, ge=1, description="independent members a tower averages over")
+    text_components: int = Field(
+        AlignmentSettings.text_components, ge=1, description="principal components of the text vectors"
     )
-    input_dropout: float = Field(Settings.input_dropout, ge=0, lt=1, description="share of the features set to 0")
-    dropout: float = Field(Settings.dropout, ge=0, lt=1, description="share of the hidden units set to 0")
-    noise: float = Field(Settings.noise, ge=0, description="noise on features, in their standard deviations")
-    temperature: float = Field(Settings.temperature, ge=0.01, description="where the learned temperature starts")
-    learning_rate: float = Field(Settings.learning_rate, gt=0, description="of AdamW")
-    weight_decay: float = Field(Settings.weight_decay, ge=0, description="of AdamW")
-    batch: int = Field(Settings.batch, ge=2, description="largest number of sources a step, over all workers")
-    epochs: int = Field(Settings.epochs, ge=1, description="at most so many")
-    patience: int = Field(Settings.patience, ge=1, description="epochs without a better validation loss before it ends")
-    seed: int = Field(Settings.seed, ge=0, description="of weights, batches and noise")
+    whitening_shrinkage: float = Field(
+        AlignmentSettings.whitening_shrinkage,
+        ge=0,
+        description="how far faint components are kept faint; 0 whitens fully",
+    )
+    input_dropout: float = Field(
+        AlignmentSettings.input_dropout, ge=0, lt=1, description="share of the features set to 0"
+    )
+    dropout: float = Field(AlignmentSettings.dropout, ge=0, lt=1, description="share of the hidden units set to 0")
+    noise: float = Field(AlignmentSettings.noise, ge=0, description="noise on features, in their standard deviations")
+    temperature: float = Field(
+        AlignmentSettings.temperature, ge=0.01, description="where the learned temperature starts"
+    )
+    learning_rate: float = Field(AlignmentSettings.learning_rate, gt=0, description="of AdamW")
+    weight_decay: float = Field(AlignmentSettings.weight_decay, ge=0, description="of AdamW")
+    batch_size: int = Field(
+        AlignmentSettings.batch_size, ge=2, description="largest number of sources a step, over all workers"
+    )
+    epochs: int = Field(AlignmentSettings.epochs, ge=1, description="at most so many")
+    patience: int = Field(
+        AlignmentSettings.patience, ge=1, description="epochs without a better validation loss before it ends"
+    )
+    seed: int = Field(AlignmentSettings.seed, ge=0, description="of weights, batches and noise")
 
     workers: int = Field(1, ge=1, description="processes that train together")
     use_gpu: bool = Field(False, description="give each worker a GPU")
@@ -66,9 +80,9 @@ class Config(JobConfig):
         return self
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> AlignmentSettings:
         """The keys that are the training's own."""
-        return Settings(**self.model_dump(include={field.name for field in fields(Settings)}))
+        return AlignmentSettings(**self.model_dump(include={field.name for field in fields(AlignmentSettings)}))
 
 
 def run(config: Config, context: JobContext) -> JobResult:
@@ -94,7 +108,7 @@ def run(config: Config, context: JobContext) -> JobResult:
     )
 
 
-def fit(config: Config, pairs: PairedTables, context: JobContext, on_epoch: OnEpoch | None = None) -> Trainer:
+def fit(config: Config, pairs: PairedTables, context: JobContext, on_epoch: OnEpoch | None = None) -> AlignmentTrainer:
     """Train on Ray workers, and return the trainer as the last checkpoint left it.
 
     Checkpoints lie in OUT.checkpoints until the training is done, under a name that its data and settings give: a
@@ -148,7 +162,7 @@ def fit(config: Config, pairs: PairedTables, context: JobContext, on_epoch: OnEp
                 f"train alignment: its workers failed more than max_failures={config.max_failures} times, last with: "
                 f"{lines[-1].strip()}; run it again to go on from the last checkpoint"
             ) from error
-    done = Trainer(config.settings, pairs.train, pairs.val, pairs.n_bands)
+    done = AlignmentTrainer(config.settings, pairs.train, pairs.val, pairs.n_bands)
     _restore(done, result.checkpoint)
     system.delete_dir(checkpoints)
     return done
@@ -158,7 +172,7 @@ def _train(loop: dict[str, Any]) -> None:
     """What each worker does."""
     config: Config = loop["config"]
     pairs: PairedTables = ray.get(loop["pairs"])
-    trainer = Trainer(config.settings, pairs.train, pairs.val, pairs.n_bands, get_device())
+    trainer = AlignmentTrainer(config.settings, pairs.train, pairs.val, pairs.n_bands, get_device())
     run = tracking.reopen(*loop["run"])
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
@@ -179,7 +193,7 @@ def _train(loop: dict[str, Any]) -> None:
         _report(trainer, metrics)
 
 
-def _report(trainer: Trainer, metrics: dict[str, float]) -> None:
+def _report(trainer: AlignmentTrainer, metrics: dict[str, float]) -> None:
     """Hand a checkpoint to Ray Train; a barrier for all workers."""
     if trainer.rank:
         ray.train.report(metrics)
@@ -189,12 +203,12 @@ def _report(trainer: Trainer, metrics: dict[str, float]) -> None:
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 
 
-def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
+def _restore(trainer: AlignmentTrainer, checkpoint: Checkpoint) -> None:
     with checkpoint.as_directory() as folder:
         trainer.load_state_dict(torch.load(Path(folder) / _STATE, map_location=trainer.device, weights_only=True))
 
 
-def _write(config: Config, pairs: PairedTables, trainer: Trainer) -> None:
+def _write(config: Config, pairs: PairedTables, trainer: AlignmentTrainer) -> None:
     system, root = filesystem(config.out)
     with tempfile.TemporaryDirectory() as folder:
         trainer.best_towers().save(folder, pairs.made_with)

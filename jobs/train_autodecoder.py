@@ -9,7 +9,7 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import ray
 import ray.train
@@ -20,17 +20,24 @@ from ray.util.queue import Queue
 
 from lexray.errors import LexrayError
 from lexray.events import validate
-from lexray.inference.autodecoder import CALIBRATED_ON, Autodecoder
+from lexray.inference.autodecoder import MAX_CALIBRATION, Autodecoder
 from lexray.models.autodecoders.learner import Precision, Schedule
-from lexray.models.autodecoders.trainer import Trainer, TrainingDiverged
+from lexray.models.autodecoders.trainer import AutodecoderTrainer, TrainingDiverged
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables import delta
 from lexray.tables.files import require_local_path
 from lexray.training import event_parts
-from lexray.training.autodecoder_config import VALIDATED_ON, GridSection, Kind, ResnetSection, Section, SplitnetSection
-from lexray.training.event_parts import EventsTable, Plan
+from lexray.training.autodecoder_config import (
+    MAX_VALIDATION,
+    AutodecoderConfig,
+    GridConfig,
+    ModelType,
+    ResnetConfig,
+    SplitnetConfig,
+)
+from lexray.training.event_parts import EventsTable, TrainingPlan
 
 _NETWORK, _RESULT = "network.pt", "result.pt"
 #: Beside the checkpoints, where a training that diverged says so: Ray Train hands back what came with a checkpoint.
@@ -44,7 +51,9 @@ class Config(JobConfig):
         description="folder of the autodecoder, on a local disk"
     )
     events: str = Field(description="events table")
-    kind: Kind = Field("splitnet", description="which autodecoder; the section of that name configures it")
+    former_keys: ClassVar = {"kind": "model_type"}
+
+    model_type: ModelType = Field("splitnet", description="which autodecoder; the section of that name configures it")
     workers: int = Field(2, ge=1, description="training workers, each with one CPU")
     use_gpu: bool = Field(False, description="give each worker a GPU")
     checkpoint_every: float = Field(5, gt=0, description="epochs between two checkpoints, each with a validation")
@@ -52,29 +61,34 @@ class Config(JobConfig):
     seed: int = Field(Schedule.seed, ge=0, description="seed of weights, latents and batches")
     split_seed: int = Field(0, description="seed of the split into train, val and test")
     max_validation: int | None = Field(
-        None, ge=0, description="detections to validate on, at most; by default as many as the kind can in a short time"
+        None,
+        ge=0,
+        description="detections to validate on, at most; by default as many as the model type can in little time",
     )
     patience: int | None = Field(
         None,
         ge=0,
-        description="validations without a better gain before it ends; 0 trains to the end; by default the kind's own",
+        description="validations without a better gain before it ends; 0 trains to the end; by default the type's own",
     )
     precision: Precision = Field(Schedule.precision, description="of the network in training: float32 or bfloat16")
     compile: bool = Field(Schedule.compile, description="compile the network for training")
-    splitnet: SplitnetSection = SplitnetSection()
-    grid: GridSection = GridSection()
-    resnet: ResnetSection = ResnetSection()
+    splitnet: SplitnetConfig = SplitnetConfig()
+    grid: GridConfig = GridConfig()
+    resnet: ResnetConfig = ResnetConfig()
 
     @model_validator(mode="after")
-    def _each_worker_has_a_lane(self) -> "Config":
-        if self.workers > self.section.lanes:
-            raise ValueError(f"'{self.kind}.lanes' ({self.section.lanes}) must be at least 'workers' ({self.workers})")
+    def _each_worker_has_a_stream(self) -> "Config":
+        if self.workers > self.section.part_streams:
+            raise ValueError(
+                f"'{self.model_type}.part_streams' ({self.section.part_streams}) must be at least 'workers' "
+                f"({self.workers})"
+            )
         return self
 
     @property
-    def section(self) -> Section:
-        """That of the kind."""
-        section: Section = getattr(self, self.kind)
+    def section(self) -> AutodecoderConfig:
+        """That of the model type."""
+        section: AutodecoderConfig = getattr(self, self.model_type)
         return section
 
     @property
@@ -86,16 +100,16 @@ class Config(JobConfig):
     @property
     def validated_on(self) -> int:
         """Detections to validate on, at most."""
-        return VALIDATED_ON[self.kind] if self.max_validation is None else self.max_validation
+        return MAX_VALIDATION[self.model_type] if self.max_validation is None else self.max_validation
 
 
 def run(config: Config, context: JobContext) -> JobResult:
     """Train, and write the autodecoder."""
-    if config.force:  # a forced training begins anew, also after one that was killed
+    if config.force:  # a forced training starts from scratch, also after one that was killed
         shutil.rmtree(_checkpoints(config), ignore_errors=True)
-    plan = event_parts.plan(config.events, config.split_seed, config.section.n_bands, config.validated_on)
+    plan = event_parts.plan_training(config.events, config.split_seed, config.section.n_bands, config.validated_on)
     if plan.left_out:
-        context.progress.warn(f"train autodecoder: {validate.summary(plan.left_out)}")
+        context.progress.warn(f"train autodecoder: {validate.describe_invalid_rows(plan.left_out)}")
     if not any(part.train for part in plan.parts.values()):
         raise LexrayError(f"{config.events}: no detection falls into the training split, there is nothing to fit")
     with (
@@ -105,7 +119,7 @@ def run(config: Config, context: JobContext) -> JobResult:
     ):
         result = _train(config, context.run, plan, queue)
     trained = Autodecoder(config.settings, result["network"], result["mean_latent"])
-    most = CALIBRATED_ON[config.kind]
+    most = MAX_CALIBRATION[config.model_type]
     if most:
         trained = trained.calibrated(event_parts.sample(plan, config.section.n_bands, most))
     trained.save(config.out)
@@ -117,10 +131,10 @@ def _checkpoints(config: Config) -> Path:
     return Path(f"{config.out}.checkpoints").resolve()
 
 
-def _train(config: Config, run: tracking.MlflowRun, plan: Plan, queue: Queue) -> dict[str, Any]:
+def _train(config: Config, run: tracking.MlflowRun, plan: TrainingPlan, queue: Queue) -> dict[str, Any]:
     """What the first worker wrote when all was done."""
     # A driver that starts again with what decides the result goes on from the last checkpoint; a changed one must not.
-    made_of = [delta.version(config.events), config.kind, asdict(config.settings), config.split_seed]
+    made_of = [delta.version(config.events), config.model_type, asdict(config.settings), config.split_seed]
     trainer = TorchTrainer(
         worker,
         train_loop_config={
@@ -160,11 +174,11 @@ def train_worker(loop: dict[str, Any]) -> None:
     """What each training worker does, from its first step or the last checkpoint's."""
     config = Config(**loop["config"])
     rank, n_workers = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
-    plan: Plan = ray.get(loop["plan"][0])
+    plan: TrainingPlan = ray.get(loop["plan"][0])
     settings = config.settings
-    mine = {number: part for number, part in plan.parts.items() if number % settings.lanes % n_workers == rank}
+    mine = {number: part for number, part in plan.parts.items() if number % settings.part_streams % n_workers == rank}
     source = EventsTable(mine, config.section.n_bands)
-    trainer = Trainer(settings, source, get_device())
+    trainer = AutodecoderTrainer(settings, source, get_device())
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
@@ -197,7 +211,7 @@ def train_worker(loop: dict[str, Any]) -> None:
 worker = train_worker
 
 
-def _report(trainer: Trainer, rank: int, metrics: dict[str, float], source: EventsTable) -> None:
+def _report(trainer: AutodecoderTrainer, rank: int, metrics: dict[str, float], source: EventsTable) -> None:
     """Hand a checkpoint to Ray Train: the network from the first worker, latents from the part's owner."""
     result: dict[str, Any] = {}
     if trainer.finished:
@@ -217,7 +231,7 @@ def _report(trainer: Trainer, rank: int, metrics: dict[str, float], source: Even
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def _restore(trainer: Trainer, folder: Path) -> None:
+def _restore(trainer: AutodecoderTrainer, folder: Path) -> None:
     def load(name: str) -> Any:
         return torch.load(folder / name, weights_only=True, map_location="cpu")
 

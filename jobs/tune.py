@@ -16,7 +16,7 @@ from ray.tune.search import BasicVariantGenerator
 
 from lexray.errors import LexrayError
 from lexray.jobs import train_alignment
-from lexray.models.alignment.trainer import METRICS, Pairs, Settings, Trainer
+from lexray.models.alignment.trainer import METRICS, AlignmentSettings, AlignmentTrainer, Pairs
 from lexray.runtime import ray_session
 from lexray.runtime.config import Config as BaseConfig
 from lexray.runtime.config import JobConfig, parse
@@ -70,7 +70,7 @@ class Config(JobConfig):
 def run(config: Config, context: JobContext) -> JobResult:
     """Search, and write OUT/trials.parquet and OUT/best.yaml."""
     training = config.training
-    searchable = [field.name for field in fields(Settings)]
+    searchable = [field.name for field in fields(AlignmentSettings)]
     space = parse_space(config.space, train_alignment.Config, {**config.base, "out": config.out}, searchable)
     pairs = read_pairs(training.latents, training.text_embeddings, training.events, training.split_seed)
     with ray_session.session(config.ray), context.progress.task("trials", total=config.samples) as task:
@@ -118,12 +118,12 @@ def _search(
         system.delete_dir(scratch)
 
 
-def _trial(base: Settings, n_bands: int) -> Callable[..., None]:
+def _trial(base: AlignmentSettings, n_bands: int) -> Callable[..., None]:
     """The function that trains one draw, in the trial's own process."""
 
     # Nested, so that it travels by value: a trial's process then imports torch and this model, not MLflow and all jobs.
     def trial(values: dict[str, Any], train: Pairs, val: Pairs) -> None:
-        trainer = Trainer(replace(base, **values), train, val, n_bands)
+        trainer = AlignmentTrainer(replace(base, **values), train, val, n_bands)
         while not trainer.finished:
             metrics = trainer.run_epoch()
             tune.report({**metrics, "finished": trainer.finished})  # Tune ends the trial here if others do better

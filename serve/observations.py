@@ -11,7 +11,7 @@ from lexray.errors import RefusedInput
 from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.events.fits.gzip_stream import unpack
 from lexray.events.missions import MISSIONS
-from lexray.events.reader import Wanted, read_content
+from lexray.events.reader import ReadOptions, read_content
 from lexray.serve.problems import RefusedRequest
 from lexray.serve.schemas import EventsRequest
 
@@ -112,7 +112,7 @@ def from_fits(content: BinaryIO, filename: str, max_bytes: int, max_events: int)
             ) from None
         raise
     # Nothing is looked for beside an upload: what lies on this machine is none of the caller's.
-    reading = read_content(plain, _safe_name(filename), Wanted(companions=False))
+    reading = read_content(plain, _safe_name(filename), ReadOptions(companions=False))
     return _check_size(UploadedObservation(reading.events, reading.n_in - len(reading.events)), max_events)
 
 

@@ -28,7 +28,7 @@ from lexray.runtime.config import parse
 from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
-from lexray.web.retry import USER_AGENT, Politeness, retry_after
+from lexray.web.retry import USER_AGENT, RetryPolicy, retry_after
 from lexray.web.tap import quoted
 
 M82 = (148.96, 69.68)
@@ -54,7 +54,7 @@ def fetch(archive: Archive, tmp_path: Path) -> Fetch:
     """Runs the job against the archive; keys of `http` may be given as they are."""
 
     def run(**keys: Any) -> JobReport:
-        http = {**QUICK, **{key: keys.pop(key) for key in list(keys) if key in Politeness.model_fields}}
+        http = {**QUICK, **{key: keys.pop(key) for key in list(keys) if key in RetryPolicy.model_fields}}
         values = {"tap": f"{archive.url}/tap", "files": f"{archive.url}/files", "out": str(tmp_path / "csc")}
         columns = ["name", "ra", "dec", "significance", "var_flag", "likelihood_class"]
         return execute(JOB, parse(Config, {**values, "columns": columns, "http": http, **keys}), Progress())
@@ -381,7 +381,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
 def test_waits_grow_are_bounded_and_never_shorter_than_asked(
     attempts: int, first: float, longest: float, asked: float | None, attempt: int
 ) -> None:
-    politeness = Politeness(attempts=attempts, first_wait=first, longest_wait=longest, patience=1000)
+    politeness = RetryPolicy(attempts=attempts, first_wait=first, longest_wait=longest, patience=1000)
     wait = politeness.wait(attempt, asked, np.random.default_rng(0))
     if attempt + 1 >= attempts or (asked is not None and asked > 1000):
         assert wait is None

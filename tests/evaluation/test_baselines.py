@@ -20,13 +20,13 @@ from lexray.evaluation.kernel import FLOORS, GaussianKernel
 from lexray.evaluation.total_variation import TotalVariationFit
 from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.inference.autodecoder import photons_of
-from lexray.simulation.population import BANDS, DURATION, KINDS, Sources, simulate
+from lexray.simulation.population import BANDS, DURATION, KINDS, SimulatedPopulation, simulate
 
 GAPPY = GoodTimeIntervals([0, 9_000, 20_000], [5_000, 16_000, DURATION])
 
 
 @pytest.fixture(scope="module")
-def sources() -> Sources:
+def sources() -> SimulatedPopulation:
     return simulate(1600, 1)
 
 
@@ -39,7 +39,7 @@ def events_at(time: np.ndarray, gti: GoodTimeIntervals | None = None) -> EventLi
 # --- the simulator
 
 
-def test_kinds_come_in_equal_shares_and_gaps_in_a_third(sources: Sources) -> None:
+def test_kinds_come_in_equal_shares_and_gaps_in_a_third(sources: SimulatedPopulation) -> None:
     assert np.bincount(sources.kind).tolist() == [200] * len(KINDS)
     gaps = sources.photons.gti_offsets.diff().numpy() - 1
     assert abs((gaps > 0).mean() - 1 / 3) < 4 * math.sqrt(2 / 9 / 1600)
@@ -50,7 +50,7 @@ def test_kinds_come_in_equal_shares_and_gaps_in_a_third(sources: Sources) -> Non
     np.testing.assert_allclose(sources.photons.duration, DURATION)
 
 
-def test_counts_and_bands_are_as_the_true_rate_expects(sources: Sources) -> None:
+def test_counts_and_bands_are_as_the_true_rate_expects(sources: SimulatedPopulation) -> None:
     """Photons by band against λ integrated over good time by the event lists' own machinery: χ² of 4,800 Poissons."""
     events = sources.event_lists()
     expected = np.array([sources.rate(i).expected(e.gti) for i, e in enumerate(events)])
@@ -67,7 +67,7 @@ def test_counts_and_bands_are_as_the_true_rate_expects(sources: Sources) -> None
     assert sources.share.var(axis=0) == pytest.approx([1 / 18] * 3, abs=0.01)
 
 
-def test_times_follow_the_true_rate_and_lie_in_good_time(sources: Sources) -> None:
+def test_times_follow_the_true_rate_and_lie_in_good_time(sources: SimulatedPopulation) -> None:
     """Each photon's share of the integrated rate before it is uniform: Kolmogorov–Smirnov, kind by kind."""
     events = sources.event_lists()
     for kind in range(len(KINDS)):
@@ -85,7 +85,7 @@ def test_times_follow_the_true_rate_and_lie_in_good_time(sources: Sources) -> No
         assert distance < 1.95 / math.sqrt(len(uniform)), KINDS[kind]  # 0.1 % of draws are further off
 
 
-def test_shapes_are_what_their_names_say(sources: Sources) -> None:
+def test_shapes_are_what_their_names_say(sources: SimulatedPopulation) -> None:
     shape = np.exp(sources.log_rate.astype(np.float64))
     by_kind = {name: shape[sources.kind == i] for i, name in enumerate(KINDS)}
     assert np.all(by_kind["steady"] == 1)
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_sources() -> None:
 # --- gains on cells
 
 
-def test_gain_of_a_shape_is_the_difference_of_two_scores(sources: Sources) -> None:
+def test_gain_of_a_shape_is_the_difference_of_two_scores(sources: SimulatedPopulation) -> None:
     some = sources.select(range(40))
     pairs = [thin(e) for e in some.event_lists()]
     fits, helds = zip(*pairs, strict=True)
@@ -158,7 +158,7 @@ def test_kernel_is_the_weighted_mean_of_the_counts() -> None:
     np.testing.assert_allclose(shape, 0.9 * raw / mean + 0.1, rtol=1e-5)
 
 
-def test_the_best_kernel_is_the_best_of_those_tried_and_gains(sources: Sources) -> None:
+def test_the_best_kernel_is_the_best_of_those_tried_and_gains(sources: SimulatedPopulation) -> None:
     training = sources.photons.select(torch.arange(200))
     best = GaussianKernel.best(training)
     assert mean_gain(best, training, 0) > max(

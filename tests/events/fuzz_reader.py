@@ -28,7 +28,7 @@ from event_files import GOOD_PI, sky_keywords, write_event_file
 with atheris.instrument_imports(include=["lexray.events"]):
     from lexray.errors import RefusedInput
     from lexray.events.extraction.source_table import SourceTable
-    from lexray.events.reader import Wanted, read_content
+    from lexray.events.reader import ReadOptions, read_content
     from lexray.events.segments import Segmentation
 
 HOME = Path(__file__).parents[2] / "build" / "fuzz"
@@ -38,9 +38,9 @@ SOURCES = SourceTable(
     ["first", "second"], np.array([150.0, 150.001]), np.array([2.0, 2.0]), np.array([5.0, 9.0]), [None] * 2, [None] * 2
 )
 WANTED = (
-    Wanted(),
-    Wanted(sources=SOURCES, segments=Segmentation(20.0), min_events=2),
-    Wanted(segments=Segmentation(7.0, "good"), unscreened=frozenset(GOOD_PI)),
+    ReadOptions(),
+    ReadOptions(sources=SOURCES, segments=Segmentation(20.0), min_events=2),
+    ReadOptions(segments=Segmentation(7.0, "good"), unscreened=frozenset(GOOD_PI)),
 )
 
 

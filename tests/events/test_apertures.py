@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lexray.errors import ConfigError
 from lexray.events.extraction.apertures import Aperture, apply_regions, extract
-from lexray.events.extraction.exposed_area import Coverage
+from lexray.events.extraction.exposed_area import ExposedArea
 from lexray.events.extraction.regions import parse_region
 from lexray.events.extraction.source_table import SourceTable
 from lexray.events.extraction.wcs import Plane
@@ -71,8 +71,8 @@ def net(aperture: Aperture) -> tuple[float, float]:
     return n - m / aperture.scale, n + m / aperture.scale**2
 
 
-def everywhere(field: tuple[Float64s, ...]) -> Coverage | None:
-    return Coverage.of(*field)
+def everywhere(field: tuple[Float64s, ...]) -> ExposedArea | None:
+    return ExposedArea.of(*field)
 
 
 # Counts --------------------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_net_counts_are_the_sources_over_many_draws() -> None:
         field = background(generator)
         for (x, y), counts in zip(places, truth, strict=True):
             field = with_source(generator, field, x, y, counts)
-        found = extract(*field, PLANE, sources, Coverage.of(*field))
+        found = extract(*field, PLANE, sources, ExposedArea.of(*field))
         assert [aperture.source for aperture in found] == [0, 1, 2, 3, 4]
         assert all(aperture.flags == () for aperture in found)
         values = np.array([net(aperture) for aperture in found])
@@ -105,7 +105,7 @@ def test_a_flare_shows_in_the_background_and_not_in_the_source_less_it() -> None
     quiet, flare = background(generator), background(generator, 3 * DENSITY)
     x, y = np.concatenate([quiet, flare], axis=1)
     time = np.concatenate([generator.uniform(0, 1000, len(quiet[0])), generator.uniform(400, 500, len(flare[0]))])
-    (aperture,) = extract(x, y, PLANE, catalogue([50], [80], 12), Coverage.of(x, y))
+    (aperture,) = extract(x, y, PLANE, catalogue([50], [80], 12), ExposedArea.of(x, y))
     in_flare = [np.count_nonzero((time[i] >= 400) & (time[i] < 500)) for i in (aperture.events, aperture.background)]
     area = np.pi * 12**2
     assert in_flare[1] == pytest.approx(area * 21 * DENSITY * 3.1, rel=0.05)
@@ -118,7 +118,7 @@ def test_neighbours_are_cut_out_of_the_background() -> None:
     field = with_source(generator, background(generator), 30, 0, 20_000, sigma=2.0)
     alone = catalogue([0], [0], 8)
     both = catalogue([0, 30], [0, 0], 8)
-    coverage = Coverage.of(*field)
+    coverage = ExposedArea.of(*field)
     (swamped,) = extract(*field, PLANE, alone, coverage)
     assert net(swamped)[0] < -500
     first, second = extract(*field, PLANE, both, coverage)
@@ -135,7 +135,7 @@ def test_overlapping_apertures_share_no_event_and_lose_no_area_twice() -> None:
     generator = np.random.default_rng(14)
     field = background(generator, 2.0, 150)
     d, r = 12.0, 10.0
-    first, second = extract(*field, PLANE, catalogue([0, d], [0, 0], r), Coverage.of(*field))
+    first, second = extract(*field, PLANE, catalogue([0, d], [0, 0], r), ExposedArea.of(*field))
     assert first.flags == second.flags == ("overlap",)
     assert not set(first.events) & set(second.events)
     x, y = field[0] - CENTRE, field[1] - CENTRE
@@ -151,7 +151,7 @@ def test_overlapping_apertures_share_no_event_and_lose_no_area_twice() -> None:
 def test_the_larger_aperture_reaches_farther_where_two_overlap() -> None:
     generator = np.random.default_rng(15)
     field = background(generator, 2.0, 150)
-    small, large = extract(*field, PLANE, catalogue([0, 20], [0, 0], [8, 16]), Coverage.of(*field))
+    small, large = extract(*field, PLANE, catalogue([0, 20], [0, 0], [8, 16]), ExposedArea.of(*field))
     x, y = field[0] - CENTRE, field[1] - CENTRE
     nearer = np.hypot(x, y) / 8 < np.hypot(x - 20, y) / 16
     np.testing.assert_array_equal(small.events, np.flatnonzero((np.hypot(x, y) <= 8) & nearer))
@@ -163,7 +163,7 @@ def test_a_pulsar_keeps_its_aperture_in_its_nebula_and_has_the_nebula_for_backgr
     field = background(generator)
     field = with_source(generator, field, 0, 0, 6000, sigma=40.0)
     field = with_source(generator, field, 20, 0, 400)
-    pulsar, nebula = extract(*field, PLANE, catalogue([20, 0], [0, 0], [6, 90]), Coverage.of(*field))
+    pulsar, nebula = extract(*field, PLANE, catalogue([20, 0], [0, 0], [6, 90]), ExposedArea.of(*field))
     x, y = field[0] - CENTRE, field[1] - CENTRE
     np.testing.assert_array_equal(pulsar.events, np.flatnonzero(np.hypot(x - 20, y) <= 6))
     np.testing.assert_array_equal(nebula.events, np.flatnonzero((np.hypot(x, y) <= 90) & (np.hypot(x - 20, y) > 6)))
@@ -182,7 +182,7 @@ def test_the_order_of_the_table_does_not_matter(seed: int) -> None:
     radius = generator.uniform(2, 20, n)
     radius[0] = radius[3]  # and of the same size: then the name decides
     names = [f"s{i}" for i in range(n)]
-    coverage = Coverage.of(*field)
+    coverage = ExposedArea.of(*field)
     straight = extract(*field, PLANE, catalogue(x, y, radius, names=names), coverage)
     order = generator.permutation(n)
     table = catalogue(x[order], y[order], radius[order], names=[names[i] for i in order])
@@ -204,7 +204,7 @@ def test_only_the_part_on_the_detector_counts_at_its_edge() -> None:
     pulls = []
     for _ in range(30):
         field = background(generator, 0.5, 200)
-        (aperture,) = extract(*field, PLANE, catalogue([200], [0], 20), Coverage.of(*field))
+        (aperture,) = extract(*field, PLANE, catalogue([200], [0], 20), ExposedArea.of(*field))
         assert "edge" in aperture.flags
         assert aperture.area_fraction == pytest.approx(0.5, abs=0.15)  # an edge is known to half a cell, here 3.5
         value, variance = net(aperture)
@@ -219,7 +219,7 @@ def test_a_gap_between_chips_is_no_exposure() -> None:
         field = background(generator, 1.0, 250)
         on_chip = np.abs(field[0] - CENTRE) > 12
         x, y = field[0][on_chip], field[1][on_chip]
-        coverage = Coverage.of(x, y)
+        coverage = ExposedArea.of(x, y)
         assert coverage is not None
         assert coverage.measured
         across, beside = extract(x, y, PLANE, catalogue([0, 60], [0, 100], 40), coverage)
@@ -236,9 +236,9 @@ def test_a_gap_between_chips_is_no_exposure() -> None:
 def test_background_events_lie_where_its_area_is_counted() -> None:
     x, y = background(np.random.default_rng(34), 0.5, 200)
     left = x < CENTRE
-    (aperture,) = extract(x, y, PLANE, catalogue([-15], [0], 10), Coverage.of(x[left], y[left]))
+    (aperture,) = extract(x, y, PLANE, catalogue([-15], [0], 10), ExposedArea.of(x[left], y[left]))
     assert np.max(x[aperture.background]) <= CENTRE
-    assert np.max(x[extract(x, y, PLANE, catalogue([-15], [0], 10), Coverage.of(x, y))[0].background]) > CENTRE + 20
+    assert np.max(x[extract(x, y, PLANE, catalogue([-15], [0], 10), ExposedArea.of(x, y))[0].background]) > CENTRE + 20
     assert net(aperture)[0] == pytest.approx(0, abs=4 * np.sqrt(net(aperture)[1]))
 
 
@@ -247,7 +247,7 @@ def test_sources_off_the_detector_are_not_found() -> None:
     field = background(generator)
     away = HALF + 60
     table = catalogue([0, away, 0, -4 * HALF, 400], [0, 0, away, 0, 400], 10)
-    found = extract(*field, PLANE, table, Coverage.of(*field))
+    found = extract(*field, PLANE, table, ExposedArea.of(*field))
     assert [aperture.source for aperture in found] == [0, 4]
 
 
@@ -255,7 +255,7 @@ def test_a_crowd_leaves_no_background() -> None:
     generator = np.random.default_rng(20)
     field = background(generator)
     x, y = np.meshgrid(np.arange(-90, 91, 10), np.arange(-90, 91, 10))
-    found = extract(*field, PLANE, catalogue(x.ravel(), y.ravel(), 5), Coverage.of(*field))
+    found = extract(*field, PLANE, catalogue(x.ravel(), y.ravel(), 5), ExposedArea.of(*field))
     middle = next(a for a in found if np.hypot(a.x - CENTRE, a.y - CENTRE) < 1)
     assert {"crowded", "no_background"} <= set(middle.flags)
     assert len(middle.background) == 0
@@ -268,7 +268,7 @@ def test_a_background_is_widened_until_it_is_large_enough() -> None:
     turn = np.arange(12) * np.pi / 6
     ring = np.stack([30 * np.cos(turn), 30 * np.sin(turn)])  # neighbours that fill the first annulus
     table = catalogue([0, *ring[0]], [0, *ring[1]], 8)
-    aperture = extract(*field, PLANE, table, Coverage.of(*field))[0]
+    aperture = extract(*field, PLANE, table, ExposedArea.of(*field))[0]
     assert aperture.scale >= 10
     assert "crowded" not in aperture.flags
     apart = np.hypot(field[0] - aperture.x, field[1] - aperture.y)[aperture.background]
@@ -279,7 +279,7 @@ def test_a_background_is_widened_until_it_is_large_enough() -> None:
 def test_a_small_aperture_has_a_background_of_ten_arcseconds() -> None:
     generator = np.random.default_rng(22)
     field = background(generator)
-    (aperture,) = extract(*field, PLANE, catalogue([0], [0], 2), Coverage.of(*field))
+    (aperture,) = extract(*field, PLANE, catalogue([0], [0], 2), ExposedArea.of(*field))
     outer = 10 / PIXEL_ARCSEC
     assert aperture.scale == pytest.approx((outer**2 - 4**2) / 2**2, rel=0.02)
 
@@ -293,7 +293,7 @@ def test_a_small_aperture_has_a_background_of_ten_arcseconds() -> None:
 def test_a_field_is_the_same_wherever_it_lies(ra: float, dec: float) -> None:
     generator = np.random.default_rng(23)
     field = with_source(generator, background(generator), 150, -80, 500)
-    coverage = Coverage.of(*field)
+    coverage = ExposedArea.of(*field)
     places = [0, 150, -320, 0], [0, -80, 310, 495]
     plane = plane_at(ra, dec)
     table = catalogue(*places, 8, plane)
@@ -321,7 +321,7 @@ def test_a_table_of_the_whole_sky_gives_the_fields_own() -> None:
         [None] * (np.count_nonzero(far) + 2),
         [None] * (np.count_nonzero(far) + 2),
     )
-    found = extract(*field, PLANE, table, Coverage.of(*field))
+    found = extract(*field, PLANE, table, ExposedArea.of(*field))
     assert [table.source_id[a.source] for a in found] == inside.source_id
 
 
@@ -333,7 +333,7 @@ def test_a_region_of_the_table_is_the_aperture() -> None:
     field = background(generator, 0.5, 200)
     text = f"physical;ellipse({CENTRE},{CENTRE},30,10,20)-circle({CENTRE},{CENTRE},5)"
     table = catalogue([0, 60], [0, 0], [np.nan, 6], region=[text, None])
-    first, second = extract(*field, PLANE, table, Coverage.of(*field))
+    first, second = extract(*field, PLANE, table, ExposedArea.of(*field))
     shape = parse_region(text, PLANE)
     np.testing.assert_array_equal(first.events, np.flatnonzero(shape.contains(*field)))
     apart = np.hypot(field[0] - CENTRE, field[1] - CENTRE)[first.background]
@@ -346,7 +346,7 @@ def test_a_region_of_the_table_is_the_aperture() -> None:
 def test_a_region_that_a_file_cannot_have_names_its_source() -> None:
     field = background(np.random.default_rng(26))
     with pytest.raises(ConfigError, match="region of source 's00000'"):
-        extract(*field, PLANE, catalogue([0], [0], np.nan, region=["circle(1,2,0)"]), Coverage.of(*field))
+        extract(*field, PLANE, catalogue([0], [0], np.nan, region=["circle(1,2,0)"]), ExposedArea.of(*field))
 
 
 def test_regions_that_come_with_the_file() -> None:
@@ -360,7 +360,7 @@ def test_regions_that_come_with_the_file() -> None:
     for _ in range(30):
         field = with_source(generator, background(generator, 0.3, 70), 0, 0, 200)
         field = with_source(generator, field, 30, 0, 3000)
-        aperture = apply_regions(*field, source, around, Coverage.of(*field))
+        aperture = apply_regions(*field, source, around, ExposedArea.of(*field))
         assert aperture.flags == ()
         assert aperture.scale == pytest.approx((2400 - 96 - 81) / 96, rel=0.01)
         assert not set(aperture.events) & set(aperture.background)
@@ -391,7 +391,7 @@ def test_invariants(places: list[tuple[float, float, float]], n: int, seed: int)
     x, y = generator.uniform(CENTRE - 200, CENTRE + 200, (2, n))
     x[generator.random(n) < 0.01] = np.nan
     table = catalogue(*np.array(places).reshape(-1, 3).T)
-    found = extract(x, y, PLANE, table, Coverage.of(x, y))
+    found = extract(x, y, PLANE, table, ExposedArea.of(x, y))
     taken = np.concatenate([a.events for a in found]) if found else np.empty(0)
     assert len(np.unique(taken)) == len(taken)
     assert [a.source for a in found] == sorted({a.source for a in found})
@@ -411,10 +411,10 @@ def test_invariants(places: list[tuple[float, float, float]], n: int, seed: int)
 def test_nothing_gives_nothing() -> None:
     field = background(np.random.default_rng(29))
     none = np.empty(0)
-    assert extract(*field, PLANE, catalogue([], [], []), Coverage.of(*field)) == []
-    assert extract(none, none, PLANE, catalogue([0], [0], 8), Coverage.of(none, none)) == []
+    assert extract(*field, PLANE, catalogue([], [], []), ExposedArea.of(*field)) == []
+    assert extract(none, none, PLANE, catalogue([0], [0], 8), ExposedArea.of(none, none)) == []
     behind = SourceTable(["b"], np.array([330.0]), np.array([-2.0]), np.array([4.0]), [None], [None])
-    assert extract(*field, PLANE, behind, Coverage.of(*field)) == []
+    assert extract(*field, PLANE, behind, ExposedArea.of(*field)) == []
 
 
 # Coverage ------------------------------------------------------------------------------------------------------------
@@ -425,7 +425,7 @@ def test_a_map_has_the_detectors_area_though_a_bright_source_is_in_it(n: int) ->
     generator = np.random.default_rng(30)
     x, y = generator.uniform(0, 2000, (2, n))
     own = generator.normal(500, 4, (2, 2 * n))  # two thirds of all events are one source's
-    coverage = Coverage.of(np.concatenate([x, own[0]]), np.concatenate([y, own[1]]))
+    coverage = ExposedArea.of(np.concatenate([x, own[0]]), np.concatenate([y, own[1]]))
     assert coverage is not None
     assert coverage.measured
     assert coverage.area == pytest.approx(2000**2, rel=2e-3)
@@ -438,7 +438,7 @@ def test_chips_of_unlike_background_are_both_exposed() -> None:
     generator = np.random.default_rng(31)
     bright, faint = generator.uniform(0, 1000, (2, 120_000)), generator.uniform(0, 1000, (2, 40_000))
     x, y = np.concatenate([bright[0], faint[0] + 1040]), np.concatenate([bright[1], faint[1]])
-    coverage = Coverage.of(x, y)
+    coverage = ExposedArea.of(x, y)
     assert coverage is not None
     at = generator.uniform(30, 970, (2, 50_000))
     assert np.mean(coverage.contains(*at)) > 0.999
@@ -451,7 +451,7 @@ def test_extended_emission_is_not_surrounded_by_gaps() -> None:
     x, y = generator.uniform(0, 1000, (2, 40_000))
     cluster = generator.normal(500, 100, (2, 400_000))
     on_chip = np.all((cluster > 0) & (cluster < 1000), axis=0)
-    coverage = Coverage.of(np.concatenate([x, cluster[0][on_chip]]), np.concatenate([y, cluster[1][on_chip]]))
+    coverage = ExposedArea.of(np.concatenate([x, cluster[0][on_chip]]), np.concatenate([y, cluster[1][on_chip]]))
     assert coverage is not None
     assert np.mean(coverage.contains(*generator.uniform(30, 970, (2, 50_000)))) > 0.99
 
@@ -459,9 +459,9 @@ def test_extended_emission_is_not_surrounded_by_gaps() -> None:
 def test_a_sparse_field_is_its_outline() -> None:
     generator = np.random.default_rng(33)
     x, y = generator.uniform(0, 1000, (2, 800))
-    coverage = Coverage.of(x, y)
+    coverage = ExposedArea.of(x, y)
     assert coverage is not None
     assert not coverage.measured
     assert coverage.area == pytest.approx(1e6, rel=0.05)
-    assert Coverage.of(np.array([1.0, 2.0]), np.array([3.0, 5.0])) is None
-    assert Coverage.of(np.arange(50.0), 2 * np.arange(50.0)) is None
+    assert ExposedArea.of(np.array([1.0, 2.0]), np.array([3.0, 5.0])) is None
+    assert ExposedArea.of(np.arange(50.0), 2 * np.arange(50.0)) is None

@@ -16,7 +16,7 @@ from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, EventList
 from lexray.events.extraction.source_table import SourceTable
 from lexray.events.fits.drop_causes import CAUSES
-from lexray.events.reader import Reading, Wanted, read
+from lexray.events.reader import ReadOptions, ReadResult, read
 from lexray.events.segments import Segmentation
 from lexray.ingest.discovery import find_event_files
 
@@ -99,7 +99,7 @@ def absolute(events: EventList) -> Float64s:
     return events.time + events.t_ref
 
 
-def balances(reading: Reading, n: int) -> None:
+def balances(reading: ReadResult, n: int) -> None:
     """Events in are those kept and those dropped for each cause."""
     assert tuple(reading.dropped) == CAUSES
     assert reading.n_in == n == sum(map(len, reading.detections)) + sum(reading.dropped.values())
@@ -112,7 +112,7 @@ def test_sources_of_a_field_have_their_own_events_and_backgrounds(tmp_path: Path
     field = simulate(1, (0, 0, 600), (120, -90, 200), flare=20_000)
     sources = table_of((0, 0, 8), (120, -90, 8), (200, 200, 8), (5000, 0, 8))
     file = field.write(tmp_path / "field.fits")
-    reading = read(file, Wanted(sources=sources))
+    reading = read(file, ReadOptions(sources=sources))
     balances(reading, len(field.time))
     first, second, third = reading.detections  # the fourth lies off the chip
     places = ((0, 0), (120, -90), (200, 200))
@@ -147,7 +147,9 @@ def test_sources_of_a_field_have_their_own_events_and_backgrounds(tmp_path: Path
 
 def test_overlapping_apertures_count_no_event_twice(tmp_path: Path) -> None:
     field = simulate(2, background=60_000)
-    reading = read(field.write(tmp_path / "f.fits"), Wanted(sources=table_of((0, 0, 20), (25, 0, 20), (10, 5, 20))))
+    reading = read(
+        field.write(tmp_path / "f.fits"), ReadOptions(sources=table_of((0, 0, 20), (25, 0, 20), (10, 5, 20)))
+    )
     balances(reading, len(field.time))
     in_any = field.within(0, 0, 20) | field.within(25, 0, 20) | field.within(10, 5, 20)
     together = np.sort(np.concatenate([absolute(events) for events in reading.detections]))
@@ -158,14 +160,14 @@ def test_overlapping_apertures_count_no_event_twice(tmp_path: Path) -> None:
 def test_a_source_without_events_in_the_bands_is_no_detection_and_balances(tmp_path: Path) -> None:
     field = simulate(3)
     field.pi[field.within(50, 50, 10)] = 5  # 66 eV
-    reading = read(field.write(tmp_path / "f.fits"), Wanted(sources=table_of((0, 0, 8), (50, 50, 8))))
+    reading = read(field.write(tmp_path / "f.fits"), ReadOptions(sources=table_of((0, 0, 8), (50, 50, 8))))
     balances(reading, len(field.time))
     assert [events.source_id for events in reading.detections] == ["s0"]
 
 
 def test_a_field_in_which_no_source_lies_gives_none_and_balances(tmp_path: Path) -> None:
     field = simulate(4, background=500)
-    reading = read(field.write(tmp_path / "f.fits"), Wanted(sources=table_of((9000, 0, 8))))
+    reading = read(field.write(tmp_path / "f.fits"), ReadOptions(sources=table_of((9000, 0, 8))))
     balances(reading, 500)
     assert reading.detections == []
     assert reading.dropped["outside_sources"] == np.count_nonzero(field.good)
@@ -175,14 +177,14 @@ def test_events_without_a_position_are_in_no_aperture(tmp_path: Path) -> None:
     field = simulate(5, (0, 0, 100))
     near = np.flatnonzero(field.within(0, 0, 8))
     field.x[near[::2]], field.y[near[1]], field.x[near[3]], field.y[near[5]] = np.nan, np.inf, 1e300, -1e200
-    reading = read(field.write(tmp_path / "f.fits"), Wanted(sources=table_of((0, 0, 8))))
+    reading = read(field.write(tmp_path / "f.fits"), ReadOptions(sources=table_of((0, 0, 8))))
     balances(reading, len(field.time))
     assert len(reading.events) == np.count_nonzero(field.good & field.within(0, 0, 8))
 
 
 def test_segments_of_sources_balance_too(tmp_path: Path) -> None:
     field = simulate(6, (0, 0, 300), (100, 0, 20))
-    wanted = Wanted(sources=table_of((0, 0, 6), (100, 0, 6)), segments=Segmentation(2500), min_events=20)
+    wanted = ReadOptions(sources=table_of((0, 0, 6), (100, 0, 6)), segments=Segmentation(2500), min_events=20)
     reading = read(field.write(tmp_path / "f.fits"), wanted)
     balances(reading, len(field.time))
     assert [e.detection_id for e in reading.detections] == [f"chandra:10027:acis:s0:s{i:04d}" for i in range(4)]
@@ -197,7 +199,7 @@ def test_a_field_without_sky_positions_is_refused_where_sources_are_looked_for(t
     file = simulate(7, background=100).write(tmp_path / "f.fits", sky=False)
     assert len(read(file).detections) == 1
     with pytest.raises(RefusedInput) as refused:
-        read(file, Wanted(sources=table_of((0, 0, 8))))
+        read(file, ReadOptions(sources=table_of((0, 0, 8))))
     assert refused.value.reason == "no_wcs"
 
 
@@ -215,7 +217,7 @@ def test_a_field_without_sky_positions_is_refused_where_sources_are_looked_for(t
 def test_a_plane_that_is_none_is_refused(tmp_path: Path, said: dict[str, Any]) -> None:
     file = simulate(7, background=100).write(tmp_path / "f.fits", **said)
     with pytest.raises(RefusedInput) as refused:
-        read(file, Wanted(sources=table_of((0, 0, 8))))
+        read(file, ReadOptions(sources=table_of((0, 0, 8))))
     assert refused.value.reason == "bad_wcs"
 
 
@@ -223,13 +225,13 @@ def test_a_projection_of_damaged_letters_is_refused(tmp_path: Path) -> None:
     file = simulate(7, background=100).write(tmp_path / "f.fits")
     file.write_bytes(file.read_bytes().replace(b"RA---TAN", b"RA---TA\xff"))
     with pytest.raises(RefusedInput) as refused:
-        read(file, Wanted(sources=table_of((0, 0, 8))))
+        read(file, ReadOptions(sources=table_of((0, 0, 8))))
     assert refused.value.reason == "bad_wcs"
 
 
 def test_a_plane_that_lies_far_away_has_no_sources(tmp_path: Path) -> None:
     field = simulate(7, background=100)
-    reading = read(field.write(tmp_path / "f.fits", TCRPX3=1e200), Wanted(sources=table_of((0, 0, 8))))
+    reading = read(field.write(tmp_path / "f.fits", TCRPX3=1e200), ReadOptions(sources=table_of((0, 0, 8))))
     balances(reading, 100)
     assert reading.detections == []
 
@@ -240,7 +242,7 @@ def test_unsorted_events_are_sorted_counted_and_flagged_where_they_belong(tmp_pa
     swapped = field.time.copy()
     swapped[at] = swapped[at[::-1]]
     shuffled = Simulated(swapped, field.x, field.y, field.pi)
-    reading = read(shuffled.write(tmp_path / "f.fits"), Wanted(sources=table_of((0, 0, 8), (100, 100, 8))))
+    reading = read(shuffled.write(tmp_path / "f.fits"), ReadOptions(sources=table_of((0, 0, 8), (100, 100, 8))))
     assert reading.unsorted == np.count_nonzero(np.diff(swapped) < 0) > 0
     first, second = reading.detections
     assert "unsorted" in first.flags
@@ -252,7 +254,7 @@ def test_an_effective_area_by_the_source_table(tmp_path: Path) -> None:
     field = simulate(9, (0, 0, 100))
     arf = tmp_path / "s0.arf"
     arf.write_bytes(_arf(321.0))
-    events = read(field.write(tmp_path / "f.fits"), Wanted(sources=table_of((0, 0, 8), arf=str(arf)))).events
+    events = read(field.write(tmp_path / "f.fits"), ReadOptions(sources=table_of((0, 0, 8), arf=str(arf)))).events
     assert events.area == pytest.approx((321, 321, 321))
 
 
@@ -274,7 +276,7 @@ def test_good_times_are_those_of_the_chip_that_saw_the_source(tmp_path: Path, x:
     }
     gti = {"GTI1": [(1000.0, 1100.0)], "GTI2": [(1000.0, 1060.0)]}
     file = write_event_file(tmp_path / "a.fits", "chandra", columns, gti, sky_keywords(4, 5, RA, DEC))
-    (events,) = read(file, Wanted(sources=table_of((x, 0, 70)))).detections
+    (events,) = read(file, ReadOptions(sources=table_of((x, 0, 70)))).detections
     assert events.gti.ontime == pytest.approx(good)
     assert events.exposure == pytest.approx(0.9 * good, rel=2e-3)
     assert len(events) == 2000
@@ -292,7 +294,7 @@ def test_the_backgrounds_scale_knows_how_long_each_chip_observed(tmp_path: Path)
     columns = {name: values[seen][np.argsort(time[seen])] for name, values in columns.items()}
     gti = {"GTI1": [(1000.0, 11_000.0)], "GTI2": [(1000.0, 7000.0)]}
     file = write_event_file(tmp_path / "a.fits", "chandra", columns, gti, sky_keywords(4, 5, RA, DEC))
-    (events,) = read(file, Wanted(sources=table_of((-25, 0, 22)))).detections
+    (events,) = read(file, ReadOptions(sources=table_of((-25, 0, 22)))).detections
     assert events.background is not None
     expected = len(events.background.time) / events.background.scale
     assert len(events) == pytest.approx(expected, abs=4 * np.sqrt(expected))
@@ -300,7 +302,7 @@ def test_the_backgrounds_scale_knows_how_long_each_chip_observed(tmp_path: Path)
 
 def test_the_area_is_that_of_what_an_edge_leaves_of_the_aperture(tmp_path: Path) -> None:
     file = simulate(12, background=60_000).write(tmp_path / "a.fits", SIM_Z=-190.14)
-    inside, at_edge = read(file, Wanted(sources=table_of((0, 0, 20), (HALF, 100, 20)))).detections
+    inside, at_edge = read(file, ReadOptions(sources=table_of((0, 0, 20), (HALF, 100, 20)))).detections
     assert inside.area is not None
     assert at_edge.area is not None
     assert "edge" in at_edge.flags
@@ -387,7 +389,7 @@ def test_without_an_arf_beside_it_the_area_is_the_instruments(tmp_path: Path) ->
 def test_a_catalogue_file_takes_the_tables_name_for_its_position(tmp_path: Path) -> None:
     _, file = _of_catalogue(tmp_path)
     events = read(
-        file, Wanted(sources=named(("other", 10.0, 2.0, 5.0), ("2CXO J100000.0+020000", RA, DEC, 2.0)))
+        file, ReadOptions(sources=named(("other", 10.0, 2.0, 5.0), ("2CXO J100000.0+020000", RA, DEC, 2.0)))
     ).events
     assert events.source_id == "2CXO J100000.0+020000"
     assert events.detection_id == "chandra:14031:acis:r0016"
@@ -424,7 +426,7 @@ def test_regions_that_come_or_change_make_a_file_another(tmp_path: Path) -> None
 def test_an_uploaded_file_looks_at_none_beside_it(tmp_path: Path) -> None:
     field, file = _of_catalogue(tmp_path)
     (tmp_path / f"{CSC}_reg3.fits").write_bytes(b"whatever lies there")
-    events = read(file, Wanted(companions=False)).events
+    events = read(file, ReadOptions(companions=False)).events
     assert len(events) == np.count_nonzero(field.good)
     assert events.background is None
 
@@ -443,7 +445,7 @@ def test_files_that_mix_observations_are_refused(
 ) -> None:
     file = simulate(11, background=100).write(tmp_path / name, **header)
     with pytest.raises(RefusedInput) as refused:
-        read(file, Wanted(companions=companions))
+        read(file, ReadOptions(companions=companions))
     assert refused.value.reason == "stacked"
 
 
@@ -456,7 +458,7 @@ def test_a_file_of_one_source_takes_the_tables_name_for_its_position(tmp_path: P
         (named(("beside", RA, DEC + 100 / 3600, 2.0), ("cluster", RA, DEC + 200 / 3600, 300.0)), "cluster"),
         (named(("beside", RA, DEC + 100 / 3600, 2.0), ("elsewhere", RA + 90, DEC, 300.0)), "mine"),
     ):
-        events = read(file, Wanted(sources=sources)).events
+        events = read(file, ReadOptions(sources=sources)).events
         assert events.source_id == name
         assert len(events) == np.count_nonzero(simulate(12, background=200).good)
 
@@ -465,17 +467,17 @@ def test_near_the_pole_the_nearest_source_is_nearest_on_the_sky(tmp_path: Path) 
     file = simulate(13, background=200).write(tmp_path / "a.fits", SRCNAME="mine", RA_TARG=0.0, DEC_TARG=89.99)
     # 10° of right ascension are 6″ there.
     sources = named(("north", 0.0, 89.99 + 9 / 3600, 20.0), ("across", 10.0, 89.99, 20.0))
-    assert read(file, Wanted(sources=sources)).events.source_id == "across"
+    assert read(file, ReadOptions(sources=sources)).events.source_id == "across"
 
 
 def test_a_concentrators_file_is_its_source_and_keeps_all_its_events(tmp_path: Path) -> None:
     file = write_event_file(tmp_path / "a.evt", "nicer")
-    reading = read(file, Wanted(sources=named(("NGC 300 ULX-1", 13.77, -37.69, 60.0), ("far", 100.0, 0.0, 60.0))))
+    reading = read(file, ReadOptions(sources=named(("NGC 300 ULX-1", 13.77, -37.69, 60.0), ("far", 100.0, 0.0, 60.0))))
     assert len(reading.events) == 10
     assert reading.events.source_id == "NGC 300 ULX-1"
     assert reading.events.background is None
     balances(reading, 10)
-    assert read(file, Wanted(sources=named(("far", 100.0, 0.0, 60.0)))).events.source_id == "NGC_300_ULX1"
+    assert read(file, ReadOptions(sources=named(("far", 100.0, 0.0, 60.0)))).events.source_id == "NGC_300_ULX1"
 
 
 # Frames --------------------------------------------------------------------------------------------------------------
@@ -499,7 +501,7 @@ def test_pile_up_is_flagged_for_a_bright_point_source_and_never_for_a_field(tmp_
         )
     )
     file = field.write(tmp_path / "a.fits", TIMEDEL=frame)
-    source, empty = read(file, Wanted(sources=table_of((0, 0, 10), (150, 0, 10)))).detections
+    source, empty = read(file, ReadOptions(sources=table_of((0, 0, 10), (150, 0, 10)))).detections
     (whole,) = read(file).detections
     assert source.frame_time == pytest.approx(frame)
     # The mean over the frames, each counted by itself.
@@ -520,11 +522,11 @@ def test_hrc_is_taken_with_one_band_and_flagged_and_refused_with_three(tmp_path:
     field = simulate(16, (0, 0, 200))
     file = field.write(tmp_path / "hrc.fits", INSTRUME="HRC", DETNAM="HRC-I")
     sources = table_of((0, 0, 8))
-    for wanted in (Wanted(), Wanted(bands={"chandra": Bands((0.5, 1, 2, 7))}), Wanted(sources=sources)):
+    for wanted in (ReadOptions(), ReadOptions(bands={"chandra": Bands((0.5, 1, 2, 7))}), ReadOptions(sources=sources)):
         with pytest.raises(RefusedInput, match="chandra/hrc") as refused:
             read(file, wanted)
         assert refused.value.reason == "no_energies"
-    reading = read(file, Wanted(bands={"chandra/hrc": Bands((0.5, 8.0))}, sources=sources))
+    reading = read(file, ReadOptions(bands={"chandra/hrc": Bands((0.5, 8.0))}, sources=sources))
     balances(reading, len(field.time))
     events = reading.events
     in_time = (field.time >= START) & (field.time <= STOP)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from event_files import GOOD_PI, write_event_file
 from lexray.errors import RefusedInput
-from lexray.events.reader import Reading, read, read_events
+from lexray.events.reader import ReadResult, read, read_events
 
 DETECTOR_COLUMN = {"chandra": "ccd_id", "xmm": "ccdnr", "erosita": "tm_nr"}
 Intervals = Sequence[tuple[float, float]]
@@ -33,7 +33,7 @@ def write(
     return write_event_file(path, mission, columns, gti, header, gti_headers=gti_headers)
 
 
-def kept(reading: Reading) -> list[float]:
+def kept(reading: ReadResult) -> list[float]:
     """Times of the events that were kept, on the file's own clock."""
     return sorted((reading.events.time + reading.events.t_ref).round(6).tolist())
 

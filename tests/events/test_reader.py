@@ -20,7 +20,7 @@ from event_files import with_keyword, write_event_file
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.events.fits.drop_causes import CAUSES
-from lexray.events.reader import Reading, read, read_events
+from lexray.events.reader import ReadResult, read, read_events
 
 CHANNEL_KEV = 0.0146
 
@@ -357,7 +357,7 @@ def _is_kept(mission: str, time: float, pi: int, gti: list[tuple[float, float]])
     return in_band and any(start <= time <= stop for start, stop in gti)
 
 
-def _read_or_reason(file: Path) -> Reading | str:
+def _read_or_reason(file: Path) -> ReadResult | str:
     try:
         return read(file)
     except RefusedInput as refused:
@@ -480,7 +480,7 @@ def test_a_file_cut_anywhere_is_refused_or_whole(tmp_path: Path, packed: bool) -
     for length in range(0, len(content), max(1, len(content) // 200)):
         cut.write_bytes(content[:length])
         found = _read_or_reason(cut)
-        if isinstance(found, Reading):
+        if isinstance(found, ReadResult):
             assert _same(found.events, expected)  # only padding was missing
         else:
             assert found in {"empty_file", "not_fits", "truncated", "no_gti", "no_events_table", "unreadable"}

@@ -13,7 +13,7 @@ from event_files import write_event_file
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
 from lexray.events.fits.drop_causes import CAUSES
-from lexray.events.reader import Wanted, read
+from lexray.events.reader import ReadOptions, read
 from lexray.events.segments import Segmentation, cut
 
 CLOCKS = ("wall", "good")
@@ -199,7 +199,7 @@ def test_the_account_balances(
     usable = np.sort(times[good & (kev >= 0.5) & (kev <= 7)])
     assume(len(usable))
     by = Segmentation(length, "wall" if clock == "wall" else "good")
-    reading = read(file, Wanted(segments=by, min_events=min_events))
+    reading = read(file, ReadOptions(segments=by, min_events=min_events))
     assert reading.n_in == n == sum(map(len, reading.detections)) + sum(reading.dropped.values())
     assert tuple(reading.dropped) == CAUSES
     elapsed = usable - 1000
@@ -215,6 +215,6 @@ def test_the_account_balances(
 
 def test_too_few_events_count_without_segments_too(tmp_path: Path) -> None:
     file = write_event_file(tmp_path / "a.fits")
-    reading = read(file, Wanted(min_events=11))
+    reading = read(file, ReadOptions(min_events=11))
     assert (reading.detections, reading.n_in, reading.dropped["too_few"]) == ([], 10, 10)
-    assert len(read(file, Wanted(min_events=10)).detections) == 1
+    assert len(read(file, ReadOptions(min_events=10)).detections) == 1

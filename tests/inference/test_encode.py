@@ -31,7 +31,7 @@ from lexray.runtime.progress import Progress
 from lexray.sources import part_of
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
-from lexray.tables.part_checkpoints import Journal
+from lexray.tables.part_checkpoints import PartCheckpoints
 from lexray.tables.schemas import EVENTS
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
@@ -119,21 +119,21 @@ def test_a_killed_run_goes_on_and_the_table_is_that_of_an_undisturbed_one(
 def test_a_journal_is_of_one_output_of_the_same_inputs(tmp_path: Path) -> None:
     out = str(tmp_path / "table")
     schema = pa.schema([("x", pa.int64())])
-    journal = Journal(out, ["v1"])
+    journal = PartCheckpoints(out, ["v1"])
     fragments = [delta.write_part(out, schema, part, pa.table({"x": [part]})) for part in range(3)]
     for fragment in fragments:
         journal.note(fragment)
-    assert Journal(out, ["v1"]).finished() == dict(enumerate(fragments))
+    assert PartCheckpoints(out, ["v1"]).finished() == dict(enumerate(fragments))
 
     (tmp_path / "table" / fragments[1].path).unlink()  # written, and lost since
     (tmp_path / "table" / fragments[2].path).write_bytes(b"torn")
-    assert Journal(out, ["v1"]).finished() == {0: fragments[0]}
-    assert Journal(out, ["v2"]).finished() == {}
-    assert Journal(out, ["v1"]).finished() == {}  # dropped by the run of other inputs
+    assert PartCheckpoints(out, ["v1"]).finished() == {0: fragments[0]}
+    assert PartCheckpoints(out, ["v2"]).finished() == {}
+    assert PartCheckpoints(out, ["v1"]).finished() == {}  # dropped by the run of other inputs
 
-    journal = Journal(out, ["v1"])
+    journal = PartCheckpoints(out, ["v1"])
     journal.note(Fragment(fragments[0].path, 0, fragments[0].size, 1))
-    assert Journal(out, ["v1"], afresh=True).finished() == {}
+    assert PartCheckpoints(out, ["v1"], afresh=True).finished() == {}
     journal.remove()
     assert list(tmp_path.iterdir()) == [tmp_path / "table"]
 

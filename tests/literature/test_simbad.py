@@ -244,19 +244,19 @@ def test_what_is_cut_off_is_asked_for_again(services: LiteratureServices, papers
 def test_a_second_time_nothing_is_asked(services: LiteratureServices, papers: Papers) -> None:
     sources = crowd(services, n=6)
     services.limit = 8
-    first = source_bibcodes(papers(*sources, batch=4)[0])
+    first = source_bibcodes(papers(*sources, batch_size=4)[0])
     assert len(first) == 18
     services.requests.clear()
-    again, _, simbad = papers(*sources, batch=4)
+    again, _, simbad = papers(*sources, batch_size=4)
     assert (source_bibcodes(again), services.requests, simbad.counts()["requests"]) == (first, [], 0)
 
 
 def test_a_new_source_is_the_only_one_that_is_asked_for(services: LiteratureServices, papers: Papers) -> None:
     sources = crowd(services, n=7)
     for batch in (4, 3):  # the first one moves all others into other batches
-        papers(*sources[1:], batch=batch)
+        papers(*sources[1:], batch_size=batch)
         services.requests.clear()
-        found, _, simbad = papers(*sources, batch=batch)
+        found, _, simbad = papers(*sources, batch_size=batch)
         assert {f.match.source_id for f in found} == {source.source_id for source in sources}
         assert simbad.counts()["requests"] == len(services.requests) == (5 if batch == 4 else 0)
         assert services.database.execute("SELECT COUNT(*) FROM TAP_UPLOAD.sources").fetchone() == (1,)
@@ -465,13 +465,13 @@ def test_a_run_that_failed_goes_on_where_it_ended(
     sources = crowd(services)
     services.troubles["has_ref"] += [Fault("slow"), Fault("503", times=3)]
     with pytest.raises(LexrayError, match="does not answer"):
-        literature(sources, simbad={"batch": 6})
+        literature(sources, simbad={"batch_size": 6})
     assert not delta.is_table(str(tmp_path / "literature"))
     services.requests.clear()
-    report, rows = literature(sources, simbad={"batch": 6})
+    report, rows = literature(sources, simbad={"batch_size": 6})
     assert (len(rows), len(services.requests), report.counts["from_cache"]) == (36, 1, 38)
     services.requests.clear()
-    again, rows = literature(sources, simbad={"batch": 6}, force=True)
+    again, rows = literature(sources, simbad={"batch_size": 6}, force=True)
     assert (len(rows), services.requests, again.counts["from_cache"]) == (36, [], 44)
 
 

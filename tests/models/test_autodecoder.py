@@ -12,9 +12,9 @@ from lexray.events.eventlist import Background, Bands, EventList, GoodTimeInterv
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
 from lexray.inference.photons import photons_of, photons_of_table
 from lexray.models.autodecoders.grid.decoder import GridDecoder, multiscale_hats, total_variation
-from lexray.models.autodecoders.grid.training import GridSettings, LatentTable, Penalties, fit_latents, losses
+from lexray.models.autodecoders.grid.training import GridPenaltyWeights, GridSettings, LatentTable, fit_latents, losses
 from lexray.models.autodecoders.likelihood import cells
-from lexray.models.autodecoders.trainer import InMemory, Trainer
+from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 
@@ -34,20 +34,22 @@ def flaring_source(seed: int, n: int = 300, duration: float = 20_000.0) -> Event
     return EventList(f"d{seed:03d}", f"s{seed:03d}", time, energy, gti, BANDS, gti.ontime)
 
 
-SMALL = GridSettings(latent_dim=8, n_knots=64, width=32, epochs=60, batch=32, fit_steps=60, patience=0)
+SMALL = GridSettings(latent_dim=8, n_knots=64, width=32, epochs=60, batch_size=32, fit_steps=60, patience=0)
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[Trainer, float, float]:
+def trained() -> tuple[AutodecoderTrainer, float, float]:
     """A trainer after its last epoch, with its loss after the first and the last."""
     unseen = photons_of([flaring_source(1000 + i) for i in range(60)], 3)
-    trainer = Trainer(SMALL, InMemory({0: photons_of([flaring_source(i) for i in range(96)], 3)}, {0: unseen}))
+    trainer = AutodecoderTrainer(
+        SMALL, InMemoryParts({0: photons_of([flaring_source(i) for i in range(96)], 3)}, {0: unseen})
+    )
     history = [trainer.run_epoch() for _ in range(SMALL.epochs)]
     return trainer, history[0], history[-1]
 
 
 @pytest.fixture(scope="module")
-def model(trained: tuple[Trainer, float, float]) -> Autodecoder:
+def model(trained: tuple[AutodecoderTrainer, float, float]) -> Autodecoder:
     result = trained[0].result()
     return Autodecoder(SMALL, result["network"], result["mean_latent"])
 
@@ -79,8 +81,8 @@ def test_total_variation_of_a_step_is_its_height() -> None:
 def test_a_sources_loss_does_not_depend_on_its_company() -> None:
     data = cells(photons_of([flaring_source(i) for i in range(4)], 3), 16)
     decoder, latent = GridDecoder(4, 3, 16, 8), torch.randn(4, 4)
-    together = losses(decoder, latent, data, Penalties())
-    alone = [losses(decoder, latent[i : i + 1], data.select(torch.tensor([i])), Penalties()) for i in range(4)]
+    together = losses(decoder, latent, data, GridPenaltyWeights())
+    alone = [losses(decoder, latent[i : i + 1], data.select(torch.tensor([i])), GridPenaltyWeights()) for i in range(4)]
     # A loss is a difference of terms of some tens in float32: where they cancel, their rounding (1e-6 of each) is left.
     assert torch.allclose(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
@@ -97,7 +99,7 @@ def test_only_the_rows_of_a_batch_move_and_as_adam_moves_them() -> None:
 
 
 def test_training_lowers_the_loss_and_beats_a_constant_rate_on_new_sources(
-    trained: tuple[Trainer, float, float],
+    trained: tuple[AutodecoderTrainer, float, float],
 ) -> None:
     trainer, first, last = trained
     assert last < first
@@ -105,7 +107,7 @@ def test_training_lowers_the_loss_and_beats_a_constant_rate_on_new_sources(
     assert trainer.evaluate() > 0.3
 
 
-def test_steady_sources_are_not_made_to_vary(trained: tuple[Trainer, float, float]) -> None:
+def test_steady_sources_are_not_made_to_vary(trained: tuple[AutodecoderTrainer, float, float]) -> None:
     gti, energy = GoodTimeIntervals([0.0], [1e4]), np.full(200, 1.0, np.float32)
     steady = [
         EventList(f"c{i}", f"c{i}", np.sort(np.random.default_rng(i).uniform(0, 1e4, 200)), energy, gti, BANDS, 1e4)

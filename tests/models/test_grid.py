@@ -7,19 +7,25 @@ import pytest
 import torch
 
 from lexray.models.autodecoders.grid.decoder import FreeCurves
-from lexray.models.autodecoders.grid.training import GridLearner, GridSettings, Penalties, free_log_shape, losses
+from lexray.models.autodecoders.grid.training import (
+    GridLearner,
+    GridPenaltyWeights,
+    GridSettings,
+    free_log_shape,
+    losses,
+)
 from lexray.models.autodecoders.likelihood import cells, log_integral
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
-from lexray.models.autodecoders.trainer import InMemory, Trainer
+from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts
 from lexray.simulation.population import simulate
 
-SMALL = GridSettings(latent_dim=16, n_knots=64, width=64, epochs=25, batch=32, fit_steps=80)
+SMALL = GridSettings(latent_dim=16, n_knots=64, width=64, epochs=25, batch_size=32, fit_steps=80)
 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[GridLearner, torch.Tensor]:
     """A learner and its mean latent after a training on 400 detections of eight kinds, a third of them with gaps."""
-    trainer = Trainer(SMALL, InMemory({0: simulate(400, 1).photons}))
+    trainer = AutodecoderTrainer(SMALL, InMemoryParts({0: simulate(400, 1).photons}))
     for _ in range(SMALL.epochs):
         trainer.run_epoch()
     start = trainer.mean_latent()
@@ -124,7 +130,9 @@ def test_a_loss_does_not_depend_on_the_company_nor_on_where_it_comes_in_a_batch(
     alone = [learner.losses(data.select(row[None]), latent[row][None]) for row in rows]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-3)
     # Without a region beside it, a detection's loss is that of its photons' hat counts alone.
-    fast = losses(learner.network, latent[:1], cells(plain.select(torch.tensor([0])), SMALL.n_knots), Penalties())
+    fast = losses(
+        learner.network, latent[:1], cells(plain.select(torch.tensor([0])), SMALL.n_knots), GridPenaltyWeights()
+    )
     torch.testing.assert_close(alone[1], fast)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
 from lexray.models.autodecoders.resnet.decoder import ResnetDecoder, from_ppad, positional_encoding
 from lexray.models.autodecoders.resnet.loss import (
-    Penalties,
+    ResnetPenaltyWeights,
     arrivals,
     integral,
     latent_norm,
@@ -25,7 +25,7 @@ from lexray.models.autodecoders.resnet.loss import (
     total_variation,
 )
 from lexray.models.autodecoders.resnet.training import ResnetSettings, fit_latents, gains, log_prob
-from lexray.models.autodecoders.trainer import InMemory, Trainer
+from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts
 
 Array = NDArray[np.float64]
 SCALE = 28_800.0
@@ -230,7 +230,7 @@ def test_loss_and_gradient_are_those_of_the_paper(sizes: dict[str, int], steps: 
         "integral": integral(mesh.exp(), data.mesh_weight, data.mesh_owner, n),
         "variation": total_variation(mesh.exp(), data.mesh_owner, n) + total_variation(photons.exp(), data.owner, n),
         "latent": latent_norm(latent),
-        "loss": losses(decoder, latent, data, Penalties(total_variation=10.0, latent=1.0)),
+        "loss": losses(decoder, latent, data, ResnetPenaltyWeights(total_variation=10.0, latent=1.0)),
     }
     for name, values in found.items():
         assert values.tolist() == pytest.approx([terms[name] for terms, _ in expected], rel=1e-9, abs=1e-12), name
@@ -257,7 +257,7 @@ def test_single_precision_has_the_same_loss_and_gradient_to_its_digits() -> None
     for kind in (torch.float32, torch.float64):
         decoder, latent = from_ppad({name: tensor.to(kind) for name, tensor in state.items()})
         latent.requires_grad_()
-        loss = losses(decoder, latent, data, Penalties())
+        loss = losses(decoder, latent, data, ResnetPenaltyWeights())
         assert loss.dtype == kind
         torch.autograd.backward(loss.sum())
         assert latent.grad is not None
@@ -377,7 +377,7 @@ def test_a_constant_rate_seen_through_gaps_is_found_only_over_good_time(good_tim
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = losses(decoder, latent, data, Penalties()).sum()
+        value = losses(decoder, latent, data, ResnetPenaltyWeights()).sum()
         torch.autograd.backward(value)
         return value
 
@@ -532,11 +532,14 @@ def test_fitting_a_latent_lowers_the_loss_and_does_not_touch_the_decoder(precisi
     decoder = from_ppad({name: t.to(precision) for name, t in authors_state().items()}).decoder
     before = {name: tensor.clone() for name, tensor in decoder.state_dict().items()}
     start = torch.zeros(3, dtype=precision)
-    chosen = replace(SMALL, batch=4)
+    chosen = replace(SMALL, batch_size=4)
     found = fit_latents(decoder, photons, chosen, start)
     assert found.dtype == precision
     data = chosen.arrivals(photons)
-    assert (losses(decoder, found, data, Penalties()) < losses(decoder, start.expand(6, -1), data, Penalties())).all()
+    assert (
+        losses(decoder, found, data, ResnetPenaltyWeights())
+        < losses(decoder, start.expand(6, -1), data, ResnetPenaltyWeights())
+    ).all()
     assert all(torch.equal(tensor, before[name]) for name, tensor in decoder.state_dict().items())
     alone = fit_latents(decoder, photons.select(torch.tensor([5])), chosen, start)
     assert torch.allclose(alone, found[5:], atol=1e-3)
@@ -561,13 +564,13 @@ def test_trained_on_flares_it_predicts_those_of_new_detections() -> None:
 
 
 def test_the_trainer_lowers_its_loss_and_the_latents_alone_in_the_second_stage() -> None:
-    parts = InMemory({part: Photons.concatenate([flaring(8 * part + i) for i in range(8)]) for part in range(4)})
-    first, second, _ = replace(SMALL, epochs=12, batch=8, learning_rate=1e-2, latent_learning_rate=5e-2).stages()
-    trainer = Trainer(first, parts)
+    parts = InMemoryParts({part: Photons.concatenate([flaring(8 * part + i) for i in range(8)]) for part in range(4)})
+    first, second, _ = replace(SMALL, epochs=12, batch_size=8, learning_rate=1e-2, latent_learning_rate=5e-2).stages()
+    trainer = AutodecoderTrainer(first, parts)
     history = [trainer.run_epoch() for _ in range(first.epochs)]
     assert history[-1] < history[0] - 0.2
 
-    latents_only = Trainer(second, parts)
+    latents_only = AutodecoderTrainer(second, parts)
     latents_only.network.load_state_dict(trainer.network.state_dict())
     again = [latents_only.run_epoch() for _ in range(4)]
     assert again[-1] < again[0]
@@ -577,10 +580,10 @@ def test_the_trainer_lowers_its_loss_and_the_latents_alone_in_the_second_stage()
 
 def test_mixed_precision_trains_on_more_photons_than_are_decoded_at_once() -> None:
     n = 70_000
-    parts = InMemory({0: source(np.linspace(0, 1, n).tolist(), [0, 1] * (n // 2))})
+    parts = InMemoryParts({0: source(np.linspace(0, 1, n).tolist(), [0, 1] * (n // 2))})
     losses_ = []
     for precision in ("float32", "bfloat16"):
-        trainer = Trainer(replace(SMALL, precision=precision, batch=1), parts)
+        trainer = AutodecoderTrainer(replace(SMALL, precision=precision, batch_size=1), parts)
         losses_.append([trainer.run_step() for _ in range(2)])
         assert trainer.skipped_steps == 0
     single, half = losses_
@@ -601,6 +604,6 @@ def test_half_precision_stays_in_the_network() -> None:
 def test_the_published_training_has_three_stages() -> None:
     first, second, third = ResnetSettings(good_time=False).stages()
     assert first == third
-    assert (first.learning_rate, first.latent_learning_rate, first.batch) == (1e-5, 1e-4, 16)
+    assert (first.learning_rate, first.latent_learning_rate, first.batch_size) == (1e-5, 1e-4, 16)
     assert (second.learning_rate, second.latent_learning_rate) == (0.0, 1e-4)
     assert first.rate_factor(0, 1000) == first.rate_factor(999, 1000) == 1.0

@@ -15,18 +15,18 @@ from lexray.events.reader import read_events
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
 from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.learner import keyed_generator
-from lexray.models.autodecoders.splitnet.binning import FEWEST, MOST, USUAL, bin_photons, n_cells
+from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, FEWEST, MOST, bin_photons, n_cells
 from lexray.models.autodecoders.splitnet.inference import log_gamma_quantile
-from lexray.models.autodecoders.splitnet.network import Seen, estimate
-from lexray.models.autodecoders.splitnet.training import SplitnetSettings, log_negative_binomial, split
-from lexray.simulation.population import KINDS, Sources, simulate
+from lexray.models.autodecoders.splitnet.network import NetworkInput, estimate
+from lexray.models.autodecoders.splitnet.training import SplitnetSettings, log_negative_binomial, thin
+from lexray.simulation.population import KINDS, SimulatedPopulation, simulate
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
-SMALL = SplitnetSettings(width=8, epochs=12, batch=32, contaminate=0.3, warm_up=20, ema=0.98)
+SMALL = SplitnetSettings(width=8, epochs=12, batch_size=32, background_augmentation=0.3, warmup_steps=20, ema=0.98)
 
 
 @pytest.fixture(scope="module")
-def new() -> Sources:
+def new() -> SimulatedPopulation:
     return simulate(240, seed=101)
 
 
@@ -47,9 +47,9 @@ def detection(time: np.ndarray, gti: GoodTimeIntervals, **more: object) -> Event
 @pytest.mark.parametrize(
     ("duration", "frame_time", "expected"),
     [
-        (28_800.0, np.nan, USUAL),
-        (1_000.0, np.nan, USUAL),
-        (57_600.0, np.nan, 2 * USUAL),
+        (28_800.0, np.nan, DEFAULT_CELLS),
+        (1_000.0, np.nan, DEFAULT_CELLS),
+        (57_600.0, np.nan, 2 * DEFAULT_CELLS),
         (200_000.0, 3.2, MOST),
         (1e7, np.nan, MOST),
         (100.0, 3.2, 16),  # 31 frames: cells of two
@@ -86,9 +86,9 @@ def test_cells_keep_every_photon_and_all_good_time(seed: int, n: int) -> None:
 # --- splits and losses
 
 
-def test_a_split_deals_each_photon_to_one_side(new: Sources) -> None:
+def test_a_split_deals_each_photon_to_one_side(new: SimulatedPopulation) -> None:
     (data,) = bin_photons(new.photons)[0].values()
-    one = split(data, torch.arange(len(data)), keyed_generator(1), contaminate=0.0, hide=0.0)
+    one = thin(data, torch.arange(len(data)), keyed_generator(1), background_augmentation=0.0, gap_augmentation=0.0)
     counts = data.counts()
     assert torch.equal((one.seen.counts + one.target).sum(-1), counts.sum(-1))
     assert torch.equal(one.seen.energies + one.target_energies, data.energies())
@@ -103,9 +103,9 @@ def test_a_split_deals_each_photon_to_one_side(new: Sources) -> None:
     assert float(share) == pytest.approx(0.725, abs=0.02)  # the mean of 0.5 … 0.95
 
 
-def test_another_ones_photons_serve_as_background_in_the_stated_ratio(new: Sources) -> None:
+def test_another_ones_photons_serve_as_background_in_the_stated_ratio(new: SimulatedPopulation) -> None:
     (data,) = bin_photons(new.photons)[0].values()
-    one = split(data, torch.arange(len(data)), keyed_generator(1), contaminate=1.0, hide=0.0)
+    one = thin(data, torch.arange(len(data)), keyed_generator(1), background_augmentation=1.0, gap_augmentation=0.0)
     assert not one.seen.scale.isnan().any()
     added = (one.seen.counts + one.target).sum((1, 2)) - data.counts().sum((1, 2))
     assert (added >= 0).all()
@@ -134,7 +134,7 @@ def test_quantiles_of_the_gamma_distribution(probability: float) -> None:
     np.testing.assert_allclose(log_gamma_quantile(variance, probability).numpy(), expected, rtol=2e-3, atol=2e-3)
 
 
-def test_a_sources_loss_does_not_depend_on_its_company(new: Sources) -> None:
+def test_a_sources_loss_does_not_depend_on_its_company(new: SimulatedPopulation) -> None:
     learner = SMALL.learner()
     data = learner.prepare(new.photons)
     sample = learner.draw(data, torch.arange(12), keyed_generator(3))
@@ -154,7 +154,7 @@ def test_a_sources_loss_does_not_depend_on_its_company(new: Sources) -> None:
         assert learner.losses({k: alone}, None).item() == pytest.approx(together[i].item(), rel=1e-4)
 
 
-def test_batches_of_several_numbers_of_cells_keep_their_order(new: Sources) -> None:
+def test_batches_of_several_numbers_of_cells_keep_their_order(new: SimulatedPopulation) -> None:
     """Losses come in the order of the rows, whatever group each detection is in."""
     long = replace(new.photons, gti_stop=new.photons.gti_stop.clone(), time=new.photons.time.clone())
     for i in range(0, 240, 3):  # every third is stretched to twice its length
@@ -175,7 +175,7 @@ def test_batches_of_several_numbers_of_cells_keep_their_order(new: Sources) -> N
 # --- a trained one
 
 
-def test_it_predicts_held_out_photons_of_new_sources(model: Autodecoder, new: Sources) -> None:
+def test_it_predicts_held_out_photons_of_new_sources(model: Autodecoder, new: SimulatedPopulation) -> None:
     fit, held = new.photons.thin(0.8, keyed_generator(0))
     with torch.no_grad():
         gains = model._learner.gains(fit, held, None)
@@ -184,7 +184,7 @@ def test_it_predicts_held_out_photons_of_new_sources(model: Autodecoder, new: So
     assert abs(float(gains[~varying].sum() / held.counts.sum(1)[~varying].sum())) < 0.05
 
 
-def test_the_rate_integrates_to_the_counts_also_through_gaps(model: Autodecoder, new: Sources) -> None:
+def test_the_rate_integrates_to_the_counts_also_through_gaps(model: Autodecoder, new: SimulatedPopulation) -> None:
     events = new.event_lists()[:40]
     assert any(len(e.gti) > 1 for e in events)
     for e, (edges, rate) in zip(events, model.rates(events), strict=True):
@@ -192,7 +192,7 @@ def test_the_rate_integrates_to_the_counts_also_through_gaps(model: Autodecoder,
         np.testing.assert_allclose((rate * e.gti.exposure(edges)).sum(1), counts + 0.5, rtol=0.01)
 
 
-def test_likelihood_is_in_physical_units(model: Autodecoder, new: Sources) -> None:
+def test_likelihood_is_in_physical_units(model: Autodecoder, new: SimulatedPopulation) -> None:
     events = new.event_lists()[:5]
     for e, (edges, rate), nll in zip(events, model.rates(events), -model.log_prob(events), strict=True):
         cell = np.minimum(np.searchsorted(edges, e.time, side="right") - 1, len(edges) - 2)
@@ -200,7 +200,7 @@ def test_likelihood_is_in_physical_units(model: Autodecoder, new: Sources) -> No
         assert nll == pytest.approx(by_hand, rel=1e-4)
 
 
-def test_intervals_hold_the_truth_and_wider_ones_more_often(model: Autodecoder, new: Sources) -> None:
+def test_intervals_hold_the_truth_and_wider_ones_more_often(model: Autodecoder, new: SimulatedPopulation) -> None:
     """A model of some seconds' training; `benchmarks/reconstruction.py` measures the coverage of a whole one."""
     events = new.event_lists()
     shares = []
@@ -216,7 +216,7 @@ def test_intervals_hold_the_truth_and_wider_ones_more_often(model: Autodecoder, 
     assert 0.85 < shares[1] < 0.99
 
 
-def test_encoding_does_not_depend_on_company_or_order(model: Autodecoder, new: Sources) -> None:
+def test_encoding_does_not_depend_on_company_or_order(model: Autodecoder, new: SimulatedPopulation) -> None:
     events = new.event_lists()[:9]
     together, backwards, alone = (model.encode(some) for some in (events, events[::-1], events[4:5]))
     np.testing.assert_allclose(together.latent, backwards.latent[::-1], atol=1e-4)
@@ -227,7 +227,7 @@ def test_encoding_does_not_depend_on_company_or_order(model: Autodecoder, new: S
     assert together.n_steps == 0
 
 
-def test_saved_and_loaded_it_answers_the_same(model: Autodecoder, new: Sources, tmp_path: object) -> None:
+def test_saved_and_loaded_it_answers_the_same(model: Autodecoder, new: SimulatedPopulation, tmp_path: object) -> None:
     model.save(str(tmp_path))
     again = load_autodecoder(str(tmp_path))
     one, other = (m.encode_photons(new.photons) for m in (model, again))
@@ -321,11 +321,11 @@ def test_real_files_are_encoded_and_their_mean_rate_gives_their_counts(
     assert mean.sum() == pytest.approx(counts.sum(), rel=0.3)
 
 
-def test_the_network_reads_any_device_tensor_alike(new: Sources) -> None:
+def test_the_network_reads_any_device_tensor_alike(new: SimulatedPopulation) -> None:
     """What one batch of all says, batches of one say too: nothing is normalised over detections."""
     (data,) = bin_photons(new.photons)[0].values()
     network = SMALL.learner().network
-    seen: Seen = data.select(torch.arange(6)).seen()
+    seen: NetworkInput = data.select(torch.arange(6)).seen()
     with torch.no_grad():
         together = estimate(network, seen).density
         ones = [estimate(network, seen.map(lambda value, i=i: value[i : i + 1])).density for i in range(6)]

@@ -1,4 +1,4 @@
-"""The trainer of all kinds of model: batches, workers, checkpoints, and numbers that are not finite."""
+"""The trainer of every type of model: batches, workers, checkpoints, and numbers that are not finite."""
 
 import io
 import math
@@ -23,11 +23,13 @@ from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule
 from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.sampler import Lane
-from lexray.models.autodecoders.trainer import InMemory, Trainer, TrainingDiverged
+from lexray.models.autodecoders.sampler import PartStream
+from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts, TrainingDiverged
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
-GRID = GridSettings(latent_dim=4, n_knots=16, width=16, epochs=4, batch=12, lanes=4, warm_up=4, fit_steps=10)
+GRID = GridSettings(
+    latent_dim=4, n_knots=16, width=16, epochs=4, batch_size=12, part_streams=4, warmup_steps=4, fit_steps=10
+)
 
 
 def source_of(seed: int, n: int = 60) -> EventList:
@@ -41,8 +43,8 @@ def parts_of(sizes: Sequence[int]) -> dict[int, Photons]:
     return {p: photons_of([source_of(100 * p + i) for i in range(n)], 3) for p, n in enumerate(sizes)}
 
 
-def owned(parts: Mapping[int, Photons], rank: int, workers: int, lanes: int) -> dict[int, Photons]:
-    return {p: photons for p, photons in parts.items() if p % lanes % workers == rank}
+def owned(parts: Mapping[int, Photons], rank: int, workers: int, part_streams: int) -> dict[int, Photons]:
+    return {p: photons for p, photons in parts.items() if p % part_streams % workers == rank}
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,9 @@ class ToySettings(Schedule):
     poison_gradient: bool = False
     dim: int = 2
     epochs: int = 6
-    batch: int = 8
-    lanes: int = 2
-    warm_up: int = 2
+    batch_size: int = 8
+    part_streams: int = 2
+    warmup_steps: int = 2
     learning_rate: float = 1e-2
 
     def learner(self) -> "Toy":
@@ -73,7 +75,7 @@ class ToySettings(Schedule):
 class Toy:
     """Squared distance of log-counts from what a linear network makes of the latent."""
 
-    kind = "toy"
+    model_type = "toy"
 
     def __init__(self, settings: ToySettings) -> None:
         self.settings, self.latent_dim = settings, settings.dim
@@ -107,7 +109,7 @@ class Toy:
         return -(fit.counts.float().log1p() - guess.detach()).square().sum(1).double()
 
 
-# --- lanes --------------------------------------------------------------------------------------------------------
+# --- streams of parts ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -123,29 +125,29 @@ def reader() -> Iterator[ThreadPoolExecutor]:
     number=st.integers(0, 3),
     epoch=st.integers(0, 3),
 )
-def test_an_epoch_of_a_lane_gives_each_row_once(
+def test_an_epoch_of_a_stream_gives_each_row_once(
     reader: ThreadPoolExecutor, sizes: list[int], steps: int, number: int, epoch: int
 ) -> None:
-    lane = Lane(number, 4, dict(enumerate(sizes)), lambda part: part, reader, seed=1)
-    slices = [list(lane.slices(epoch, step, steps)) for step in range(steps)]
+    stream = PartStream(number, 4, dict(enumerate(sizes)), lambda part: part, reader, seed=1)
+    slices = [list(stream.slices(epoch, step, steps)) for step in range(steps)]
     seen = [(part, row) for one in slices for part, data, rows in one for row in rows.tolist() if data == part]
     assert sorted(seen) == [(part, row) for part, n in enumerate(sizes) for row in range(n)]
     lengths = [sum(len(rows) for _, _, rows in one) for one in slices]
     assert max(lengths) - min(lengths) <= 1
 
 
-def test_a_lane_shuffles_parts_and_rows_anew_each_epoch(reader: ThreadPoolExecutor) -> None:
-    lane = Lane(0, 1, dict.fromkeys(range(8), 20), lambda part: part, reader, seed=1)
+def test_a_stream_shuffles_parts_and_rows_again_each_epoch(reader: ThreadPoolExecutor) -> None:
+    stream = PartStream(0, 1, dict.fromkeys(range(8), 20), lambda part: part, reader, seed=1)
 
     def passes(epoch: int) -> list[tuple[int, list[int]]]:
-        return [(part, rows.tolist()) for part, _, rows in lane.slices(epoch, 0, 1)]
+        return [(part, rows.tolist()) for part, _, rows in stream.slices(epoch, 0, 1)]
 
     assert passes(0) == passes(0)
     assert [part for part, _ in passes(0)] != [part for part, _ in passes(1)]
     assert dict(passes(0))[3] != dict(passes(1))[3]
 
 
-def test_a_lane_keeps_two_parts_and_reads_each_once_an_epoch(reader: ThreadPoolExecutor) -> None:
+def test_a_stream_keeps_two_parts_and_reads_each_once_an_epoch(reader: ThreadPoolExecutor) -> None:
     loads: list[int] = []
     alive: list[int] = []
     most = 0
@@ -161,17 +163,17 @@ def test_a_lane_keeps_two_parts_and_reads_each_once_an_epoch(reader: ThreadPoolE
         def __del__(self) -> None:
             alive.remove(self.number)
 
-    lane = Lane(0, 1, dict.fromkeys(range(6), 5), Part, reader, seed=0)
+    stream = PartStream(0, 1, dict.fromkeys(range(6), 5), Part, reader, seed=0)
     for epoch in range(2):
         for step in range(10):
-            for slice_ in lane.slices(epoch, step, 10):
+            for slice_ in stream.slices(epoch, step, 10):
                 del slice_
     assert most <= 3  # two held, and the one that the loop above has just let go of
     assert len(loads) <= 13  # the thirteenth is read ahead for the third epoch
     assert sorted(loads[:6]) == list(range(6))
 
     loads.clear()
-    small = Lane(0, 1, {0: 5, 1: 5}, Part, reader, seed=0)
+    small = PartStream(0, 1, {0: 5, 1: 5}, Part, reader, seed=0)
     for epoch in range(5):
         for _ in small.slices(epoch, 0, 1):
             pass
@@ -185,15 +187,15 @@ def _worker(rank: int, workers: int, port: int, folder: str, steps: int) -> None
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=workers)
     parts, held = parts_of([9, 5, 7, 8, 6]), parts_of([3, 2, 4])
-    share = InMemory(owned(parts, rank, workers, GRID.lanes), owned(held, rank, workers, GRID.lanes))
-    trainer = Trainer(GRID, share)
+    share = InMemoryParts(owned(parts, rank, workers, GRID.part_streams), owned(held, rank, workers, GRID.part_streams))
+    trainer = AutodecoderTrainer(GRID, share)
     curve = [trainer.run_step() for _ in range(steps)]
     gain = trainer.evaluate()
     result = {"curve": curve, "gain": gain, "bytes": trainer.bytes_reduced, "state": trainer.state()}
     torch.save({**result, "latents": trainer.latent_states(), "totals": trainer.n_detections}, f"{folder}/{rank}.pt")
     try:
-        poisoned = ToySettings(poison=60, lanes=4)  # every detection of the second worker's parts
-        trainer = Trainer(poisoned, InMemory(owned(parts, rank, workers, 4) if rank else {}))
+        poisoned = ToySettings(poison=60, part_streams=4)  # every detection of the second worker's parts
+        trainer = AutodecoderTrainer(poisoned, InMemoryParts(owned(parts, rank, workers, 4) if rank else {}))
         while not trainer.finished:
             trainer.run_epoch()
     except TrainingDiverged as error:
@@ -217,7 +219,7 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str
 
 def test_two_workers_train_as_one(two_workers: tuple[list[dict[str, Any]], list[str]]) -> None:
     first, second = two_workers[0]
-    alone = Trainer(GRID, InMemory(parts_of([9, 5, 7, 8, 6]), parts_of([3, 2, 4])))
+    alone = AutodecoderTrainer(GRID, InMemoryParts(parts_of([9, 5, 7, 8, 6]), parts_of([3, 2, 4])))
     curve = [alone.run_step() for _ in range(20)]
     assert curve[0] != curve[-1]
     assert first["curve"] == second["curve"]
@@ -234,8 +236,8 @@ def test_two_workers_train_as_one(two_workers: tuple[list[dict[str, Any]], list[
 
 def test_a_training_goes_on_with_fewer_workers(two_workers: tuple[list[dict[str, Any]], list[str]]) -> None:
     first, second = two_workers[0]
-    everyones = InMemory(parts_of([9, 5, 7, 8, 6]), parts_of([3, 2, 4]))
-    straight, resumed = Trainer(GRID, everyones), Trainer(GRID, everyones)
+    everyones = InMemoryParts(parts_of([9, 5, 7, 8, 6]), parts_of([3, 2, 4]))
+    straight, resumed = AutodecoderTrainer(GRID, everyones), AutodecoderTrainer(GRID, everyones)
     resumed.load_state(first["state"], {**first["latents"], **second["latents"]}.__getitem__)
     for _ in range(20):
         straight.run_step()
@@ -253,7 +255,7 @@ def test_all_workers_name_the_detections_of_the_one_that_diverges(
 
 def test_what_is_reduced_does_not_grow_with_the_number_of_sources() -> None:
     def bytes_a_step(sizes: Sequence[int]) -> float:
-        trainer = Trainer(GRID, InMemory(parts_of(sizes)))
+        trainer = AutodecoderTrainer(GRID, InMemoryParts(parts_of(sizes)))
         for _ in range(3):
             trainer.run_step()
         return trainer.bytes_reduced / 3
@@ -265,7 +267,7 @@ def test_what_is_reduced_does_not_grow_with_the_number_of_sources() -> None:
 # --- checkpoints --------------------------------------------------------------------------------------------------
 
 
-def saved(trainer: Trainer) -> tuple[dict[str, Any], dict[int, dict[str, Tensor]]]:
+def saved(trainer: AutodecoderTrainer) -> tuple[dict[str, Any], dict[int, dict[str, Tensor]]]:
     """A trainer's state as it comes back from disk."""
     buffer = io.BytesIO()
     torch.save((trainer.state(), trainer.latent_states()), buffer)
@@ -291,10 +293,10 @@ def assert_equal(one: Any, other: Any) -> None:
         assert one == other
 
 
-@pytest.mark.parametrize("kind", [replace(GRID, ema=0.9), ToySettings(dim=0, ema=0.9)])
-def test_a_resumed_training_is_the_uninterrupted_one_to_the_last_bit(kind: Schedule) -> None:
-    source = InMemory(parts_of([9, 5, 7, 8]), parts_of([3]))
-    straight, before, after = (Trainer(kind, source) for _ in range(3))
+@pytest.mark.parametrize("settings", [replace(GRID, ema=0.9), ToySettings(dim=0, ema=0.9)])
+def test_a_resumed_training_is_the_uninterrupted_one_to_the_last_bit(settings: Schedule) -> None:
+    source = InMemoryParts(parts_of([9, 5, 7, 8]), parts_of([3]))
+    straight, before, after = (AutodecoderTrainer(settings, source) for _ in range(3))
     for step in range(7):  # ends within the third epoch
         straight.run_step()
         before.run_step()
@@ -315,8 +317,8 @@ def test_a_resumed_training_is_the_uninterrupted_one_to_the_last_bit(kind: Sched
 
 def test_training_ends_when_nothing_better_comes_and_keeps_the_best() -> None:
     # A learning rate that overshoots more and more: the first evaluations are the best.
-    settings = ToySettings(dim=0, epochs=50, learning_rate=3.0, weight_decay=0.0, warm_up=50, patience=3)
-    trainer = Trainer(settings, InMemory(parts_of([8, 8]), parts_of([6])))
+    settings = ToySettings(dim=0, epochs=50, learning_rate=3.0, weight_decay=0.0, warmup_steps=50, patience=3)
+    trainer = AutodecoderTrainer(settings, InMemoryParts(parts_of([8, 8]), parts_of([6])))
     gains = []
     while not trainer.finished:
         trainer.run_epoch()
@@ -334,7 +336,7 @@ def test_training_ends_when_nothing_better_comes_and_keeps_the_best() -> None:
 
 
 def test_without_patience_all_epochs_run_and_the_last_weights_are_kept() -> None:
-    trainer = Trainer(ToySettings(dim=0, patience=0), InMemory(parts_of([8, 8]), parts_of([6])))
+    trainer = AutodecoderTrainer(ToySettings(dim=0, patience=0), InMemoryParts(parts_of([8, 8]), parts_of([6])))
     while not trainer.finished:
         trainer.run_epoch()
         trainer.evaluate()
@@ -343,7 +345,7 @@ def test_without_patience_all_epochs_run_and_the_last_weights_are_kept() -> None
 
 
 def test_without_validation_sources_nothing_ends_early() -> None:
-    trainer = Trainer(ToySettings(patience=1), InMemory(parts_of([8, 8])))
+    trainer = AutodecoderTrainer(ToySettings(patience=1), InMemoryParts(parts_of([8, 8])))
     while not trainer.finished:
         trainer.run_epoch()
         assert trainer.evaluate() == 0.0
@@ -351,8 +353,8 @@ def test_without_validation_sources_nothing_ends_early() -> None:
 
 
 def test_the_moving_average_is_what_is_kept_and_lags_the_weights() -> None:
-    source = InMemory(parts_of([8, 8]))
-    plain, averaged = (Trainer(ToySettings(dim=0, patience=0, ema=ema), source) for ema in (0.0, 0.95))
+    source = InMemoryParts(parts_of([8, 8]))
+    plain, averaged = (AutodecoderTrainer(ToySettings(dim=0, patience=0, ema=ema), source) for ema in (0.0, 0.95))
     for trainer in (plain, averaged):
         for _ in range(5):
             trainer.run_step()
@@ -372,7 +374,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_a_detection_that_repeats_it_na
     parts[1] = Photons.concatenate([parts[1], photons_of([source_of(7, n=33)], 3)])
     ids = {1: [*[f"good-{i}" for i in range(8)], "bad"]}
     settings = ToySettings(poison=33, poison_gradient=gradient_only, dim=dim, patience=0)
-    trainer = Trainer(settings, InMemory(parts, ids=ids))
+    trainer = AutodecoderTrainer(settings, InMemoryParts(parts, ids=ids))
     skipped = 0
 
     def train() -> None:
@@ -397,7 +399,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_a_detection_that_repeats_it_na
 
 
 def test_three_steps_in_a_row_end_the_training_whoever_causes_them() -> None:
-    trainer = Trainer(ToySettings(poison=60), InMemory(parts_of([30])))
+    trainer = AutodecoderTrainer(ToySettings(poison=60), InMemoryParts(parts_of([30])))
     with pytest.raises(TrainingDiverged, match="3 steps were skipped"):
         trainer.run_epoch()
     assert trainer.step == 2
@@ -412,7 +414,9 @@ def test_detections_of_one_event_or_none_and_a_band_that_is_always_empty_train()
     events = [
         EventList(f"{n}", f"{n}", np.sort(random.uniform(0, 1e4, n)), soft[:n], gti, BANDS, 1e4) for n in (0, 1, 1, 50)
     ]
-    trainer = Trainer(GRID, InMemory({0: photons_of(events, 3), 5: photons_of([], 3)}, {0: photons_of(events, 3)}))
+    trainer = AutodecoderTrainer(
+        GRID, InMemoryParts({0: photons_of(events, 3), 5: photons_of([], 3)}, {0: photons_of(events, 3)})
+    )
     while not trainer.finished:
         assert math.isfinite(trainer.run_epoch())
         assert math.isfinite(trainer.evaluate())
@@ -424,8 +428,8 @@ def test_detections_of_one_event_or_none_and_a_band_that_is_always_empty_train()
 
 
 def test_bfloat16_trains_nearly_as_float32_and_is_validated_in_float32() -> None:
-    source = InMemory(parts_of([24, 24]), parts_of([6]))
-    full, mixed = (Trainer(replace(GRID, precision=p), source) for p in ("float32", "bfloat16"))
+    source = InMemoryParts(parts_of([24, 24]), parts_of([6]))
+    full, mixed = (AutodecoderTrainer(replace(GRID, precision=p), source) for p in ("float32", "bfloat16"))
     for _ in range(8):
         one, other = full.run_step(), mixed.run_step()
         assert other == pytest.approx(one, abs=1e-3)
@@ -449,8 +453,8 @@ def test_what_is_compiled_is_the_network_that_trains(monkeypatch: pytest.MonkeyP
         return call
 
     monkeypatch.setattr(torch, "compile", compile_)
-    source = InMemory(parts_of([8]), parts_of([4]))
-    plain, fast = (Trainer(ToySettings(compile=c), source) for c in (False, True))
+    source = InMemoryParts(parts_of([8]), parts_of([4]))
+    plain, fast = (AutodecoderTrainer(ToySettings(compile=c), source) for c in (False, True))
     assert plain.run_step() == fast.run_step()
     assert compiled == [1]
     fast.evaluate()

@@ -17,7 +17,7 @@ from scipy.stats import poisson
 
 from event_files import write_event_file
 from lexray.errors import ConfigError, RefusedInput
-from lexray.events.adaptive_bins import halve
+from lexray.events.adaptive_bins import adaptive_bins
 from lexray.events.arrow import to_table
 from lexray.events.count_spectrum import count_spectrum, counted
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
@@ -129,7 +129,7 @@ def test_bins_are_no_narrower_than_two_frames() -> None:
 
 
 def test_many_events_at_one_instant_end_somewhere() -> None:
-    assert len(halve(np.full(10_000, 0.3), 0.0, 1.0, 5)) == 18
+    assert len(adaptive_bins(np.full(10_000, 0.3), 0.0, 1.0, 5)) == 18
 
 
 @pytest.mark.parametrize("edges", [[0.0], [0.0, 0.0], [1.0, 0.5], [[0.0, 1.0]]])

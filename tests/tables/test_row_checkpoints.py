@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lexray.errors import LexrayError
 from lexray.tables import delta
-from lexray.tables.row_checkpoints import Rows
+from lexray.tables.row_checkpoints import RowCheckpoints
 from lexray.tables.schemas import SUMMARIES
 
 
@@ -21,7 +21,7 @@ def rows(*triples: tuple[str, str, str]) -> pa.Table:
     )
 
 
-def commit(store: Rows, keys: dict[str, str], part: int = 0) -> dict[str, str]:
+def commit(store: RowCheckpoints, keys: dict[str, str], part: int = 0) -> dict[str, str]:
     delta.commit(store.out, "summaries", store.schema, [store.gather(part, keys)])
     store.remove()
     found = delta.read(store.out, ["source_id", "summary"]).to_pylist()
@@ -30,7 +30,7 @@ def commit(store: Rows, keys: dict[str, str], part: int = 0) -> dict[str, str]:
 
 
 def test_the_newest_row_of_what_was_asked_for_stays(tmp_path: Path) -> None:
-    store = Rows(str(tmp_path / "out"), SUMMARIES)
+    store = RowCheckpoints(str(tmp_path / "out"), SUMMARIES)
     store.note(0, rows(("a", "1", "first"), ("b", "1", "b"), ("gone", "1", "x")))
     store.note(0, rows(("a", "1", "again")))
     store.note(0, rows(("b", "2", "of other papers")))
@@ -39,7 +39,7 @@ def test_the_newest_row_of_what_was_asked_for_stays(tmp_path: Path) -> None:
 
 
 def test_a_row_that_failed_gives_way_to_one_that_did_not(tmp_path: Path) -> None:
-    store = Rows(str(tmp_path / "out"), SUMMARIES)
+    store = RowCheckpoints(str(tmp_path / "out"), SUMMARIES)
     failed = pa.Table.from_pylist(
         [{"source_id": source, "key": "1", "status": "failed", "reason": "engine_error"} for source in ("a", "b")],
         schema=SUMMARIES,
@@ -51,7 +51,7 @@ def test_a_row_that_failed_gives_way_to_one_that_did_not(tmp_path: Path) -> None
 
 
 def test_a_second_run_finds_the_tables_rows_and_replaces_some(tmp_path: Path) -> None:
-    store = Rows(str(tmp_path / "out"), SUMMARIES)
+    store = RowCheckpoints(str(tmp_path / "out"), SUMMARIES)
     assert store.finished(0, ["source_id", "key"]).num_rows == 0
     store.note(0, rows(("a", "1", "old"), ("b", "1", "b")))
     commit(store, {"a": "1", "b": "1"})
@@ -65,14 +65,14 @@ def test_a_second_run_finds_the_tables_rows_and_replaces_some(tmp_path: Path) ->
 
 
 def test_a_file_that_is_not_whole_is_not_seen(tmp_path: Path) -> None:
-    store = Rows(str(tmp_path / "out"), SUMMARIES)
+    store = RowCheckpoints(str(tmp_path / "out"), SUMMARIES)
     store.note(0, rows(("a", "1", "a")))
     (tmp_path / "out.rows" / "part=0" / "killed.new").write_bytes(b"PAR1 and then nothing")
     assert store.finished(0, ["source_id"])["source_id"].to_pylist() == ["a"]
 
 
 def test_what_another_run_writes_after_the_gathering_stays(tmp_path: Path) -> None:
-    store = Rows(str(tmp_path / "out"), SUMMARIES)
+    store = RowCheckpoints(str(tmp_path / "out"), SUMMARIES)
     store.note(0, rows(("a", "1", "a")))
     before = time.time_ns()
     store.note(0, rows(("b", "1", "b")))
@@ -85,7 +85,7 @@ def test_what_another_run_writes_after_the_gathering_stays(tmp_path: Path) -> No
 
 def test_rows_that_do_not_fit_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(LexrayError, match="columns that the table does not have: odd"):
-        Rows(str(tmp_path / "out"), SUMMARIES).note(0, pa.table({"source_id": ["a"], "odd": [1]}))
+        RowCheckpoints(str(tmp_path / "out"), SUMMARIES).note(0, pa.table({"source_id": ["a"], "odd": [1]}))
 
 
 @settings(deadline=None, max_examples=25)
@@ -93,7 +93,7 @@ def test_rows_that_do_not_fit_are_refused_at_once(tmp_path: Path) -> None:
 def test_whatever_was_noted_each_source_has_its_last_row(
     tmp_path_factory: pytest.TempPathFactory, runs: list[list[tuple[str, str]]]
 ) -> None:
-    store = Rows(str(tmp_path_factory.mktemp("rows") / "out"), SUMMARIES)
+    store = RowCheckpoints(str(tmp_path_factory.mktemp("rows") / "out"), SUMMARIES)
     last = {}
     for number, run in enumerate(runs):
         store.note(0, rows(*((source, key, f"{number}.{i}") for i, (source, key) in enumerate(run))))

@@ -124,7 +124,7 @@ def test_a_source_known_by_its_catalogue_name_is_what_its_paper_is_about(matched
     names = SourceNames.of(["2CXO J095550.1+694046"])
     assert len(sentences_about(paper | matched, names)) == 3
     assert sentences_about(paper, names) == [], "nothing says that the paper was matched"
-    assert NameMask(names.in_paper(paper | matched)).hide("M82 X-1, unlike X-2, is in M82.") == (
+    assert NameMask(names.in_paper(paper | matched)).mask("M82 X-1, unlike X-2, is in M82.") == (
         "The source, unlike another source, is in its host."
     )
     named = SourceNames.of(["2CXO J095550.1+694046", "M82 X-2"])

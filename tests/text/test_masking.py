@@ -42,7 +42,7 @@ from lexray.text.sentences import split_sentences
     ],
 )  # fmt: skip
 def test_names_places_and_numbers_are_hidden(names: list[str], text: str, hidden: str) -> None:
-    assert NameMask.of(names).hide(text) == hidden
+    assert NameMask.of(names).mask(text) == hidden
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_names_places_and_numbers_are_hidden(names: list[str], text: str, hidden
     ],
 )
 def test_physics_is_left_as_it_is(text: str) -> None:
-    assert NameMask.of(["NGC 300 ULX1", "X", "period", "1234", "the source"]).hide(text) == text
+    assert NameMask.of(["NGC 300 ULX1", "X", "period", "1234", "the source"]).mask(text) == text
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_physics_is_left_as_it_is(text: str) -> None:
     ],
 )  # fmt: skip
 def test_intervals_ratios_and_indices_are_no_names(text: str) -> None:
-    assert NameMask.of(["NGC 300 ULX1"]).hide(text) == text
+    assert NameMask.of(["NGC 300 ULX1"]).mask(text) == text
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_intervals_ratios_and_indices_are_no_names(text: str) -> None:
     ],
 )  # fmt: skip
 def test_names_are_hidden_whole(name: str) -> None:
-    assert NameMask.of(["NGC 300 ULX1"]).hide(f"It is unlike {name}.") == "It is unlike another source."
+    assert NameMask.of(["NGC 300 ULX1"]).mask(f"It is unlike {name}.") == "It is unlike another source."
 
 
 def test_greek_letters_are_coordinates_where_their_numbers_are_a_positions() -> None:
     for said in (r"$\alpha = 148.959$, $\delta = +69.680$", r"$\alpha_{\rm J2000} = 148.9$, $\delta = 69.7$"):
-        assert NameMask.of(["S 1"]).hide(f"It lies at {said}.") == "It lies at its position."
+        assert NameMask.of(["S 1"]).mask(f"It lies at {said}.") == "It lies at its position."
 
 
 @pytest.mark.timeout(20)  # each took minutes or failed when blanks could be shared out among patterns
@@ -99,7 +99,7 @@ def test_greek_letters_are_coordinates_where_their_numbers_are_a_positions() -> 
     ],
 )  # fmt: skip
 def test_long_runs_take_no_long_time(text: str) -> None:
-    assert NameMask.of(["NGC 300 ULX1"]).hide(text)
+    assert NameMask.of(["NGC 300 ULX1"]).mask(text)
     assert all(abs(found.value) <= 1e300 for found in find_quantities(text))
     assert remove_prompt_injections(text)[1] in ((), tuple(split_sentences(text)))
 
@@ -129,24 +129,24 @@ def test_no_name_remains_and_hiding_twice_changes_nothing(name: str, spell: obje
     assume(not any(fold_name(name) in fold_name(piece) for piece in _PROSE))
     mask = NameMask.of([name])
     spelled = spell(name)  # type: ignore[operator]
-    hidden = mask.hide(" ".join([*prose[:at], spelled, *prose[at:]]))
+    hidden = mask.mask(" ".join([*prose[:at], spelled, *prose[at:]]))
     assert fold_name(name) not in fold_name(hidden)
     assert name_key(name) not in name_key(hidden)
-    assert mask.hide(hidden) == hidden
+    assert mask.mask(hidden) == hidden
     assert "the source" in hidden.lower()
 
 
 @settings(deadline=None, max_examples=60)
 @given(_names, st.lists(st.sampled_from(_PROSE), max_size=8))
 def test_text_without_names_is_unchanged(name: str, prose: list[str]) -> None:
-    assert NameMask.of([name]).hide(" ".join(prose)) == " ".join(prose)
+    assert NameMask.of([name]).mask(" ".join(prose)) == " ".join(prose)
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.text(max_size=80))
 def test_any_text_can_be_hidden_and_then_stays(text: str) -> None:
     mask = NameMask.of(["NGC 300 ULX1", "4XMM J005504.8-374143"])
-    assert mask.hide(mask.hide(text)) == mask.hide(text)
+    assert mask.mask(mask.mask(text)) == mask.mask(text)
 
 
 def test_people_read_the_names() -> None:
@@ -167,7 +167,7 @@ def test_people_read_the_names() -> None:
 def test_real_abstracts_lose_their_names_and_keep_their_numbers(real_literature: Path) -> None:
     for line in real_literature.read_text().splitlines():
         paper = json.loads(line)
-        hidden = NameMask.of([paper["source_id"]]).hide(f"{paper['title']} {paper['abstract']}")
+        hidden = NameMask.of([paper["source_id"]]).mask(f"{paper['title']} {paper['abstract']}")
         assert "M82" not in hidden
         assert "NGC 300" not in hidden
         assert "NGC300" not in hidden

@@ -13,7 +13,7 @@ from aligned_tables import LATENT_DIM, N_BANDS, TEXT_DIM, Tables, write_tables, 
 from lexray.errors import ConfigError, LexrayError
 from lexray.jobs import project, train_alignment
 from lexray.models.alignment.towers import Sizes, Towers
-from lexray.models.alignment.trainer import Pairs, Settings, Trainer, own_rank
+from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer, Pairs, own_rank
 from lexray.runtime import tracking
 from lexray.runtime.config import TrackingConfig, parse
 from lexray.runtime.job import JobContext, execute
@@ -23,7 +23,7 @@ from lexray.training.pairs import PairedTables, read_pairs
 from lexray.training.splits import read_splits
 
 N_SOURCES = 500
-SETTINGS = Settings(epochs=60)
+SETTINGS = AlignmentSettings(epochs=60)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def pairs(tables: Tables) -> PairedTables:
     return read_pairs(**tables.keys())
 
 
-def trained(pairs: PairedTables, settings: Settings = SETTINGS) -> Trainer:
-    trainer = Trainer(settings, pairs.train, pairs.val, pairs.n_bands)
+def trained(pairs: PairedTables, settings: AlignmentSettings = SETTINGS) -> AlignmentTrainer:
+    trainer = AlignmentTrainer(settings, pairs.train, pairs.val, pairs.n_bands)
     while not trainer.finished:
         trainer.run_epoch()
     return trainer

@@ -42,7 +42,7 @@ def table(tmp_path: Path) -> str:
 
 
 def test_the_split_is_planned_without_the_photons_and_without_odd_rows(table: str) -> None:
-    plan = event_parts.plan(table, 0, 3, max_validation=1000)
+    plan = event_parts.plan_training(table, 0, 3, max_validation=1000)
     assert plan.left_out == {"d000": "has no exposure", "d001": "has not 3 energy bands"}
     assignment = splits.read_splits(table, 0)
     for split, planned in (
@@ -53,7 +53,7 @@ def test_the_split_is_planned_without_the_photons_and_without_odd_rows(table: st
 
 
 def test_parts_are_read_as_they_were_planned(table: str) -> None:
-    plan = event_parts.plan(table, 0, 3, max_validation=1000)
+    plan = event_parts.plan_training(table, 0, 3, max_validation=1000)
     source = EventsTable(plan.parts, 3)
     delta.write(table, "events", EVENTS, to_table([detection(i) for i in range(200, 210)]), n_parts=N_PARTS)
     validation = source.validation()
@@ -72,7 +72,7 @@ def test_a_detection_with_impossible_photons_trains_as_if_it_had_none(table: str
         if int(row["detection_id"][1:]) % 2:
             row["time"][0] = math.nan
     delta.write(table, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), n_parts=N_PARTS)
-    plan = event_parts.plan(table, 0, 3, max_validation=0)
+    plan = event_parts.plan_training(table, 0, 3, max_validation=0)
     source = EventsTable(plan.parts, 3)
     for number in source.sizes:
         photons, names = source.read(number)
@@ -83,7 +83,7 @@ def test_a_detection_with_impossible_photons_trains_as_if_it_had_none(table: str
 
 def test_the_validation_is_capped_by_a_hash_and_grows_with_its_cap(table: str) -> None:
     def chosen(most: int) -> set[str]:
-        parts = event_parts.plan(table, 0, 3, max_validation=most).parts
+        parts = event_parts.plan_training(table, 0, 3, max_validation=most).parts
         return {name for part in parts.values() for name in part.val}
 
     everyone = chosen(1000)
@@ -103,7 +103,7 @@ def of_two_missions(i: int) -> EventList:
 def test_a_sample_is_of_many_parts_and_not_of_the_first_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = str(tmp_path / "events")
     delta.write(table, "events", EVENTS, to_table([of_two_missions(i) for i in range(200)]), n_parts=20)
-    plan = event_parts.plan(table, 0, 3, max_validation=0)
+    plan = event_parts.plan_training(table, 0, 3, max_validation=0)
     n = sum(len(part.train) for part in plan.parts.values())
     of_first = sum(name.startswith("asca") for part in plan.parts.values() for name in part.train)
     read: list[int] = []

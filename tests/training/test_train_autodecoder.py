@@ -11,7 +11,7 @@ import torch
 from lexray.errors import ConfigError, LexrayError
 from lexray.events.arrow import from_table, to_table
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
-from lexray.inference.autodecoder import SETTINGS, load_autodecoder
+from lexray.inference.autodecoder import SETTINGS_OF_TYPE, load_autodecoder
 from lexray.jobs import encode, rates, train_autodecoder
 from lexray.runtime.config import describe, parse
 from lexray.runtime.job import JobReport, execute
@@ -19,12 +19,12 @@ from lexray.runtime.progress import Progress
 from lexray.runtime.tracking import MlflowClient
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS
-from lexray.training.autodecoder_config import SECTIONS, VALIDATED_ON
+from lexray.training.autodecoder_config import MAX_VALIDATION, SECTIONS
 
 pytestmark = pytest.mark.ray
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
-GRID = {"latent_dim": 4, "n_knots": 32, "width": 16, "epochs": 6, "batch": 16, "fit_steps": 20}
+GRID = {"latent_dim": 4, "n_knots": 32, "width": 16, "epochs": 6, "batch_size": 16, "fit_steps": 20}
 
 
 def stepping_source(i: int) -> EventList:
@@ -46,7 +46,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> str:
 def train(events: str, out: Path, **keys: object) -> JobReport:
     config = parse(
         train_autodecoder.Config,
-        {"events": events, "out": str(out), "kind": "grid", "grid": GRID, "checkpoint_every": 2, **keys},
+        {"events": events, "out": str(out), "model_type": "grid", "grid": GRID, "checkpoint_every": 2, **keys},
     )
     return execute(train_autodecoder.JOB, config, Progress())
 
@@ -86,11 +86,11 @@ def dies_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
         import ray.train
 
-        from lexray.models.autodecoders.trainer import Trainer
+        from lexray.models.autodecoders.trainer import AutodecoderTrainer
 
-        run_step = Trainer.run_step
+        run_step = AutodecoderTrainer.run_step
 
-        def die_once(self: Trainer) -> float:
+        def die_once(self: AutodecoderTrainer) -> float:
             first = ray.train.get_context().get_world_rank() == 0
             if first and self.step == 3 * self.steps_per_epoch + 1 and not (tmp_path / "died").exists():
                 # Ray Train takes note of a checkpoint some time after it was handed in.
@@ -103,7 +103,7 @@ def dies_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                     file.write(f"{self.step / self.steps_per_epoch}\n")
             return run_step(self)
 
-        Trainer.run_step = die_once  # in the worker's process only
+        AutodecoderTrainer.run_step = die_once  # in the worker's process only
         train_autodecoder.train_worker(loop)
 
     monkeypatch.setattr(train_autodecoder, "worker", dying_worker)
@@ -151,26 +151,33 @@ def test_a_training_that_diverges_ends_with_one_line_that_names_detections(
     table = str(tmp_path / "events")
     delta.write(table, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), n_parts=2)
     # After the first step its weights are so large that nothing finite comes of them.
-    section = {"learning_rate": 1e30, "epochs": 40, "warm_up": 0, "width": 4, "blocks": 1}
+    section = {"learning_rate": 1e30, "epochs": 40, "warmup_steps": 0, "width": 4, "blocks": 1}
     with pytest.raises(LexrayError, match=r"^train autodecoder: the loss or gradient of d0.*is not finite; 3 steps"):
-        train(table, tmp_path / "autodecoder", workers=1, kind="splitnet", grid={}, splitnet=section)
+        train(table, tmp_path / "autodecoder", workers=1, model_type="splitnet", grid={}, splitnet=section)
     said = " ".join(capsys.readouterr().err.split())
     assert "left out 2 detections: d000 has no exposure; d001 has no good time" in said
 
 
 def test_keys_of_all_kinds_are_described_and_go_where_they_belong() -> None:
     keys = {"events": "events", "out": "out", "seed": 3, "precision": "bfloat16"}
-    for kind, section in SECTIONS.items():
-        assert all(said for key, _, _, said in describe(section)), kind
-        config = parse(train_autodecoder.Config, {**keys, "kind": kind, kind: {"epochs": 7, "lanes": 3}})
-        assert replace(SETTINGS[kind](), epochs=7, lanes=3, seed=3, precision="bfloat16") == config.settings
-        assert parse(train_autodecoder.Config, {**keys, "kind": kind, "patience": 2}).settings.patience == 2
-        assert config.validated_on == VALIDATED_ON[kind]
-        assert parse(train_autodecoder.Config, {**keys, "kind": kind, "max_validation": 7}).validated_on == 7
-    with pytest.raises(ConfigError, match=r"'grid.lanes' \(1\) must be at least 'workers' \(2\)"):
-        parse(train_autodecoder.Config, {**keys, "kind": "grid", "grid": {"lanes": 1}, "workers": 2})
+    for model_type, section in SECTIONS.items():
+        assert all(said for key, _, _, said in describe(section)), model_type
+        config = parse(
+            train_autodecoder.Config, {**keys, "model_type": model_type, model_type: {"epochs": 7, "part_streams": 3}}
+        )
+        assert (
+            replace(SETTINGS_OF_TYPE[model_type](), epochs=7, part_streams=3, seed=3, precision="bfloat16")
+            == config.settings
+        )
+        assert parse(train_autodecoder.Config, {**keys, "model_type": model_type, "patience": 2}).settings.patience == 2
+        assert config.validated_on == MAX_VALIDATION[model_type]
+        assert (
+            parse(train_autodecoder.Config, {**keys, "model_type": model_type, "max_validation": 7}).validated_on == 7
+        )
+    with pytest.raises(ConfigError, match=r"'grid.part_streams' \(1\) must be at least 'workers' \(2\)"):
+        parse(train_autodecoder.Config, {**keys, "model_type": "grid", "grid": {"part_streams": 1}, "workers": 2})
     with pytest.raises(ConfigError, match=r"'grid.n_knots'.*power of two, got 100"):
-        parse(train_autodecoder.Config, {**keys, "kind": "grid", "grid": {"n_knots": 100}})
+        parse(train_autodecoder.Config, {**keys, "model_type": "grid", "grid": {"n_knots": 100}})
     with pytest.raises(ConfigError, match=r"unknown key 'grid.latent_dims', did you mean 'latent_dim'"):
         parse(train_autodecoder.Config, {**keys, "grid": {"latent_dims": 1}})
 

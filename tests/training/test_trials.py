@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from aligned_tables import write_tables
 from lexray.errors import ConfigError
 from lexray.jobs import train_alignment, tune
-from lexray.models.alignment.trainer import Settings
+from lexray.models.alignment.trainer import AlignmentSettings
 from lexray.runtime.config import parse, read_yaml
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
@@ -84,7 +84,7 @@ def test_search_finds_reports_and_survives_a_failed_trial(tmp_path: Path, ray_se
     ],
 )
 def test_wrong_space_is_refused(space: dict[str, Any], message: str) -> None:
-    keys = list(Settings.__dataclass_fields__)
+    keys = list(AlignmentSettings.__dataclass_fields__)
     with pytest.raises(ConfigError, match=message):
         parse_space(space, train_alignment.Config, BASE, keys)
 
@@ -92,7 +92,7 @@ def test_wrong_space_is_refused(space: dict[str, Any], message: str) -> None:
 def test_space_of_the_shipped_sweep_is_valid() -> None:
     config = parse(tune.Config, {**read_yaml(str(CONFIGS / "tune" / "alignment.yaml")), "out": "o"})
     space = parse_space(
-        config.space, train_alignment.Config, {**config.base, "out": "o"}, list(Settings.__dataclass_fields__)
+        config.space, train_alignment.Config, {**config.base, "out": "o"}, list(AlignmentSettings.__dataclass_fields__)
     )
     assert space["hidden"] == Domain("choice", (64, 128, 256))
     assert config.training.epochs == 200

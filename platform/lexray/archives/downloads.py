@@ -11,10 +11,10 @@ from typing import Any, Self, TypeVar
 import httpx
 import numpy as np
 
-from lexray.archives.manifest import Manifest
+from lexray.archives.manifest import DownloadManifest
 from lexray.archives.verify_fits import check_whole
 from lexray.errors import RefusedInput
-from lexray.web.retry import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
+from lexray.web.retry import TRANSIENT, USER_AGENT, RateLimiter, RetryPolicy, retry_after
 
 T = TypeVar("T")
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
@@ -22,7 +22,7 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 _DAMAGE = ("bad_gzip", "truncated", "not_fits")
 
 
-class _AskAgain(Exception):
+class _RetryableDownload(Exception):
     """A failure that may pass."""
 
     def __init__(self, reason: str, detail: str, asked: float | None = None) -> None:
@@ -45,12 +45,12 @@ class Downloads:
         Requests made, those among them that repeat a failed one, and bytes received.
     """
 
-    def __init__(self, folder: Path, politeness: Politeness) -> None:
+    def __init__(self, folder: Path, politeness: RetryPolicy) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.manifest = folder, Manifest(folder)
+        self.folder, self.manifest = folder, DownloadManifest(folder)
         self.requests = self.retries = self.bytes = 0
         self._politeness = politeness
-        self._pace = Pace(politeness.requests_per_second)
+        self._pace = RateLimiter(politeness.requests_per_second)
         self._generator = np.random.default_rng()  # jitter must differ between clients
         self._http = httpx.AsyncClient(
             # Files are stored as they are: a transfer encoding on top of them would make ranges and lengths ambiguous.
@@ -84,7 +84,7 @@ class Downloads:
                 return response.json()
             except ValueError:
                 words = " ".join(response.text.split())[:80]
-                raise _AskAgain("bad_answer", f"{url} answers with no JSON but {words!r}") from None
+                raise _RetryableDownload("bad_answer", f"{url} answers with no JSON but {words!r}") from None
 
         return await self._patiently(once)
 
@@ -110,7 +110,7 @@ class Downloads:
                 return await asyncio.to_thread(check_whole, part)
             except RefusedInput as error:
                 part.unlink()  # what is damaged must not be continued
-                raise _AskAgain(error.reason, error.detail) from None
+                raise _RetryableDownload(error.reason, error.detail) from None
 
         packed = await self._patiently(once)
         if packed and not target.name.endswith(".gz"):
@@ -129,10 +129,10 @@ class Downloads:
             try:
                 return await once()
             except httpx.TimeoutException:
-                failure = _AskAgain("timeout", f"no answer within {self._politeness.timeout:g} s")
+                failure = _RetryableDownload("timeout", f"no answer within {self._politeness.timeout:g} s")
             except httpx.TransportError as error:
-                failure = _AskAgain("connection", str(error) or type(error).__name__)
-            except _AskAgain as error:
+                failure = _RetryableDownload("connection", str(error) or type(error).__name__)
+            except _RetryableDownload as error:
                 failure = error
             seconds = self._politeness.wait(attempt, failure.asked, self._generator)
             if seconds is None:
@@ -157,7 +157,7 @@ class Downloads:
                 return  # it was whole already
             if response.status_code == 416 or (response.status_code == 206 and start != have):
                 part.unlink(missing_ok=True)
-                raise _AskAgain("bad_range", f"the server cannot continue after {have} bytes; beginning anew")
+                raise _RetryableDownload("bad_range", f"the server cannot continue after {have} bytes; beginning anew")
             _raise_for_status(response)
             continued = response.status_code == 206
             self.manifest.add(replace(known, path="", size=0, validator=_validator(response)))
@@ -167,7 +167,7 @@ class Downloads:
             length = response.headers.get("Content-Length")
             expected = None if length is None else int(length) + (have if continued else 0)
         if expected is not None and part.stat().st_size != expected:
-            raise _AskAgain("truncated", f"{part.stat().st_size} of {expected} bytes came")
+            raise _RetryableDownload("truncated", f"{part.stat().st_size} of {expected} bytes came")
 
 
 def _raise_for_status(response: httpx.Response) -> None:
@@ -175,7 +175,7 @@ def _raise_for_status(response: httpx.Response) -> None:
         return
     status = f"{response.status_code} {response.reason_phrase}".strip()
     if response.status_code in TRANSIENT:
-        raise _AskAgain(f"http_{response.status_code}", status, retry_after(response.headers))
+        raise _RetryableDownload(f"http_{response.status_code}", status, retry_after(response.headers))
     raise RefusedInput(f"http_{response.status_code}", f"{response.url}: {status}")
 
 
@@ -192,7 +192,7 @@ def _validator(response: httpx.Response) -> str:
     return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
 
 
-def _given_up(failure: _AskAgain, attempts: int, politeness: Politeness) -> RefusedInput:
+def _given_up(failure: _RetryableDownload, attempts: int, politeness: RetryPolicy) -> RefusedInput:
     if failure.asked is not None and failure.asked > politeness.patience:
         wanted = f"{failure.detail}: the server asks to come back in {failure.asked:.0f} s, longer than http.patience"
         return RefusedInput("wait_too_long", wanted)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Entry:
+class DownloadEntry:
     """A file of the archive and what is known of it here.
 
     Attributes
@@ -30,7 +30,7 @@ class Entry:
     validator: str = ""
 
 
-class Manifest:
+class DownloadManifest:
     """Entries by key, in ``manifest.jsonl`` of a folder; the last line of a key counts.
 
     Parameters
@@ -42,7 +42,7 @@ class Manifest:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = folder / "manifest.jsonl"
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, DownloadEntry] = {}
         content = self._file.read_text() if self._file.exists() else ""
         if content and not content.endswith("\n"):
             # A run was killed while it wrote the last line: what comes next must not be glued to it.
@@ -50,13 +50,13 @@ class Manifest:
                 file.write("\n")
         for line in content.splitlines():
             try:
-                entry = Entry(**json.loads(line))
+                entry = DownloadEntry(**json.loads(line))
             except (ValueError, TypeError):
                 continue
             self._entries[entry.key] = entry
 
-    def __getitem__(self, key: str) -> Entry:
-        return self._entries.get(key, Entry(key))
+    def __getitem__(self, key: str) -> DownloadEntry:
+        return self._entries.get(key, DownloadEntry(key))
 
     def is_whole(self, key: str) -> bool:
         """Whether the file lies there as it arrived."""
@@ -68,9 +68,9 @@ class Manifest:
 
     def name(self, key: str, name: str) -> None:
         """Remember what the archive calls a file, so that another run need not ask."""
-        self.add(Entry(key, name))
+        self.add(DownloadEntry(key, name))
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: DownloadEntry) -> None:
         """Remember an entry; on disk before this returns."""
         if self._entries.get(entry.key) == entry:
             return

@@ -20,7 +20,7 @@ from lexray.errors import ConfigError, LexrayError
 from lexray.llm.sentence_encoder import Vectors, unit_vectors
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
-from lexray.tables.row_checkpoints import Rows
+from lexray.tables.row_checkpoints import RowCheckpoints
 from lexray.tables.schemas import text_embeddings
 
 T = TypeVar("T")
@@ -328,7 +328,7 @@ class WorkPlan:
             If a vector is gone that was there; the table stays what it was.
         """
         schema = text_embeddings(dimension)
-        rows, gathered_at = Rows(self.out, schema), time.time_ns()
+        rows, gathered_at = RowCheckpoints(self.out, schema), time.time_ns()
 
         def gather(part: int) -> tuple[int, delta.Fragment]:
             wanted = self._wanted(part, failed)
@@ -364,7 +364,7 @@ class WorkPlan:
         schema = _KEY_COLUMNS
         if self.dimension is not None:  # rows have to be read with their vectors to be told apart by these' length
             schema = schema.append(text_embeddings(self.dimension).field("embedding"))
-        rows = Rows(self.out, schema).finished(part, schema.names)
+        rows = RowCheckpoints(self.out, schema).finished(part, schema.names)
         return set(zip(rows["source_id"].to_pylist(), rows["key"].to_pylist(), strict=True))
 
 
@@ -409,7 +409,7 @@ class EmbeddingWriter:
         failures : sequence of Failure
             Texts that have failed already, handed on.
         """
-        rows, bad = Rows(self.out, text_embeddings(self.dimension)), list(failures)
+        rows, bad = RowCheckpoints(self.out, text_embeddings(self.dimension)), list(failures)
         good: dict[int, list[int]] = {}
         for i, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
             why = self._wrong(vector)

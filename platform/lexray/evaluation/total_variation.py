@@ -64,7 +64,7 @@ class TotalVariationFit:
         boxes = [torch.zeros(n, rows, level, requires_grad=True) for level in _LEVELS]
         optimizer = torch.optim.Adam(boxes, betas=(0.9, 0.99))
         for step in range(self.steps):
-            optimizer.param_groups[0]["lr"] = self.learning_rate * cosine(step, self.steps, warm_up=0)
+            optimizer.param_groups[0]["lr"] = self.learning_rate * cosine(step, self.steps, warmup_steps=0)
             optimizer.zero_grad()
             torch.autograd.backward(self.objective(*_mean_and_deviations(boxes, n_bands), data).sum())
             optimizer.step()

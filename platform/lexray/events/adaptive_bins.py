@@ -8,7 +8,7 @@ Float64s = NDArray[np.float64]
 _FINEST = 2.0**-16
 
 
-def halve(position: ArrayLike, low: float, high: float, min_counts: int, finest: float = 0.0) -> Float64s:
+def adaptive_bins(position: ArrayLike, low: float, high: float, min_counts: int, finest: float = 0.0) -> Float64s:
     """Edges of bins between `low` and `high` that were halved while each half would hold `min_counts` on average.
 
     How many events there are decides whether a bin is halved, and never where they are: bins that end at every n-th

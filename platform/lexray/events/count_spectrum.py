@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lexray.events.adaptive_bins import halve
+from lexray.events.adaptive_bins import adaptive_bins
 from lexray.events.lightcurve import poisson_interval
 
 Float64s = NDArray[np.float64]
@@ -45,7 +45,7 @@ def count_spectrum(energy: ArrayLike, low: float, high: float, min_counts: int =
         A bin with twice as many is halved, down to 2 % of its energy: no X-ray CCD resolves less.
     """
     log_energy = np.log(np.asarray(energy, dtype=np.float64))
-    edges = np.exp(halve(log_energy, np.log(low), np.log(high), min_counts, finest=0.02))
+    edges = np.exp(adaptive_bins(log_energy, np.log(low), np.log(high), min_counts, finest=0.02))
     edges[0], edges[-1] = low, high
     return counted(energy, edges)
 

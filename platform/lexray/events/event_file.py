@@ -15,7 +15,7 @@ from lexray.events.fits.compressed_table import open_table
 from lexray.events.fits.drop_causes import CAUSES
 from lexray.events.fits.gti import Detectors, GoodTimesByDetector, read_good_times
 from lexray.events.fits.headers import Buffer, Hdu, Header, scan
-from lexray.events.fits.time_system import Clock
+from lexray.events.fits.time_system import TimeSystem
 from lexray.events.missions import Instrument, bands_of, mission_of
 
 _KEV = {"": 1e-3, "ev": 1e-3, "kev": 1.0}
@@ -24,7 +24,7 @@ Causes: TypeAlias = NDArray[np.int8]
 
 
 @dataclass(frozen=True)
-class Field:
+class EventFile:
     """The events of a file, in its own order.
 
     Attributes
@@ -51,7 +51,7 @@ class Field:
     header: Header
     table: BinaryTable
     instrument: Instrument
-    clock: Clock
+    clock: TimeSystem
     bands: Bands
     times: GoodTimesByDetector
     seconds: Float64s
@@ -72,7 +72,7 @@ class Field:
         return int(np.count_nonzero(timed[1:] < timed[:-1]))
 
 
-def read_field(content: Buffer, bands: Mapping[str, Bands], unscreened: frozenset[str] = frozenset()) -> Field:
+def read_event_file(content: Buffer, bands: Mapping[str, Bands], unscreened: frozenset[str] = frozenset()) -> EventFile:
     """Read a file's events, times of good, and what its header says.
 
     Parameters
@@ -96,7 +96,7 @@ def read_field(content: Buffer, bands: Mapping[str, Bands], unscreened: frozense
     table = open_table(events, content)
     if not table.rows:
         raise RefusedInput("no_events", "the events table has no rows")
-    clock = Clock.of(header)
+    clock = TimeSystem.of(header)
     chosen = bands_of(instrument, bands)
     others = [open_table(hdu, content) for hdu in hdus if hdu.is_table and hdu is not events]
     times = read_good_times(others, instrument.good_times, header, clock)
@@ -118,7 +118,7 @@ def read_field(content: Buffer, bands: Mapping[str, Bands], unscreened: frozense
     cause = np.full(len(seconds), -1, dtype=np.int8)
     for name, is_so in sorted(reasons, key=lambda reason: -CAUSES.index(reason[0])):  # the first of several stays
         np.copyto(cause, CAUSES.index(name), where=is_so)
-    return Field(header, table, instrument, clock, chosen, times, seconds, energy, detector, cause)
+    return EventFile(header, table, instrument, clock, chosen, times, seconds, energy, detector, cause)
 
 
 def _events_table(hdus: list[Hdu]) -> Hdu:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2
 
-from lexray.events.adaptive_bins import halve
+from lexray.events.adaptive_bins import adaptive_bins
 from lexray.events.eventlist import EventList, Float64s
 
 Int64s = NDArray[np.int64]
@@ -69,7 +69,7 @@ def light_curve(events: EventList, edges: ArrayLike | None = None, min_counts: i
         If the edges do not increase.
     """
     if edges is None:
-        start, stop = _halved(events, min_counts)
+        start, stop = _in_adaptive_bins(events, min_counts)
     else:
         given = np.asarray(edges, dtype=np.float64)
         if given.ndim != 1 or len(given) < 2 or np.any(np.diff(given) <= 0):
@@ -121,7 +121,7 @@ def _count(time: Float64s, start: Float64s, stop: Float64s) -> Int64s:
     return np.bincount(which[inside], minlength=len(start))
 
 
-def _halved(events: EventList, min_counts: int) -> tuple[Float64s, Float64s]:
+def _in_adaptive_bins(events: EventList, min_counts: int) -> tuple[Float64s, Float64s]:
     gti = events.gti
     if not len(gti):
         return np.zeros(0), np.zeros(0)
@@ -136,7 +136,7 @@ def _halved(events: EventList, min_counts: int) -> tuple[Float64s, Float64s]:
     for first, last in zip(firsts, lasts, strict=True):
         # An event at the end of a stretch has the clock's reading of the next one's begin: it is told by its time.
         own = (events.time >= gti.start[first]) & (events.time <= gti.stop[last])
-        inner = halve(elapsed[own], clock[first], clock[last + 1], min_counts, finest)[1:-1]
+        inner = adaptive_bins(elapsed[own], clock[first], clock[last + 1], min_counts, finest)[1:-1]
         interval = np.searchsorted(clock, inner, side="right") - 1
         cuts = gti.start[interval] + (inner - clock[interval])
         starts.append(np.concatenate([gti.start[first : first + 1], cuts]))

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lexray.errors import RefusedInput
-from lexray.events.event_file import read_field
+from lexray.events.event_file import read_event_file
 from lexray.events.eventlist import Bands, EventList
 from lexray.events.extraction import detections
-from lexray.events.extraction.extract import sightings
+from lexray.events.extraction.extract import extract_sources
 from lexray.events.extraction.source_table import SourceTable
 from lexray.events.fits.drop_causes import CAUSES
 from lexray.events.fits.gzip_stream import unpack
@@ -20,7 +20,7 @@ from lexray.tables.files import read_bytes, resolve_path
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReadOptions:
     """What is wanted of event files.
 
     Attributes
@@ -48,7 +48,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadResult:
     """An event file that was read.
 
     Attributes
@@ -121,10 +121,10 @@ def read_events(path: str | os.PathLike[str], bands: Mapping[str, Bands] | None 
     >>> len(events), events.exposure  # doctest: +SKIP
     (4201, 857.4)
     """
-    return read(path, Wanted(bands=bands or {})).events
+    return read(path, ReadOptions(bands=bands or {})).events
 
 
-def read(path: str | os.PathLike[str], wanted: Wanted | None = None) -> Reading:
+def read(path: str | os.PathLike[str], wanted: ReadOptions | None = None) -> ReadResult:
     """As `read_events`, for any number of detections, with the count of events that were left out.
 
     Raises
@@ -143,7 +143,7 @@ def read(path: str | os.PathLike[str], wanted: Wanted | None = None) -> Reading:
     return reading
 
 
-def read_content(content: bytes, path: str, wanted: Wanted | None = None, sha256: str = "") -> Reading:
+def read_content(content: bytes, path: str, wanted: ReadOptions | None = None, sha256: str = "") -> ReadResult:
     """As `read`, of a file whose bytes are there already; where no event can be used, `Reading.refusal` says why.
 
     Parameters
@@ -156,22 +156,22 @@ def read_content(content: bytes, path: str, wanted: Wanted | None = None, sha256
     sha256 : str, optional
         Of the content, where it is known already.
     """
-    wanted = wanted or Wanted()
-    field = read_field(unpack(content), wanted.bands, wanted.unscreened)
+    wanted = wanted or ReadOptions()
+    field = read_event_file(unpack(content), wanted.bands, wanted.unscreened)
     usable = field.cause < 0
-    found = sightings(field, path, wanted.sources, wanted.companions) if usable.any() else []
+    found = extract_sources(field, path, wanted.sources, wanted.companions) if usable.any() else []
     sha256 = sha256 or hashlib.sha256(content).hexdigest()
-    lists = [e for sighting in found if (e := detections.detect(field, sighting, path, sha256)) is not None]
+    lists = [e for extracted in found if (e := detections.detect(field, extracted, path, sha256)) is not None]
     kept, too_few = detections.finish(lists, wanted.segments, wanted.min_events)
     counts = np.bincount(field.cause[field.cause >= 0], minlength=len(CAUSES)).tolist()
     dropped = dict(zip(CAUSES, counts, strict=True))
-    in_sources = np.concatenate([np.zeros(0, dtype=np.int64), *(sighting.events for sighting in found)])
+    in_sources = np.concatenate([np.zeros(0, dtype=np.int64), *(extracted.events for extracted in found)])
     n_in_sources = int(np.count_nonzero(usable[in_sources]))
     usable[in_sources] = False
     # Good times of the chip that saw an event, but not of those that saw its source.
     dropped["outside_gti"] += n_in_sources - sum(map(len, lists))
     dropped |= {"outside_sources": int(np.count_nonzero(usable)), "too_few": too_few}
-    return Reading(kept, len(field.cause), dropped, field.unsorted)
+    return ReadResult(kept, len(field.cause), dropped, field.unsorted)
 
 
 def unreadable(error: OSError) -> RefusedInput:

@@ -63,14 +63,14 @@ def without(rows: pa.Table, detections: Mapping[str, str]) -> pa.Table:
     return rows.filter(pc.invert(pc.is_in(rows["detection_id"], pa.array(list(detections), pa.string()))))
 
 
-def summary(reasons: Mapping[str, str], most: int = 3) -> str:
+def describe_invalid_rows(reasons: Mapping[str, str], most: int = 3) -> str:
     """One line for a person: how many were left out, and the first of them with what is wrong."""
     shown = "; ".join(f"{name} {reason}" for name, reason in list(reasons.items())[:most])
     more = f"; and {len(reasons) - most} more" if len(reasons) > most else ""
     return f"left out {len(reasons)} detections: {shown}{more}"
 
 
-def left_out(events: str, out: str, n_bands: int) -> dict[str, str]:
+def invalid_rows(events: str, out: str, n_bands: int) -> dict[str, str]:
     """Detections of an events table that have no row in `out`, with what is wrong with each."""
     headers = delta.read(events, HEADER_COLUMNS, order="detection_id")
     written = pc.unique(delta.read(out, ["detection_id"])["detection_id"])
@@ -104,14 +104,14 @@ def _other_bands(rows: pa.Table, n_bands: int) -> Bools:
     return bad
 
 
-def _odd_bands(rows: pa.Table, n_bands: int) -> Bools:
+def _invalid_bands(rows: pa.Table, n_bands: int) -> Bools:
     edges = _values(rows["bands"]).astype(np.float64).reshape(-1, n_bands + 1)
     with np.errstate(invalid="ignore"):
         good: Bools = (edges[:, 1:] - edges[:, :-1] > _NARROWEST * edges[:, 1:]).all(1) & (edges[:, 0] > 0)
     return ~good
 
 
-def _odd_area(rows: pa.Table, n_bands: int) -> Bools:
+def _invalid_area(rows: pa.Table, n_bands: int) -> Bools:
     bad: Bools = rows["area"].is_valid().to_numpy() & (_lengths(rows["area"]) != n_bands)
     return bad | _any(pc.list_flatten(rows["area"]).is_null().to_numpy(), rows["area"])
 
@@ -127,7 +127,7 @@ def _no_good_time(rows: pa.Table, _: int) -> Bools:
     return ~_any(known & (stop > start), rows["gti_start"]) | _any(~known, rows["gti_start"])
 
 
-def _odd_good_time(rows: pa.Table, _: int) -> Bools:
+def _invalid_good_time(rows: pa.Table, _: int) -> Bools:
     start, stop, owner = _values(rows["gti_start"]), _values(rows["gti_stop"]), _owner(rows["gti_start"])
     wrong = (stop < start) | (start < 0)
     wrong[1:] |= (owner[1:] == owner[:-1]) & (start[1:] < stop[:-1] - _ROUNDING * stop[1:])
@@ -142,7 +142,7 @@ def _no_exposure(rows: pa.Table, _: int) -> Bools:
     return ~good
 
 
-def _odd_photons(rows: pa.Table, n_bands: int) -> Bools:
+def _invalid_photons(rows: pa.Table, n_bands: int) -> Bools:
     bad: Bools = _lengths(rows["time"]) != _lengths(rows["energy"])
     edges, energy = _values(rows["bands"]).reshape(-1, n_bands + 1), _values(rows["energy"])
     owner = _owner(rows["energy"])
@@ -168,7 +168,7 @@ def _out_of_good_time(rows: pa.Table, _: int) -> Bools:
     return _any(before | (time > stop[np.maximum(last, 0)] + slack), rows["time"])
 
 
-def _odd_background(rows: pa.Table, _: int) -> Bools:
+def _invalid_background(rows: pa.Table, _: int) -> Bools:
     known = rows["bkg_time"].is_valid().to_numpy()
     scale = rows["bkg_scale"].cast(pa.float64()).fill_null(np.nan).to_numpy()
     bad: Bools = known & ~(scale > 0)
@@ -179,18 +179,18 @@ def _odd_background(rows: pa.Table, _: int) -> Bools:
 Checks = tuple[tuple[Callable[[pa.Table, int], Bools], str], ...]
 _HEADER_CHECKS: Checks = (
     (_other_bands, "has not {n_bands} energy bands"),
-    (_odd_bands, "has energy bands whose edges do not increase from above 0 keV"),
-    (_odd_area, "has not one effective area a band"),
+    (_invalid_bands, "has energy bands whose edges do not increase from above 0 keV"),
+    (_invalid_area, "has not one effective area a band"),
     (_one_end, "has good-time intervals without both ends"),
     (_no_good_time, "has no good time"),
-    (_odd_good_time, "has good-time intervals that are backward, out of order or before 0 s, or that overlap"),
+    (_invalid_good_time, "has good-time intervals that are backward, out of order or before 0 s, or that overlap"),
     (_no_exposure, "has no exposure"),
 )
 _PHOTON_CHECKS: Checks = (
-    (_odd_photons, "has an event without a time, or outside its energy bands"),
+    (_invalid_photons, "has an event without a time, or outside its energy bands"),
     (_unsorted, "has events out of order of their times"),
     (_out_of_good_time, "has an event outside its good time"),
-    (_odd_background, "has a background without times, or without a scale"),
+    (_invalid_background, "has a background without times, or without a scale"),
 )
 
 

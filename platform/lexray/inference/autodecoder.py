@@ -20,7 +20,7 @@ from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.calibration import Calibration, calibrate
 from lexray.models.autodecoders.grid.decoder import GridDecoder
 from lexray.models.autodecoders.grid.inference import GridReconstructor
-from lexray.models.autodecoders.grid.training import GridSettings, Penalties
+from lexray.models.autodecoders.grid.training import GridPenaltyWeights, GridSettings
 from lexray.models.autodecoders.learner import Schedule, keyed_generator
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.reconstructor import Reconstructor
@@ -28,20 +28,35 @@ from lexray.models.autodecoders.resnet import loss
 from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
 from lexray.models.autodecoders.resnet.inference import ResnetReconstructor
 from lexray.models.autodecoders.resnet.training import ResnetSettings
-from lexray.models.autodecoders.splitnet.binning import USUAL, n_cells
+from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, n_cells
 from lexray.models.autodecoders.splitnet.inference import SplitnetReconstructor
 from lexray.models.autodecoders.splitnet.network import SplitNet
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
-from lexray.models.autodecoders.trainer import InMemory, Trainer
+from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts
 
 WEIGHTS, DESCRIPTION = "autodecoder.safetensors", "autodecoder.json"
-#: Settings of each kind.
-SETTINGS: dict[str, type[Schedule]] = {"splitnet": SplitnetSettings, "grid": GridSettings, "resnet": ResnetSettings}
-_PENALTIES = {"grid": Penalties, "resnet": loss.Penalties}
-#: Most detections that a model of each kind is calibrated on: what is quick for one is hours for another.
-CALIBRATED_ON = {"splitnet": 4000, "grid": 600, "resnet": 0}
+#: Settings of each model type.
+SETTINGS_OF_TYPE: dict[str, type[Schedule]] = {
+    "splitnet": SplitnetSettings,
+    "grid": GridSettings,
+    "resnet": ResnetSettings,
+}
+#: Settings by the names under which Lexray 0.1.0 stored them.
+_FORMER_SETTINGS = {
+    "batch": "batch_size",
+    "clip": "grad_clip_norm",
+    "warm_up": "warmup_steps",
+    "lanes": "part_streams",
+    "contaminate": "background_augmentation",
+    "hide": "gap_augmentation",
+    "fit_stiffness": "fit_tv_weight",
+    "lone": "single_detection_weight",
+}
+_PENALTIES = {"grid": GridPenaltyWeights, "resnet": loss.ResnetPenaltyWeights}
+#: Most detections that a model of each type is calibrated on: what is quick for one is hours for another.
+MAX_CALIBRATION = {"splitnet": 4000, "grid": 600, "resnet": 0}
 #: Fewer say nothing.
-_FEWEST = 50
+_MIN_CALIBRATION = 50
 
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
@@ -78,14 +93,14 @@ class Encoded:
 
 
 class Autodecoder:
-    """A trained autodecoder of any kind.
+    """A trained autodecoder of any type.
 
     Parameters
     ----------
     settings : Schedule
-        Of its kind; `SETTINGS` has them all.
+        Of its type; `SETTINGS_OF_TYPE` has them all.
     network : mapping of str to Tensor
-        State dict of the kind's network.
+        State dict of the type's network.
     start : f[D], optional
         Mean latent of the training, where there are latents.
     calibration : Calibration, optional
@@ -123,25 +138,25 @@ class Autodecoder:
             If the loss is not finite, again and again.
         """
         photons = events if isinstance(events, Photons) else photons_of(events, settings.n_bands)
-        trainer = Trainer(settings, InMemory({0: photons}))
+        trainer = AutodecoderTrainer(settings, InMemoryParts({0: photons}))
         for _ in range(settings.epochs):
             trainer.run_epoch()
         result = trainer.result()
         return cls(settings, result["network"], result["mean_latent"]).calibrated(photons)
 
     def calibrated(self, photons: Photons) -> Autodecoder:
-        """The same with variances and anomalies, learnt from detections of its training; see `CALIBRATED_ON`."""
-        most = CALIBRATED_ON[self.kind]
-        if min(len(photons), most) < _FEWEST:
+        """The same with variances and anomalies, learnt from detections of its training; see `MAX_CALIBRATION`."""
+        most = MAX_CALIBRATION[self.model_type]
+        if min(len(photons), most) < _MIN_CALIBRATION:
             return self
         rows = torch.randperm(len(photons), generator=keyed_generator(self.settings.seed))[:most].sort().values
         found = calibrate(self._model, photons.select(rows), self.settings.seed)
         return Autodecoder(self.settings, self.network.state_dict(), self.start, found)
 
     @property
-    def kind(self) -> str:
+    def model_type(self) -> str:
         """'splitnet', 'grid' or 'resnet'."""
-        return self._learner.kind
+        return self._learner.model_type
 
     @property
     def name(self) -> str:
@@ -214,7 +229,7 @@ class Autodecoder:
         durations, frame_times = (
             torch.tensor([getattr(e, name) for e in events]) for name in ("duration", "frame_time")
         )
-        bins = n_cells(durations, frame_times).clamp(min=USUAL)
+        bins = n_cells(durations, frame_times).clamp(min=DEFAULT_CELLS)
         found: dict[int, tuple[Float64s, Float64s]] = {}
         for k in sorted(set(bins.tolist())):
             rows = (bins == k).nonzero()[:, 0].tolist()
@@ -224,7 +239,7 @@ class Autodecoder:
     def rate_intervals(
         self, events: Sequence[EventList], bins: int = 256, level: float = 0.68
     ) -> list[tuple[Float64s, Float64s, Float64s]] | None:
-        """Intervals of the rate, in each cell on its own; None where this kind of autodecoder has none.
+        """Intervals of the rate, in each cell on its own; None where this type of autodecoder has none.
 
         Parameters
         ----------
@@ -248,7 +263,7 @@ class Autodecoder:
     ) -> list[tuple[Float64s, Float64s, Float64s | None, Float64s | None]]:
         """`rates` and `rate_intervals` at once: (edges, rate, lower, upper).
 
-        The bounds are None where `level` is, or where this kind of autodecoder has none.
+        The bounds are None where `level` is, or where this type of autodecoder has none.
         """
         photons = photons_of(events, self.n_bands)
         found = self._model.reconstruct(photons, bins, level)
@@ -258,8 +273,8 @@ class Autodecoder:
 
     @property
     def has_intervals(self) -> bool:
-        """Whether this kind of autodecoder has bounds for its rates."""
-        return self.kind != "resnet"
+        """Whether this type of autodecoder has bounds for its rates."""
+        return self.model_type != "resnet"
 
     def rate(self, events: EventList, bins: int = 256) -> tuple[Float64s, Float64s]:
         """Reconstructed rate of one detection: (cell centres f8[bins] in s since t_ref, rate f8[B, bins] in ct/s)."""
@@ -280,7 +295,7 @@ class Autodecoder:
         if self.calibration is not None:
             tensors |= {f"calibration.{name}": value for name, value in self.calibration.tensors().items()}
         save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
-        description = {"kind": self.kind, "settings": asdict(self.settings)}
+        description = {"model_type": self.model_type, "settings": asdict(self.settings)}
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
 
 
@@ -297,7 +312,7 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
     Raises
     ------
     LexrayError
-        If there is no autodecoder there, or one of a kind or with settings that this Lexray does not know.
+        If there is no autodecoder there, or one of a type or with settings that this Lexray does not know.
     """
     folder = Path(path)
     try:
@@ -305,39 +320,40 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
         tensors = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise LexrayError(f"{path}: no autodecoder here ({Path(str(error.filename)).name} is missing)") from None
-    kind = description["kind"]
-    if kind not in SETTINGS:
-        raise LexrayError(f"{path}: an autodecoder of kind '{kind}', this Lexray knows {', '.join(SETTINGS)}")
+    model_type = description.get("model_type") or description["kind"]  # as Lexray 0.1.0 called it
+    if model_type not in SETTINGS_OF_TYPE:
+        known_types = ", ".join(SETTINGS_OF_TYPE)
+        raise LexrayError(f"{path}: an autodecoder of type '{model_type}', this Lexray knows {known_types}")
     network, calibration = (_under(prefix, tensors) for prefix in ("network", "calibration"))
     known = Calibration.of_tensors(calibration) if calibration else None
     try:
-        settings = _settings(kind, description["settings"])
+        settings = _settings(model_type, description["settings"])
         return Autodecoder(settings, network, tensors.get("start"), known, torch.device(device))
     except (TypeError, RuntimeError) as error:
         cause = " ".join(str(error).split())
-        raise LexrayError(f"{path}: was written by another version of Lexray ({cause}); train it anew") from None
+        raise LexrayError(f"{path}: was written by another version of Lexray ({cause}); train it again") from None
 
 
-def _settings(kind: str, values: Mapping[str, Any]) -> Schedule:
-    given = dict(values)
-    if kind in _PENALTIES:
-        given["penalties"] = _PENALTIES[kind](**given["penalties"])
-    return SETTINGS[kind](**given)
+def _settings(model_type: str, values: Mapping[str, Any]) -> Schedule:
+    given = {_FORMER_SETTINGS.get(name, name): value for name, value in values.items()}
+    if model_type in _PENALTIES:
+        given["penalties"] = _PENALTIES[model_type](**given["penalties"])
+    return SETTINGS_OF_TYPE[model_type](**given)
 
 
 def _reconstructor(
     settings: Schedule, network: torch.nn.Module, start: Tensor | None, device: torch.device
 ) -> Reconstructor:
-    kind = type(settings)
+    name = type(settings).__name__
     if isinstance(settings, SplitnetSettings):
         return SplitnetReconstructor(settings, cast(SplitNet, network), device)
     if start is None:
-        raise TypeError(f"{kind.__name__} needs the mean latent of its training")
+        raise TypeError(f"{name} needs the mean latent of its training")
     if isinstance(settings, GridSettings):
         return GridReconstructor(settings, cast(GridDecoder, network), start, device)
     if isinstance(settings, ResnetSettings):
         return ResnetReconstructor(settings, cast(ResnetDecoder, network), start, device)
-    raise TypeError(f"{kind.__name__} belongs to no kind of autodecoder")
+    raise TypeError(f"{name} belongs to no type of autodecoder")
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lexray.events.extraction.csc_products import companions
+from lexray.events.extraction.csc_products import find_csc_products
 from lexray.tables.files import Location, find_all, resolve_path
 
 #: Endings, in any case, of the files that a folder is searched for; each also with ``.gz`` and ``.fz``.
@@ -35,7 +35,7 @@ def find_event_files(inputs: Sequence[str]) -> list[Location]:
 
 def _with_companions(file: Location) -> Location:
     """The file, changed where its regions or its effective area have changed or come."""
-    beside = companions(file.path)
+    beside = find_csc_products(file.path)
     stamps = [file.stamp, *(f"{kind} {found.size} {found.stamp}" for kind, found in sorted(beside.items()))]
     return replace(file, stamp=", ".join(stamps)) if beside else file
 

@@ -1,6 +1,6 @@
 """The account of an ingest: one row a file (`schemas.FILES`), from its reading to the detections that it gave.
 
-Free of Ray. Workers call `ingest_files`; the driver gathers their rows, `settle` decides which identifiers two files
+Free of Ray. Workers call `ingest_files`; the driver gathers their rows, `resolve` decides which identifiers two files
 would share, whatever the order in which the files were read, and `amend` puts that right in the fragments. The account
 lies beside the events as ``OUT.files``: by it the next run knows which files it has read already (`planning`).
 """
@@ -20,7 +20,7 @@ from lexray.errors import RefusedInput
 from lexray.events.arrow import to_table
 from lexray.events.eventlist import EventList
 from lexray.events.fits.drop_causes import CAUSES
-from lexray.events.reader import Wanted, read_content, unreadable
+from lexray.events.reader import ReadOptions, read_content, unreadable
 from lexray.ingest.schemas import FILES
 from lexray.sources import fold_name, part_of
 from lexray.tables import delta
@@ -37,7 +37,7 @@ _PLACE = ("fragment", "part", "fragment_size", "fragment_rows")
 Row = dict[str, Any]
 
 
-def ingest_files(files: Iterable[Location], table: str, n_parts: int, wanted: Wanted, settings: str) -> pa.Table:
+def ingest_files(files: Iterable[Location], table: str, n_parts: int, wanted: ReadOptions, settings: str) -> pa.Table:
     """Read event files, write their detections into the parts that own them, and account for every file.
 
     Parameters
@@ -105,7 +105,7 @@ def _write(waiting: list[tuple[EventList, Row]], table: str, n_parts: int) -> No
 
 
 @dataclass(frozen=True)
-class Settled:
+class Resolved:
     """An account in which no two files share a detection.
 
     Attributes
@@ -120,7 +120,7 @@ class Settled:
     renamed: dict[tuple[str, str], str]
 
 
-def settle(account: pa.Table) -> Settled:
+def resolve(account: pa.Table) -> Resolved:
     """Tell detections of one name apart; the answer does not depend on the account's order.
 
     Of files with the same bytes the one first by name counts. Detections of different files that share a name get the
@@ -131,11 +131,11 @@ def settle(account: pa.Table) -> Settled:
     counted = detections.group_by("name").aggregate([([], "count_all")])
     shared = counted.filter(pc.greater(counted["count_all"], 1))["name"]
     rows = detections.filter(pc.is_in(detections["name"], value_set=shared)).select(["file", "name", "sha256"])
-    renamed = {(row["file"], row["name"]): _told_apart(row["name"], row["sha256"]) for row in rows.to_pylist()}
-    return Settled(account, renamed)
+    renamed = {(row["file"], row["name"]): _disambiguate(row["name"], row["sha256"]) for row in rows.to_pylist()}
+    return Resolved(account, renamed)
 
 
-def _told_apart(name: str, sha256: str) -> str:
+def _disambiguate(name: str, sha256: str) -> str:
     return f"{name}:{sha256[:_SUFFIX_DIGITS]}"
 
 
@@ -187,7 +187,7 @@ def fragments(account: pa.Table) -> list[Fragment]:
     return [Fragment(*(row[name] for name in columns)) for row in distinct]
 
 
-def to_amend(settled: Settled, before: Settled | None) -> list[Fragment]:
+def to_rewrite(settled: Resolved, before: Resolved | None) -> list[Fragment]:
     """Fragments that hold rows of files which no longer count, or rows whose identifier has changed."""
     detections = detections_of(settled.account)
     held = dict(detections.group_by("fragment").aggregate([([], "count_all")]).to_pydict().items())
@@ -199,7 +199,7 @@ def to_amend(settled: Settled, before: Settled | None) -> list[Fragment]:
     return [f for f in fragments(settled.account) if f.path in renamed or n_held[f.path] != f.n_rows]
 
 
-def amend(table: str, fragment: Fragment, files: Collection[str], renamed: Mapping[tuple[str, str], str]) -> Fragment:
+def rewrite(table: str, fragment: Fragment, files: Collection[str], renamed: Mapping[tuple[str, str], str]) -> Fragment:
     """Write a fragment anew with the rows of some files only, under their right identifiers.
 
     Parameters
@@ -209,14 +209,14 @@ def amend(table: str, fragment: Fragment, files: Collection[str], renamed: Mappi
     files : collection of str
         Whose rows stay.
     renamed : mapping of (str, str) to str
-        As in `Settled`.
+        As in `Resolved`.
     """
     system, root = filesystem(table)
     rows = pa.parquet.read_table(f"{root}/{fragment.path}", filesystem=system, partitioning=None)
     rows = rows.filter(pc.is_in(rows["file"], value_set=pa.array(list(files), pa.string())))
     ids = []
     for row in rows.select(["file", "detection_id", "sha256"]).to_pylist():
-        name = row["detection_id"].removesuffix(_told_apart("", row["sha256"]))
+        name = row["detection_id"].removesuffix(_disambiguate("", row["sha256"]))
         ids.append(renamed.get((row["file"], name), name))
     rows = rows.set_column(rows.column_names.index("detection_id"), "detection_id", pa.array(ids, pa.string()))
     return delta.write_part(table, EVENTS, fragment.part, rows.sort_by("detection_id"))

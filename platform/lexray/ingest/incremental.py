@@ -20,7 +20,7 @@ _PASSING = ("unreadable", "no_such_file")
 
 
 @dataclass(frozen=True)
-class Account:
+class FileIndex:
     """What the last whole run left.
 
     Attributes
@@ -39,7 +39,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Plan:
+class IngestPlan:
     """What a run has to do.
 
     Attributes
@@ -59,21 +59,21 @@ class Plan:
     gone: int
 
 
-def read_account(table: str) -> Account:
+def read_file_index(table: str) -> FileIndex:
     """The account that belongs to the current version of an events table.
 
     The account is written before the events are committed, and the commit names its version: a run that was killed
     between the two leaves an account that no commit names, and that nobody reads.
     """
     version, of_account = delta.read_mark(table, ACCOUNT_MARK)
-    own_version, _ = delta.read_mark(account_of(table), ACCOUNT_MARK)
+    own_version, _ = delta.read_mark(file_index_of(table), ACCOUNT_MARK)
     if of_account is None or own_version is None:
-        return Account(version, own_version, FILES.empty_table())
-    rows = delta.dataset(account_of(table), of_account).to_table(columns=FILES.names)
-    return Account(version, own_version, rows.cast(FILES))
+        return FileIndex(version, own_version, FILES.empty_table())
+    rows = delta.dataset(file_index_of(table), of_account).to_table(columns=FILES.names)
+    return FileIndex(version, own_version, rows.cast(FILES))
 
 
-def commit(table: str, account: pa.Table, before: Account) -> None:
+def commit(table: str, account: pa.Table, before: FileIndex) -> None:
     """Make the fragments of an account the events table's content, and the account theirs.
 
     Raises
@@ -81,19 +81,19 @@ def commit(table: str, account: pa.Table, before: Account) -> None:
     LexrayError
         If another run has written either table since `before` was read. The events are as they were then.
     """
-    own, mark = account_of(table), ACCOUNT_MARK
+    own, mark = file_index_of(table), ACCOUNT_MARK
     written = delta.write_part(own, FILES, 0, account.sort_by("file"))
     of_account = delta.commit_over(own, "files", FILES, [written], before.own_version, (mark, 0))
     fragments = file_index.fragments(account)
     delta.commit_over(table, "events", EVENTS, fragments, before.version, (mark, of_account))
 
 
-def account_of(table: str) -> str:
+def file_index_of(table: str) -> str:
     """Where the account of an events table lies."""
     return f"{table}.files"
 
 
-def plan(found: Sequence[Location], account: pa.Table, settings: str) -> Plan:
+def plan(found: Sequence[Location], account: pa.Table, settings: str) -> IngestPlan:
     """Compare files with the account: by size and stamp, and by what they were read with.
 
     Parameters
@@ -123,7 +123,7 @@ def plan(found: Sequence[Location], account: pa.Table, settings: str) -> Plan:
     rows = account.take(pa.array(np.asarray(pc.fill_null(at, 0))[unchanged]))
     orphaned = _orphaned(rows)
     unchanged[np.flatnonzero(unchanged)[orphaned]] = False
-    return Plan(
+    return IngestPlan(
         to_read=[file for file, is_same in zip(found, unchanged, strict=True) if not is_same],
         kept=rows.filter(pa.array(~orphaned)),
         new=int(np.count_nonzero(~known)),
@@ -133,7 +133,7 @@ def plan(found: Sequence[Location], account: pa.Table, settings: str) -> Plan:
     )
 
 
-def reread(plan: Plan, files: Sequence[str]) -> Plan:
+def reread(plan: IngestPlan, files: Sequence[str]) -> IngestPlan:
     """The plan with some of the unchanged files to be read all the same."""
     if not files:
         return plan

@@ -9,7 +9,7 @@ from rich.table import Table
 from lexray.events.fits.drop_causes import CAUSES
 
 
-def overview(counts: Mapping[str, Any], metrics: Mapping[str, float]) -> Table:
+def summary_table(counts: Mapping[str, Any], metrics: Mapping[str, float]) -> Table:
     """Table of what `lexray ingest` counted and measured.
 
     Parameters

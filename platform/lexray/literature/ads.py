@@ -24,7 +24,7 @@ from lexray.literature.plaintext import plain_text
 from lexray.literature.sources import TargetSource
 from lexray.runtime.config import Config
 from lexray.web.cache import Cache
-from lexray.web.retry import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
+from lexray.web.retry import TRANSIENT, USER_AGENT, RateLimiter, RetryPolicy, retry_after
 
 _FIELDS = "bibcode,title,abstract,year,citation_count,identifier,keyword,doctype"
 #: Records of ADS that are no papers.
@@ -52,7 +52,7 @@ class AdsConfig(Config):
     names: int = Field(3, ge=1, le=20, description="names of a source that are looked for")
     most: int = Field(500, ge=1, description="papers that one name brings at most, the best fitting first")
     rows: int = Field(2000, ge=1, le=2000, description="papers in one answer")
-    http: Politeness = Politeness(requests_per_second=2.0)
+    http: RetryPolicy = RetryPolicy(requests_per_second=2.0)
 
 
 class _BadQuery(Exception):
@@ -79,7 +79,7 @@ class AdsConnector:
         self._config, self._cache, self._say = config, cache, say
         self._url = config.url.rstrip("/")
         self._counts: Counter[str] = Counter()
-        self._pace = Pace(config.http.requests_per_second)
+        self._pace = RateLimiter(config.http.requests_per_second)
         self._generator = np.random.default_rng()
         self._token_name, self._token = _token(config.token_env)
         self._http = httpx.Client(

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from astropy.table import Table
@@ -27,7 +27,7 @@ from lexray.literature.plaintext import plain_text
 from lexray.literature.sources import TargetSource
 from lexray.runtime.config import Config
 from lexray.web.cache import Cache
-from lexray.web.retry import Politeness
+from lexray.web.retry import RetryPolicy
 from lexray.web.tap import NoTable, QueryRefused, Tap
 
 #: Proper motion that every cone leaves room for, and the greatest there is (Barnard's star), mas/yr.
@@ -71,6 +71,8 @@ Row = dict[str, Any]
 class SimbadConfig(Config):
     """How SIMBAD is asked."""
 
+    former_keys: ClassVar = {"batch": "batch_size"}
+
     url: str = Field("https://simbad.cds.unistra.fr/simbad/sim-tap", description="its TAP service")
     radius: float = Field(10.0, gt=0, le=120, description="no match by position is further apart, arcsec")
     share: float = Field(
@@ -80,8 +82,8 @@ class SimbadConfig(Config):
         1.0, gt=0, description="radius at 95 % of positions that SIMBAD gives no error of, arcsec"
     )
     field: float = Field(2.0, gt=0, le=30, description="radius in which its objects are counted for p_chance, arcmin")
-    batch: int = Field(500, ge=1, le=10_000, description="sources in one query")
-    http: Politeness = Politeness(requests_per_second=4.0)
+    batch_size: int = Field(500, ge=1, le=10_000, description="sources in one query")
+    http: RetryPolicy = RetryPolicy(requests_per_second=4.0)
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ class SimbadConnector:
         LexrayError
             If the service does not answer, or answers no query as it should.
         """
-        for first in range(0, len(sources), self._config.batch):
-            yield from self._batch(sources[first : first + self._config.batch])
+        for first in range(0, len(sources), self._config.batch_size):
+            yield from self._batch(sources[first : first + self._config.batch_size])
 
     def _batch(self, sources: Sequence[TargetSource]) -> Iterator[PaperMatch | Refusal]:
         self._counts["asked"] += len(sources)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from lexray.errors import LexrayError, RefusedInput
-from lexray.web.retry import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
+from lexray.web.retry import TRANSIENT, USER_AGENT, RateLimiter, RetryPolicy, retry_after
 
 T = TypeVar("T")
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
@@ -41,7 +41,7 @@ _TOO_LONG = re.compile(
 )
 
 
-class Endpoint(Politeness):
+class Endpoint(RetryPolicy):
     """An API like OpenAI's, and how hard it may be asked. The limits hold for each process that asks."""
 
     url: str = Field(description="address of the API with its version, such as http://localhost:8000/v1")
@@ -164,7 +164,7 @@ class _ModelsResponse(BaseModel):
     data: list[ServedModel]
 
 
-class _AskAgain(Exception):
+class _RetryableRequest(Exception):
     """A failure that may pass."""
 
     def __init__(self, reason: str, detail: str, asked: float | None = None) -> None:
@@ -203,7 +203,7 @@ class EndpointClient:
         self._key = os.environ.get(endpoint.api_key_env, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise LexrayError(f"{self}: the key in {endpoint.api_key_env} holds signs that no key has")
-        self._pace = Pace(endpoint.requests_per_second)
+        self._pace = RateLimiter(endpoint.requests_per_second)
         self._room = asyncio.Semaphore(endpoint.connections)
         self._generator = np.random.default_rng()  # jitter must differ between clients
         self._answered = False
@@ -266,7 +266,7 @@ class EndpointClient:
             if message.refusal or why == "content_filter":
                 raise RefusedInput("refused_by_engine", self._clean(message.refusal or "its content filter refuses"))
             if message.content is None:
-                raise _AskAgain("invalid_response", "the answer has no content")
+                raise _RetryableRequest("invalid_response", "the answer has no content")
             usage = said.usage or _Usage()
             return ChatCompletion(message.content, usage.prompt_tokens, usage.completion_tokens, why, said.model)
 
@@ -288,7 +288,7 @@ class EndpointClient:
             said = _parse(_EmbeddingsResponse, response)
             found = {item.index: item.embedding for item in said.data}
             if len(said.data) != len(texts) or sorted(found) != list(range(len(texts))):
-                raise _AskAgain("invalid_response", f"{len(texts)} vectors were asked for, {len(found)} came")
+                raise _RetryableRequest("invalid_response", f"{len(texts)} vectors were asked for, {len(found)} came")
             vectors = [_decode_vector(found[index]) for index in range(len(texts))]
             return EmbeddedTexts(vectors, (said.usage or _Usage()).prompt_tokens, said.model)
 
@@ -333,7 +333,7 @@ class EndpointClient:
                 found = read(await self._ask(path, body))
                 self._lost = 0
                 return found
-            except _AskAgain as error:
+            except _RetryableRequest as error:
                 failure = error
             seconds = self.endpoint.wait(attempt, failure.asked, self._generator)
             if seconds is None:
@@ -359,11 +359,11 @@ class EndpointClient:
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if not self._answered:  # a wrong address should not take a minute to say
                     raise LexrayError(f"{self}: it cannot be reached: {_error_text(error)}") from None
-                raise _AskAgain("connection", _error_text(error)) from None
+                raise _RetryableRequest("connection", _error_text(error)) from None
             except httpx.TimeoutException:
-                raise _AskAgain("timeout", f"no answer within {self.endpoint.timeout:g} s") from None
+                raise _RetryableRequest("timeout", f"no answer within {self.endpoint.timeout:g} s") from None
             except httpx.RequestError as error:
-                raise _AskAgain("cut", f"the answer broke off: {_error_text(error)}") from None
+                raise _RetryableRequest("cut", f"the answer broke off: {_error_text(error)}") from None
         self._answered = True
         if not response.is_success:
             self._refuse(response, path)
@@ -385,12 +385,12 @@ class EndpointClient:
         if status == 404 and path != "models":
             raise LexrayError(f"{self}: there is no such model, or no /{path} (404): {message}")
         if status in TRANSIENT or status >= 500:
-            raise _AskAgain(f"http_{status}", f"{status} {message}".strip(), retry_after(response.headers))
+            raise _RetryableRequest(f"http_{status}", f"{status} {message}".strip(), retry_after(response.headers))
         if status == 413 or (status in (400, 422) and _TOO_LONG.search(response.text)):
             raise RefusedInput("too_long", message)
         raise RefusedInput("refused_by_engine", f"{status} {message}".strip())
 
-    def _give_up(self, failure: _AskAgain, attempts: int) -> NoReturn:
+    def _give_up(self, failure: _RetryableRequest, attempts: int) -> NoReturn:
         self._lost += 1
         said = f"{failure.detail} (asked {attempts} times)"
         if failure.asked is not None and failure.asked > self.endpoint.patience:
@@ -415,7 +415,7 @@ def _parse(model: type[ResponseT], response: httpx.Response) -> ResponseT:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise _AskAgain(
+        raise _RetryableRequest(
             "invalid_response", f"not the answer that was asked for: {place} {first['msg']}"[:300]
         ) from None
 
@@ -427,7 +427,7 @@ def _decode_vector(said: str | list[float | None]) -> NDArray[np.float32]:
     try:
         return np.frombuffer(base64.b64decode(said, validate=True), dtype="<f4").astype(np.float32)
     except (binascii.Error, ValueError):
-        raise _AskAgain("invalid_response", "a vector that is not base64 of numbers") from None
+        raise _RetryableRequest("invalid_response", "a vector that is not base64 of numbers") from None
 
 
 def _error_message(response: httpx.Response) -> str:

@@ -13,7 +13,7 @@ from lexray.runtime.progress import ProgressTask
 from lexray.tables import delta, schemas
 from lexray.tables.delta import Fragment
 from lexray.tables.files import filesystem, resolve_path
-from lexray.tables.part_checkpoints import Journal
+from lexray.tables.part_checkpoints import PartCheckpoints
 
 R = TypeVar("R")
 
@@ -38,7 +38,7 @@ def map_parts(
     order: Sequence[str] = (),
     sliced: bool = False,
     use_gpu: bool = False,
-    journal: Journal | None = None,
+    journal: PartCheckpoints | None = None,
 ) -> list[Fragment]:
     """Write to `out` what a function makes of each part of `table`; nothing is visible before `delta.commit`.
 

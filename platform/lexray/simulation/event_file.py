@@ -12,7 +12,7 @@ from typing import Any
 import fitsio
 import numpy as np
 
-from lexray.simulation.observation import FRAME_TIME, MJDREF, Observation
+from lexray.simulation.observation import FRAME_TIME, MJDREF, SimulatedObservation
 from lexray.simulation.pointing import CENTRE_PIXEL, PIXEL_ARCSEC
 from lexray.simulation.source import SimulatedSource
 
@@ -26,7 +26,7 @@ _TIME_ZERO = datetime(1998, 1, 1)
 Card = dict[str, Any]
 
 
-def write_event_file(path: str | os.PathLike[str], source: SimulatedSource, observation: Observation) -> None:
+def write_event_file(path: str | os.PathLike[str], source: SimulatedSource, observation: SimulatedObservation) -> None:
     """Write one detection as a FITS event file; the same detection gives the same bytes.
 
     Parameters
@@ -63,7 +63,7 @@ def _class(first: str, second: str) -> list[Card]:
     return [_card("HDUCLASS", "OGIP"), _card("HDUCLAS1", first), _card("HDUCLAS2", second)]
 
 
-def _instrument(source: SimulatedSource, o: Observation) -> list[Card]:
+def _instrument(source: SimulatedSource, o: SimulatedObservation) -> list[Card]:
     p = o.pointing
     return [
         _card("MISSION", "AXAF", "Mission"),
@@ -90,7 +90,7 @@ def _instrument(source: SimulatedSource, o: Observation) -> list[Card]:
     ]
 
 
-def _clock(o: Observation) -> list[Card]:
+def _clock(o: SimulatedObservation) -> list[Card]:
     return [
         _card("TIMESYS", "TT", "Time system"),
         _card("MJDREF", MJDREF, "[d] MJD zero point for times"),
@@ -108,7 +108,7 @@ def _clock(o: Observation) -> list[Card]:
     ]
 
 
-def _events(source: SimulatedSource, o: Observation) -> list[Card]:
+def _events(source: SimulatedSource, o: SimulatedObservation) -> list[Card]:
     ontime, p = o.gti.ontime, o.pointing
     degrees = PIXEL_ARCSEC / 3600
     return [

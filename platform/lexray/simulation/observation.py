@@ -28,7 +28,7 @@ PI_WIDTH, PI_OVERFLOW = 14.6, 1024
 
 
 @dataclass(frozen=True)
-class Observation:
+class SimulatedObservation:
     """One source in one observation, as the event file holds it.
 
     Attributes
@@ -107,7 +107,7 @@ def observe(
     mixture: Array,
     position: tuple[float, float],
     generator: np.random.Generator,
-) -> Observation:
+) -> SimulatedObservation:
     """Draw an observation's events: the source's, and a few that a reader has to drop.
 
     Parameters
@@ -144,7 +144,7 @@ def observe(
     time, energy = time[order], energy[order]
     pointing = draw_pointing(*position, generator)
     x, y = pointing.scatter(len(time), generator)
-    return Observation(
+    return SimulatedObservation(
         obs_id=obs_id,
         t_start=t_ref - float(margin[0]),
         t_stop=t_ref + rate.duration + float(margin[1]),

@@ -36,7 +36,7 @@ _RED_AMPLITUDE = 0.5
 
 
 @dataclass(frozen=True)
-class Sources:
+class SimulatedPopulation:
     """N simulated detections and the rates that they were drawn from.
 
     The rate of band b at time t is ``level · share[b] · exp(log_rate(t))``, the same shape in all bands.
@@ -66,11 +66,11 @@ class Sources:
     def __len__(self) -> int:
         return len(self.kind)
 
-    def select(self, rows: Sequence[int] | Int64s) -> Sources:
+    def select(self, rows: Sequence[int] | Int64s) -> SimulatedPopulation:
         """The detections `rows`, in that order."""
         chosen = np.asarray(rows, dtype=np.int64)
         photons = self.photons.select(torch.from_numpy(chosen))
-        return Sources(
+        return SimulatedPopulation(
             photons, self.kind[chosen], self.log_rate[chosen], self.level[chosen], self.share[chosen], self.seed
         )
 
@@ -84,7 +84,7 @@ class Sources:
         return event_lists(self.photons, [f"sim:{self.seed}:{KINDS[k]}:{i}" for i, k in enumerate(self.kind)], BANDS)
 
 
-def simulate(n: int, seed: int, spread: float = SIGMA_LN_COUNTS) -> Sources:
+def simulate(n: int, seed: int, spread: float = SIGMA_LN_COUNTS) -> SimulatedPopulation:
     """Draw `n` detections, the eight kinds in equal shares.
 
     Parameters
@@ -110,7 +110,7 @@ def simulate(n: int, seed: int, spread: float = SIGMA_LN_COUNTS) -> Sources:
     good = np.bincount(owner, _at(until, owner, stop) - _at(until, owner, start), minlength=n)
     level = counts / good
     photons = _draw_photons(until, level, share, start, stop, offsets, generator)
-    return Sources(photons, kind, np.log(shape).astype(np.float32), level, share, seed)
+    return SimulatedPopulation(photons, kind, np.log(shape).astype(np.float32), level, share, seed)
 
 
 def event_lists(photons: Photons, names: Sequence[str], bands: Bands) -> list[EventList]:

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from lexray.events.eventlist import EventList, GoodTimeIntervals
-from lexray.simulation.observation import BAND_ZONES, BANDS, FRAME_TIME, MJDREF, Observation, draw_windows, observe
+from lexray.simulation.observation import (
+    BAND_ZONES,
+    BANDS,
+    FRAME_TIME,
+    MJDREF,
+    SimulatedObservation,
+    draw_windows,
+    observe,
+)
 from lexray.simulation.source_classes import SourceClass, class_at
 from lexray.simulation.spectra import ENERGY_EDGES, ZONE_EDGES, Array, Spectrum, zone_shares
 from lexray.simulation.true_rate import TrueRate
@@ -58,9 +66,9 @@ class SimulatedSource:
     redshift: float
     flux: float
     luminosity: float
-    observations: list[Observation]
+    observations: list[SimulatedObservation]
 
-    def detection_id(self, observation: Observation) -> str:
+    def detection_id(self, observation: SimulatedObservation) -> str:
         """Identifier that `ingest` gives the detection."""
         return f"chandra:{observation.obs_id}:acis:{self.source_id}"
 

@@ -162,7 +162,7 @@ class ExtractiveSummarizer:
             return row | {"reason": "too_long", "detail": f"every sentence is longer than {self.max_words} words"}
         text = " ".join(_with_full_stop(sentence.text) for sentence in chosen)
         masks = {paper: NameMask(names.in_paper(papers[paper])) for paper in {sentence.paper for sentence in chosen}}
-        hidden = " ".join(masks[sentence.paper].hide(_with_full_stop(sentence.text)) for sentence in chosen)
+        hidden = " ".join(masks[sentence.paper].mask(_with_full_stop(sentence.text)) for sentence in chosen)
         papers_used = sorted({sentence.paper for sentence in chosen})
         labels = majority_labels(sentence for said in evidence for sentence in said.sentences)
         quantities = _key_quantities(chosen)

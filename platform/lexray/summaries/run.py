@@ -29,7 +29,7 @@ from lexray.summaries.schema import MAX_TOKENS, SCHEMA
 from lexray.summaries.writer import ChatModel, Completion, PreviousRow, SummaryRequest, Writer
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
-from lexray.tables.row_checkpoints import Rows
+from lexray.tables.row_checkpoints import RowCheckpoints
 from lexray.tables.schemas import SUMMARIES
 
 Row = dict[str, Any]
@@ -86,7 +86,7 @@ class SummaryEngine(Protocol):
     def counter(self) -> TokenCounter:
         """How texts are counted, in the processes that prepare sources."""
 
-    def apply(self, requests: "ray.data.Dataset", writer: Writer, store: Rows) -> "ray.data.Dataset":
+    def apply(self, requests: "ray.data.Dataset", writer: Writer, store: RowCheckpoints) -> "ray.data.Dataset":
         """Dataset of {part, work} → dataset of what each cost: {tokens_in, tokens_out, began, ended}; rows are kept."""
 
     def errors(self) -> contextlib.AbstractContextManager[None]:
@@ -113,7 +113,7 @@ class VllmSummaryEngine:
         """The model's own tokenizer."""
         return _tokenizer(self.model).count
 
-    def apply(self, works: "ray.data.Dataset", writer: Writer, store: Rows) -> "ray.data.Dataset":
+    def apply(self, works: "ray.data.Dataset", writer: Writer, store: RowCheckpoints) -> "ray.data.Dataset":
         """See `SummaryEngine`."""
         engine: Row = {
             "max_model_len": self.context,
@@ -159,7 +159,7 @@ class HttpSummaryEngine:
         """The model's own tokenizer where it is known."""
         return _estimate_tokens if self.tokenizer is None else _tokenizer(self.tokenizer).count
 
-    def apply(self, works: "ray.data.Dataset", writer: Writer, store: Rows) -> "ray.data.Dataset":
+    def apply(self, works: "ray.data.Dataset", writer: Writer, store: RowCheckpoints) -> "ray.data.Dataset":
         """See `SummaryEngine`."""
         return works.map_batches(
             _EndpointWorker,
@@ -212,7 +212,7 @@ def part_progress(literature: str, out: str, writer: Writer, *, force: bool) -> 
 
     def look(row: Row) -> Row:
         papers = _papers(literature, row["part"])
-        unfinished = _unfinished(Rows(out, SUMMARIES), row["part"], papers, writer, afresh=force)
+        unfinished = _unfinished(RowCheckpoints(out, SUMMARIES), row["part"], papers, writer, afresh=force)
         return {"part": row["part"], "sources": len(papers), "lacking": len(unfinished)}
 
     looked = _part_dataset(list(delta.part_files(literature))).map(look).take_all()
@@ -250,7 +250,7 @@ def summarize(
         If the engine does not start, or ends in the middle of the work. What was finished is kept.
     """
 
-    store = Rows(out, SUMMARIES)
+    store = RowCheckpoints(out, SUMMARIES)
 
     def works(row: Row) -> Iterator[Row]:
         papers = _papers(literature, row["part"])
@@ -273,7 +273,7 @@ def gather(literature: str, out: str, writer: Writer) -> list[Fragment]:
 
     def join(row: Row) -> Row:
         keys = _keys(_papers(literature, row["part"]), writer)
-        return asdict(Rows(out, SUMMARIES).gather(row["part"], keys))
+        return asdict(RowCheckpoints(out, SUMMARIES).gather(row["part"], keys))
 
     joined = _part_dataset(list(delta.part_files(literature))).map(join)
     return [Fragment(**row) for row in joined.take_all()]
@@ -292,7 +292,7 @@ def _keys(papers: Mapping[str, list[Row]], writer: Writer) -> dict[str, str]:
 
 
 def _unfinished(
-    store: Rows, part: int, papers: Mapping[str, list[Row]], writer: Writer, *, afresh: bool
+    store: RowCheckpoints, part: int, papers: Mapping[str, list[Row]], writer: Writer, *, afresh: bool
 ) -> dict[str, PreviousRow]:
     """Sources that no run has finished, with what became of them so far; `afresh` all of them."""
     unfinished = dict.fromkeys(papers, PreviousRow())
@@ -313,7 +313,7 @@ def _unfinished(
 class _RowWriter:
     """Keeps rows as they are finished, some at a time; for one event loop."""
 
-    def __init__(self, store: Rows) -> None:
+    def __init__(self, store: RowCheckpoints) -> None:
         self._store = store
         self._rows: dict[int, list[Row]] = {}
         self._last = time.monotonic()
@@ -415,7 +415,7 @@ class _VllmModel:
         return Completion(answer["generated_text"], answer["num_input_tokens"], answer["num_generated_tokens"])
 
 
-def _summary_stage(engine: type[Any], writer: Writer, store: Rows, model: LanguageModel) -> type[Any]:
+def _summary_stage(engine: type[Any], writer: Writer, store: RowCheckpoints, model: LanguageModel) -> type[Any]:
     """The engine's stage, but a row of it is a source."""
 
     class WritingEngine(engine):  # type: ignore[misc]
@@ -450,7 +450,7 @@ class _EndpointModel:
 class _EndpointWorker:
     """Sources of a batch, put to an endpoint."""
 
-    def __init__(self, engine: HttpSummaryEngine, writer: Writer, store: Rows) -> None:
+    def __init__(self, engine: HttpSummaryEngine, writer: Writer, store: RowCheckpoints) -> None:
         self._writer, self._keeper = writer, _RowWriter(store)
         self._model = _EndpointModel(EndpointClient(engine.endpoint), engine.counter())
 

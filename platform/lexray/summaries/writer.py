@@ -266,7 +266,7 @@ class Writer:
         known = SourceNames.of(names)
         ranked = rank_papers(papers, names)[:MAX_PAPERS]
         readings = [
-            _prompt_paper(label, paper, NameMask(known.in_paper(paper)).hide if self.settings.mask_names else str)
+            _prompt_paper(label, paper, NameMask(known.in_paper(paper)).mask if self.settings.mask_names else str)
             for label, paper in enumerate(ranked, start=1)
         ]
         packs = chunk_papers(readings, self._room(count_tokens), self.settings.max_prompts, count_tokens)
@@ -384,7 +384,7 @@ class Writer:
         mask = NameMask.of(work.names)
         masked = self.settings.mask_names
         return {
-            "summary": mask.hide(answer.summary) if masked else answer.summary,
+            "summary": mask.mask(answer.summary) if masked else answer.summary,
             "summary_unmasked": mask.reveal(answer.summary) if masked else answer.summary,
             "facts": json.dumps({**labels, "key_quantities": quantities, "confidence": answer.confidence}),
             "grounded": draft.grounding.share,
@@ -424,14 +424,14 @@ class _ChatSession:
         return parse_summary(completion.text)
 
 
-def _prompt_paper(label: int, paper: PaperRow, hide: Callable[[str], str]) -> PromptPaper:
+def _prompt_paper(label: int, paper: PaperRow, mask: Callable[[str], str]) -> PromptPaper:
     """A paper as the model sees it: masked, and without what speaks to the model instead of of the source."""
     title, abstract, body = (remove_prompt_injections(normalise_whitespace(paper[name] or ""))[0] for name in _TEXTS)
     year = f" ({paper['year']})" if paper["year"] else ""
     sentences = tuple(
-        _without_delimiters(hide(sentence)) for text in (abstract, body) for sentence in split_sentences(text)
+        _without_delimiters(mask(sentence)) for text in (abstract, body) for sentence in split_sentences(text)
     )
-    head, title = f"[P{label}]{year}", _without_delimiters(hide(title))
+    head, title = f"[P{label}]{year}", _without_delimiters(mask(title))
     # Of a paper without an abstract the title is what is known.
     return (
         PromptPaper(f"{head} {title}".strip(), sentences) if sentences else PromptPaper(head, (title,) if title else ())

@@ -13,7 +13,7 @@ from lexray.tables.files import filesystem
 from lexray.version import __version__
 
 
-class Journal:
+class PartCheckpoints:
     """Fragments of a table that is being written, a small file each in ``OUT.journal``.
 
     Parameters

@@ -20,7 +20,7 @@ from lexray.tables.files import filesystem
 from lexray.tables.schemas import check
 
 
-class Rows:
+class RowCheckpoints:
     """Rows of a table with `source_id` and `key`, finished ones in small files below ``OUT.rows`` until `gather`.
 
     Safe to use from any number of workers at once: each file has a name of its own and appears whole or not at all.

@@ -87,13 +87,13 @@ class NameMask:
         """Mask of a source with these names; `NameMask(names.in_paper(paper))` knows a paper's own for it, too."""
         return cls(SourceNames.of(names))
 
-    def hide(self, text: str) -> str:
+    def mask(self, text: str) -> str:
         """Text in which the source is 'the source', the galaxy or cluster in its name 'its host'.
 
         Any other object is 'another source', coordinates are 'its position', an observation's number 'an observation'.
         Names are known however they are spelled; text without any is returned as it is.
 
-        >>> Mask.of(["NGC 300 ULX1"]).hide("NGC300 ULX-1 (ObsID 10027) is a pulsar in NGC~300, unlike M82 X-1.")
+        >>> Mask.of(["NGC 300 ULX1"]).mask("NGC300 ULX-1 (ObsID 10027) is a pulsar in NGC~300, unlike M82 X-1.")
         'The source (an observation) is a pulsar in its host, unlike another source.'
         """
         # What a replacement brings together may be a name in its turn.

@@ -12,7 +12,7 @@ import pyarrow.parquet
 from lexray.events import validate
 from lexray.inference.photons import PHOTON_COLUMNS, photons_of_table
 from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.trainer import Size
+from lexray.models.autodecoders.trainer import PartSize
 from lexray.tables import delta
 from lexray.tables.files import filesystem
 from lexray.training import splits
@@ -43,14 +43,14 @@ class PlannedPart:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """Parts of a training, and what is wrong with the detections that it leaves out."""
 
     parts: dict[int, PlannedPart]
     left_out: dict[str, str]
 
 
-def plan(events: str, split_seed: int, n_bands: int, max_validation: int) -> Plan:
+def plan_training(events: str, split_seed: int, n_bands: int, max_validation: int) -> TrainingPlan:
     """Who trains and who validates.
 
     Parameters
@@ -78,7 +78,7 @@ def plan(events: str, split_seed: int, n_bands: int, max_validation: int) -> Pla
         train, val = ((part == number) & (split == which) for which in ("train", "val"))
         chosen = [name for name in names[val].tolist() if name in scored]
         parts[number] = PlannedPart(paths, names[train].tolist(), chosen, int(n_events[train].sum()))
-    return Plan(parts, left_out)
+    return TrainingPlan(parts, left_out)
 
 
 class EventsTable:
@@ -95,9 +95,9 @@ class EventsTable:
         self.emptied: set[str] = set()
 
     @property
-    def sizes(self) -> dict[int, Size]:
+    def sizes(self) -> dict[int, PartSize]:
         """As `Source.sizes`."""
-        return {number: Size(len(part.train), part.n_photons) for number, part in self._parts.items()}
+        return {number: PartSize(len(part.train), part.n_photons) for number, part in self._parts.items()}
 
     def read(self, part: int) -> tuple[Photons, Sequence[str]]:
         """As `Source.read`."""
@@ -130,7 +130,7 @@ class EventsTable:
         return rows
 
 
-def sample(plan: Plan, n_bands: int, most: int) -> Photons:
+def sample(plan: TrainingPlan, n_bands: int, most: int) -> Photons:
     """Detections that are trained on, `most` (at least 1) or all if there are fewer, from a few parts.
 
     Names begin with the mission: parts, and detections within these, are chosen by hashes of theirs.

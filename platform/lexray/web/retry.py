@@ -18,7 +18,7 @@ USER_AGENT = f"lexray/{__version__}"
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class Politeness(Config):
+class RetryPolicy(Config):
     """Limits on requests to one archive."""
 
     connections: int = Field(4, ge=1, le=32, description="files fetched at once")
@@ -57,7 +57,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-class Pace:
+class RateLimiter:
     """Lets one request begin every 1/`per_second` seconds, of any number of tasks."""
 
     def __init__(self, per_second: float) -> None:

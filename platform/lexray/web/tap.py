@@ -19,7 +19,7 @@ from pyvo.dal.exceptions import DALOverflowWarning, DALRateLimitError
 from urllib3.exceptions import HTTPError
 
 from lexray.errors import LexrayError
-from lexray.web.retry import TRANSIENT, USER_AGENT, Pace, Politeness, retry_after
+from lexray.web.retry import TRANSIENT, USER_AGENT, RateLimiter, RetryPolicy, retry_after
 
 _LINE = 300
 #: A connection that broke, before the answer or within it.
@@ -35,7 +35,7 @@ class NoTable(LexrayError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class TapResponse:
     """Rows of a query.
 
     Attributes
@@ -53,10 +53,10 @@ class Answer:
 class _Session(requests.Session):
     """A session that names us, keeps the pace and never waits for ever."""
 
-    def __init__(self, politeness: Politeness) -> None:
+    def __init__(self, politeness: RetryPolicy) -> None:
         super().__init__()
         self.headers["User-Agent"] = USER_AGENT
-        self._timeout, self._pace = politeness.timeout, Pace(politeness.requests_per_second)
+        self._timeout, self._pace = politeness.timeout, RateLimiter(politeness.requests_per_second)
         self.made = 0
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
@@ -85,7 +85,7 @@ class Tap:
     def __init__(
         self,
         url: str,
-        politeness: Politeness,
+        politeness: RetryPolicy,
         mode: Literal["sync", "async"] = "sync",
         maxrec: int | None = None,
         say: Callable[[str], None] = lambda line: None,
@@ -101,7 +101,7 @@ class Tap:
         """Requests made so far, repeated ones included."""
         return self._session.made
 
-    def query(self, adql: str, uploads: Mapping[str, Table] | None = None) -> Answer:
+    def query(self, adql: str, uploads: Mapping[str, Table] | None = None) -> TapResponse:
         """Rows of one query.
 
         Parameters
@@ -140,14 +140,14 @@ class Tap:
                 time.sleep(seconds)
                 attempt += 1
 
-    def _ask(self, adql: str, uploads: Mapping[str, Table] | None) -> Answer:
+    def _ask(self, adql: str, uploads: Mapping[str, Table] | None) -> TapResponse:
         with warnings.catch_warnings():
             # Archives' VOTables are full of small offences against the standard that harm nothing here.
             warnings.simplefilter("ignore")
             warnings.simplefilter("ignore", DALOverflowWarning)  # we look at the status itself
             run = self._service.run_sync if self._mode == "sync" else self._service.run_async
             result = run(adql, maxrec=self._maxrec, uploads=dict(uploads or {}))
-            return Answer(_arrow(result.to_table()), str(result.query_status).upper() == "OVERFLOW")
+            return TapResponse(_arrow(result.to_table()), str(result.query_status).upper() == "OVERFLOW")
 
 
 def quoted(text: str) -> str:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from lexray.errors import ConfigError, RefusedInput
-from lexray.events.extraction.exposed_area import Coverage
+from lexray.events.extraction.exposed_area import ExposedArea
 from lexray.events.extraction.regions import PixelShape, parse_region
 from lexray.events.extraction.source_table import SourceTable
 from lexray.events.extraction.wcs import Plane
@@ -86,7 +86,9 @@ class Aperture:
     flags: tuple[str, ...]
 
 
-def extract(x: Float64s, y: Float64s, plane: Plane, sources: SourceTable, coverage: Coverage | None) -> list[Aperture]:
+def extract(
+    x: Float64s, y: Float64s, plane: Plane, sources: SourceTable, coverage: ExposedArea | None
+) -> list[Aperture]:
     """Every source that lies in a field, with its events and its background's.
 
     Parameters
@@ -150,7 +152,7 @@ def extract(x: Float64s, y: Float64s, plane: Plane, sources: SourceTable, covera
 
 
 def apply_regions(
-    x: Float64s, y: Float64s, source: PixelShape, background: PixelShape | None, coverage: Coverage | None
+    x: Float64s, y: Float64s, source: PixelShape, background: PixelShape | None, coverage: ExposedArea | None
 ) -> Aperture:
     """A single source's events and background by regions that came with the file.
 

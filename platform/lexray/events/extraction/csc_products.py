@@ -11,7 +11,7 @@ from lexray.tables.files import Location, find_files
 _VERSION = re.compile(r"(?<=\d)N\d{3}(?=_)")
 
 
-def companions(event_file: str) -> dict[str, Location]:
+def find_csc_products(event_file: str) -> dict[str, Location]:
     """Regions ('reg3') and effective area ('arf3') beside a file, those of them that are there.
 
     Of the file's own version where there is one, else of the latest.

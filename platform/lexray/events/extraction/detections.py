@@ -7,7 +7,7 @@ import numpy as np
 from astropy.coordinates import angular_separation
 from numpy.typing import NDArray
 
-from lexray.events.event_file import Field
+from lexray.events.event_file import EventFile
 from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 from lexray.events.extraction.effective_area import nominal_area
 from lexray.events.fits.drop_causes import CAUSES
@@ -24,7 +24,7 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Sighting:
+class ExtractedSource:
     """A source in a field: what it is called, where it is, and which of the field's events are its own.
 
     Attributes
@@ -65,7 +65,7 @@ class Sighting:
     flags: tuple[str, ...] = ()
 
 
-def whole_file(field: Field, stem: str) -> Sighting:
+def whole_file(field: EventFile, stem: str) -> ExtractedSource:
     """The file as one detection.
 
     A file made for one source says so with SRCNAME or SOURCE, and its RA_TARG and DEC_TARG are the source's. Otherwise
@@ -86,54 +86,54 @@ def whole_file(field: Field, stem: str) -> Sighting:
         name = name_from_position(ra, dec)
     name = name or stem
     is_field = imaging and not own
-    return Sighting(
+    return ExtractedSource(
         name, ra, dec, field.observed(), name, point_source=not is_field, flags=("whole_field",) if is_field else ()
     )
 
 
-def detect(field: Field, sighting: Sighting, file: str, sha256: str) -> EventList | None:
+def detect(field: EventFile, extracted: ExtractedSource, file: str, sha256: str) -> EventList | None:
     """The detection of a source in a field; None where none of its events lies in a band and in its good times.
 
     Parameters
     ----------
     field : Field
-    sighting : Sighting
+    extracted : ExtractedSource
     file, sha256 : str
         Where it lies, and of its bytes, for the detection's row.
     """
     header, instrument, clock = field.header, field.instrument, field.clock
-    gti = field.times.of(_detectors(field, sighting))
-    kept = _in_order(field, sighting.events[field.cause[sighting.events] < 0])
+    gti = field.times.of(_detectors(field, extracted))
+    kept = _in_order(field, extracted.events[field.cause[extracted.events] < 0])
     kept = kept[gti.contains(field.seconds[kept])]
     if not len(kept):
         return None
     t_ref = float(gti.start[0])
-    exposure = _exposure(field, sighting.events, gti)
+    exposure = _exposure(field, extracted.events, gti)
     frame_time = instrument.frame_time(header)
-    counts_per_frame = len(sighting.events) * frame_time / gti.ontime
-    flags = list(sighting.flags)
+    counts_per_frame = len(extracted.events) * frame_time / gti.ontime
+    flags = list(extracted.flags)
     if np.any(field.cause == CAUSES.index("overflow")):
         flags.append("overflow")
     if instrument.pi_to_kev is None:
         flags.append("no_energies")
-    if sighting.point_source and instrument.piled_up(counts_per_frame):
+    if extracted.point_source and instrument.piled_up(counts_per_frame):
         flags.append("pile_up")
     said = (("ONTIME", 1.0), ("EXPOSURE", exposure / gti.ontime))
     if any(_contradicts(field, keyword, gti.ontime, live) for keyword, live in said):
         flags.append("exposure_mismatch")
-    if field.unsorted and np.any(np.diff(field.seconds[sighting.events]) < 0):
+    if field.unsorted and np.any(np.diff(field.seconds[extracted.events]) < 0):
         flags.append("unsorted")
     background = None
-    if sighting.background is not None:
-        around = _in_order(field, sighting.background[field.cause[sighting.background] < 0])
+    if extracted.background is not None:
+        around = _in_order(field, extracted.background[field.cause[extracted.background] < 0])
         around = around[gti.contains(field.seconds[around])]
-        scale = sighting.scale * _exposure(field, sighting.background, gti) / exposure
+        scale = extracted.scale * _exposure(field, extracted.background, gti) / exposure
         background = Background(field.seconds[around] - t_ref, field.energy[around], scale)
     mjd = clock.mjd(t_ref)
     observation = _observation(field)
     return EventList(
-        detection_id=f"{instrument.mission}:{observation}:{instrument.name}:{sighting.region}",
-        source_id=sighting.source_id,
+        detection_id=f"{instrument.mission}:{observation}:{instrument.name}:{extracted.region}",
+        source_id=extracted.source_id,
         time=field.seconds[kept] - t_ref,
         energy=field.energy[kept],
         gti=gti.shift(-t_ref),
@@ -143,15 +143,15 @@ def detect(field: Field, sighting: Sighting, file: str, sha256: str) -> EventLis
         instrument=instrument.name,
         obs_id=header.text("OBS_ID"),
         object=header.text("OBJECT"),
-        ra=sighting.ra,
-        dec=sighting.dec,
+        ra=extracted.ra,
+        dec=extracted.dec,
         t_ref=t_ref,
         t_ref_mjd=mjd,
         timesys=clock.timesys,
         timeref=clock.timeref,
         frame_time=frame_time,
         counts_per_frame=counts_per_frame,
-        area=_area(field, sighting, mjd),
+        area=_area(field, extracted, mjd),
         background=background,
         flags=tuple(flags),
         file=file,
@@ -166,12 +166,12 @@ def finish(found: Sequence[EventList], by: Segmentation | None, min_events: int)
     return enough, sum(map(len, pieces)) - sum(map(len, enough))
 
 
-def _in_order(field: Field, indices: Indices) -> Indices:
+def _in_order(field: EventFile, indices: Indices) -> Indices:
     """Events by time; those of one frame stay in the file's order."""
     return indices[np.argsort(field.seconds[indices], kind="stable")] if field.unsorted else indices
 
 
-def _detectors(field: Field, sighting: Sighting) -> list[int]:
+def _detectors(field: EventFile, extracted: ExtractedSource) -> list[int]:
     """Detectors that watched a source: telescopes side by side all do, of one telescope's chips those that saw it.
 
     A chip that saw less than a tenth of it, a stray photon beyond the gap, is not one of them: its good times are not
@@ -179,11 +179,11 @@ def _detectors(field: Field, sighting: Sighting) -> list[int]:
     """
     if field.instrument.telescopes > 1:
         return list(field.times.by_detector)
-    least = _LEAST_SHARE if sighting.point_source else 0.0
-    return [number for number, share in _shares(field, sighting.events).items() if share >= least]
+    least = _LEAST_SHARE if extracted.point_source else 0.0
+    return [number for number, share in _shares(field, extracted.events).items() if share >= least]
 
 
-def _shares(field: Field, events: Indices) -> dict[int, float]:
+def _shares(field: EventFile, events: Indices) -> dict[int, float]:
     """Share of a region's area that lies on each chip, as far as its events' rates show it."""
     if field.detector is None or not len(events):
         return {}
@@ -193,7 +193,7 @@ def _shares(field: Field, events: Indices) -> dict[int, float]:
     return dict(zip(numbers.tolist(), (rates / rates.sum()).tolist(), strict=True))
 
 
-def _exposure(field: Field, events: Indices, gti: GoodTimeIntervals) -> float:
+def _exposure(field: EventFile, events: Indices, gti: GoodTimeIntervals) -> float:
     """Live time of a region within a source's good times, in seconds.
 
     Chips count by the share of the region that lies on them; of telescopes side by side it is what all of them had
@@ -212,33 +212,33 @@ def _exposure(field: Field, events: Indices, gti: GoodTimeIntervals) -> float:
     return live / max(instrument.telescopes, len(shares)) if side_by_side else live
 
 
-def _contradicts(field: Field, keyword: str, ontime: float, live: float) -> bool:
+def _contradicts(field: EventFile, keyword: str, ontime: float, live: float) -> bool:
     """Whether a header's time is not the detection's, nor any chip's (it is the aim point's), nor the file's."""
     said = field.header.number(keyword)
     found = [ontime, field.times.everywhere.ontime, *(gti.ontime for gti in field.times.by_detector.values())]
     return bool(np.isfinite(said) and all(abs(said - live * t) > _EXPOSURE_TOLERANCE * live * t for t in found))
 
 
-def _observation(field: Field) -> str:
+def _observation(field: EventFile) -> str:
     """OBS_ID, with Chandra's observation interval behind it where there are several (CXC: acisf00735_001)."""
     obs_id, interval = field.header.text("OBS_ID"), field.header.number("OBI_NUM")
     return f"{obs_id}_{int(interval):03d}" if interval > 0 else obs_id
 
 
-def _area(field: Field, sighting: Sighting, mjd: float) -> tuple[float, ...] | None:
+def _area(field: EventFile, extracted: ExtractedSource, mjd: float) -> tuple[float, ...] | None:
     """Effective area by band: the ARF's, which knows of gaps, else the nominal one of what is left of the aperture."""
-    if sighting.area is not None or not sighting.point_source:
-        return sighting.area
+    if extracted.area is not None or not extracted.point_source:
+        return extracted.area
     off_axis = 0.0
     ra, dec = _position(field, (("RA_PNT", "DEC_PNT"), ("RA_NOM", "DEC_NOM")))
-    if np.isfinite(ra) and np.isfinite(sighting.ra):
-        angle = angular_separation(*np.radians([ra, dec, sighting.ra, sighting.dec]))
+    if np.isfinite(ra) and np.isfinite(extracted.ra):
+        angle = angular_separation(*np.radians([ra, dec, extracted.ra, extracted.dec]))
         off_axis = float(np.degrees(angle)) * 60
-    area = nominal_area(field.instrument, field.bands, mjd, off_axis, sighting.aperture)
-    return None if area is None else tuple(sighting.share * of_band for of_band in area)
+    area = nominal_area(field.instrument, field.bands, mjd, off_axis, extracted.aperture)
+    return None if area is None else tuple(extracted.share * of_band for of_band in area)
 
 
-def _position(field: Field, keywords: tuple[tuple[str, str], ...]) -> tuple[float, float]:
+def _position(field: EventFile, keywords: tuple[tuple[str, str], ...]) -> tuple[float, float]:
     header = field.header
     if header.text("RADECSYS").startswith("FK4") or header.text("RADESYS").startswith("FK4"):
         return float("nan"), float("nan")  # of 1950: 0.6° from ICRS by now, so no position is better than that one

@@ -33,7 +33,7 @@ _FAINTEST = 0.3
 
 
 @dataclass(frozen=True)
-class Coverage:
+class ExposedArea:
     """Map of the exposed part of a field, in cells.
 
     Attributes
@@ -56,7 +56,7 @@ class Coverage:
     measured: bool
 
     @classmethod
-    def of(cls, x: Float64s, y: Float64s) -> "Coverage | None":
+    def of(cls, x: Float64s, y: Float64s) -> "ExposedArea | None":
         """Map of the field in which these events were seen.
 
         A window as large as is needed for the median one to hold 36 events is moved over the field in thirds of its
@@ -78,7 +78,7 @@ class Coverage:
 
         Returns
         -------
-        Coverage or None
+        ExposedArea or None
             None where fewer than three events, or all on one line, outline nothing.
         """
         finite = np.isfinite(x) & np.isfinite(y)
@@ -104,7 +104,7 @@ class Coverage:
         return cls(float(np.min(x)), float(np.min(y)), width, height, closed, measured=True)
 
     @classmethod
-    def _of_outline(cls, x: Float64s, y: Float64s) -> "Coverage | None":
+    def _of_outline(cls, x: Float64s, y: Float64s) -> "ExposedArea | None":
         """The convex hull of the events, drawn in fine cells."""
         points = np.stack([x, y], axis=1)
         try:

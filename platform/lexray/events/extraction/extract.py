@@ -6,16 +6,16 @@ import numpy as np
 from astropy.coordinates import angular_separation
 
 from lexray.errors import ConfigError, RefusedInput
-from lexray.events.event_file import Field
+from lexray.events.event_file import EventFile
 from lexray.events.extraction import detections
 from lexray.events.extraction.apertures import Aperture, apply_regions, extract
-from lexray.events.extraction.csc_products import companions
-from lexray.events.extraction.detections import Indices, Sighting
+from lexray.events.extraction.csc_products import find_csc_products
+from lexray.events.extraction.detections import ExtractedSource, Indices
 from lexray.events.extraction.effective_area import arf_area
-from lexray.events.extraction.exposed_area import Coverage
+from lexray.events.extraction.exposed_area import ExposedArea
 from lexray.events.extraction.regions import csc_regions, is_stacked, region_file_of
 from lexray.events.extraction.source_table import SourceTable
-from lexray.events.extraction.wcs import Plane, known_place
+from lexray.events.extraction.wcs import Plane, known_position
 from lexray.events.fits.gzip_stream import unpack
 from lexray.sources import SAME_SOURCE_ARCSEC, name_from_position
 from lexray.tables.files import read_bytes
@@ -23,7 +23,9 @@ from lexray.tables.files import read_bytes
 _ARCSEC = 3600.0
 
 
-def sightings(field: Field, path: str, sources: SourceTable | None, look_beside: bool = True) -> list[Sighting]:
+def extract_sources(
+    field: EventFile, path: str, sources: SourceTable | None, look_beside: bool = True
+) -> list[ExtractedSource]:
     """The sources of a file, with the events of each.
 
     Parameters
@@ -64,14 +66,14 @@ def stem(name: str) -> str:
     return name.removesuffix(".gz").removesuffix(".fz").rpartition(".")[0] or name
 
 
-def _of_field(field: Field, sources: SourceTable) -> list[Sighting]:
+def _of_field(field: EventFile, sources: SourceTable) -> list[ExtractedSource]:
     plane, observed, x, y = _positions(field)
     found = []
-    for aperture in extract(x, y, plane, sources, Coverage.of(x, y)):
+    for aperture in extract(x, y, plane, sources, ExposedArea.of(x, y)):
         source = aperture.source
         area, flags = _area(sources.arf[source], field)
         found.append(
-            Sighting(
+            ExtractedSource(
                 source_id=sources.source_id[source],
                 ra=float(sources.ra[source]),
                 dec=float(sources.dec[source]),
@@ -88,10 +90,10 @@ def _of_field(field: Field, sources: SourceTable) -> list[Sighting]:
     return found
 
 
-def _of_catalogue(field: Field, path: str, sources: SourceTable | None) -> Sighting:
+def _of_catalogue(field: EventFile, path: str, sources: SourceTable | None) -> ExtractedSource:
     """The source of a Chandra Source Catalog file: `regevt3` holds a rectangle as large as its background's region."""
     try:
-        beside = companions(path)
+        beside = find_csc_products(path)
         if "reg3" not in beside:
             name = str(region_file_of(path)).rpartition("/")[2]
             raise RefusedInput("no_region", f"its regions are not beside it: {name}; fetch them too")
@@ -99,13 +101,13 @@ def _of_catalogue(field: Field, path: str, sources: SourceTable | None) -> Sight
     except (OSError, ConfigError) as error:
         raise RefusedInput("unreadable", f"its regions: {' '.join(str(error).split())}") from None
     plane, observed, x, y = _positions(field)
-    aperture = apply_regions(x, y, source, background, Coverage.of(x, y))
+    aperture = apply_regions(x, y, source, background, ExposedArea.of(x, y))
     ra, dec = (float(value[0]) for value in plane.to_sky(aperture.x, aperture.y))
     words = stem(path.rpartition("/")[2]).split("_")
     region = next((word for word in words if word.startswith("r") and word[1:].isdigit()), "")
     own = field.header.text("SRCNAME") or field.header.text("SOURCE") or name_from_position(ra, dec)
     area, flags = _area(beside["arf3"].path if "arf3" in beside else None, field)
-    sighting = Sighting(
+    extracted = ExtractedSource(
         source_id=own,
         ra=ra,
         dec=dec,
@@ -118,40 +120,40 @@ def _of_catalogue(field: Field, path: str, sources: SourceTable | None) -> Sight
         area=area,
         flags=aperture.flags + flags,
     )
-    return sighting if sources is None else replace(_renamed(sighting, sources), region=sighting.region)
+    return extracted if sources is None else replace(_renamed(extracted, sources), region=extracted.region)
 
 
 def _background(observed: Indices, aperture: Aperture) -> Indices | None:
     return observed[aperture.background] if aperture.scale > 0 else None
 
 
-def _positions(field: Field) -> tuple[Plane, np.ndarray, np.ndarray, np.ndarray]:
+def _positions(field: EventFile) -> tuple[Plane, np.ndarray, np.ndarray, np.ndarray]:
     """The sky's plane, the events that were observed, and where they fell in it, in pixels."""
     x, y = field.instrument.sky_columns
     plane = Plane.of(field.table, x, y) if x in field.table and y in field.table else None
     if plane is None:
         raise RefusedInput("no_wcs", f"columns '{x}' and '{y}' with their WCS keywords are needed to find sources")
     observed = field.observed()
-    places = [known_place(field.table.numbers(axis)[observed]) for axis in (x, y)]
+    places = [known_position(field.table.numbers(axis)[observed]) for axis in (x, y)]
     return plane, observed, places[0], places[1]
 
 
-def _renamed(sighting: Sighting, sources: SourceTable) -> Sighting:
+def _renamed(extracted: ExtractedSource, sources: SourceTable) -> ExtractedSource:
     """A file's own source under the name that the source table has for its position."""
-    if not np.isfinite(sighting.ra):
-        return sighting
+    if not np.isfinite(extracted.ra):
+        return extracted
     reach = np.fmax(sources.radius, SAME_SOURCE_ARCSEC)
-    near = sources.near(sighting.ra, sighting.dec, float(np.max(reach, initial=0.0)) / _ARCSEC)
-    there, here = (sources.ra[near], sources.dec[near]), (sighting.ra, sighting.dec)
+    near = sources.near(extracted.ra, extracted.dec, float(np.max(reach, initial=0.0)) / _ARCSEC)
+    there, here = (sources.ra[near], sources.dec[near]), (extracted.ra, extracted.dec)
     apart = np.degrees(angular_separation(*np.radians(here), *np.radians(there))) * _ARCSEC
     # Each within its own reach: beside a cluster of 5′ the table has point sources of 2″.
     inside = np.flatnonzero(apart <= reach[near])
     if not len(inside):
-        return sighting
-    return replace(sighting, source_id=sources.source_id[near[inside[np.argmin(apart[inside])]]])
+        return extracted
+    return replace(extracted, source_id=sources.source_id[near[inside[np.argmin(apart[inside])]]])
 
 
-def _area(arf: str | None, field: Field) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
+def _area(arf: str | None, field: EventFile) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
     """Effective area of an ARF, None where there is none to be had, and 'bad_arf' where there should be one."""
     if arf is None:
         return None, ()

@@ -32,7 +32,7 @@ _FK5_BEGINS = 1984.0
 _CELESTIAL = ("RA", "DEC", "GLON", "GLAT")
 
 
-def known_place(pixels: Float64s) -> Float64s:
+def known_position(pixels: Float64s) -> Float64s:
     """Pixels, NaN where they are farther than any field reaches and only damaged bytes say so."""
     return np.where(np.abs(pixels) <= _FARTHEST, pixels, np.nan)
 
@@ -126,7 +126,7 @@ class Plane:
         world = np.empty((len(lon), 2))
         world[:, self.wcs.wcs.lng], world[:, self.wcs.wcs.lat] = lon, lat
         pixels = self.wcs.wcs_world2pix(world, _ORIGIN)
-        return known_place(pixels[:, 0]), known_place(pixels[:, 1])
+        return known_position(pixels[:, 0]), known_position(pixels[:, 1])
 
     def to_sky(self, x: ArrayLike, y: ArrayLike) -> tuple[Float64s, Float64s]:
         """Positions of pixels.

@@ -12,7 +12,7 @@ from lexray.errors import RefusedInput
 from lexray.events.eventlist import Float64s, GoodTimeIntervals
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import Header
-from lexray.events.fits.time_system import Clock
+from lexray.events.fits.time_system import TimeSystem
 
 Detectors = NDArray[np.int64]
 #: Seconds. No mission lasted so long; a file that says so is damaged, and its segments would be without number.
@@ -73,7 +73,7 @@ def read_good_times(
     tables: Sequence[BinaryTable],
     kind_of: Callable[[str, Header, Header], GoodTimes | None],
     events: Header,
-    clock: Clock,
+    clock: TimeSystem,
 ) -> GoodTimesByDetector:
     """Good times that a file's extensions give, in seconds of the events' clock.
 
@@ -122,8 +122,8 @@ def read_good_times(
     return GoodTimesByDetector(everywhere, by_detector)
 
 
-def _intervals(table: BinaryTable, events: Header, clock: Clock) -> GoodTimeIntervals:
-    own = Clock.of(table.header.over(events))
+def _intervals(table: BinaryTable, events: Header, clock: TimeSystem) -> GoodTimeIntervals:
+    own = TimeSystem.of(table.header.over(events))
     ahead = own.ahead_of(clock)
     return GoodTimeIntervals(*(own.seconds(table.numbers(name)) + ahead for name in ("start", "stop")))
 

@@ -18,7 +18,7 @@ _TIMEREF = {"": "local", "LOCAL": "local", "SOLARSYSTEM": "barycentred"}
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimeSystem:
     """A mission's clock.
 
     Attributes
@@ -43,7 +43,7 @@ class Clock:
     timeref: str
 
     @classmethod
-    def of(cls, header: Header) -> "Clock":
+    def of(cls, header: Header) -> "TimeSystem":
         """Clock of an extension.
 
         Raises
@@ -85,7 +85,7 @@ class Clock:
             return float((reference + TimeDelta(seconds, format="sec")).mjd)
         return plain
 
-    def ahead_of(self, other: "Clock") -> float:
+    def ahead_of(self, other: "TimeSystem") -> float:
         """Seconds from the other's MJDREF to this one's; 0 where either is unknown."""
         apart = ((self.day - other.day) + (self.fraction - other.fraction)) * _SECONDS_PER_DAY
         return 0.0 if np.isnan(apart) else float(apart)

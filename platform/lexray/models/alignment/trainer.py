@@ -26,7 +26,7 @@ METRICS = {"train/loss": "min", "val/loss": "min", "val/recall@10": "max", "val/
 
 
 @dataclass(frozen=True)
-class Settings:
+class AlignmentSettings:
     """Parameters of a training.
 
     Attributes
@@ -41,7 +41,7 @@ class Settings:
         Where the learned one starts.
     learning_rate, weight_decay : float
         AdamW's; the temperature does not decay.
-    batch : int
+    batch_size : int
         Largest number of sources a step, over all workers; each is a negative of the others.
     epochs, patience : int
         At most so many; fewer where so many have passed without a better validation loss.
@@ -59,7 +59,7 @@ class Settings:
     temperature: float = 0.1
     learning_rate: float = 5e-3
     weight_decay: float = 0.05
-    batch: int = 512
+    batch_size: int = 512
     epochs: int = 200
     patience: int = 30
     seed: int = 0
@@ -97,7 +97,7 @@ class Pairs:
         return self.offsets[sources] + at.long().clamp(max=count - 1)
 
 
-class Trainer:
+class AlignmentTrainer:
     """One worker's share of a training; with several, each computes its share of every batch.
 
     Parameters
@@ -111,7 +111,7 @@ class Trainer:
     """
 
     def __init__(
-        self, settings: Settings, train: Pairs, val: Pairs, n_bands: int, device: torch.device | None = None
+        self, settings: AlignmentSettings, train: Pairs, val: Pairs, n_bands: int, device: torch.device | None = None
     ) -> None:
         self.settings = settings
         self.device = device or torch.device("cpu")
@@ -154,7 +154,7 @@ class Trainer:
         """
         together = self._generator(0)
         own = self._generator(1 + self.rank, self.device)
-        n_batches = math.ceil(len(self.train) / self.settings.batch)
+        n_batches = math.ceil(len(self.train) / self.settings.batch_size)
         losses = [
             self._step(batch, together, own)
             for batch in torch.randperm(len(self.train), generator=together).tensor_split(n_batches)
@@ -241,7 +241,7 @@ def own_rank(similarity: Tensor) -> Tensor:
     return (similarity >= similarity.diagonal()[:, None]).sum(1)
 
 
-def _new_towers(settings: Settings, train: Pairs, n_bands: int) -> Towers:
+def _new_towers(settings: AlignmentSettings, train: Pairs, n_bands: int) -> Towers:
     sizes = Sizes(
         latent_dim=train.xray.shape[1] - n_bands,
         n_bands=n_bands,

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lexray.models.autodecoders.learner import keyed_generator
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.reconstructor import Encoding, Reconstructor
-from lexray.models.autodecoders.splitnet.binning import USUAL, exposure_shares, n_cells
+from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, exposure_shares, n_cells
 from lexray.models.autodecoders.splitnet.network import log_counts
 
 #: Shares of the photons that a detection's two disjoint parts get.
@@ -124,7 +124,7 @@ def calibrate(model: Reconstructor, photons: Photons, seed: int = 0) -> Calibrat
         Some hundred detections at least, of the training's.
     seed : int
     """
-    doubt = _learn_doubt(model, photons, seed)
+    doubt = _learn_uncertainty(model, photons, seed)
     encoding, counts = model.encode(photons), photons.counts.float()
     population = _learn_population(_known(encoding.features, counts, doubt), seed)
     bare = Calibration(doubt, population, torch.zeros(0), torch.zeros(0))
@@ -139,7 +139,7 @@ def _known(features: Tensor, counts: Tensor, scale: Mapping[str, Tensor]) -> Ten
     return torch.cat([(features - scale["mean"]) / scale["scale"], log_counts(counts)], dim=1)
 
 
-def _learn_doubt(model: Reconstructor, photons: Photons, seed: int) -> dict[str, Tensor]:
+def _learn_uncertainty(model: Reconstructor, photons: Photons, seed: int) -> dict[str, Tensor]:
     generator = keyed_generator(seed, 0)
     low, high = _PART_SHARES
     share = low + (high - low) * torch.rand(len(photons), generator=generator)
@@ -203,7 +203,7 @@ def simulate_like(model: Reconstructor, photons: Photons, generator: torch.Gener
         N detections.
     generator : torch.Generator
     """
-    bins = n_cells(photons.duration, photons.frame_time).clamp(min=USUAL)
+    bins = n_cells(photons.duration, photons.frame_time).clamp(min=DEFAULT_CELLS)
     order = bins.argsort(stable=True)
     made = [
         _simulate_like(model, photons.select(rows), k, generator)

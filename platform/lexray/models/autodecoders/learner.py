@@ -1,4 +1,4 @@
-"""What the trainer needs of a model: the one interface that all kinds of autodecoder are trained through."""
+"""What the trainer needs of a model: the one interface that autodecoders of every type are trained through."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Learner(Protocol[Data, Sample]):
-    """One kind of model with its loss.
+    """One type of model with its loss.
 
     The trainer owns batches, optimiser, latents and workers; the learner knows how detections become a loss. It draws
     nothing from global random state, and calls `network` as a module (``self.network(...)``), never a method of it, so
@@ -28,7 +28,7 @@ class Learner(Protocol[Data, Sample]):
     """
 
     @property
-    def kind(self) -> str:
+    def model_type(self) -> str:
         """'splitnet', 'grid' or 'resnet'."""
         ...
 
@@ -87,18 +87,18 @@ class Learner(Protocol[Data, Sample]):
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """How a model is trained; each kind's settings add its network's sizes and its penalties.
+    """How a model is trained; each model type's settings add its network's sizes and its penalties.
 
     Attributes
     ----------
     epochs : int
-    batch : int
+    batch_size : int
         Detections a step, over all workers.
     learning_rate, latent_learning_rate : float
         Highest ones of the network and of the latents; both follow `rate_factor`.
-    weight_decay, clip : float
+    weight_decay, grad_clip_norm : float
         Of the network: AdamW's decay, and the largest norm of its gradient per photon.
-    warm_up : int
+    warmup_steps : int
         Steps until the learning rates are at their highest.
     ema : float
         Decay a step of the weights' moving average, which is validated and kept; 0 keeps the weights themselves.
@@ -107,7 +107,7 @@ class Schedule(ABC):
         0 trains to the end and keeps the last.
     max_skipped : int
         Steps in a row without a finite gradient, or times that the same detection caused one, that end the training.
-    lanes : int
+    part_streams : int
         Streams of parts that a batch is drawn from; also the largest number of workers.
     precision : {'float32', 'bfloat16'}
         Of the network in training; the likelihood is always in float32, and so is validation.
@@ -120,16 +120,16 @@ class Schedule(ABC):
     """
 
     epochs: int = 120
-    batch: int = 128
+    batch_size: int = 128
     learning_rate: float = 3e-3
     latent_learning_rate: float = 5e-2
     weight_decay: float = 1e-4
-    clip: float = 1.0
-    warm_up: int = 20
+    grad_clip_norm: float = 1.0
+    warmup_steps: int = 20
     ema: float = 0.0
     patience: int = 5
     max_skipped: int = 3
-    lanes: int = 8
+    part_streams: int = 8
     precision: Precision = "float32"
     compile: bool = False
     n_bands: int = 3
@@ -141,14 +141,14 @@ class Schedule(ABC):
 
     def rate_factor(self, step: int, total: int) -> float:
         """Factor on both learning rates in step `step` of `total`: a linear warm-up, then half a cosine down to 0."""
-        return cosine(step, total, min(self.warm_up, total // 10))
+        return cosine(step, total, min(self.warmup_steps, total // 10))
 
 
-def cosine(step: int, total: int, warm_up: int = 20) -> float:
+def cosine(step: int, total: int, warmup_steps: int = 20) -> float:
     """Factor on a learning rate: a linear warm-up, then half a cosine down to 0."""
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(total - warm_up, 1)))
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(total - warmup_steps, 1)))
 
 
 def keyed_generator(*key: int) -> torch.Generator:

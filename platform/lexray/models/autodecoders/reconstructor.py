@@ -1,4 +1,4 @@
-"""What a trained autodecoder of any kind does with detections."""
+"""What a trained autodecoder of any type does with detections."""
 
 from __future__ import annotations
 

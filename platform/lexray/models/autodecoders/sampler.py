@@ -1,8 +1,8 @@
 """Streams of parts that batches are drawn from, so that a training needs a few parts in memory and not all of them.
 
-Part p belongs to lane p mod `lanes`. In each epoch a lane goes through its parts in another order and through each
-part's rows in another order, and a step takes one slice of every lane. Which rows these are depends on the seed, the
-step and the parts alone, whoever owns the lane.
+Part p belongs to stream p mod `part_streams`. In each epoch a stream goes through its parts in another order and
+through each part's rows in another order, and a step takes one slice of every stream. Which rows these are depends on
+the seed, the step and the parts alone, whoever owns the stream.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from lexray.models.autodecoders.learner import keyed_generator
 
 T = TypeVar("T")
 
-#: Parts of a lane that are in memory at once: the current one and the next.
+#: Parts of a stream that are in memory at once: the current one and the next.
 _HELD = 2
 #: Second key of a generator: which of a training's random choices it makes.
 LATENTS, PARTS, ROWS, DRAWS, VALIDATION = range(5)
 
 
-class Lane(Generic[T]):
-    """Parts of one lane, read ahead.
+class PartStream(Generic[T]):
+    """Parts of one stream, read ahead.
 
     Parameters
     ----------
     number : int
-        Which of the `lanes` it is.
-    lanes : int
+        Which of the `part_streams` it is.
+    part_streams : int
     sizes : mapping of int to int
         Detections of each of its parts.
     load : callable
@@ -43,26 +43,26 @@ class Lane(Generic[T]):
     def __init__(
         self,
         number: int,
-        lanes: int,
+        part_streams: int,
         sizes: Mapping[int, int],
         load: Callable[[int], T],
         reader: ThreadPoolExecutor,
         seed: int,
     ) -> None:
-        self.number, self._lanes, self._seed = number, lanes, seed
+        self.number, self._part_streams, self._seed = number, part_streams, seed
         self._sizes = {part: sizes[part] for part in sorted(sizes) if sizes[part]}
         self._load, self._reader = load, reader
         self._held: dict[int, Future[T]] = {}
         self._permuted: tuple[int, int, Tensor] = (-1, -1, torch.zeros(0, dtype=torch.int64))
 
     def slices(self, epoch: int, step: int, steps: int) -> Iterator[tuple[int, T, Tensor]]:
-        """What the lane gives to step `step` of the `steps` of an epoch: (part, its data, rows i8[M]).
+        """What the stream gives to step `step` of the `steps` of an epoch: (part, its data, rows i8[M]).
 
         A slice that runs over a part's end goes on in the next part.
         """
         n = sum(self._sizes.values())
-        # Slices differ by a row in length; lanes that start elsewhere in that pattern even out the batches.
-        offset = self.number * steps // self._lanes
+        # Slices differ by a row in length; streams that start elsewhere in that pattern even out the batches.
+        offset = self.number * steps // self._part_streams
         begin, end = ((s * n + offset) // steps for s in (step, step + 1))
         order = self._order(epoch)
         for i, part in enumerate(order):

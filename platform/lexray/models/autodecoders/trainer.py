@@ -1,7 +1,7 @@
-"""Training of any kind of model on any number of workers.
+"""Training of any type of model on any number of workers.
 
-A worker owns whole lanes of parts: it reads their photons, and holds their detections' latents. The batch of a step is
-one slice of every lane, chosen by (seed, step, parts) alone, so that it is the same for any number of workers; the
+A worker owns whole streams of parts: it reads their photons, and holds their detections' latents. A step's batch is
+one slice of every stream, chosen by (seed, step, parts) alone, so that it is the same for any number of workers; the
 network's gradient is the sum over it. What is reduced is that gradient, whose size does not depend on how many sources
 there are; latents and their Adam state never leave their owner.
 """
@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map
 from lexray.models.autodecoders.grid.training import LatentTable
 from lexray.models.autodecoders.learner import Schedule, keyed_generator
 from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.sampler import DRAWS, LATENTS, VALIDATION, Lane
+from lexray.models.autodecoders.sampler import DRAWS, LATENTS, VALIDATION, PartStream
 
 #: Decay rates of the network's Adam moments.
 _BETAS = (0.9, 0.99)
@@ -35,18 +35,18 @@ _SCORED_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class Size:
+class PartSize:
     """What is known of a part before it is read: how many detections to train on, and how many photons they have."""
 
     detections: int
     photons: int
 
 
-class Source(Protocol):
+class PartSource(Protocol):
     """Where a worker's detections come from."""
 
     @property
-    def sizes(self) -> Mapping[int, Size]:
+    def sizes(self) -> Mapping[int, PartSize]:
         """Of each part that this worker owns."""
         ...
 
@@ -60,7 +60,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class InMemory:
+class InMemoryParts:
     """A `TargetSource` of parts that are in memory already.
 
     Attributes
@@ -76,9 +76,9 @@ class InMemory:
     ids: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     @property
-    def sizes(self) -> Mapping[int, Size]:
+    def sizes(self) -> Mapping[int, PartSize]:
         """As `Source.sizes`."""
-        return {part: Size(len(photons), len(photons.time)) for part, photons in self.train.items()}
+        return {part: PartSize(len(photons), len(photons.time)) for part, photons in self.train.items()}
 
     def read(self, part: int) -> tuple[Photons, Sequence[str]]:
         """As `Source.read`."""
@@ -136,15 +136,15 @@ class _Batch:
     n_photons: int
 
 
-class Trainer:
+class AutodecoderTrainer:
     """One worker's share of a training.
 
     Parameters
     ----------
     settings : Schedule
-        Of the kind of model to train.
+        Of the type of model to train.
     source : Source
-        Detections of the parts that this worker owns: those of whole lanes, lane = part mod `settings.lanes`.
+        Detections of the parts that this worker owns: whole streams, where stream = part mod `settings.part_streams`.
     device : torch.device, optional
 
     Attributes
@@ -161,7 +161,7 @@ class Trainer:
         Summed over workers in steps so far, by this worker.
     """
 
-    def __init__(self, settings: Schedule, source: Source, device: torch.device | None = None) -> None:
+    def __init__(self, settings: Schedule, source: PartSource, device: torch.device | None = None) -> None:
         self.settings, self.device = settings, device or torch.device("cpu")
         self.learner = settings.learner()
         self.network: nn.Module = self.learner.network.to(self.device)
@@ -178,22 +178,22 @@ class Trainer:
             if self.learner.latent_dim
         }
         reader = ThreadPoolExecutor(1, thread_name_prefix="parts")
-        self._lanes: list[Lane[_Held]] = [
-            Lane(
-                lane,
-                settings.lanes,
-                {part: size.detections for part, size in sizes.items() if part % settings.lanes == lane},
+        self._streams: list[PartStream[_Held]] = [
+            PartStream(
+                stream,
+                settings.part_streams,
+                {part: size.detections for part, size in sizes.items() if part % settings.part_streams == stream},
                 self._load,
                 reader,
                 settings.seed,
             )
-            for lane in sorted({part % settings.lanes for part in sizes})
+            for stream in sorted({part % settings.part_streams for part in sizes})
         ]
         totals = torch.tensor(
             [sum(s.detections for s in sizes.values()), sum(s.photons for s in sizes.values())], dtype=torch.float64
         )
         self.n_detections, self.n_photons = (int(n) for n in self.sum_over_workers(totals).tolist())
-        self.steps_per_epoch = max(1, round(self.n_detections / settings.batch))
+        self.steps_per_epoch = max(1, round(self.n_detections / settings.batch_size))
         self.total_steps = settings.epochs * self.steps_per_epoch
         self._photons_per_step = max(1.0, self.n_photons / self.steps_per_epoch)
         self._held_out: tuple[Photons, Photons] | None = None
@@ -269,7 +269,7 @@ class Trainer:
             self._epoch_sums = [0.0, 0.0]
         if math.isfinite(loss + latents_diverge) and bool(norm.isfinite()):
             factor = self.settings.rate_factor(self.step, self.total_steps)
-            self._move_network(flat * (self.settings.clip / (norm + 1e-12)).clamp(max=1.0), factor)
+            self._move_network(flat * (self.settings.grad_clip_norm / (norm + 1e-12)).clamp(max=1.0), factor)
             self._move_latents(batch, latent_gradient, factor)
             self._epoch_sums = [self._epoch_sums[0] + loss, self._epoch_sums[1] + n_photons]
             self._skipped_in_a_row = 0
@@ -288,9 +288,9 @@ class Trainer:
         shares: list[_Share] = []
         ids: list[str] = []
         n_photons = 0
-        for lane in self._lanes:
-            generator = keyed_generator(self.settings.seed, DRAWS, epoch, step, lane.number)
-            for part, held, rows in lane.slices(epoch, step, self.steps_per_epoch):
+        for stream in self._streams:
+            generator = keyed_generator(self.settings.seed, DRAWS, epoch, step, stream.number)
+            for part, held, rows in stream.slices(epoch, step, self.steps_per_epoch):
                 samples.append(self.learner.draw(held.data, rows, generator))
                 shares.append(_Share(part, held.data, rows))
                 ids += [held.ids[row] for row in rows.tolist()]

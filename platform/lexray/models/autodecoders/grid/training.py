@@ -41,7 +41,7 @@ _DEGREES, _HALF_WIDTH = 4, 0.79
 
 
 @dataclass(frozen=True)
-class Penalties:
+class GridPenaltyWeights:
     """Weights beside the log-likelihood in nats.
 
     Attributes
@@ -56,16 +56,16 @@ class Penalties:
     tv_deviation: float = 20.0
     latent: float = 0.02
 
-    def stiffer(self, factor: float) -> Penalties:
+    def stiffer(self, factor: float) -> GridPenaltyWeights:
         """With `factor` on both penalties of total variation."""
-        return Penalties(factor * self.tv_mean, factor * self.tv_deviation, self.latent)
+        return GridPenaltyWeights(factor * self.tv_mean, factor * self.tv_deviation, self.latent)
 
 
 #: Of a detection that is fitted alone.
-FREE = Penalties(tv_mean=4.0, tv_deviation=20.0, latent=0.0)
+FREE = GridPenaltyWeights(tv_mean=4.0, tv_deviation=20.0, latent=0.0)
 
 
-def losses(decoder: nn.Module, latent: Tensor, data: Cells, penalties: Penalties) -> Tensor:
+def losses(decoder: nn.Module, latent: Tensor, data: Cells, penalties: GridPenaltyWeights) -> Tensor:
     """Penalised negative log-likelihood of each detection, levels profiled out.
 
     Parameters
@@ -140,7 +140,7 @@ class LatentTable:
 def fit_latents(
     decoder: nn.Module,
     data: Cells,
-    penalties: Penalties,
+    penalties: GridPenaltyWeights,
     *,
     start: Tensor,
     steps: int,
@@ -171,7 +171,7 @@ def fit_latents(
     for step in range(steps):
         latent = table.value.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(losses(decoder, latent, data, penalties).sum(), latent)
-        table.step(rows, gradient, learning_rate * cosine(step, steps, warm_up=0))
+        table.step(rows, gradient, learning_rate * cosine(step, steps, warmup_steps=0))
     return table.value
 
 
@@ -184,12 +184,12 @@ class GridSettings(Schedule):
     latent_dim, n_bands, n_knots, width : int
         Of the decoder.
     penalties : Penalties
-    fit_stiffness : float
+    fit_tv_weight : float
         Factor on the penalties of total variation in fits of new detections: a decoder learns more under weak ones,
         which hardly keep a single detection's rate from following its photons.
     fit_steps, fit_learning_rate : int, float
         Adam steps for new detections, the decoder held fixed, and their rate.
-    lone : float
+    single_detection_weight : float
         Share in a new detection's log-rate of what the penalties alone make of it (`free_log_shape`), 0 … 1: the
         decoder knows long patterns better, the free curve narrow ones. 0 leaves the decoder's.
     """
@@ -198,11 +198,11 @@ class GridSettings(Schedule):
     n_bands: int = 3
     n_knots: int = 256
     width: int = 256
-    penalties: Penalties = field(default_factory=Penalties)
-    fit_stiffness: float = 5.0
+    penalties: GridPenaltyWeights = field(default_factory=GridPenaltyWeights)
+    fit_tv_weight: float = 5.0
     fit_steps: int = 80
     fit_learning_rate: float = 0.2
-    lone: float = 0.5
+    single_detection_weight: float = 0.5
 
     def decoder(self) -> GridDecoder:
         """A decoder of these sizes, its weights drawn from `seed`."""
@@ -225,7 +225,7 @@ class GridLearner:
         A trained decoder; a new one, drawn from the settings' seed, if left out.
     """
 
-    kind = "grid"
+    model_type = "grid"
 
     def __init__(self, settings: GridSettings, network: GridDecoder | None = None) -> None:
         self.settings = settings
@@ -359,7 +359,7 @@ class GridLearner:
             latent = fit_latents(
                 self.network,
                 data.to(device),
-                s.penalties.stiffer(s.fit_stiffness),
+                s.penalties.stiffer(s.fit_tv_weight),
                 start=start.to(device),
                 steps=s.fit_steps,
                 learning_rate=s.fit_learning_rate,
@@ -367,8 +367,8 @@ class GridLearner:
             with torch.no_grad():
                 mean, deviation = self.network(latent)
             shape = (mean[:, None] + deviation).cpu()
-            if s.lone > 0:
-                shape = torch.lerp(shape, free_log_shape(data), s.lone)
+            if s.single_detection_weight > 0:
+                shape = torch.lerp(shape, free_log_shape(data), s.single_detection_weight)
         return _Fitted(latent, shape + level(shape, data)[..., None], data)
 
 
@@ -394,7 +394,7 @@ def _information(log_rate: Tensor, data: Cells) -> Tensor:
 
 
 def free_log_shape(
-    data: Cells, penalties: Penalties | None = None, steps: int = 60, learning_rate: float = 0.2
+    data: Cells, penalties: GridPenaltyWeights | None = None, steps: int = 60, learning_rate: float = 0.2
 ) -> Tensor:
     """Log-shape of each detection's rate under the penalties alone, nothing learnt from others: f4[N, B, K].
 

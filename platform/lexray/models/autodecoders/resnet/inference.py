@@ -77,7 +77,7 @@ class ResnetReconstructor:
         moment = ((torch.arange(bins)[:, None] + within) / bins).flatten()
         scale = time_scale(photons, self.settings.shortest)
         rates = [torch.zeros(0, self.n_bands, bins, dtype=torch.float64)]
-        for rows in torch.split(torch.arange(len(photons)), self.settings.batch):
+        for rows in torch.split(torch.arange(len(photons)), self.settings.batch_size):
             time = (photons.duration[rows, None] * moment / scale[rows, None]).flatten().to(device)
             log_rate = self.network(latent[rows].to(device).repeat_interleave(len(moment), 0), time).cpu().double()
             per_unit = log_rate.exp().unflatten(0, (len(rows), bins, _MOMENTS)).mean(2).transpose(1, 2)

@@ -31,7 +31,7 @@ _PIECE = 65_536
 
 
 @dataclass(frozen=True)
-class Penalties:
+class ResnetPenaltyWeights:
     """Weights beside the log-likelihood in nats.
 
     Attributes
@@ -254,7 +254,7 @@ def latent_norm(latent: Tensor) -> Tensor:
     return latent.square().sum(1)
 
 
-def losses(decoder: Decoder, latent: Tensor, data: Arrivals, penalties: Penalties) -> Tensor:
+def losses(decoder: Decoder, latent: Tensor, data: Arrivals, penalties: ResnetPenaltyWeights) -> Tensor:
     """L above for each detection.
 
     Parameters

@@ -13,7 +13,7 @@ from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
 from lexray.models.autodecoders.resnet.loss import (
     Arrivals,
-    Penalties,
+    ResnetPenaltyWeights,
     arrivals,
     integral,
     log_likelihood,
@@ -42,18 +42,18 @@ class ResnetSettings(Schedule):
         Whether the rate is integrated over good time only, in training on a mesh that is shifted at random. False, as
         published: from 0 to the last photon, on a fixed mesh.
     penalties : Penalties
-    clip : float
+    grad_clip_norm : float
         The published 10 is of the mean gradient of a detection; this is of a photon's, at 300 a detection.
     fit_steps, fit_learning_rate : int, float
         Adam steps for new detections, the decoder held fixed, and their rate.
     """
 
     epochs: int = 600
-    batch: int = 16
+    batch_size: int = 16
     learning_rate: float = 1e-5
     latent_learning_rate: float = 1e-4
     weight_decay: float = 0.0
-    clip: float = 10.0 / 300.0
+    grad_clip_norm: float = 10.0 / 300.0
     patience: int = 0
     latent_dim: int = 8
     n_bands: int = 3
@@ -63,7 +63,7 @@ class ResnetSettings(Schedule):
     n_steps: int = 2_048
     shortest: float = 28_800.0
     good_time: bool = True
-    penalties: Penalties = field(default_factory=Penalties)
+    penalties: ResnetPenaltyWeights = field(default_factory=ResnetPenaltyWeights)
     fit_steps: int = 400
     fit_learning_rate: float = 0.01
 
@@ -107,7 +107,7 @@ class ResnetLearner:
         A trained decoder, such as that of `from_ppad`; a new one, drawn from the settings' seed, if left out.
     """
 
-    kind = "resnet"
+    model_type = "resnet"
 
     def __init__(self, settings: ResnetSettings, network: ResnetDecoder | None = None) -> None:
         self.settings = settings
@@ -167,7 +167,7 @@ def fit_latents(decoder: ResnetDecoder, photons: Photons, settings: ResnetSettin
     start = start.detach().expand(len(photons), -1)
     device = next(decoder.parameters()).device
     found = [start[:0].cpu()]
-    for rows in torch.split(torch.arange(len(photons)), settings.batch):
+    for rows in torch.split(torch.arange(len(photons)), settings.batch_size):
         data = settings.arrivals(photons.select(rows)).to(device)
         # All rows move in each step, so that a dense Adam is one of their own for each.
         latent = start[rows].to(device, copy=True).requires_grad_()
@@ -245,6 +245,6 @@ def _in_batches(
     """
     device = next(decoder.parameters()).device
     judged = replace(settings, good_time=True, n_steps=_FINER * settings.n_steps + 1)
-    for rows in torch.split(torch.arange(len(photons)), settings.batch):
+    for rows in torch.split(torch.arange(len(photons)), settings.batch_size):
         if len(rows):
             yield latent[rows].to(device), judged.arrivals(photons.select(rows)).to(device)

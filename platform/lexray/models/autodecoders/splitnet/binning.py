@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from lexray.models.autodecoders.photons import Photons, gather, owner
-from lexray.models.autodecoders.splitnet.network import Seen
+from lexray.models.autodecoders.splitnet.network import NetworkInput
 
 #: Cells of a detection that lasts up to `_USUAL_DURATION`; the fewest and the most that any has.
-USUAL, FEWEST, MOST = 256, 16, 2048
+DEFAULT_CELLS, FEWEST, MOST = 256, 16, 2048
 _USUAL_DURATION = 28_800.0
 #: Logarithmic energy cells from a detection's lowest band edge to its highest.
 ENERGY_CELLS = 48
@@ -25,7 +25,7 @@ _CHUNK = 1_000_000
 
 
 @dataclass(frozen=True)
-class Binned:
+class BinnedPhotons:
     """N detections on K cells of time each.
 
     Attributes
@@ -78,11 +78,11 @@ class Binned:
         """Detection of each photon, i8[P]."""
         return owner(self.offsets)
 
-    def select(self, rows: Tensor) -> Binned:
+    def select(self, rows: Tensor) -> BinnedPhotons:
         """The detections `rows`, i8[M], in that order."""
         photons, offsets = gather(self.offsets, rows)
         background, background_offsets = gather(self.background_offsets, rows)
-        return Binned(
+        return BinnedPhotons(
             self.slot[photons],
             self.energy_cell[photons],
             offsets,
@@ -96,10 +96,10 @@ class Binned:
             self.n_bands,
         )
 
-    def to(self, device: torch.device) -> Binned:
+    def to(self, device: torch.device) -> BinnedPhotons:
         """The same on a device."""
         values = (getattr(self, field.name) for field in fields(self))
-        return Binned(*(value.to(device) if isinstance(value, Tensor) else value for value in values))  # type: ignore[arg-type]
+        return BinnedPhotons(*(value.to(device) if isinstance(value, Tensor) else value for value in values))  # type: ignore[arg-type]
 
     def counts(self, chosen: Tensor | None = None) -> Tensor:
         """Photons in each cell, or of them those where `chosen`, bool[P], holds: f4[N, B, K]."""
@@ -115,9 +115,9 @@ class Binned:
         slot = slot if chosen is None else slot[chosen]
         return torch.bincount(slot, minlength=len(self) * ENERGY_CELLS).reshape(len(self), -1).float()
 
-    def seen(self) -> Seen:
+    def seen(self) -> NetworkInput:
         """What `splitnet` sees of all their photons."""
-        return Seen(
+        return NetworkInput(
             self.counts(),
             self.exposure,
             self.background_counts(),
@@ -148,13 +148,13 @@ def n_cells(duration: Tensor, frame_time: Tensor) -> Tensor:
     i8[N]
     """
     longer = (duration / _USUAL_DURATION).clamp(min=1.0).log2().round()
-    wanted = USUAL * 2.0**longer
+    wanted = DEFAULT_CELLS * 2.0**longer
     frames = (duration / frame_time).nan_to_num(torch.inf).clamp(min=float(FEWEST))
     allowed = 2.0 ** frames.clamp(max=float(MOST)).log2().floor()
     return torch.minimum(wanted, allowed).clamp(FEWEST, MOST).long()
 
 
-def bin_photons(photons: Photons) -> tuple[dict[int, Binned], Tensor, Tensor]:
+def bin_photons(photons: Photons) -> tuple[dict[int, BinnedPhotons], Tensor, Tensor]:
     """Bin detections, those of one number of cells together.
 
     Returns
@@ -176,12 +176,12 @@ def bin_photons(photons: Photons) -> tuple[dict[int, Binned], Tensor, Tensor]:
     return groups, size, place
 
 
-def _bin(photons: Photons, k: int) -> Binned:
+def _bin(photons: Photons, k: int) -> BinnedPhotons:
     duration = photons.duration
     background = photons.background
     low, high = (edge[photons.owner] for edge in photons.energy_range.log().unbind(1))
     energy_cell = ((photons.energy.log() - low) / (high - low) * ENERGY_CELLS).int().clamp(0, ENERGY_CELLS - 1)
-    return Binned(
+    return BinnedPhotons(
         _slots(photons.time, duration[photons.owner], photons.band, k),
         energy_cell,
         photons.offsets,

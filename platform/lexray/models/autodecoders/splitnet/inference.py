@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.reconstructor import Encoding, Reconstruction, at_bins
-from lexray.models.autodecoders.splitnet.binning import Binned, bin_photons
+from lexray.models.autodecoders.splitnet.binning import BinnedPhotons, bin_photons
 from lexray.models.autodecoders.splitnet.network import LOG_VARIANCE, Estimate, SplitNet, estimate
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 
@@ -29,7 +29,7 @@ class _Read:
     """Some detections of one number of cells, and what the network says of them."""
 
     rows: Tensor
-    data: Binned
+    data: BinnedPhotons
     found: Estimate
 
 
@@ -96,7 +96,7 @@ class SplitnetReconstructor:
                 yield _Read(rows[some], chosen, estimate(self.network, chosen.seen()))
 
 
-def _fit_of(data: Binned, found: Estimate) -> tuple[Tensor, Tensor]:
+def _fit_of(data: BinnedPhotons, found: Estimate) -> tuple[Tensor, Tensor]:
     """`nll` and `misfit` of each detection, f8[N], source and background together, of arrival times in seconds."""
     counts, exposure = data.counts().double(), data.exposure[:, None].double()
     source, beside = found.level[..., None] * found.density, found.contamination / exposure.clamp(min=1e-6)

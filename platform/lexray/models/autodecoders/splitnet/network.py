@@ -32,7 +32,7 @@ _LOG_SHIFT = (-5.0, 5.0)
 
 
 @dataclass(frozen=True)
-class Seen:
+class NetworkInput:
     """What the network sees of N detections of K cells each.
 
     Attributes
@@ -63,9 +63,9 @@ class Seen:
     energies: Tensor
     energy_range: Tensor
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Seen:
+    def map(self, function: Callable[[Tensor], Tensor]) -> NetworkInput:
         """`function` of each tensor."""
-        return Seen(*(function(getattr(self, field.name)) for field in fields(Seen)))
+        return NetworkInput(*(function(getattr(self, field.name)) for field in fields(NetworkInput)))
 
     def channels(self, contamination: Tensor) -> Tensor:
         """Input of `TimeNet`, f4[N, 2 B + 5, K], where the background gives `contamination`, f4[N, B, K], counts."""
@@ -245,7 +245,7 @@ class Estimate:
     spectral_features: Tensor
 
 
-def estimate(network: nn.Module, seen: Seen) -> Estimate:
+def estimate(network: nn.Module, seen: NetworkInput) -> Estimate:
     """Rates of sources, and how sure they are.
 
     A background region is first read as if it were a detection of its own; the rate found there is what the network

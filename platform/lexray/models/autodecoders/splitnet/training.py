@@ -18,17 +18,17 @@ from torch import Tensor
 
 from lexray.models.autodecoders.learner import Schedule
 from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.splitnet.binning import ENERGY_CELLS, Binned, bin_photons
-from lexray.models.autodecoders.splitnet.network import Estimate, Seen, SplitNet, estimate
+from lexray.models.autodecoders.splitnet.binning import ENERGY_CELLS, BinnedPhotons, bin_photons
+from lexray.models.autodecoders.splitnet.network import Estimate, NetworkInput, SplitNet, estimate
 
 #: Share of a detection's photons that its network sees in training.
-_SEEN = (0.5, 0.95)
+_INPUT_SHARES = (0.5, 0.95)
 #: Detections read at once where no gradient is wanted.
 _BATCH = 256
 
 
 @dataclass(frozen=True)
-class Split:
+class ThinnedDetections:
     """M detections of K cells, part of whose photons the network sees, and part of which it must predict.
 
     Attributes
@@ -46,17 +46,17 @@ class Split:
     """
 
     row: Tensor
-    seen: Seen
+    seen: NetworkInput
     target: Tensor
     target_energies: Tensor
     exposure: Tensor
     ratio: Tensor
 
-    def to(self, device: torch.device) -> Split:
+    def to(self, device: torch.device) -> ThinnedDetections:
         """The same on a device."""
         seen = self.seen.map(lambda value: value.to(device))
         row, *rest = (value.to(device) for value in (self.row, *self.targets))
-        return Split(row, seen, *rest)
+        return ThinnedDetections(row, seen, *rest)
 
     @property
     def targets(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -64,7 +64,13 @@ class Split:
         return self.target, self.target_energies, self.exposure, self.ratio
 
 
-def split(data: Binned, row: Tensor, generator: torch.Generator, contaminate: float, hide: float) -> Split:
+def thin(
+    data: BinnedPhotons,
+    row: Tensor,
+    generator: torch.Generator,
+    background_augmentation: float,
+    gap_augmentation: float,
+) -> ThinnedDetections:
     """Split photons at random, hide some of the good time, and turn and shift the detections in time.
 
     Parameters
@@ -74,20 +80,20 @@ def split(data: Binned, row: Tensor, generator: torch.Generator, contaminate: fl
     row : i8[M]
         Their places in the batch.
     generator : torch.Generator
-    contaminate : float
+    background_augmentation : float
         Probability that a detection without a background region gets the photons of another one as its background.
-    hide : float
+    gap_augmentation : float
         Probability that the network does not see parts of the good time, and so learns what to say of gaps.
     """
     m, k = len(data), data.n_cells
-    low, high = _SEEN
+    low, high = _INPUT_SHARES
     share = low + (high - low) * torch.rand(m, generator=generator)
     chosen = torch.rand(len(data.slot), generator=generator) < share[data.owner]
     counts, target = data.counts(chosen), data.counts(~chosen)
     background, scale = data.background_counts(), data.scale / share
-    add = (data.scale.isnan() & (torch.rand(m, generator=generator) < contaminate)).nonzero()[:, 0]
+    add = (data.scale.isnan() & (torch.rand(m, generator=generator) < background_augmentation)).nonzero()[:, 0]
     if len(add) and m > 1:
-        inside, region, ratio = _contamination(counts + target, data.exposure, add, generator)
+        inside, region, ratio = _added_background(counts + target, data.exposure, add, generator)
         of_seen = torch.binomial(inside, share[add, None, None].expand_as(inside), generator=generator)
         counts[add] += of_seen
         target[add] += inside - of_seen
@@ -97,8 +103,8 @@ def split(data: Binned, row: Tensor, generator: torch.Generator, contaminate: fl
     cell = (cell + torch.randint(k, (m, 1), generator=generator)) % k
     by_band = cell[:, None].expand(-1, data.n_bands, -1)
     exposure = data.exposure.gather(1, cell)
-    shown = _shown(exposure, hide, generator) | ~scale.isnan()[:, None]
-    seen = Seen(
+    shown = _shown(exposure, gap_augmentation, generator) | ~scale.isnan()[:, None]
+    seen = NetworkInput(
         counts.gather(2, by_band) * shown[:, None],
         exposure * shown,
         background.gather(2, by_band),
@@ -108,10 +114,12 @@ def split(data: Binned, row: Tensor, generator: torch.Generator, contaminate: fl
         data.energies(chosen),
         data.energy_range,
     )
-    return Split(row, seen, target.gather(2, by_band), data.energies(~chosen), exposure, (1 - share) / share)
+    return ThinnedDetections(
+        row, seen, target.gather(2, by_band), data.energies(~chosen), exposure, (1 - share) / share
+    )
 
 
-def _shown(exposure: Tensor, hide: float, generator: torch.Generator) -> Tensor:
+def _shown(exposure: Tensor, gap_augmentation: float, generator: torch.Generator) -> Tensor:
     """Cells that the network sees, bool[M, K]: all, or some of the blocks of a length drawn for each detection."""
     m, k = exposure.shape
     length = 2 ** torch.randint(2, 7, (m, 1), generator=generator)
@@ -119,10 +127,10 @@ def _shown(exposure: Tensor, hide: float, generator: torch.Generator) -> Tensor:
     kept = 0.2 + 0.7 * torch.rand(m, 1, generator=generator)
     shown = torch.rand(m, k, generator=generator).gather(1, block) < kept
     enough = (exposure * shown).sum(1) > 0.1 * exposure.sum(1)
-    return shown | ~enough[:, None] | (torch.rand(m, 1, generator=generator) >= hide)
+    return shown | ~enough[:, None] | (torch.rand(m, 1, generator=generator) >= gap_augmentation)
 
 
-def _contamination(
+def _added_background(
     counts: Tensor, exposure: Tensor, rows: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The neighbours of `rows` as their backgrounds: counts inside the source's region, in the other, and their ratio.
@@ -215,7 +223,7 @@ class SplitnetSettings(Schedule):
         Of `TimeNet`.
     spectral_features : int
         Of `SpectrumNet`.
-    contaminate, hide : float
+    background_augmentation, gap_augmentation : float
         Probabilities that a detection is trained with another one's photons as its background, and that parts of its
         good time are hidden.
     """
@@ -224,13 +232,13 @@ class SplitnetSettings(Schedule):
     width: int = 16
     blocks: int = 2
     spectral_features: int = 32
-    contaminate: float = 0.1
-    hide: float = 0.2
+    background_augmentation: float = 0.1
+    gap_augmentation: float = 0.2
     epochs: int = 40
-    batch: int = 64
+    batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
-    warm_up: int = 100
+    warmup_steps: int = 100
     ema: float = 0.999
 
     def learner(self) -> SplitnetLearner:
@@ -252,19 +260,19 @@ class Prepared:
         Number of cells of each detection, and its row in that group.
     """
 
-    groups: dict[int, Binned]
+    groups: dict[int, BinnedPhotons]
     size: Tensor
     place: Tensor
 
 
 #: Detections of a batch by their number of cells.
-Sample = dict[int, Split]
+Sample = dict[int, ThinnedDetections]
 
 
 class SplitnetLearner:
     """`splitnet` for the trainer."""
 
-    kind = "splitnet"
+    model_type = "splitnet"
     latent_dim = 0
 
     def __init__(self, settings: SplitnetSettings) -> None:
@@ -284,13 +292,13 @@ class SplitnetLearner:
         for k in sorted(set(size.tolist())):
             mine = (size == k).nonzero()[:, 0]
             chosen, s = data.groups[k].select(place[mine]), self.settings
-            sample[k] = split(chosen, mine, generator, s.contaminate, s.hide)
+            sample[k] = thin(chosen, mine, generator, s.background_augmentation, s.gap_augmentation)
         return sample
 
     def join(self, samples: Sequence[Sample]) -> Sample:
         """One batch of several slices."""
         first = 0
-        by_size: dict[int, list[Split]] = {}
+        by_size: dict[int, list[ThinnedDetections]] = {}
         for sample in samples:
             for k, one in sample.items():
                 by_size.setdefault(k, []).append(replace(one, row=one.row + first))
@@ -307,7 +315,7 @@ class SplitnetLearner:
         found = torch.cat([self._losses(one) for one in sample.values()])
         return torch.zeros_like(found).index_copy(0, rows, found)
 
-    def _losses(self, one: Split) -> Tensor:
+    def _losses(self, one: ThinnedDetections) -> Tensor:
         found = estimate(self.network, one.seen)
         timing = -timing_gain(found, one.exposure, one.target)
         counting = counting_loss(found, one.exposure, one.target, one.ratio)
@@ -329,7 +337,9 @@ class SplitnetLearner:
         return gain
 
 
-def _concatenate(several: Sequence[Split]) -> Split:
-    seen = Seen(*(torch.cat([getattr(one.seen, field.name) for one in several]) for field in fields(Seen)))
+def _concatenate(several: Sequence[ThinnedDetections]) -> ThinnedDetections:
+    seen = NetworkInput(
+        *(torch.cat([getattr(one.seen, field.name) for one in several]) for field in fields(NetworkInput))
+    )
     row, *rest = (torch.cat(values) for values in zip(*((one.row, *one.targets) for one in several), strict=True))
-    return Split(row, seen, *rest)
+    return ThinnedDetections(row, seen, *rest)
