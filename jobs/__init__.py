@@ -1,1 +1,1 @@
-"""The jobs of the pipeline, in the order of the data's way. Each module is one command of `lexray`."""
+"""The jobs of the pipeline. Each module is one command of `lexray`; `registry` names them."""

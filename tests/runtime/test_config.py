@@ -191,8 +191,8 @@ def test_a_former_name_of_a_key_is_read_with_one_line_of_warning(caplog: pytest.
     parsed = parse(Outer, {"event_table": "e", "decoder": {"hidden": 64}}, "job.yaml")
     assert (parsed.events, parsed.decoder.width) == ("e", 64)
     assert [record.getMessage() for record in caplog.records] == [
-        "job.yaml: the key 'event_table' is now 'events'; its former name is read for one more version",
-        "job.yaml: the key 'decoder.hidden' is now 'decoder.width'; its former name is read for one more version",
+        "job.yaml: former names of keys are read for one more version: 'event_table' is now 'events', "
+        "'decoder.hidden' is now 'decoder.width'"
     ]
 
 

@@ -1,1 +1,12 @@
 """Text vectors: the engines that compute them, and the table that holds them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "engines": ["EmbeddingEngine", "HfEmbeddingEngine", "HttpEmbeddingEngine"],
+        "store": ["EmbeddingFailure", "EmbeddingStats", "PartProgress", "Provenance", "TextColumn", "WorkPlan"],
+        "vllm_engine": ["VllmEmbeddingEngine"],
+    },
+)

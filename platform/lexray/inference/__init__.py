@@ -1,1 +1,13 @@
 """A trained model on tables: encoding, reconstruction and projection."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "autodecoder": ["Autodecoder", "Encoded", "load_autodecoder"],
+        "encode": ["encoder", "reconstructor"],
+        "photons": ["photons_of", "photons_of_table"],
+        "project": ["check_latents", "check_texts", "load_towers", "project_latents", "project_texts"],
+    },
+)

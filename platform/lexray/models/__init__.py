@@ -1,1 +1,1 @@
-"""The models, in PyTorch alone: tensors in, tensors out. No Ray here, and no tables."""
+"""The models, as plain PyTorch: tensors in, tensors out. No Ray, no files, no configuration."""

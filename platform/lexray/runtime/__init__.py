@@ -1,1 +1,26 @@
 """What every job shares: configuration, the Ray session, tracking, progress and maps over a table's parts."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "config": [
+            "Config",
+            "JobConfig",
+            "RayConfig",
+            "TrackingConfig",
+            "describe",
+            "former_keys",
+            "parse",
+            "read_yaml",
+        ],
+        "environment": ["capture_stderr", "set_defaults"],
+        "job": ["Job", "JobContext", "JobReport", "JobResult", "execute", "is_up_to_date"],
+        "map_parts": ["PartFunction", "results_of_parts"],
+        "peak_memory": ["PeakMemory"],
+        "progress": ["Progress", "ProgressTask"],
+        "ray_session": ["relay_progress", "session"],
+        "tracking": ["MlflowRun", "reopen", "run", "start_run"],
+    },
+)

@@ -140,8 +140,8 @@ def parse(model: type[C], values: Mapping[str, Any], where: str = "configuration
                 refuse_credentials(text)
             except ConfigError as error:
                 raise ConfigError(f"{where}: '{key}': {error}") from None
-    for former, key in _former_keys_in(model, values):
-        _LOG.warning("%s: the key '%s' is now '%s'; its former name is read for one more version", where, former, key)
+    if renamed := [f"'{former}' is now '{key}'" for former, key in _former_keys_in(model, values)]:
+        _LOG.warning("%s: former names of keys are read for one more version: %s", where, ", ".join(renamed))
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:

@@ -1,1 +1,10 @@
-"""A look at one detection: its light curve, its spectrum and its header, on a page."""
+"""A page on one detection: light curve, spectrum and header."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "page": ["look"],
+    },
+)

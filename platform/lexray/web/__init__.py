@@ -1,1 +1,12 @@
 """HTTP for every client of ours: retries, a pace, a cache on disk and the Table Access Protocol."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "cache": ["Cache"],
+        "retry": ["RateLimiter", "RetryPolicy", "retry_after"],
+        "tap": ["NoTable", "QueryRefused", "Tap", "quoted"],
+    },
+)
