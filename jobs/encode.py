@@ -16,7 +16,7 @@ from lexray.tables import delta, schemas
 from lexray.tables.part_checkpoints import PartCheckpoints
 
 
-class Config(JobConfig):
+class EncodeConfig(JobConfig):
     """Configuration of `encode`."""
 
     events: str = Field(description="events table")
@@ -25,7 +25,7 @@ class Config(JobConfig):
     use_gpu: bool = Field(False, description="give each worker a GPU")
 
 
-def run(config: Config, context: JobContext) -> JobResult:
+def run(config: EncodeConfig, context: JobContext) -> JobResult:
     """Encode every detection that the model can take, and write the latents table."""
     model = load_autodecoder(config.autodecoder)
     schema = schemas.latents(model.latent_dim)
@@ -65,7 +65,7 @@ def run(config: Config, context: JobContext) -> JobResult:
 
 JOB = Job(
     name="encode",
-    config=Config,
+    config=EncodeConfig,
     run=run,
     inputs=("events", "autodecoder"),
     positional=("events",),

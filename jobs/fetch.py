@@ -33,7 +33,7 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$
 Refusal = dict[str, str]
 
 
-class Config(JobConfig):
+class FetchConfig(JobConfig):
     """Keys of `lexray fetch csc`. One of `cone`, `adql` and `names` says which sources."""
 
     out: Annotated[str, AfterValidator(require_local_path)] = Field(
@@ -87,7 +87,7 @@ class Config(JobConfig):
         return self
 
 
-def run(config: Config, context: JobContext) -> JobResult:
+def run(config: FetchConfig, context: JobContext) -> JobResult:
     """Ask which sources, then which detections they have, then get the files of each that are not there yet."""
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def run(config: Config, context: JobContext) -> JobResult:
     )
 
 
-def _sources(config: Config, catalogue: Catalogue) -> tuple[pa.Table, list[Refusal]]:
+def _sources(config: FetchConfig, catalogue: Catalogue) -> tuple[pa.Table, list[Refusal]]:
     """Rows of the master table, one a source, and the names that it does not have."""
     if config.cone is not None:
         return _distinct(catalogue.cone(*config.cone)), []
@@ -165,7 +165,7 @@ def _distinct(rows: pa.Table) -> pa.Table:
     return rows.take(pa.array(first))
 
 
-def _write_tables(out: Path, config: Config, sources: pa.Table, detections: pa.Table) -> None:
+def _write_tables(out: Path, config: FetchConfig, sources: pa.Table, detections: pa.Table) -> None:
     names = sources["name"].to_pylist()
     schema = pa.schema([pa.field("source_id", pa.string(), nullable=False)])
     for field in sources.schema:
@@ -202,7 +202,7 @@ def _write_paths(out: Path, detections: pa.Table, downloads: Downloads, products
 
 
 async def _fetch_all(
-    folder: Path, config: Config, files: Sequence[tuple[Detection, str]], task: ProgressTask
+    folder: Path, config: FetchConfig, files: Sequence[tuple[Detection, str]], task: ProgressTask
 ) -> tuple[Downloads, Counter[str], list[Refusal]]:
     counts: Counter[str] = Counter()
     failures: list[Refusal] = []
@@ -232,7 +232,7 @@ _KEYS = ("obsid", "obi", "region_id")
 
 JOB = Job(
     name="fetch csc",
-    config=Config,
+    config=FetchConfig,
     run=run,
     inputs=("adql", "names"),
     positional=(),

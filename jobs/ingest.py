@@ -34,7 +34,7 @@ _MIN_FILES_PER_TASK = 16
 _TASKS_PER_CPU = 3
 
 
-class Config(JobConfig):
+class IngestConfig(JobConfig):
     """Keys of `lexray ingest`."""
 
     inputs: list[str] = Field(
@@ -105,7 +105,7 @@ class Config(JobConfig):
         )
 
 
-def run(config: Config, context: JobContext) -> JobResult:
+def run(config: IngestConfig, context: JobContext) -> JobResult:
     """Read files that are new or have changed on Ray's workers, commit at once, and account for all of them."""
     table, wanted = resolve_path(config.out), config.wanted
     start = time.monotonic()
@@ -147,7 +147,9 @@ def run(config: Config, context: JobContext) -> JobResult:
     )
 
 
-def _ingest(files: list[Location], table: str, config: Config, wanted: ReadOptions, task: ProgressTask) -> pa.Table:
+def _ingest(
+    files: list[Location], table: str, config: IngestConfig, wanted: ReadOptions, task: ProgressTask
+) -> pa.Table:
     """Account of files that are read, and written, on the workers."""
     if not files:
         return FILES.empty_table()
@@ -219,7 +221,7 @@ def _settle(account: pa.Table, table: str, before: pa.Table) -> tuple[pa.Table, 
 
 JOB = Job(
     name="ingest",
-    config=Config,
+    config=IngestConfig,
     run=run,
     inputs=("inputs", "sources"),
     positional=("inputs",),

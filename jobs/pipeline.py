@@ -18,7 +18,7 @@ from rich.text import Text
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError, find_user_error
 from lexray.jobs.registry import JOBS, load_job
 from lexray.runtime import ray_session, tracking
-from lexray.runtime.config import Config, JobConfig, RayConfig, TrackingConfig, parse
+from lexray.runtime.config import BaseConfig, JobConfig, RayConfig, TrackingConfig, parse
 from lexray.runtime.job import Job, JobReport, execute, is_up_to_date
 from lexray.runtime.peak_memory import PeakMemory
 from lexray.runtime.progress import Progress
@@ -33,7 +33,7 @@ _COUNTS_SHOWN = 4
 SHARED_KEYS = ("tracking", "ray")
 
 
-class PipelineConfig(Config):
+class PipelineConfig(BaseConfig):
     """Configuration of ``lexray run``."""
 
     workdir: str = Field(description="where the steps' results go; steps use it as ${workdir}")

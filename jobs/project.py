@@ -21,7 +21,7 @@ from lexray.tables import delta, schemas
 ProjectRows = Callable[[Towers, str, pa.Table], pa.Table]
 
 
-class Config(JobConfig):
+class ProjectConfig(JobConfig):
     """What `lexray project` takes."""
 
     alignment: str = Field(description="folder of a trained alignment")
@@ -30,13 +30,13 @@ class Config(JobConfig):
     workers: int = Field(2, ge=1, description="worker processes, each with one CPU")
 
     @model_validator(mode="after")
-    def _something_to_project(self) -> "Config":
+    def _something_to_project(self) -> "ProjectConfig":
         if self.latents is None and self.text_embeddings is None:
             raise ValueError("at least one of 'latents' and 'text_embeddings' is needed")
         return self
 
 
-def run(config: Config, context: JobContext) -> JobResult:
+def run(config: ProjectConfig, context: JobContext) -> JobResult:
     """Project part by part, and write one embeddings table."""
     towers = load_towers(config.alignment)
     todo: list[tuple[str, str, ProjectRows]] = []
@@ -106,7 +106,7 @@ def _quarantine(out: str, refused: list[dict[str, str]]) -> list[str]:
 
 JOB = Job(
     name="project",
-    config=Config,
+    config=ProjectConfig,
     run=run,
     inputs=("alignment", "latents", "text_embeddings"),
     positional=("alignment",),

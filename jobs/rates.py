@@ -16,7 +16,7 @@ from lexray.tables.part_checkpoints import PartCheckpoints
 from lexray.tables.schemas import RATES
 
 
-class Config(JobConfig):
+class RatesConfig(JobConfig):
     """Configuration of `rates`."""
 
     events: str = Field(description="events table")
@@ -25,7 +25,7 @@ class Config(JobConfig):
     workers: int = Field(2, ge=1, description="worker processes, each with one CPU")
 
 
-def run(config: Config, context: JobContext) -> JobResult:
+def run(config: RatesConfig, context: JobContext) -> JobResult:
     """Reconstruct every detection that the model can take, and write the rates table: a row a detection and band."""
     n_bands = load_autodecoder(config.autodecoder).n_bands
     n = delta.dataset(config.events).count_rows()
@@ -60,7 +60,7 @@ def run(config: Config, context: JobContext) -> JobResult:
 
 JOB = Job(
     name="rates",
-    config=Config,
+    config=RatesConfig,
     run=run,
     inputs=("events", "autodecoder"),
     positional=("events",),

@@ -9,14 +9,14 @@ from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.simulation.archive import simulate_archive
 
 
-class Config(JobConfig):
+class SimulateConfig(JobConfig):
     """What to simulate. `out` gets events/, literature.jsonl, labels.parquet and true_rates.parquet."""
 
     sources: int = Field(600, ge=1, description="number of sources; each has 1 to 3 observations, one file each")
     seed: int = Field(0, ge=0, description="the same seed gives the same bytes; source i is the same in any archive")
 
 
-def run(config: Config, context: JobContext) -> JobResult:
+def run(config: SimulateConfig, context: JobContext) -> JobResult:
     """Simulate, write, and log what came of it."""
     start = time.monotonic()
     with context.progress.task("sources", total=config.sources) as task:
@@ -41,7 +41,7 @@ def run(config: Config, context: JobContext) -> JobResult:
 
 JOB = Job(
     name="simulate",
-    config=Config,
+    config=SimulateConfig,
     run=run,
     inputs=(),
     positional=("out",),

@@ -28,7 +28,7 @@ OnEpoch = Callable[[int, dict[str, float]], None]
 _STATE = "trainer.pt"
 
 
-class Config(JobConfig):
+class TrainAlignmentConfig(JobConfig):
     """What `lexray train alignment` takes."""
 
     former_keys: ClassVar = {"batch": "batch_size"}
@@ -74,7 +74,7 @@ class Config(JobConfig):
     max_failures: int = Field(3, ge=0, description="how often killed workers are started again from the checkpoint")
 
     @model_validator(mode="after")
-    def _members_fit(self) -> "Config":
+    def _members_fit(self) -> "TrainAlignmentConfig":
         if self.dimension % self.members:
             raise ValueError(f"'dimension' ({self.dimension}) must be a multiple of 'members' ({self.members})")
         return self
@@ -85,7 +85,7 @@ class Config(JobConfig):
         return AlignmentSettings(**self.model_dump(include={field.name for field in fields(AlignmentSettings)}))
 
 
-def run(config: Config, context: JobContext) -> JobResult:
+def run(config: TrainAlignmentConfig, context: JobContext) -> JobResult:
     """Read the pairs, train on Ray, write the towers of the best epoch."""
     pairs = read_pairs(config.latents, config.text_embeddings, config.events, config.split_seed)
     if pairs.n_unusable:
@@ -108,7 +108,9 @@ def run(config: Config, context: JobContext) -> JobResult:
     )
 
 
-def fit(config: Config, pairs: PairedTables, context: JobContext, on_epoch: OnEpoch | None = None) -> AlignmentTrainer:
+def fit(
+    config: TrainAlignmentConfig, pairs: PairedTables, context: JobContext, on_epoch: OnEpoch | None = None
+) -> AlignmentTrainer:
     """Train on Ray workers, and return the trainer as the last checkpoint left it.
 
     Checkpoints lie in OUT.checkpoints until the training is done, under a name that its data and settings give: a
@@ -170,7 +172,7 @@ def fit(config: Config, pairs: PairedTables, context: JobContext, on_epoch: OnEp
 
 def _train(loop: dict[str, Any]) -> None:
     """What each worker does."""
-    config: Config = loop["config"]
+    config: TrainAlignmentConfig = loop["config"]
     pairs: PairedTables = ray.get(loop["pairs"])
     trainer = AlignmentTrainer(config.settings, pairs.train, pairs.val, pairs.n_bands, get_device())
     run = tracking.reopen(*loop["run"])
@@ -208,7 +210,7 @@ def _restore(trainer: AlignmentTrainer, checkpoint: Checkpoint) -> None:
         trainer.load_state_dict(torch.load(Path(folder) / _STATE, map_location=trainer.device, weights_only=True))
 
 
-def _write(config: Config, pairs: PairedTables, trainer: AlignmentTrainer) -> None:
+def _write(config: TrainAlignmentConfig, pairs: PairedTables, trainer: AlignmentTrainer) -> None:
     system, root = filesystem(config.out)
     with tempfile.TemporaryDirectory() as folder:
         trainer.best_towers().save(folder, pairs.made_with)
@@ -216,7 +218,7 @@ def _write(config: Config, pairs: PairedTables, trainer: AlignmentTrainer) -> No
         pyarrow.fs.copy_files(folder, root, destination_filesystem=system)
 
 
-def _name(config: Config) -> str:
+def _name(config: TrainAlignmentConfig) -> str:
     """Name of a training: equal for equal data and settings."""
     inputs = {path: delta.version(path) for path in (config.latents, config.text_embeddings, config.events)}
     return delta.digest({"settings": asdict(config.settings), "split_seed": config.split_seed, "inputs": inputs})
@@ -224,7 +226,7 @@ def _name(config: Config) -> str:
 
 JOB = Job(
     name="train alignment",
-    config=Config,
+    config=TrainAlignmentConfig,
     run=run,
     inputs=("latents", "text_embeddings", "events"),
     positional=("latents", "text_embeddings", "events"),

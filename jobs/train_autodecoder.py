@@ -44,7 +44,7 @@ _NETWORK, _RESULT = "network.pt", "result.pt"
 _DIVERGED = "diverged.txt"
 
 
-class Config(JobConfig):
+class TrainAutodecoderConfig(JobConfig):
     """Configuration of `train autodecoder`."""
 
     out: Annotated[str, AfterValidator(require_local_path)] = Field(
@@ -77,7 +77,7 @@ class Config(JobConfig):
     resnet: ResnetConfig = ResnetConfig()
 
     @model_validator(mode="after")
-    def _each_worker_has_a_stream(self) -> "Config":
+    def _each_worker_has_a_stream(self) -> "TrainAutodecoderConfig":
         if self.workers > self.section.part_streams:
             raise ValueError(
                 f"'{self.model_type}.part_streams' ({self.section.part_streams}) must be at least 'workers' "
@@ -103,7 +103,7 @@ class Config(JobConfig):
         return MAX_VALIDATION[self.model_type] if self.max_validation is None else self.max_validation
 
 
-def run(config: Config, context: JobContext) -> JobResult:
+def run(config: TrainAutodecoderConfig, context: JobContext) -> JobResult:
     """Train, and write the autodecoder."""
     if config.force:  # a forced training starts from scratch, also after one that was killed
         shutil.rmtree(_checkpoints(config), ignore_errors=True)
@@ -127,11 +127,11 @@ def run(config: Config, context: JobContext) -> JobResult:
     return JobResult(counts={**result["counts"], "left_out": len(plan.left_out)}, metrics=result["metrics"])
 
 
-def _checkpoints(config: Config) -> Path:
+def _checkpoints(config: TrainAutodecoderConfig) -> Path:
     return Path(f"{config.out}.checkpoints").resolve()
 
 
-def _train(config: Config, run: tracking.MlflowRun, plan: TrainingPlan, queue: Queue) -> dict[str, Any]:
+def _train(config: TrainAutodecoderConfig, run: tracking.MlflowRun, plan: TrainingPlan, queue: Queue) -> dict[str, Any]:
     """What the first worker wrote when all was done."""
     # A driver that starts again with what decides the result goes on from the last checkpoint; a changed one must not.
     made_of = [delta.version(config.events), config.model_type, asdict(config.settings), config.split_seed]
@@ -172,7 +172,7 @@ def _train(config: Config, run: tracking.MlflowRun, plan: TrainingPlan, queue: Q
 
 def train_worker(loop: dict[str, Any]) -> None:
     """What each training worker does, from its first step or the last checkpoint's."""
-    config = Config(**loop["config"])
+    config = TrainAutodecoderConfig(**loop["config"])
     rank, n_workers = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
     plan: TrainingPlan = ray.get(loop["plan"][0])
     settings = config.settings
@@ -244,7 +244,7 @@ def _latents_file(part: int) -> str:
 
 JOB = Job(
     name="train autodecoder",
-    config=Config,
+    config=TrainAutodecoderConfig,
     run=run,
     inputs=("events",),
     positional=("events",),

@@ -18,8 +18,7 @@ from lexray.errors import LexrayError
 from lexray.jobs import train_alignment
 from lexray.models.alignment.trainer import METRICS, AlignmentSettings, AlignmentTrainer, Pairs
 from lexray.runtime import ray_session
-from lexray.runtime.config import Config as BaseConfig
-from lexray.runtime.config import JobConfig, parse
+from lexray.runtime.config import BaseConfig, JobConfig, parse
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables.files import filesystem, resolve_path
 from lexray.training.pairs import PairedTables, read_pairs
@@ -36,7 +35,7 @@ class AshaConfig(BaseConfig):
     reduction_factor: float = Field(3.0, gt=1, description="of so many trials that come to a rung, one goes on")
 
 
-class Config(JobConfig):
+class TuneConfig(JobConfig):
     """What `lexray tune` takes."""
 
     job: Literal["train alignment"] = Field("train alignment", description="the training; so far only the alignment's")
@@ -62,16 +61,18 @@ class Config(JobConfig):
         return [self.base[key] for key in _TABLES if key in self.base]
 
     @property
-    def training(self) -> train_alignment.Config:
+    def training(self) -> train_alignment.TrainAlignmentConfig:
         """The configuration that draws are merged into."""
-        return parse(train_alignment.Config, {**self.base, "out": self.out}, "lexray tune: base")
+        return parse(train_alignment.TrainAlignmentConfig, {**self.base, "out": self.out}, "lexray tune: base")
 
 
-def run(config: Config, context: JobContext) -> JobResult:
+def run(config: TuneConfig, context: JobContext) -> JobResult:
     """Search, and write OUT/trials.parquet and OUT/best.yaml."""
     training = config.training
     searchable = [field.name for field in fields(AlignmentSettings)]
-    space = parse_space(config.space, train_alignment.Config, {**config.base, "out": config.out}, searchable)
+    space = parse_space(
+        config.space, train_alignment.TrainAlignmentConfig, {**config.base, "out": config.out}, searchable
+    )
     pairs = read_pairs(training.latents, training.text_embeddings, training.events, training.split_seed)
     with ray_session.session(config.ray), context.progress.task("trials", total=config.samples) as task:
         log = TrialLog(config.tracking, context.run, task, config.metric, METRICS[config.metric])
@@ -80,7 +81,11 @@ def run(config: Config, context: JobContext) -> JobResult:
 
 
 def _search(
-    config: Config, training: train_alignment.Config, space: dict[str, Domain], pairs: PairedTables, log: TrialLog
+    config: TuneConfig,
+    training: train_alignment.TrainAlignmentConfig,
+    space: dict[str, Domain],
+    pairs: PairedTables,
+    log: TrialLog,
 ) -> None:
     system, root = filesystem(config.out)
     scratch = f"{root}.trials"
@@ -140,7 +145,7 @@ def _ray_domain(domain: Domain) -> Any:
     return {"uniform": tune.uniform, "loguniform": tune.loguniform}[domain.kind](low, high)
 
 
-def _write(config: Config, log: TrialLog) -> JobResult:
+def _write(config: TuneConfig, log: TrialLog) -> JobResult:
     trials = list(log.trials.values())
     failed = [trial for trial in trials if trial.status == "failed"]
     system, root = filesystem(config.out)
@@ -187,7 +192,7 @@ def _row(trial: Trial, log: TrialLog) -> dict[str, Any]:
 
 JOB = Job(
     name="tune",
-    config=Config,
+    config=TuneConfig,
     run=run,
     inputs=("tables",),
     positional=(),

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from doubles.archive_server import Archive, Fault, archive_server, downloaded
 from lexray.archives.csc import aperture_radius, box, canonical_name
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
-from lexray.jobs.fetch import JOB, Config
+from lexray.jobs.fetch import JOB, FetchConfig
 from lexray.runtime.config import parse
 from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
@@ -57,7 +57,7 @@ def fetch(archive: Archive, tmp_path: Path) -> Fetch:
         http = {**QUICK, **{key: keys.pop(key) for key in list(keys) if key in RetryPolicy.model_fields}}
         values = {"tap": f"{archive.url}/tap", "files": f"{archive.url}/files", "out": str(tmp_path / "csc")}
         columns = ["name", "ra", "dec", "significance", "var_flag", "likelihood_class"]
-        return execute(JOB, parse(Config, {**values, "columns": columns, "http": http, **keys}), Progress())
+        return execute(JOB, parse(FetchConfig, {**values, "columns": columns, "http": http, **keys}), Progress())
 
     return run
 

@@ -23,7 +23,7 @@ from lexray.events.fits.drop_causes import CAUSES
 from lexray.events.reader import read_events
 from lexray.ingest import file_index
 from lexray.ingest.discovery import find_event_files
-from lexray.jobs.ingest import JOB, Config
+from lexray.jobs.ingest import JOB, IngestConfig
 from lexray.runtime.config import parse
 from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.ray
 
 
 def ingest(*inputs: Path | str, out: Path, **keys: Any) -> JobReport:
-    config = parse(Config, {"inputs": [str(path) for path in inputs], "out": str(out), **keys})
+    config = parse(IngestConfig, {"inputs": [str(path) for path in inputs], "out": str(out), **keys})
     return execute(JOB, config, Progress())
 
 
@@ -385,7 +385,7 @@ def test_bands_by_configuration(ray_session: None, tmp_path: Path) -> None:
 )
 def test_wrong_configuration_is_named(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        execute(JOB, parse(Config, {"inputs": [str(tmp_path)], "out": str(tmp_path / "out"), **keys}), Progress())
+        execute(JOB, parse(IngestConfig, {"inputs": [str(tmp_path)], "out": str(tmp_path / "out"), **keys}), Progress())
 
 
 def test_folders_are_searched_and_files_taken_as_given(tmp_path: Path) -> None:

@@ -1,8 +1,14 @@
 """What the repository's layout must keep true."""
 
+import ast
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,3 +24,35 @@ def test_the_tour_says_what_it_lacks(tmp_path: Path) -> None:
     done = subprocess.run(tour, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "no release or no event files here" in done.stdout
+
+
+LIBRARY = ROOT / "platform" / "lexray"
+
+
+def modules() -> Iterator[Path]:
+    for folder in (LIBRARY, ROOT / "jobs", ROOT / "serve"):
+        yield from folder.rglob("*.py")
+
+
+def test_the_top_of_the_library_is_read_in_a_minute() -> None:
+    assert len([entry for entry in LIBRARY.iterdir() if entry.name != "__pycache__"]) <= 28
+
+
+def test_a_class_name_means_one_thing() -> None:
+    names = Counter(
+        node.name
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, n in names.items() if n > 1} == set()
+
+
+@pytest.mark.parametrize(
+    "package", sorted(path.parent for path in LIBRARY.glob("*/**/__init__.py")), ids=lambda p: p.name
+)
+def test_every_package_says_what_it_is_for_and_its_public_names_exist(package: Path) -> None:
+    name = ".".join(("lexray", *package.relative_to(LIBRARY).parts))
+    room = import_module(name)
+    assert room.__doc__
+    assert all(getattr(room, public) is not None for public in getattr(room, "__all__", ()))

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from lexray.errors import ConfigError, LexrayError, RefusedInput, find_user_error
-from lexray.runtime.config import Config, JobConfig, describe, parse, read_yaml
+from lexray.runtime.config import BaseConfig, JobConfig, describe, parse, read_yaml
 from lexray.tables.files import resolve_path
 
 
-class Inner(Config):
+class Inner(BaseConfig):
     former_keys: ClassVar = {"hidden": "width"}
 
     width: int = Field(128, ge=1, description="hidden units")
     penalty: float = 0.5
 
 
-class Outer(Config):
+class Outer(BaseConfig):
     former_keys: ClassVar = {"event_table": "events"}
 
     events: str = Field(description="events table")
@@ -161,7 +161,7 @@ def test_other_errors_are_not_for_people() -> None:
     assert str(find_user_error(error)) == "why"
 
 
-class Endpoint(Config):
+class Endpoint(BaseConfig):
     """Keys of which one names a variable, and two of which come together."""
 
     key_env: str = Field("KEY", pattern=r"^[A-Z_]+$", description="variable that holds the key")

@@ -123,7 +123,7 @@ def test_two_workers_of_which_one_is_killed_end_as_one_does(
     pairs = replace(pairs, train=Pairs(pairs.train.xray[: offsets[-1]], offsets, pairs.train.text[:n]))
     values = {"out": str(tmp_path / "model"), "latents": "-", "text_embeddings": "-", "events": "-"}
     values |= {"epochs": 9, "dropout": 0.0, "input_dropout": 0.0, "noise": 0.0, "checkpoint_every": 3}
-    config = parse(train_alignment.Config, {**values, "workers": 2, "max_failures": 1})
+    config = parse(train_alignment.TrainAlignmentConfig, {**values, "workers": 2, "max_failures": 1})
     marker = tmp_path / "killed"
 
     def kill_once(epoch: int, metrics: dict[str, float]) -> None:
@@ -146,13 +146,13 @@ def test_two_workers_of_which_one_is_killed_end_as_one_does(
 @pytest.mark.ray
 def test_towers_retrieve_sources_that_no_training_saw(tmp_path: Path, tables: Tables, ray_session: None) -> None:
     alignment, embeddings = str(tmp_path / "alignment"), str(tmp_path / "embeddings")
-    config = parse(train_alignment.Config, {**tables.keys(), "out": alignment, "epochs": 60})
+    config = parse(train_alignment.TrainAlignmentConfig, {**tables.keys(), "out": alignment, "epochs": 60})
     report = execute(train_alignment.JOB, config, Progress())
     assert report.metrics["best/val/recall@10"] > 5 * report.metrics["chance/val/recall@10"]
     assert {"alignment.json", "alignment.safetensors"} <= {path.name for path in Path(alignment).iterdir()}
 
     values = {"alignment": alignment, "latents": tables.latents, "text_embeddings": tables.text_embeddings}
-    report = execute(project.JOB, parse(project.Config, {**values, "out": embeddings}), Progress())
+    report = execute(project.JOB, parse(project.ProjectConfig, {**values, "out": embeddings}), Progress())
     n_detections = delta.dataset(tables.latents).count_rows()
     assert report.counts == {"detections": n_detections - 1, "texts": N_SOURCES - 1, "refused": 1}
     quarantine = delta.read(f"{embeddings}.quarantine").to_pylist()
@@ -176,10 +176,12 @@ def test_tables_unlike_the_training_s_are_refused(tmp_path: Path, tables: Tables
     write_texts(short, ["a"], np.ones((1, 7)))
     write_texts(foreign, ["a"], np.ones((1, TEXT_DIM)), model="words-2")
     for table, message in ((short, "7 numbers a row.* trained on 64"), (foreign, "by words-2.* by words-1")):
-        config = parse(project.Config, {"alignment": alignment, "text_embeddings": table, "out": str(tmp_path / "e")})
+        config = parse(
+            project.ProjectConfig, {"alignment": alignment, "text_embeddings": table, "out": str(tmp_path / "e")}
+        )
         with pytest.raises(LexrayError, match=message):
             execute(project.JOB, config, Progress())
-    config = parse(project.Config, {"alignment": short, "latents": tables.latents, "out": str(tmp_path / "e")})
+    config = parse(project.ProjectConfig, {"alignment": short, "latents": tables.latents, "out": str(tmp_path / "e")})
     with pytest.raises(LexrayError, match="no alignment here"):
         execute(project.JOB, config, Progress())
 

@@ -45,7 +45,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def train(events: str, out: Path, **keys: object) -> JobReport:
     config = parse(
-        train_autodecoder.Config,
+        train_autodecoder.TrainAutodecoderConfig,
         {"events": events, "out": str(out), "model_type": "grid", "grid": GRID, "checkpoint_every": 2, **keys},
     )
     return execute(train_autodecoder.JOB, config, Progress())
@@ -163,30 +163,42 @@ def test_keys_of_all_kinds_are_described_and_go_where_they_belong() -> None:
     for model_type, section in SECTIONS.items():
         assert all(said for key, _, _, said in describe(section)), model_type
         config = parse(
-            train_autodecoder.Config, {**keys, "model_type": model_type, model_type: {"epochs": 7, "part_streams": 3}}
+            train_autodecoder.TrainAutodecoderConfig,
+            {**keys, "model_type": model_type, model_type: {"epochs": 7, "part_streams": 3}},
         )
         assert (
             replace(SETTINGS_OF_TYPE[model_type](), epochs=7, part_streams=3, seed=3, precision="bfloat16")
             == config.settings
         )
-        assert parse(train_autodecoder.Config, {**keys, "model_type": model_type, "patience": 2}).settings.patience == 2
+        assert (
+            parse(
+                train_autodecoder.TrainAutodecoderConfig, {**keys, "model_type": model_type, "patience": 2}
+            ).settings.patience
+            == 2
+        )
         assert config.validated_on == MAX_VALIDATION[model_type]
         assert (
-            parse(train_autodecoder.Config, {**keys, "model_type": model_type, "max_validation": 7}).validated_on == 7
+            parse(
+                train_autodecoder.TrainAutodecoderConfig, {**keys, "model_type": model_type, "max_validation": 7}
+            ).validated_on
+            == 7
         )
     with pytest.raises(ConfigError, match=r"'grid.part_streams' \(1\) must be at least 'workers' \(2\)"):
-        parse(train_autodecoder.Config, {**keys, "model_type": "grid", "grid": {"part_streams": 1}, "workers": 2})
+        parse(
+            train_autodecoder.TrainAutodecoderConfig,
+            {**keys, "model_type": "grid", "grid": {"part_streams": 1}, "workers": 2},
+        )
     with pytest.raises(ConfigError, match=r"'grid.n_knots'.*power of two, got 100"):
-        parse(train_autodecoder.Config, {**keys, "model_type": "grid", "grid": {"n_knots": 100}})
+        parse(train_autodecoder.TrainAutodecoderConfig, {**keys, "model_type": "grid", "grid": {"n_knots": 100}})
     with pytest.raises(ConfigError, match=r"unknown key 'grid.latent_dims', did you mean 'latent_dim'"):
-        parse(train_autodecoder.Config, {**keys, "grid": {"latent_dims": 1}})
+        parse(train_autodecoder.TrainAutodecoderConfig, {**keys, "grid": {"latent_dims": 1}})
 
 
 def test_encode_and_rates_write_every_detection(trained: JobReport, events: str, tmp_path: Path) -> None:
     keys = {"events": events, "autodecoder": trained.out}
-    config = parse(encode.Config, {**keys, "out": str(tmp_path / "latents")})
+    config = parse(encode.EncodeConfig, {**keys, "out": str(tmp_path / "latents")})
     assert execute(encode.JOB, config, Progress()).counts == {"detections": 60, "left_out": 0}
-    config_rates = parse(rates.Config, {**keys, "out": str(tmp_path / "rates"), "bins": 50})
+    config_rates = parse(rates.RatesConfig, {**keys, "out": str(tmp_path / "rates"), "bins": 50})
     execute(rates.JOB, config_rates, Progress())
 
     rows = delta.read(events, order="detection_id")
@@ -217,4 +229,4 @@ def test_a_table_without_training_sources_is_refused(ray_session: None, tmp_path
 
 def test_a_uri_is_refused_where_models_are_written(events: str) -> None:
     with pytest.raises(ConfigError, match=r"'out'.*it takes a local folder"):
-        parse(train_autodecoder.Config, {"events": events, "out": "s3://bucket/autodecoder"})
+        parse(train_autodecoder.TrainAutodecoderConfig, {"events": events, "out": "s3://bucket/autodecoder"})

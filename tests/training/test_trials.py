@@ -33,7 +33,7 @@ def test_search_finds_reports_and_survives_a_failed_trial(tmp_path: Path, ray_se
     # One at a time: successive halving judges a trial by those that came to its rung before it, so that with two at a
     # time the scheduler's timing decides which one is stopped, and whether any is.
     scheduling = {"asha": {"grace_period": 2, "reduction_factor": 2}, "max_concurrent": 1, "seed": 1}
-    config = parse(tune.Config, {**values, **scheduling})
+    config = parse(tune.TuneConfig, {**values, **scheduling})
     report = execute(tune.JOB, config, Progress())
 
     rows = pyarrow.parquet.read_table(f"{config.out}/trials.parquet").to_pylist()
@@ -50,7 +50,7 @@ def test_search_finds_reports_and_survives_a_failed_trial(tmp_path: Path, ray_se
     best = min(good, key=lambda row: row["val/loss"])
     assert report.metrics["best/val/loss"] == best["val/loss"]
 
-    chosen = parse(train_alignment.Config, {**read_yaml(f"{config.out}/best.yaml"), "out": "somewhere"})
+    chosen = parse(train_alignment.TrainAlignmentConfig, {**read_yaml(f"{config.out}/best.yaml"), "out": "somewhere"})
     assert chosen.settings.learning_rate == best["learning_rate"]
     assert (chosen.dimension, chosen.members, chosen.epochs) == (best["dimension"], best["members"], 12)
 
@@ -86,13 +86,16 @@ def test_search_finds_reports_and_survives_a_failed_trial(tmp_path: Path, ray_se
 def test_wrong_space_is_refused(space: dict[str, Any], message: str) -> None:
     keys = list(AlignmentSettings.__dataclass_fields__)
     with pytest.raises(ConfigError, match=message):
-        parse_space(space, train_alignment.Config, BASE, keys)
+        parse_space(space, train_alignment.TrainAlignmentConfig, BASE, keys)
 
 
 def test_space_of_the_shipped_sweep_is_valid() -> None:
-    config = parse(tune.Config, {**read_yaml(str(CONFIGS / "tune" / "alignment.yaml")), "out": "o"})
+    config = parse(tune.TuneConfig, {**read_yaml(str(CONFIGS / "tune" / "alignment.yaml")), "out": "o"})
     space = parse_space(
-        config.space, train_alignment.Config, {**config.base, "out": "o"}, list(AlignmentSettings.__dataclass_fields__)
+        config.space,
+        train_alignment.TrainAlignmentConfig,
+        {**config.base, "out": "o"},
+        list(AlignmentSettings.__dataclass_fields__),
     )
     assert space["hidden"] == Domain("choice", (64, 128, 256))
     assert config.training.epochs == 200
@@ -109,11 +112,11 @@ def test_space_of_the_shipped_sweep_is_valid() -> None:
 )
 def test_wrong_search_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse(tune.Config, {"base": BASE, "space": {"dropout": {"uniform": [0, 0.5]}}, "out": "o", **values})
+        parse(tune.TuneConfig, {"base": BASE, "space": {"dropout": {"uniform": [0, 0.5]}}, "out": "o", **values})
 
 
 def test_base_is_checked_before_anything_runs(tmp_path: Path) -> None:
     values = {"base": {"latents": "l", "hiden": 3}, "space": {"dropout": {"uniform": [0, 0.5]}}}
-    config = parse(tune.Config, {**values, "out": str(tmp_path / "t")})
+    config = parse(tune.TuneConfig, {**values, "out": str(tmp_path / "t")})
     with pytest.raises(ConfigError, match=r"base: .*did you mean 'hidden'"):
         execute(tune.JOB, config, Progress())

@@ -22,7 +22,7 @@ from lexray.literature.names import name_pattern, searchable_names
 from lexray.literature.papers import Paper, Refusal
 from lexray.literature.plaintext import plain_text
 from lexray.literature.sources import TargetSource
-from lexray.runtime.config import Config
+from lexray.runtime.config import BaseConfig
 from lexray.web.cache import Cache
 from lexray.web.retry import TRANSIENT, USER_AGENT, RateLimiter, RetryPolicy, retry_after
 
@@ -39,7 +39,7 @@ _RETRYABLE_STATUS = TRANSIENT | {499}
 Doc = dict[str, Any]
 
 
-class AdsConfig(Config):
+class AdsConfig(BaseConfig):
     """How ADS is asked."""
 
     url: str = Field("https://api.adsabs.harvard.edu/v1", description="its API")

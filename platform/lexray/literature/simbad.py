@@ -25,7 +25,7 @@ from lexray.literature.names import best_known_first
 from lexray.literature.papers import Paper, Refusal
 from lexray.literature.plaintext import plain_text
 from lexray.literature.sources import TargetSource
-from lexray.runtime.config import Config
+from lexray.runtime.config import BaseConfig
 from lexray.web.cache import Cache
 from lexray.web.retry import RetryPolicy
 from lexray.web.tap import NoTable, QueryRefused, Tap
@@ -68,7 +68,7 @@ _MORE_PAPERS = " WHERE h.oidbibref > {after} ORDER BY h.oidbibref"
 Row = dict[str, Any]
 
 
-class SimbadConfig(Config):
+class SimbadConfig(BaseConfig):
     """How SIMBAD is asked."""
 
     former_keys: ClassVar = {"batch": "batch_size"}

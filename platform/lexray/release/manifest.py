@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from lexray.errors import LexrayError
-from lexray.runtime.config import Config
+from lexray.runtime.config import BaseConfig
 from lexray.tables.provenance import PROVENANCE_FILE
 from lexray.version import __version__
 
@@ -25,7 +25,7 @@ RELEASE_FORMAT = 1
 AUTODECODER_DIR, ALIGNMENT, HEADS, INDEX = "autodecoder", "alignment", "heads", "index"
 
 
-class SentenceModelRef(Config):
+class SentenceModelRef(BaseConfig):
     """The sentence model whose vectors the text tower was trained on; a service must load the very same."""
 
     name: str
@@ -34,7 +34,7 @@ class SentenceModelRef(Config):
     query_prefix: str = Field("", description="put before a text that asks")
 
 
-class ReleaseManifest(Config):
+class ReleaseManifest(BaseConfig):
     """What a release is made of."""
 
     format: int = RELEASE_FORMAT

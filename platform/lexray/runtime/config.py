@@ -22,7 +22,7 @@ _LOG = logging.getLogger("lexray")
 _ABSENT = object()
 
 
-class Config(BaseModel):
+class BaseConfig(BaseModel):
     """Base of every configuration: immutable, and strict about its keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -44,7 +44,7 @@ class Config(BaseModel):
         return current
 
 
-class TrackingConfig(Config):
+class TrackingConfig(BaseConfig):
     """Where MLflow records runs."""
 
     uri: str | None = Field(
@@ -58,7 +58,7 @@ class TrackingConfig(Config):
         return None if uri is None else without_password(uri)
 
 
-class RayConfig(Config):
+class RayConfig(BaseConfig):
     """How a job gets its Ray session."""
 
     address: str | None = Field(None, description="Ray cluster to join; by default RAY_ADDRESS, else a local session")
@@ -67,7 +67,7 @@ class RayConfig(Config):
     )
 
 
-class JobConfig(Config):
+class JobConfig(BaseConfig):
     """Keys that every job takes."""
 
     out: str = Field(description="where the result goes: a table's or a model's folder, local or an object store's URI")
@@ -152,7 +152,7 @@ def parse(model: type[C], values: Mapping[str, Any], where: str = "configuration
 def former_keys(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
     """Former names of a model's keys with their names of now, both dotted where models are nested."""
     found = {}
-    if issubclass(model, Config):
+    if issubclass(model, BaseConfig):
         found = {f"{prefix}{former}": f"{prefix}{key}" for former, key in model.former_keys.items()}
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

@@ -17,7 +17,7 @@ from pydantic import Field
 from lexray.errors import ConfigError, LexrayError, RefusedInput
 from lexray.literature.ranking import rank_papers
 from lexray.llm.chat_model import Messages
-from lexray.runtime.config import Config
+from lexray.runtime.config import BaseConfig
 from lexray.sources import stable_hash
 from lexray.summaries.chunking import PromptPaper, TokenCounter, chunk_papers
 from lexray.summaries.extractive import source_names
@@ -57,7 +57,7 @@ _HASHED_COLUMNS = (
 PaperRow = Mapping[str, Any]
 
 
-class WriterSettings(Config):
+class WriterSettings(BaseConfig):
     """What a summary is to be like, whichever engine writes it."""
 
     max_words: int = Field(150, ge=10, description="length of a summary")

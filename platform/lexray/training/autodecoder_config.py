@@ -13,7 +13,7 @@ from lexray.models.autodecoders.learner import Schedule
 from lexray.models.autodecoders.resnet import loss
 from lexray.models.autodecoders.resnet.training import ResnetSettings
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
-from lexray.runtime.config import Config
+from lexray.runtime.config import BaseConfig
 
 ModelType = Literal["splitnet", "grid", "resnet"]
 #: Detections that each model type is validated on, at most: what is quick for one is hours for another.
@@ -47,7 +47,7 @@ def _power_of_two(value: int) -> int:
     return value
 
 
-class AutodecoderConfig(Config):
+class AutodecoderConfig(BaseConfig):
     """Configuration of one model type."""
 
     former_keys: ClassVar = {
@@ -107,7 +107,7 @@ class SplitnetConfig(AutodecoderConfig):
         return SplitnetSettings(**self.model_dump(), **shared)
 
 
-class GridPenaltiesConfig(Config):
+class GridPenaltiesConfig(BaseConfig):
     """Weights beside the log-likelihood in nats."""
 
     tv_mean: Weight = Field(
@@ -153,7 +153,7 @@ class GridConfig(AutodecoderConfig):
         return GridSettings(**own, **shared)
 
 
-class ResnetPenaltiesConfig(Config):
+class ResnetPenaltiesConfig(BaseConfig):
     """Weights beside the log-likelihood in nats."""
 
     total_variation: Weight = Field(

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 import numpy as np
 from pydantic import Field
 
-from lexray.runtime.config import Config
+from lexray.runtime.config import BaseConfig
 from lexray.version import __version__
 
 #: How we introduce ourselves, so that an archive can see who asks and tell us when it is too much.
@@ -18,7 +18,7 @@ USER_AGENT = f"lexray/{__version__}"
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class RetryPolicy(Config):
+class RetryPolicy(BaseConfig):
     """Limits on requests to one archive."""
 
     connections: int = Field(4, ge=1, le=32, description="files fetched at once")
