@@ -118,7 +118,7 @@ def measured_loop(loop: Callable[[Sequence[Path]], None], folder: Path) -> dict[
 
 def measured_ingest(folder: Path, cores: int) -> dict[str, float]:
     """Figures of one `lexray ingest` in a fresh Ray session on so many cores."""
-    from lexray.jobs.ingest import JOB, Config
+    from lexray.jobs.ingest import JOB, IngestConfig
     from lexray.runtime import ray_session
     from lexray.runtime.config import RayConfig, TrackingConfig
     from lexray.runtime.job import execute
@@ -130,7 +130,7 @@ def measured_ingest(folder: Path, cores: int) -> dict[str, float]:
 
         def ingest(archive: Path, out: str) -> dict[str, float]:
             tracking = TrackingConfig(uri=f"sqlite:///{scratch}/mlflow.db")
-            config = Config(inputs=[str(archive)], out=str(scratch / out), tracking=tracking)
+            config = IngestConfig(inputs=[str(archive)], out=str(scratch / out), tracking=tracking)
             report = execute(JOB, config, Progress())
             return {**report.metrics, "job_seconds": report.seconds}
 

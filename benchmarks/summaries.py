@@ -53,7 +53,7 @@ _BATCH = 64
 
 def prepare(folder: Path, n_sources: int) -> str:
     """A literature table of simulated papers."""
-    archive = simulate.Config(sources=n_sources, seed=1, out=str(folder / "archive"))
+    archive = simulate.SimulateConfig(sources=n_sources, seed=1, out=str(folder / "archive"))
     execute(simulate.JOB, archive, Progress())
     papers = literature.LiteratureConfig(
         inputs=[str(folder / "archive" / "literature.jsonl")], out=str(folder / "literature")

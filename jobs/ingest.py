@@ -1,37 +1,27 @@
 """`lexray ingest`: event files into the `events` table, a detection a row; what cannot be read into its quarantine."""
 
-import hashlib
-import math
 import time
 from functools import cached_property
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import ray
 from pydantic import Field, field_validator
 
 from lexray.events.extraction.source_table import read_sources
 from lexray.events.missions import MISSIONS, bands_by_mission
 from lexray.events.reader import ReadOptions
 from lexray.events.segments import Segmentation
-from lexray.ingest import file_index, incremental
+from lexray.ingest import file_index, incremental, tasks
 from lexray.ingest.discovery import find_event_files
 from lexray.ingest.schemas import FILES
 from lexray.ingest.summary_table import summary_table
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
-from lexray.runtime.progress import ProgressTask
 from lexray.tables import delta
-from lexray.tables.files import Location, contents, resolve_path
+from lexray.tables.files import resolve_path
 from lexray.tables.schemas import QUARANTINE, SCHEMA_VERSION
 from lexray.version import __version__
-
-#: Smaller tasks would cost more to schedule than to run.
-_MIN_FILES_PER_TASK = 16
-#: Tasks a logical CPU, so that none waits long for the slowest.
-_TASKS_PER_CPU = 3
 
 
 class IngestConfig(JobConfig):
@@ -94,7 +84,7 @@ class IngestConfig(JobConfig):
         return [delta.version(path) for path in (self.sources, *arfs)]
 
     @property
-    def wanted(self) -> ReadOptions:
+    def options(self) -> ReadOptions:
         """What is wanted of event files."""
         return ReadOptions(
             bands=bands_by_mission(self.bands),
@@ -106,8 +96,8 @@ class IngestConfig(JobConfig):
 
 
 def run(config: IngestConfig, context: JobContext) -> JobResult:
-    """Read files that are new or have changed on Ray's workers, commit at once, and account for all of them."""
-    table, wanted = resolve_path(config.out), config.wanted
+    """Read files that are new or have changed on Ray's workers, commit at once, and index all of them."""
+    table, options = resolve_path(config.out), config.options
     start = time.monotonic()
     before = incremental.read_file_index(table)
     known = FILES.empty_table() if config.force else before.rows
@@ -116,14 +106,16 @@ def run(config: IngestConfig, context: JobContext) -> JobResult:
     with ray_session.session(config.ray):
         start = time.monotonic()  # all but Ray's own start counts
         if config.verify == "sha256":
-            plan = incremental.reread(plan, _other_content(plan.kept, config.files_per_task))
+            plan = incremental.reread(plan, tasks.files_with_other_content(plan.kept, config.files_per_task))
         with context.progress.task("files", total=len(plan.to_read)) as task:
-            read = _ingest(plan.to_read, table, config, wanted, task)
-        account, n_renamed = _settle(pa.concat_tables([plan.kept, read]), table, before.rows)
-        incremental.commit(table, account, before)
+            read = tasks.read_files(
+                plan.to_read, table, options, config.settings, config.n_parts, config.files_per_task, task
+            )
+        index, n_renamed = tasks.resolve(pa.concat_tables([plan.kept, read]), table, before.rows)
+        incremental.commit(table, index, before)
         seconds += time.monotonic() - start
 
-    quarantine, refused = f"{table}.quarantine", file_index.quarantine(account, JOB.name)
+    quarantine, refused = f"{table}.quarantine", file_index.quarantine(index, JOB.name)
     delta.commit(quarantine, "quarantine", QUARANTINE, [delta.write_part(quarantine, QUARANTINE, 0, refused)])
     outputs = [quarantine, incremental.file_index_of(table)]
     for path in (table, *outputs):
@@ -131,7 +123,7 @@ def run(config: IngestConfig, context: JobContext) -> JobResult:
     changes = {"new": plan.new, "changed": plan.changed, "unchanged": plan.unchanged, "gone": plan.gone}
     return JobResult(
         counts={
-            **file_index.counts(account),
+            **file_index.counts(index),
             **{f"files_{name}": n for name, n in changes.items()},
             "ids_told_apart": n_renamed,
         },
@@ -141,82 +133,10 @@ def run(config: IngestConfig, context: JobContext) -> JobResult:
         },
         outputs=outputs,
         refused=refused.num_rows,
-        taken=account.num_rows - refused.num_rows,
+        taken=index.num_rows - refused.num_rows,
         # What could not be fetched may be there the next time, and a server that gives no date may have changed it.
-        complete=not incremental.may_differ(account),
+        complete=not incremental.may_differ(index),
     )
-
-
-def _ingest(
-    files: list[Location], table: str, config: IngestConfig, wanted: ReadOptions, task: ProgressTask
-) -> pa.Table:
-    """Account of files that are read, and written, on the workers."""
-    if not files:
-        return FILES.empty_table()
-    n_tasks = _TASKS_PER_CPU * ray.cluster_resources()["CPU"]
-    per_task = min(max(math.ceil(len(files) / n_tasks), _MIN_FILES_PER_TASK), config.files_per_task)
-    # Neighbours in an archive are alike: dealt out like cards, the tasks take equally long.
-    n_hands = math.ceil(len(files) / per_task)
-    rows = [(file.path, file.size, file.stamp) for file in files]
-    hands = [_table(rows[i::n_hands]) for i in range(n_hands)]
-    accounts = ray.data.from_arrow(hands).map_batches(
-        _ingest_batch,
-        batch_size=None,
-        batch_format="pyarrow",
-        # By reference: a catalogue of a million sources goes to each node once.
-        fn_kwargs={"table": table, "n_parts": config.n_parts, "wanted": ray.put(wanted), "settings": config.settings},
-    )
-    # With its reservations Ray Data holds all but one task back for a second, until it knows how large outputs are; an
-    # account is small.
-    accounts.context.op_resource_reservation_enabled = False
-    done = [FILES.empty_table()]
-    for batch in accounts.iter_batches(batch_size=None, batch_format="pyarrow"):
-        done.append(batch.cast(FILES))
-        task.advance(batch.num_rows)
-    return pa.concat_tables(done)
-
-
-def _table(rows: list[tuple[str, int, str]]) -> pa.Table:
-    return pa.table(dict(zip(("path", "size", "stamp"), map(list, zip(*rows, strict=True)), strict=True)))
-
-
-def _ingest_batch(batch: pa.Table, table: str, n_parts: int, wanted: ray.ObjectRef, settings: str) -> pa.Table:
-    files = [Location(**row) for row in batch.to_pylist()]
-    return file_index.ingest_files(files, table, n_parts, ray.get(wanted), settings)
-
-
-def _other_content(account: pa.Table, files_per_task: int) -> list[str]:
-    """Files whose bytes are no longer those of the account."""
-    taken = account.filter(pc.is_valid(account["sha256"])).select(["file", "sha256"])
-    if not taken.num_rows:
-        return []
-    compared = (
-        ray.data.from_arrow(taken)
-        .repartition(math.ceil(taken.num_rows / files_per_task))
-        .map_batches(_differing, batch_size=None, batch_format="pyarrow")
-    )
-    return [row["file"] for row in compared.iter_rows()]
-
-
-def _differing(batch: pa.Table) -> pa.Table:
-    sha256 = dict(zip(batch["file"].to_pylist(), batch["sha256"].to_pylist(), strict=True))
-    differs = [
-        path
-        for path, content in contents(sha256)
-        if isinstance(content, OSError) or hashlib.sha256(content).hexdigest() != sha256[path]
-    ]
-    return pa.table({"file": pa.array(differs, pa.string())})
-
-
-def _settle(account: pa.Table, table: str, before: pa.Table) -> tuple[pa.Table, int]:
-    """The account, fragments written anew where rows have gone or identifiers collide, and how many of these."""
-    settled = file_index.resolve(account)
-    amended = file_index.to_rewrite(settled, file_index.resolve(before))
-    files, renamed = file_index.members(settled.account, amended), ray.put(settled.renamed)
-    amend = ray.remote(file_index.rewrite)
-    written = ray.get([amend.remote(table, fragment, files[fragment.path], renamed) for fragment in amended])
-    places = {old.path: new for old, new in zip(amended, written, strict=True)}
-    return file_index.moved(settled.account, places), len(settled.renamed)
 
 
 JOB = Job(

@@ -7,13 +7,13 @@ from pathlib import Path
 from pydantic import Field
 
 from lexray.errors import ConfigError
-from lexray.runtime.config import Config, RayConfig
+from lexray.runtime.config import BaseConfig, RayConfig
 
 #: Requests a minute and caller where the service listens beyond this machine and nothing else was asked for.
 DEFAULT_REQUESTS_PER_MINUTE = 600
 
 
-class Limits(Config):
+class Limits(BaseConfig):
     """What one request, and one caller, may ask for."""
 
     max_body_mib: float = Field(64.0, gt=0, description="largest request body, in MiB")
@@ -26,7 +26,7 @@ class Limits(Config):
     )
 
 
-class ServeConfig(Config):
+class ServeConfig(BaseConfig):
     """Keys of `lexray serve`."""
 
     release: str = Field(description="folder of the release")

@@ -1,8 +1,9 @@
-"""The account of an ingest: one row a file (`schemas.FILES`), from its reading to the detections that it gave.
+"""The file index of an ingest: one row a file (`schemas.FILES`), from its reading to the detections that it gave.
 
 Free of Ray. Workers call `ingest_files`; the driver gathers their rows, `resolve` decides which identifiers two files
-would share, whatever the order in which the files were read, and `amend` puts that right in the fragments. The account
-lies beside the events as ``OUT.files``: by it the next run knows which files it has read already (`planning`).
+would share, whatever the order in which the files were read, and `rewrite` puts that right in the fragments. The file
+index is stored next to the events as ``OUT.files``: the next run reads in it which files it need not read
+(`incremental`).
 """
 
 import hashlib
@@ -50,7 +51,7 @@ def ingest_files(files: Iterable[Location], table: str, n_parts: int, wanted: Re
     wanted : Wanted
         What is wanted of the files.
     settings : str
-        Hash of what they are read with, for the account.
+        Hash of what they are read with, for the file index.
 
     Returns
     -------
@@ -106,73 +107,73 @@ def _write(waiting: list[tuple[EventList, Row]], table: str, n_parts: int) -> No
 
 @dataclass(frozen=True)
 class Resolved:
-    """An account in which no two files share a detection.
+    """An index in which no two files share a detection.
 
     Attributes
     ----------
-    account : pyarrow.Table
+    index : pyarrow.Table
         Of schema `FILES`, with files that repeat another's bytes refused as 'duplicate'.
     renamed : dict of (str, str) to str
-        By file and name, the identifiers of the detections that need more than their name to be told apart.
+        By file and name, the identifiers of the detections that need more than their name to be disambiguated.
     """
 
-    account: pa.Table
+    index: pa.Table
     renamed: dict[tuple[str, str], str]
 
 
-def resolve(account: pa.Table) -> Resolved:
-    """Tell detections of one name apart; the answer does not depend on the account's order.
+def resolve(index: pa.Table) -> Resolved:
+    """Tell detections of one name apart; the answer does not depend on the file index's order.
 
     Of files with the same bytes the one first by name counts. Detections of different files that share a name get the
     first digits of their file's sha256 behind it, every one of them.
     """
-    account = _refuse_duplicates(account)
-    detections = detections_of(account)
+    index = _refuse_duplicates(index)
+    detections = detections_of(index)
     counted = detections.group_by("name").aggregate([([], "count_all")])
     shared = counted.filter(pc.greater(counted["count_all"], 1))["name"]
     rows = detections.filter(pc.is_in(detections["name"], value_set=shared)).select(["file", "name", "sha256"])
     renamed = {(row["file"], row["name"]): _disambiguate(row["name"], row["sha256"]) for row in rows.to_pylist()}
-    return Resolved(account, renamed)
+    return Resolved(index, renamed)
 
 
 def _disambiguate(name: str, sha256: str) -> str:
     return f"{name}:{sha256[:_SUFFIX_DIGITS]}"
 
 
-def _refuse_duplicates(account: pa.Table) -> pa.Table:
-    taken = accepted(account).select(["file", "sha256"])
+def _refuse_duplicates(index: pa.Table) -> pa.Table:
+    taken = accepted(index).select(["file", "sha256"])
     counted = taken.group_by("sha256").aggregate([("file", "min"), ([], "count_all")])
     shared = counted.filter(pc.greater(counted["count_all"], 1))
     if not shared.num_rows:
-        return account
+        return index
     first = dict(zip(shared["sha256"].to_pylist(), shared["file_min"].to_pylist(), strict=True))
     again = [
         (row["file"], first[row["sha256"]])
         for row in taken.filter(pc.is_in(taken["sha256"], value_set=shared["sha256"])).to_pylist()
         if row["file"] != first[row["sha256"]]
     ]
-    repeats = pc.is_in(account["file"], value_set=pa.array([file for file, _ in again]))
+    repeats = pc.is_in(index["file"], value_set=pa.array([file for file, _ in again]))
     original = dict(again)
-    found = account.filter(repeats).select(["file", "size", "stamp", "settings", "sha256"]).to_pylist()
+    found = index.filter(repeats).select(["file", "size", "stamp", "settings", "sha256"]).to_pylist()
     refused_rows = [
         {**row, "reason": "duplicate", "detail": f"the same bytes as {original[row['file']]}"} for row in found
     ]
-    return pa.concat_tables([account.filter(pc.invert(repeats)), pa.Table.from_pylist(refused_rows, schema=FILES)])
+    return pa.concat_tables([index.filter(pc.invert(repeats)), pa.Table.from_pylist(refused_rows, schema=FILES)])
 
 
-def accepted(account: pa.Table) -> pa.Table:
+def accepted(index: pa.Table) -> pa.Table:
     """Rows of files that were taken."""
-    return account.filter(pc.is_null(account["reason"]))
+    return index.filter(pc.is_null(index["reason"]))
 
 
-def refused(account: pa.Table) -> pa.Table:
+def refused(index: pa.Table) -> pa.Table:
     """Rows of files that were refused."""
-    return account.filter(pc.is_valid(account["reason"]))
+    return index.filter(pc.is_valid(index["reason"]))
 
 
-def detections_of(account: pa.Table) -> pa.Table:
-    """A row a detection: its file, that file's sha256, and what the account holds of the detection."""
-    taken = accepted(account).combine_chunks()
+def detections_of(index: pa.Table) -> pa.Table:
+    """A row a detection: its file, that file's sha256, and what the file index holds of the detection."""
+    taken = accepted(index).combine_chunks()
     lists = taken["detections"].combine_chunks()
     file = taken.select(["file", "sha256"]).take(pc.list_parent_indices(lists))
     flat = pc.list_flatten(lists)
@@ -180,23 +181,23 @@ def detections_of(account: pa.Table) -> pa.Table:
     return pa.table({name: file[name] for name in file.column_names} | fields)
 
 
-def fragments(account: pa.Table) -> list[Fragment]:
-    """Fragments that the account's detections lie in."""
+def fragments(index: pa.Table) -> list[Fragment]:
+    """Fragments that the file index's detections lie in."""
     columns = list(_PLACE)
-    distinct = detections_of(account).select(columns).group_by(columns).aggregate([]).to_pylist()
+    distinct = detections_of(index).select(columns).group_by(columns).aggregate([]).to_pylist()
     return [Fragment(*(row[name] for name in columns)) for row in distinct]
 
 
-def to_rewrite(settled: Resolved, before: Resolved | None) -> list[Fragment]:
+def to_rewrite(resolved: Resolved, before: Resolved | None) -> list[Fragment]:
     """Fragments that hold rows of files which no longer count, or rows whose identifier has changed."""
-    detections = detections_of(settled.account)
+    detections = detections_of(resolved.index)
     held = dict(detections.group_by("fragment").aggregate([([], "count_all")]).to_pydict().items())
     n_held = dict(zip(held["fragment"], held["count_all"], strict=True))
     earlier = {} if before is None else before.renamed
-    differs = settled.renamed.items() ^ earlier.items()
+    differs = resolved.renamed.items() ^ earlier.items()
     files = pa.array({file for (file, _), _ in differs}, pa.string())
     renamed = set(detections.filter(pc.is_in(detections["file"], value_set=files))["fragment"].to_pylist())
-    return [f for f in fragments(settled.account) if f.path in renamed or n_held[f.path] != f.n_rows]
+    return [f for f in fragments(resolved.index) if f.path in renamed or n_held[f.path] != f.n_rows]
 
 
 def rewrite(table: str, fragment: Fragment, files: Collection[str], renamed: Mapping[tuple[str, str], str]) -> Fragment:
@@ -222,64 +223,64 @@ def rewrite(table: str, fragment: Fragment, files: Collection[str], renamed: Map
     return delta.write_part(table, EVENTS, fragment.part, rows.sort_by("detection_id"))
 
 
-def members(account: pa.Table, amended: Collection[Fragment]) -> dict[str, list[str]]:
+def members(index: pa.Table, rewritten: Collection[Fragment]) -> dict[str, list[str]]:
     """Files whose detections lie in some fragments, by the fragment's path."""
-    detections = detections_of(account).select(["fragment", "file"])
-    paths = pa.array([fragment.path for fragment in amended], pa.string())
+    detections = detections_of(index).select(["fragment", "file"])
+    paths = pa.array([fragment.path for fragment in rewritten], pa.string())
     found: dict[str, list[str]] = defaultdict(list)
     for row in detections.filter(pc.is_in(detections["fragment"], value_set=paths)).to_pylist():
         found[row["fragment"]].append(row["file"])
     return found
 
 
-def moved(account: pa.Table, places: Mapping[str, Fragment]) -> pa.Table:
-    """The account with detections in new fragments, by the path of the old one."""
+def moved(index: pa.Table, places: Mapping[str, Fragment]) -> pa.Table:
+    """The file index with detections in new fragments, by the path of the old one."""
     if not places:
-        return account
+        return index
     new = pa.Table.from_pylist(
         [dict(zip(_PLACE, (f.path, f.part, f.size, f.n_rows), strict=True)) for f in places.values()]
     )
-    account = account.combine_chunks()
-    lists = account["detections"].combine_chunks()
+    index = index.combine_chunks()
+    lists = index["detections"].combine_chunks()
     kind = lists.type.value_type
-    index = pc.index_in(pc.struct_field(lists.values, "fragment"), value_set=pa.array(list(places), pa.string()))
+    place = pc.index_in(pc.struct_field(lists.values, "fragment"), value_set=pa.array(list(places), pa.string()))
     columns = []
     for field in kind:
         column = pc.struct_field(lists.values, field.name)
         if field.name in _PLACE:
-            taken = new[field.name].combine_chunks().take(index).cast(field.type)
-            column = pc.if_else(pc.is_valid(index), taken, column)
+            taken = new[field.name].combine_chunks().take(place).cast(field.type)
+            column = pc.if_else(pc.is_valid(place), taken, column)
         columns.append(column)
     values = pa.StructArray.from_arrays(columns, fields=list(kind))
-    at = account.column_names.index("detections")
+    at = index.column_names.index("detections")
     rebuilt = pa.ListArray.from_arrays(lists.offsets, values, mask=pc.is_null(lists) if lists.null_count else None)
-    return account.set_column(at, FILES.field("detections"), rebuilt)
+    return index.set_column(at, FILES.field("detections"), rebuilt)
 
 
-def quarantine(account: pa.Table, stage: str) -> pa.Table:
+def quarantine(index: pa.Table, stage: str) -> pa.Table:
     """Rows of the `quarantine` table, sorted by file."""
-    rows = refused(account).select(["file", "reason", "detail"]).sort_by("file")
+    rows = refused(index).select(["file", "reason", "detail"]).sort_by("file")
     return rows.add_column(1, "stage", pa.array([stage] * rows.num_rows, pa.string())).cast(QUARANTINE)
 
 
-def counts(account: pa.Table) -> dict[str, int]:
+def counts(index: pa.Table) -> dict[str, int]:
     """Figures for a person: detections, sources, files refused by reason, events in, kept and dropped by cause."""
-    by_reason = pc.value_counts(refused(account)["reason"]).to_pylist()
-    detections = detections_of(account)
+    by_reason = pc.value_counts(refused(index)["reason"]).to_pylist()
+    detections = detections_of(index)
     names = ["events_in", "events_kept", *(f"dropped_{cause}" for cause in CAUSES), "unsorted"]
     return {
-        "files": account.num_rows,
-        "bytes": pc.sum(pc.max_element_wise(account["size"], 0)).as_py() or 0,
+        "files": index.num_rows,
+        "bytes": pc.sum(pc.max_element_wise(index["size"], 0)).as_py() or 0,
         "detections": detections.num_rows,
         "sources": len({fold_name(name) for name in pc.unique(detections["source_id"]).to_pylist()}),
         **{f"refused_{row['values']}": row["counts"] for row in sorted(by_reason, key=lambda row: row["values"])},
-        **{name: pc.sum(account[name]).as_py() or 0 for name in names},
+        **{name: pc.sum(index[name]).as_py() or 0 for name in names},
     }
 
 
-def balances(account: pa.Table) -> bool:
+def balances(index: pa.Table) -> bool:
     """Whether in every file that was read the events in are those kept plus those dropped by each cause."""
-    taken = account.filter(pc.is_valid(account["events_in"]))
+    taken = index.filter(pc.is_valid(index["events_in"]))
     total = np.asarray(taken["events_kept"]).copy()
     for cause in CAUSES:
         total += np.asarray(taken[f"dropped_{cause}"])

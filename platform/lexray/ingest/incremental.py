@@ -1,4 +1,4 @@
-"""Which files of an ingest have to be read: those that are new or have changed since the account was made."""
+"""Which files of an ingest have to be read: those that are new or have changed since the file index was made."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from lexray.tables import delta
 from lexray.tables.files import Location
 from lexray.tables.schemas import EVENTS
 
-#: Mark of the events table's commits: the version of the account that belongs to them.
+#: Mark of the events table's commits: the version of the file index that belongs to them.
 ACCOUNT_MARK = "lexray.files"
 #: Refusals that another try may not meet: of the machine, not of the file.
 _PASSING = ("unreadable", "no_such_file")
@@ -28,7 +28,7 @@ class FileIndex:
     version : int or None
         Of the events table; None where there is none.
     own_version : int or None
-        Of the account's table.
+        Of the file index's table.
     rows : pyarrow.Table
         Of schema `FILES`.
     """
@@ -46,9 +46,9 @@ class IngestPlan:
     ----------
     to_read : list of Location
     kept : pyarrow.Table
-        Rows of the account that stay.
+        Rows of the file index that stay.
     new, changed, unchanged, gone : int
-        Files: not in the account; in it, but other now, or read with other settings; as they were; no longer named.
+        Files: not in the file index; in it, but other now, or read with other settings; as they were; no longer named.
     """
 
     to_read: list[Location]
@@ -60,10 +60,10 @@ class IngestPlan:
 
 
 def read_file_index(table: str) -> FileIndex:
-    """The account that belongs to the current version of an events table.
+    """The file index that belongs to the current version of an events table.
 
-    The account is written before the events are committed, and the commit names its version: a run that was killed
-    between the two leaves an account that no commit names, and that nobody reads.
+    The file index is written before the events are committed, and the commit names its version: a run that was killed
+    between the two leaves a file index that no commit names, and that nobody reads.
     """
     version, of_account = delta.read_mark(table, ACCOUNT_MARK)
     own_version, _ = delta.read_mark(file_index_of(table), ACCOUNT_MARK)
@@ -73,8 +73,8 @@ def read_file_index(table: str) -> FileIndex:
     return FileIndex(version, own_version, rows.cast(FILES))
 
 
-def commit(table: str, account: pa.Table, before: FileIndex) -> None:
-    """Make the fragments of an account the events table's content, and the account theirs.
+def commit(table: str, index: pa.Table, before: FileIndex) -> None:
+    """Make the fragments of a file index the events table's content, and the file index theirs.
 
     Raises
     ------
@@ -82,34 +82,34 @@ def commit(table: str, account: pa.Table, before: FileIndex) -> None:
         If another run has written either table since `before` was read. The events are as they were then.
     """
     own, mark = file_index_of(table), ACCOUNT_MARK
-    written = delta.write_part(own, FILES, 0, account.sort_by("file"))
+    written = delta.write_part(own, FILES, 0, index.sort_by("file"))
     of_account = delta.commit_over(own, "files", FILES, [written], before.own_version, (mark, 0))
-    fragments = file_index.fragments(account)
+    fragments = file_index.fragments(index)
     delta.commit_over(table, "events", EVENTS, fragments, before.version, (mark, of_account))
 
 
 def file_index_of(table: str) -> str:
-    """Where the account of an events table lies."""
+    """Where the file index of an events table lies."""
     return f"{table}.files"
 
 
-def plan(found: Sequence[Location], account: pa.Table, settings: str) -> IngestPlan:
-    """Compare files with the account: by size and stamp, and by what they were read with.
+def plan(found: Sequence[Location], index: pa.Table, settings: str) -> IngestPlan:
+    """Compare files with the file index: by size and stamp, and by what they were read with.
 
     Parameters
     ----------
     found : sequence of Location
         Each file once.
-    account : pyarrow.Table
+    index : pyarrow.Table
         Of schema `FILES`.
     settings : str
         Hash of what files are read with now.
     """
-    account = account.combine_chunks()
+    index = index.combine_chunks()
     paths = pa.array([file.path for file in found], pa.string())
-    at = pc.index_in(paths, value_set=account["file"].combine_chunks())
+    at = pc.index_in(paths, value_set=index["file"].combine_chunks())
     known = np.asarray(pc.is_valid(at))
-    before = account.select(["size", "stamp", "settings", "reason"]).take(at)
+    before = index.select(["size", "stamp", "settings", "reason"]).take(at)
     same = pc.and_(
         pc.and_(
             pc.equal(before["size"], pa.array([file.size for file in found], pa.int64())),
@@ -120,7 +120,7 @@ def plan(found: Sequence[Location], account: pa.Table, settings: str) -> IngestP
     same = pc.and_(same, pc.invert(pc.is_in(before["reason"], value_set=pa.array(_PASSING))))
     unchanged = np.asarray(pc.fill_null(same, False).combine_chunks(), dtype=bool)
     unchanged &= np.array([bool(file.stamp) for file in found], dtype=bool)  # a server that says nothing may lie
-    rows = account.take(pa.array(np.asarray(pc.fill_null(at, 0))[unchanged]))
+    rows = index.take(pa.array(np.asarray(pc.fill_null(at, 0))[unchanged]))
     orphaned = _orphaned(rows)
     unchanged[np.flatnonzero(unchanged)[orphaned]] = False
     return IngestPlan(
@@ -129,7 +129,7 @@ def plan(found: Sequence[Location], account: pa.Table, settings: str) -> IngestP
         new=int(np.count_nonzero(~known)),
         changed=int(np.count_nonzero(known & ~unchanged)),
         unchanged=int(np.count_nonzero(unchanged)),
-        gone=account.num_rows - int(np.count_nonzero(known)),
+        gone=index.num_rows - int(np.count_nonzero(known)),
     )
 
 
@@ -152,9 +152,9 @@ def reread(plan: IngestPlan, files: Sequence[str]) -> IngestPlan:
     )
 
 
-def may_differ(account: pa.Table) -> bool:
+def may_differ(index: pa.Table) -> bool:
     """Whether a run over the same files, by their stamps, might find something else."""
-    doubtful = pc.or_(pc.is_in(account["reason"], value_set=pa.array(_PASSING)), pc.equal(account["stamp"], ""))
+    doubtful = pc.or_(pc.is_in(index["reason"], value_set=pa.array(_PASSING)), pc.equal(index["stamp"], ""))
     return bool(pc.any(doubtful).as_py())
 
 

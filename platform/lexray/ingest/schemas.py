@@ -7,7 +7,7 @@ from lexray.tables.schemas import documented_field
 
 _string, _i4, _i8 = pa.string(), pa.int32(), pa.int64()
 
-#: A detection of a file: its identifier before those of two files are told apart, and where its row lies.
+#: A detection of a file: its identifier before those of two files are disambiguated, and where its row lies.
 _DETECTION = pa.struct(
     [
         ("name", _string),
