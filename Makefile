@@ -18,7 +18,7 @@ ifneq ($(PAPERS),)
 REAL += --set 'steps.literature.inputs=["$${workdir}/archive/literature.jsonl","$(PAPERS)"]'
 endif
 
-.PHONY: demo install test fuzz lint types format bench soak clean
+.PHONY: demo install test fuzz lint types format docs wheel bench soak clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -74,12 +74,32 @@ lint: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy sees the three folders as the one package that they are installed as.
-types: .venv/installed-dev
+types: .venv/installed-dev build/typed
+	$(BIN)/python -m mypy
+
+# The three folders as the one package that they are installed as: what mypy, import-linter and pdoc look at.
+.PHONY: build/typed
+build/typed:
 	@rm -rf build/typed  # links to what has moved would shadow it
 	@mkdir -p build/typed/lexray
 	@ln -sfn $(CURDIR)/platform/lexray/* $(CURDIR)/jobs $(CURDIR)/serve build/typed/lexray/
-	$(BIN)/python -m mypy
+
+# An API reference from the docstrings: build/docs/index.html. A package that lists its public names hides its modules
+# from pdoc, so each is named; the others' modules pdoc finds itself.
+docs: .venv/installed-docs build/typed
+	@rm -rf build/docs
+	PYTHONPATH=build/typed $(BIN)/pdoc --docformat numpy --math --output-directory build/docs \
+	  $$(cd build/typed && find -L lexray -name '*.py' ! -name '__main__.py' | sed 's|/__init__||; s|\.py$$||; s|/|.|g' \
+	  | grep -vE '^lexray\.((cli|jobs|serve|events\.missions)\.|models\.(alignment|autodecoders)$$)' | sort)
+
+.venv/installed-docs: .venv/installed-dev
+	$(PIP) --editable '.[$(LLM),dev,docs]'
+	@touch $@
+
+# The wheel, built and installed into an empty environment, and its commands: a package that pyproject.toml forgets
+# breaks the wheel only. Not a part of `make test`: the install takes minutes.
+wheel: .venv/bin/python
+	.ci/wheel $(PYTHON)
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
