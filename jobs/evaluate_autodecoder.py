@@ -3,7 +3,7 @@
 `OUT/metrics.json` holds one number a key:
 
 - ``heldout_gain.MODEL`` as `lexray evaluate` writes it, for ``autodecoder``, ``bayesian_blocks``, ``kernel``,
-  ``total_variation``, ``beside.NAME`` and ``true_rate``, with ``…_share_of_ceiling`` and ``autodecoder_over_MODEL``;
+  ``total_variation``, ``baseline.NAME`` and ``true_rate``, with ``…_share_of_ceiling`` and ``autodecoder_over_MODEL``;
 - ``heldout_gain.by_kind.KIND.MODEL`` and ``heldout_gain.by_counts.BIN.MODEL``;
 - ``regression.PROPERTY.REPRESENTATION.METHOD.r2`` for the properties of `lexray.evaluation.report.autodecoder`, the
   representations ``latents`` and ``log_rate``, the methods ``ridge`` and ``forest``;
@@ -13,6 +13,7 @@
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,12 +49,16 @@ _GROUP_COLUMNS = ("kind", "class")
 class EvaluateAutodecoderConfig(JobConfig):
     """Configuration of `evaluate autodecoder`."""
 
+    former_keys: ClassVar = {"beside": "baseline_autodecoders", "kind": "group_by"}
+
     events: str = Field(description="events table")
     autodecoder: str = Field(description="folder of the trained autodecoder")
-    beside: list[str] = Field([], description="folders of other trained autodecoders, of any kind, to compare with")
+    baseline_autodecoders: list[str] = Field(
+        [], description="folders of other trained autodecoders, of any type, to compare with"
+    )
     latents: str | None = Field(None, description="its latents table; without it nothing is read off representations")
     labels: str | None = Field(None, description="labels table or Parquet file")
-    kind: str | None = Field(None, description="label column to group by; by default 'kind', else 'class'")
+    group_by: str | None = Field(None, description="label column to group by; by default 'kind', else 'class'")
     true_rates: str | None = Field(None, description="rates that a simulator drew the photons from, for the ceiling")
     chosen_on: int = Field(300, ge=0, description="training detections on which baselines choose; 0 leaves them out")
     probed: int = Field(4000, ge=0, description="most detections to read properties off")
@@ -65,12 +70,12 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
     """Score the test sources, probe the representation, draw, and write the report."""
     splits = read_splits(config.events, config.split_seed)
     metadata = SourceMetadata(splits, inputs.read_labels(config.labels, splits), {})
-    column = config.kind or next(
+    column = config.group_by or next(
         (c for c in _GROUP_COLUMNS if any(c in row for row in metadata.labels.values())), "class"
     )
     group_of = {source: str(row[column]) for source, row in metadata.labels.items() if row.get(column) is not None}
     table = delta.read(config.events, ["detection_id", "source_id", "n_events"], order="detection_id")
-    models, names = rate_models(config.autodecoder, config.beside)
+    models, names = rate_models(config.autodecoder, config.baseline_autodecoders)
     found = EvaluationResults()
     with ray_session.session(config.ray):
         training = _detections_of_split(table, splits, "train")
@@ -179,7 +184,7 @@ JOB = Job(
     name="evaluate autodecoder",
     config=EvaluateAutodecoderConfig,
     run=run,
-    inputs=("events", "autodecoder", "beside", "latents", "labels", "true_rates"),
+    inputs=("events", "autodecoder", "baseline_autodecoders", "latents", "labels", "true_rates"),
     positional=("events",),
     summary="Measure how well an autodecoder reconstructs rates, and write the report.",
 )

@@ -2,7 +2,7 @@
 
 import time
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field, field_validator
@@ -27,6 +27,8 @@ from lexray.version import __version__
 class IngestConfig(JobConfig):
     """Keys of `lexray ingest`."""
 
+    former_keys: ClassVar = {"unscreened": "no_screening"}
+
     inputs: list[str] = Field(
         min_length=1,
         description="event files, folders that are searched for them, patterns, URIs (s3://, gs://, https://), "
@@ -42,7 +44,7 @@ class IngestConfig(JobConfig):
         description="edges of the energy bands in keV by 'mission' or 'mission/instrument', where the mission's own "
         "are not wanted",
     )
-    unscreened: list[str] = Field([], description="missions whose standard event screening is not applied")
+    no_screening: list[str] = Field([], description="missions whose standard event screening is not applied")
     segment_length: float | None = Field(None, gt=0, description="cut detections into segments of so many seconds")
     segment_clock: Literal["wall", "good"] = Field("wall", description="whether gaps count into a segment's length")
     min_events: int = Field(1, ge=1, description="detections, or segments, with fewer events are left out")
@@ -56,7 +58,7 @@ class IngestConfig(JobConfig):
         bands_by_mission(edges)
         return edges
 
-    @field_validator("unscreened")
+    @field_validator("no_screening")
     @classmethod
     def _missions_are_known(cls, names: list[str]) -> list[str]:
         for name in names:
@@ -65,14 +67,14 @@ class IngestConfig(JobConfig):
         return names
 
     @property
-    def always(self) -> bool:
+    def never_skip(self) -> bool:
         """Contents may have changed behind names, sizes and times that have not."""
         return self.verify == "sha256"
 
     @cached_property
     def settings(self) -> str:
         """Hash of all that decides what is made of a file's bytes."""
-        keys = {"sources", "n_parts", "bands", "unscreened", "segment_length", "segment_clock", "min_events"}
+        keys = {"sources", "n_parts", "bands", "no_screening", "segment_length", "segment_clock", "min_events"}
         return delta.digest([self.model_dump(include=keys), self._of_sources, SCHEMA_VERSION, __version__])
 
     @cached_property
@@ -88,7 +90,7 @@ class IngestConfig(JobConfig):
         """What is wanted of event files."""
         return ReadOptions(
             bands=bands_by_mission(self.bands),
-            unscreened=frozenset(self.unscreened),
+            no_screening=frozenset(self.no_screening),
             sources=None if self.sources is None else read_sources(self.sources),
             segments=None if self.segment_length is None else Segmentation(self.segment_length, self.segment_clock),
             min_events=self.min_events,

@@ -1,4 +1,4 @@
-"""`lexray evaluate autodecoder`, and how it stands beside `lexray evaluate` on the command line."""
+"""`lexray evaluate autodecoder`, and `lexray evaluate` next to it on the command line."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         for i, (e, z, r) in enumerate(zip(events, encoded.latent, encoded.log_rate, strict=True))
     ]  # fmt: skip
     delta.write(path["latents"], "latents", schema, pa.Table.from_pylist(rows, schema))
-    return {**path, "beside": [path.pop("other")]}
+    return {**path, "baseline_autodecoders": [path.pop("other")]}
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def test_every_model_is_scored_on_the_test_sources(evaluated: tuple[Path, Any, d
     n_test = [split(name.casefold()) for name in sources].count("test")
     assert metrics["heldout_gain.n_detections"] == report.counts["test_detections"] == n_test
     gains = {name: metrics[f"heldout_gain.{name}"] for name in ("bayesian_blocks", "kernel", "total_variation")}
-    beside = [key for key in metrics if key.startswith("heldout_gain.beside.") and key.endswith("k")]
-    assert len(beside) == 1
+    others = [key for key in metrics if key.startswith("heldout_gain.baseline.") and key.endswith("k")]
+    assert len(others) == 1
     ceiling = metrics["heldout_gain.true_rate"]
     for name, value in gains.items():
         assert 0 < value < ceiling
@@ -87,7 +87,7 @@ def test_every_model_is_scored_on_the_test_sources(evaluated: tuple[Path, Any, d
         over = metrics[f"heldout_gain.autodecoder_over_{name}"]
         assert over == pytest.approx(metrics["heldout_gain.autodecoder"] - value, abs=1e-9)
     # Sixteen numbers can say more of a rate than two.
-    assert metrics["heldout_gain.autodecoder"] > metrics[beside[0]]
+    assert metrics["heldout_gain.autodecoder"] > metrics[others[0]]
 
 
 @pytest.mark.ray
@@ -148,9 +148,9 @@ def test_two_words_are_a_command_and_one_still_is() -> None:
     both = runner.invoke(app, ["evaluate", "autodecoder", "--keys"])
     one = runner.invoke(app, ["evaluate", "--keys"])
     assert (both.exit_code, one.exit_code) == (0, 0)
-    assert "beside" in both.stdout
+    assert "group_by" in both.stdout
     assert "text_embeddings" in one.stdout
-    assert "beside" not in one.stdout
+    assert "group_by" not in one.stdout
 
 
 def test_latents_without_scores_have_no_anomalies() -> None:

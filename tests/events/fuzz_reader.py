@@ -40,7 +40,7 @@ SOURCES = SourceTable(
 WANTED = (
     ReadOptions(),
     ReadOptions(sources=SOURCES, segments=Segmentation(20.0), min_events=2),
-    ReadOptions(segments=Segmentation(7.0, "good"), unscreened=frozenset(GOOD_PI)),
+    ReadOptions(segments=Segmentation(7.0, "good"), no_screening=frozenset(GOOD_PI)),
 )
 
 

@@ -38,7 +38,7 @@ def score_sources(
     sources : collection of str
         Those to score: the test sources.
     models : mapping
-        Name to model, beside those that `score_part` always has; they are sent to the workers.
+        Name to model, in addition to those that `score_part` always has; they are sent to the workers.
     true_rates : str or None
         Rates that a simulator drew the photons from.
     seed : int

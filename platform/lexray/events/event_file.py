@@ -72,7 +72,9 @@ class EventFile:
         return int(np.count_nonzero(timed[1:] < timed[:-1]))
 
 
-def read_event_file(content: Buffer, bands: Mapping[str, Bands], unscreened: frozenset[str] = frozenset()) -> EventFile:
+def read_event_file(
+    content: Buffer, bands: Mapping[str, Bands], no_screening: frozenset[str] = frozenset()
+) -> EventFile:
     """Read a file's events, times of good, and what its header says.
 
     Parameters
@@ -81,7 +83,7 @@ def read_event_file(content: Buffer, bands: Mapping[str, Bands], unscreened: fro
         The whole file, uncompressed.
     bands : mapping of str to Bands
         Energy bands by mission or 'mission/instrument', where the mission's own are not wanted.
-    unscreened : frozenset of str
+    no_screening : frozenset of str
         Missions whose standard event screening is not applied.
 
     Raises
@@ -106,7 +108,7 @@ def read_event_file(content: Buffer, bands: Mapping[str, Bands], unscreened: fro
         detector = table.integers(instrument.detector_column)
     with np.errstate(over="ignore", invalid="ignore"):  # what is no number is counted, and needs no warning
         energy, overflow = _energies(table, instrument, chosen)
-        screens = () if instrument.mission in unscreened else instrument.screens
+        screens = () if instrument.mission in no_screening else instrument.screens
         reasons = [
             ("invalid_time", ~np.isfinite(seconds)),
             *((s.cause, ~s.keep(table)) for s in screens if all(name in table for name in s.columns)),

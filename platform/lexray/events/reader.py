@@ -27,7 +27,7 @@ class ReadOptions:
     ----------
     bands : mapping of str to Bands
         Energy bands by mission or 'mission/instrument', where the mission's own are not wanted.
-    unscreened : frozenset of str
+    no_screening : frozenset of str
         Missions whose standard event screening is not applied.
     sources : SourceTable or None
         Sources to look for in fields; None makes one detection of a file.
@@ -40,7 +40,7 @@ class ReadOptions:
     """
 
     bands: Mapping[str, Bands] = field(default_factory=dict)
-    unscreened: frozenset[str] = frozenset()
+    no_screening: frozenset[str] = frozenset()
     sources: SourceTable | None = None
     segments: Segmentation | None = None
     min_events: int = 1
@@ -157,7 +157,7 @@ def read_content(content: bytes, path: str, wanted: ReadOptions | None = None, s
         Of the content, where it is known already.
     """
     wanted = wanted or ReadOptions()
-    field = read_event_file(unpack(content), wanted.bands, wanted.unscreened)
+    field = read_event_file(unpack(content), wanted.bands, wanted.no_screening)
     usable = field.cause < 0
     found = extract_sources(field, path, wanted.sources, wanted.companions) if usable.any() else []
     sha256 = sha256 or hashlib.sha256(content).hexdigest()

@@ -79,7 +79,7 @@ class JobConfig(BaseConfig):
     ray: RayConfig = RayConfig()
 
     @property
-    def always(self) -> bool:
+    def never_skip(self) -> bool:
         """Whether the job looks for itself what there is to do, and is never skipped."""
         return False
 

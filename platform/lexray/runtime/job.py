@@ -197,7 +197,7 @@ def _previous_report(config: JobConfig, fingerprint: str) -> dict[str, Any] | No
     if before is None or before["fingerprint"] != fingerprint:
         return None
     report: dict[str, Any] = before["report"]
-    if not report.get("complete", True) or config.always:
+    if not report.get("complete", True) or config.never_skip:
         return None
     if delta.is_table(config.out) and delta.version(config.out) != report["version"]:
         return None  # a later run committed another version and was killed before it could say so

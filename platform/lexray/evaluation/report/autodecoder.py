@@ -1,4 +1,4 @@
-"""What `lexray evaluate autodecoder` measures beside the held-out gain of every evaluation."""
+"""What `lexray evaluate autodecoder` measures in addition to the held-out gain of every evaluation."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -85,7 +85,7 @@ def rate_models(autodecoder: str, baseline_autodecoders: Sequence[str]) -> tuple
     others: dict[str, str] = {}
     for folder in baseline_autodecoders:
         name = load_autodecoder(folder).name
-        key = f"beside.{name}"
+        key = f"baseline.{name}"
         while key in others:
             key += "_"
         others[key] = name if name not in others.values() else f"{name} ({folder})"

@@ -198,7 +198,7 @@ def embedding_map_figures(
             "How soon the partner is found",
             "For each number of answers k, the share of questions whose own partner is among the best k. The dotted "
             "curve is chance; the further above it, the better.",
-            "Recall against rank in both directions, beside chance",
+            "Recall against rank in both directions, with chance",
         ),
     }
 
@@ -321,5 +321,5 @@ def caveats(found: EvaluationResults, simulated: bool) -> list[str]:
             "does not."
         )
     if any(key.startswith("classification") for key in found.metrics):
-        lines.append("Classes are unevenly common: read the balanced accuracy beside the accuracy.")
+        lines.append("Classes are unevenly common: read the balanced accuracy too.")
     return lines

@@ -62,9 +62,9 @@ class MetricRow:
     value : float
     low, high : float or None
         95 % interval.
-    beside : float or None
+    baseline : float or None
         What chance or the baseline gives.
-    beside_name : str
+    baseline_name : str
     n : int
         How many were judged.
     unit : str
@@ -78,8 +78,8 @@ class MetricRow:
     value: float
     low: float | None = None
     high: float | None = None
-    beside: float | None = None
-    beside_name: str = ""
+    baseline: float | None = None
+    baseline_name: str = ""
     n: int = 0
     unit: str = ""
     better: str = "higher"
@@ -237,8 +237,8 @@ def measure_retrieval(
                 value=values[name],
                 low=values[f"{name}_low"],
                 high=values[f"{name}_high"],
-                beside=by_chance[name],
-                beside_name="chance",
+                baseline=by_chance[name],
+                baseline_name="chance",
                 n=n,
                 unit="rank" if name == "median_rank" else "%",
                 better="lower" if name == "median_rank" else "higher",
@@ -301,8 +301,8 @@ def measure_properties(
                     value=result.r2,
                     low=result.low,
                     high=result.high,
-                    beside=0.0,
-                    beside_name="the mean",
+                    baseline=0.0,
+                    baseline_name="the mean",
                     n=len(result.truth),
                     unit="R²",
                     strong=item.key == strong and method == "ridge",
@@ -340,8 +340,8 @@ def measure_classes(
             value=result.accuracy,
             low=result.low,
             high=result.high,
-            beside=result.majority,
-            beside_name="the commonest class",
+            baseline=result.majority,
+            baseline_name="the commonest class",
             n=len(result.truth),
             unit="%",
             strong=item.key == "aligned",
@@ -350,8 +350,8 @@ def measure_classes(
         balanced = MetricRow(
             what=f"balanced accuracy from {item.name}",
             value=result.balanced_accuracy,
-            beside=1 / n_classes,
-            beside_name="chance",
+            baseline=1 / n_classes,
+            baseline_name="chance",
             n=len(result.truth),
             unit="%",
         )

@@ -367,7 +367,7 @@ def _model_styles(theme: Theme, models: Sequence[str], ours: str, ceiling: str |
 
 
 def retrieval_curve(theme: Theme, ranks: Mapping[str, NDArray[np.int64]]) -> Figure:
-    """Share of queries whose own partner is among the best k, for every k, beside chance."""
+    """Share of queries whose own partner is among the best k, for every k, with chance."""
     n = len(next(iter(ranks.values())))
     k = np.arange(1, n + 1)
     figure = Figure(figsize=(9.6, 3.7))
