@@ -1,6 +1,7 @@
 """The jobs by the name of their command."""
 
 import importlib
+from functools import partial
 from typing import Any
 
 from lexray.runtime.job import Job
@@ -30,3 +31,7 @@ def load_job(name: str) -> Job[Any]:
     """The job behind a command, imported now."""
     job: Job[Any] = importlib.import_module(f"lexray.jobs.{JOBS[name][0]}").JOB
     return job
+
+
+#: What loads the job of each command, for whoever plans a pipeline.
+REGISTRY = {name: partial(load_job, name) for name in JOBS}

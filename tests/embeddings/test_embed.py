@@ -23,11 +23,12 @@ from lexray import load_aligned
 from lexray.embeddings.engines import HttpEmbeddingEngine
 from lexray.embeddings.store import TextColumn, WorkPlan
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
-from lexray.jobs import pipeline
 from lexray.jobs.embed import JOB, EmbedConfig
+from lexray.jobs.registry import REGISTRY
 from lexray.llm.openai import Endpoint
 from lexray.llm.sentence_encoder import DEFAULT_MODEL, TextEncoder, TextRole, describe_text_model, locate_text_model
 from lexray.release.manifest import MANIFEST_FILE, ReleaseManifest, seal
+from lexray.runtime import pipeline
 from lexray.runtime.config import parse, read_yaml
 from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
@@ -670,7 +671,8 @@ def test_the_shipped_pipelines_are_read(name: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     path = ROOT / "configs" / "summaries" / name
     steps = {
-        step.name: step for step in pipeline.plan_steps(parse(pipeline.PipelineConfig, read_yaml(str(path)), name))
+        step.name: step
+        for step in pipeline.plan_steps(parse(pipeline.PipelineConfig, read_yaml(str(path)), name), REGISTRY)
     }
     embedding: Any = steps["embed"].config
     assert embedding.summaries == steps["summarize"].config.out

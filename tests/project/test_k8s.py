@@ -12,7 +12,8 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from conftest import SHARED_DATA
-from lexray.jobs import pipeline
+from lexray.jobs.registry import REGISTRY
+from lexray.runtime import pipeline
 from lexray.runtime.config import parse, read_yaml
 from lexray.serve.config import ServeConfig
 
@@ -166,7 +167,7 @@ def test_the_jobs_pipeline_is_in_its_config_map_and_valid(
 
     overrides = [option for option in options if option != "--set"]
     config = parse(pipeline.PipelineConfig, read_yaml(str(file), overrides))
-    steps = pipeline.plan_steps(config)
+    steps = pipeline.plan_steps(config, REGISTRY)
 
     release = next(step.config.out for step in steps if step.job.name == "index")
     assert (

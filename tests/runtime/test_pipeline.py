@@ -13,10 +13,10 @@ from rich.console import Console
 
 from conftest import Cli
 from lexray.errors import ConfigError
-from lexray.jobs import pipeline
-from lexray.jobs.pipeline import PipelineConfig, PipelineReport, StepError
-from lexray.jobs.registry import JOBS, load_job
+from lexray.jobs.registry import JOBS, REGISTRY, load_job
+from lexray.runtime import pipeline
 from lexray.runtime.config import parse, read_yaml
+from lexray.runtime.pipeline import PipelineConfig, PipelineReport, StepError
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
 
@@ -51,7 +51,7 @@ def run(tmp_path: Path, values: Values) -> Callable[..., PipelineReport]:
     def run(*overrides: str, said: io.StringIO | None = None, **options: object) -> PipelineReport:
         file.write_text(yaml.safe_dump(values, sort_keys=False))
         config = parse(PipelineConfig, read_yaml(str(file), overrides), file.name)
-        steps = pipeline.plan_steps(config, **options)  # type: ignore[arg-type]
+        steps = pipeline.plan_steps(config, REGISTRY, **options)  # type: ignore[arg-type]
         return pipeline.run(config, steps, Progress(Console(file=said or io.StringIO())))
 
     return run
@@ -150,7 +150,7 @@ class TestRunning:
 )
 def test_wrong_steps_are_named_before_anything_runs(change: Values, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        pipeline.plan_steps(parse(PipelineConfig, {"workdir": "w", "steps": change}))
+        pipeline.plan_steps(parse(PipelineConfig, {"workdir": "w", "steps": change}), REGISTRY)
     assert message in str(caught.value)
 
 
@@ -182,9 +182,9 @@ def test_the_command_prints_a_table_and_one_json_object(cli: Cli, values: Values
 def test_an_unknown_step_is_named() -> None:
     config = parse(PipelineConfig, {"workdir": "w", "steps": {"simulate": {"out": "x"}}})
     with pytest.raises(ConfigError, match="no step 'simulat', did you mean 'simulate'"):
-        pipeline.plan_steps(config, until="simulat")
+        pipeline.plan_steps(config, REGISTRY, until="simulat")
     with pytest.raises(ConfigError, match="no step 'ingest'"):
-        pipeline.plan_steps(config, only=["ingest"])
+        pipeline.plan_steps(config, REGISTRY, only=["ingest"])
 
 
 def _shipped(name: str, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[pipeline.PipelineStep]:
@@ -193,7 +193,9 @@ def _shipped(name: str, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> lis
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     monkeypatch.setenv("LEXRAY_EVENTS", "/data/events")
     monkeypatch.setenv("LEXRAY_LITERATURE", "/data/papers.jsonl")
-    return pipeline.plan_steps(parse(PipelineConfig, read_yaml(str(ROOT / "configs" / name), overrides), name))
+    return pipeline.plan_steps(
+        parse(PipelineConfig, read_yaml(str(ROOT / "configs" / name), overrides), name), REGISTRY
+    )
 
 
 def test_the_demo_is_the_whole_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +241,7 @@ def test_the_cluster_spreads_as_its_environment_says(monkeypatch: pytest.MonkeyP
     }.items():
         monkeypatch.setenv(variable, value)
     config = parse(PipelineConfig, read_yaml(str(ROOT / "configs" / "cluster.yaml")))
-    steps = {step.name: step.config for step in pipeline.plan_steps(config)}
+    steps = {step.name: step.config for step in pipeline.plan_steps(config, REGISTRY)}
     assert steps["encode"].workers == 8  # type: ignore[attr-defined]
     assert steps["encode"].events == "s3://bucket/tables/events"  # type: ignore[attr-defined]
     assert steps["encode"].autodecoder == "/data/lexray/autodecoder"  # type: ignore[attr-defined]

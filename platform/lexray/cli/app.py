@@ -23,7 +23,7 @@ from lexray.errors import (
     LexrayError,
     find_user_error,
 )
-from lexray.jobs.registry import JOBS, load_job
+from lexray.jobs.registry import JOBS, REGISTRY, load_job
 from lexray.runtime.config import describe, parse, read_yaml
 from lexray.runtime.job import Job, JobReport, execute
 from lexray.runtime.progress import Progress
@@ -156,10 +156,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a pipeline: the jobs of one configuration, in one Ray session; what is up to date is skipped."""
-    from lexray.jobs import pipeline
+    from lexray.runtime import pipeline
 
     parsed = parse(pipeline.PipelineConfig, read_yaml(config, sets or ()), config)
-    report = pipeline.run(parsed, pipeline.plan_steps(parsed, until, only or ()), Progress())
+    report = pipeline.run(parsed, pipeline.plan_steps(parsed, REGISTRY, until, only or ()), Progress())
     Console(stderr=True).print(pipeline.table(report))
     if as_json:
         sys.stdout.write(json.dumps(report.as_dict(), default=str) + "\n")

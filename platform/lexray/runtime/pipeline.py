@@ -7,7 +7,7 @@ are read before the first starts, so that a wrong key in the last one is said no
 import contextlib
 import difflib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError, find_user_error
-from lexray.jobs.registry import JOBS, load_job
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import BaseConfig, JobConfig, RayConfig, TrackingConfig, parse
 from lexray.runtime.job import Job, JobReport, execute, is_up_to_date
 from lexray.runtime.peak_memory import PeakMemory
 from lexray.runtime.progress import Progress
 
-#: Steps' names of the jobs: a command's words joined by underscores.
-COMMANDS = {name.replace(" ", "_"): name for name in JOBS}
+#: The jobs that there are: a command's words, and what loads its job.
+Registry = Mapping[str, Callable[[], Job[Any]]]
 
 #: Counts of each step that the table at the end has room for; ``--json`` has all.
 _COUNTS_SHOWN = 4
@@ -81,13 +80,17 @@ class PipelineReport:
         return {**vars(self), "steps": {name: report.as_dict() for name, report in self.steps.items()}}
 
 
-def plan_steps(config: PipelineConfig, until: str | None = None, only: Sequence[str] = ()) -> list[PipelineStep]:
+def plan_steps(
+    config: PipelineConfig, registry: Registry, until: str | None = None, only: Sequence[str] = ()
+) -> list[PipelineStep]:
     """Every step with its job and its validated configuration.
 
     Parameters
     ----------
     config : PipelineConfig
         The whole pipeline's.
+    registry : mapping of str to callable
+        The jobs by their commands, such as `lexray.jobs.registry.REGISTRY`.
     until : str, optional
         Last step to keep.
     only : sequence of str, optional
@@ -98,7 +101,7 @@ def plan_steps(config: PipelineConfig, until: str | None = None, only: Sequence[
     ConfigError
         If a job, a key or a step is unknown (the nearest is named) or a value is wrong. The message names the step.
     """
-    steps = [_plan_step(name, values, config) for name, values in config.steps.items()]
+    steps = [_plan_step(name, values, config, registry) for name, values in config.steps.items()]
     names = [step.name for step in steps]
     if not names:
         raise ConfigError("steps: the pipeline has none")
@@ -182,12 +185,13 @@ def _naming_step(step: str) -> Iterator[None]:
         raise StepError(step, user_error) from error
 
 
-def _plan_step(name: str, values: Mapping[str, Any], config: PipelineConfig) -> PipelineStep:
+def _plan_step(name: str, values: Mapping[str, Any], config: PipelineConfig, registry: Registry) -> PipelineStep:
+    commands = {command.replace(" ", "_"): command for command in registry}
     job_name = str(values.get("job", name)).replace(" ", "_")
-    if job_name not in COMMANDS:
-        nearest = _nearest(job_name, list(COMMANDS))
+    if job_name not in commands:
+        nearest = _nearest(job_name, list(commands))
         raise ConfigError(f"steps.{name}: there is no job '{job_name}', did you mean '{nearest}'?")
-    job = load_job(COMMANDS[job_name])
+    job = registry[commands[job_name]]()
     shared = [key for key in SHARED_KEYS if key in values]
     if shared:
         raise ConfigError(f"steps.{name}.{shared[0]}: set '{shared[0]}' at the top, all steps share it")
