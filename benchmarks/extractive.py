@@ -2,11 +2,11 @@
 
 python benchmarks/extractive.py [--sources 2500] [--words 150 60] [--seed 2] [--out benchmarks/results/extractive.json]
 
-Each sentence of a simulated abstract was made to tell one topic (`literature.simulate.papers_with_topics`). A fact,
-class, kind of variability or spectral shape, counts as stated where a sentence of an abstract was made to tell it, and
-as kept where such a sentence stands in the summary; `kept_with_titles` also takes titles that tell it. The engine's own
-vocabulary has no part in that. Beside it: how often the labels that the engine recognises are the ones drawn, and how
-fast it, masking and grounding are.
+Each sentence of a simulated abstract was made to tell one topic
+(`simulation.papers.papers.simulate_papers_with_topics`). A fact, class, kind of variability or spectral shape, counts
+as stated where a sentence of an abstract was made to tell it, and as kept where such a sentence stands in the
+summary; `kept_with_titles` also takes titles that tell it. The engine's own vocabulary has no part in that. Beside
+it: how often the labels that the engine recognises are the ones drawn, and how fast it, masking and grounding are.
 """
 
 import argparse

@@ -4,8 +4,9 @@ python benchmarks/representation.py [--demo build/demo] [--out FILE]
 
 On the demo's tables, after `make demo`: its trained `splitnet` encodes every detection, the towers are trained on the
 training's sources with three seeds and asked about the test's. ``time`` are the features pooled over time, ``spectrum``
-those of the photons' energies, ``statistics`` the 22 readable numbers of `lexray.models.representation.variability` of
-the reconstructed rate. Log count rates by band are beside all of them.
+those of the photons' energies, ``statistics`` the 22 readable numbers of
+`lexray.models.autodecoders.representation.variability` of the reconstructed rate. Log count rates by band are added to
+all of them.
 """
 
 import argparse

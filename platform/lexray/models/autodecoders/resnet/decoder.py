@@ -5,8 +5,8 @@ A latent of a detection and a scaled time become log-rates in B bands, one momen
 .. math:: \log\lambda_b(t) = f_\theta(z, \gamma(t))_b,\qquad
           \gamma(t) = (t, \sin\pi t, \cos\pi t, \sin 2\pi t, \cos 2\pi t \ldots \sin 2^{11}\pi t, \cos 2^{11}\pi t)
 
-with f a residual network that activates before each layer. The losses are in `resnetloss`, the training in
-`resnetlearner`; docs/ppad.md says what is as published and what is not.
+with f a residual network that activates before each layer. The losses are in `loss`, the training in
+`training`; docs/ppad.md says what is as published and what is not.
 """
 
 from __future__ import annotations
