@@ -65,7 +65,7 @@ def events(tmp_path: Path) -> str:
 
 def run(job: Any, events: str, autodecoder: str, out: Path, **keys: object) -> JobReport:
     values = {"events": events, "autodecoder": autodecoder, "out": str(out), "workers": 1, **keys}
-    return execute(job.JOB, parse(job.Config, values), Progress())
+    return execute(job.JOB, parse(job.JOB.config, values), Progress())
 
 
 def content(table: str | Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pickle
 import string
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pytest
 import ray
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from lexray.errors import ConfigError, LexrayError, RefusedInput, find_user_error
-from lexray.runtime.config import BaseConfig, JobConfig, describe, parse, read_yaml
+from lexray.runtime.config import BaseConfig, JobConfig, TrackingConfig, describe, parse, read_yaml
 from lexray.tables.files import resolve_path
 
 
@@ -199,3 +199,19 @@ def test_a_former_name_of_a_key_is_read_with_one_line_of_warning(caplog: pytest.
 def test_a_key_by_both_of_its_names_is_refused() -> None:
     with pytest.raises(ConfigError, match="'event_table' is the former name of 'events': set one of them"):
         parse(Outer, {"event_table": "e", "events": "f"})
+
+
+def test_a_value_that_holds_a_password_is_not_repeated() -> None:
+    class Service(BaseConfig):
+        url: Literal["http://here"]
+
+    with pytest.raises(ConfigError) as refused:
+        parse(Service, {"url": "http://me:hunter2@here"})
+    assert "'url'" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_password_of_the_tracking_server_is_used_and_not_recorded() -> None:
+    tracking = TrackingConfig(uri="postgresql://me:hunter2@db/mlflow")
+    assert tracking.model_dump()["uri"] == "postgresql://me:hunter2@db/mlflow"
+    assert tracking.model_dump(mode="json")["uri"] == "postgresql://…@db/mlflow"

@@ -203,4 +203,4 @@ def test_too_few_sources_are_refused(tmp_path: Path) -> None:
 def test_wrong_configuration_is_refused(job: object, values: dict[str, object], message: str, tables: Tables) -> None:
     given = {**(tables.keys() if job is train_alignment else {}), "out": "x", **values}
     with pytest.raises(ConfigError, match=message):
-        parse(job.Config, given)  # type: ignore[attr-defined]
+        parse(job.JOB.config, given)  # type: ignore[attr-defined]

@@ -20,6 +20,8 @@ from lexray.tables.files import refuse_credentials
 
 _LOG = logging.getLogger("lexray")
 _ABSENT = object()
+#: Keys of addresses that may hold a password, which is not recorded, and that refuse one in words of their own.
+_OTHER_RULES = ("tracking.uri", "endpoint.url", "url")
 
 
 class BaseConfig(BaseModel):
@@ -135,11 +137,8 @@ def parse(model: type[C], values: Mapping[str, Any], where: str = "configuration
         whose URI holds credentials.
     """
     for key, text in _texts(values):
-        if "://" in text and key != "tracking.uri":  # recorded without its password
-            try:
-                refuse_credentials(text)
-            except ConfigError as error:
-                raise ConfigError(f"{where}: '{key}': {error}") from None
+        if key not in _OTHER_RULES and (problem := _credentials_in(text)):
+            raise ConfigError(f"{where}: '{key}': {problem}")
     if renamed := [f"'{former}' is now '{key}'" for former, key in _former_keys_in(model, values)]:
         _LOG.warning("%s: former names of keys are read for one more version: %s", where, ", ".join(renamed))
     try:
@@ -147,6 +146,16 @@ def parse(model: type[C], values: Mapping[str, Any], where: str = "configuration
     except ValidationError as error:
         problems = "; ".join(_explain(model, item) for item in error.errors())
         raise ConfigError(f"{where}: {problems}") from None
+
+
+def _credentials_in(value: Any) -> str:
+    """Why a URI is refused that holds credentials; '' for every other value."""
+    try:
+        if isinstance(value, str) and "://" in value:
+            refuse_credentials(value)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def former_keys(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
@@ -193,6 +202,8 @@ def _explain(model: type[BaseModel], error: ErrorDetails) -> str:
         return f"missing key '{key}'" + (f" ({description})" if description else "")
     if not key:  # keys that do not fit together; the validator's words name them
         return error["msg"].removeprefix("Value error, ")
+    if _credentials_in(error["input"]):
+        return f"'{key}': {error['msg']}"
     if error["type"] == "string_pattern_mismatch":  # a key put where its variable's name belongs must not be shown
         return f"'{key}': {error['msg']}"
     if error["type"] != "extra_forbidden":
