@@ -75,7 +75,9 @@ class IngestConfig(JobConfig):
     def settings(self) -> str:
         """Hash of all that decides what is made of a file's bytes."""
         keys = {"sources", "n_parts", "bands", "no_screening", "segment_length", "segment_clock", "min_events"}
-        return delta.digest([self.model_dump(include=keys), self._of_sources, SCHEMA_VERSION, __version__])
+        used = self.model_dump(include=keys)
+        used["unscreened"] = used.pop("no_screening")  # by its former name: else every archive would be read again
+        return delta.digest([used, self._of_sources, SCHEMA_VERSION, __version__])
 
     @cached_property
     def _of_sources(self) -> list[str]:
