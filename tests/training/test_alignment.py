@@ -16,7 +16,7 @@ from lexray.models.alignment.towers import Sizes, Towers
 from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer, Pairs, own_rank
 from lexray.runtime import tracking
 from lexray.runtime.config import TrackingConfig, parse
-from lexray.runtime.job import JobContext, execute
+from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.training.pairs import PairedTables, read_pairs
@@ -132,7 +132,7 @@ def test_two_workers_of_which_one_is_killed_end_as_one_does(
             os._exit(1)
 
     with tracking.run(TrackingConfig(), "test", {}) as run:
-        ended = train_alignment.fit(config, pairs, JobContext(run, Progress()), kill_once)
+        ended = config.training.fit(pairs, run, Progress(), kill_once)
     alone = trained(pairs, config.settings)
     assert marker.exists()
     assert ended.epoch == 9
