@@ -19,6 +19,7 @@ from lexray.runtime.progress import Progress
 from lexray.runtime.tracking import MlflowClient
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS
+from lexray.training import autodecoder
 from lexray.training.autodecoder_config import MAX_VALIDATION, SECTIONS
 
 pytestmark = pytest.mark.ray
@@ -104,9 +105,9 @@ def dies_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             return run_step(self)
 
         AutodecoderTrainer.run_step = die_once  # in the worker's process only
-        train_autodecoder.train_worker(loop)
+        autodecoder.train_worker(loop)
 
-    monkeypatch.setattr(train_autodecoder, "worker", dying_worker)
+    monkeypatch.setattr(autodecoder, "worker", dying_worker)
     return tmp_path
 
 
