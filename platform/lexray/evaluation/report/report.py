@@ -114,7 +114,7 @@ class ReportPage:
     examples: Sequence[RetrievalExample]
     caveats: Sequence[str]
     job: str = "evaluate"
-    title: str = "Evaluation of the X-ray and text alignment"
+    title: str = "Evaluation of the X‑ray and text alignment"
     listings: Sequence[ReportTable] = ()
 
 
