@@ -6,23 +6,17 @@ for ingest; ``OUT/detections.parquet`` which observation has which source under 
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from lexray.archives import csc
-from lexray.archives.csc import Catalogue, Detection
-from lexray.archives.downloads import Downloads
-from lexray.errors import ConfigError, LexrayError, RefusedInput
+from lexray.archives import csc, csc_output
+from lexray.archives.csc import Catalogue
+from lexray.errors import ConfigError
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
-from lexray.runtime.progress import ProgressTask
 from lexray.tables import delta
 from lexray.tables.files import require_local_path
 from lexray.tables.schemas import QUARANTINE
@@ -96,15 +90,16 @@ def run(config: FetchConfig, context: JobContext) -> JobResult:
     sources, refusals = _sources(config, catalogue)
     context.progress.say(f"  {sources.num_rows} sources")
     detections = catalogue.detections(sources["name"].to_pylist(), config.instruments, config.match_types)
-    wanted = sorted({Detection(*row) for row in zip(*(detections[k].to_pylist() for k in _KEYS), strict=True)})
+    wanted = csc_output.distinct_detections(detections)
     context.progress.say(f"  {len(wanted)} detections")
-    _write_tables(out, config, sources, detections)
+    csc_output.write_tables(out, sources, detections, config.radius)
 
     files = [(detection, product) for detection in wanted for product in config.products]
     with context.progress.task("files", total=len(files)) as task:
-        downloads, counts, failures = asyncio.run(_fetch_all(out / "events", config, files, task))
-    _write_paths(out, detections, downloads, config.products)
-    refusals += failures
+        fetching = csc_output.fetch_files(out / "events", config.http, config.files, config.release, files, task)
+        downloads, counts, failures = asyncio.run(fetching)
+    csc_output.write_paths(out, detections, downloads, config.products)
+    refusals += [_refusal(file, error.reason, error.detail) for file, error in failures]
     quarantine = f"{config.out}.quarantine"
     rows = pa.Table.from_pylist(sorted(refusals, key=lambda row: row["file"]), schema=QUARANTINE)
     # Written even where it is empty: the refusals of an earlier run must not outlive it.
@@ -133,14 +128,14 @@ def run(config: FetchConfig, context: JobContext) -> JobResult:
 def _sources(config: FetchConfig, catalogue: Catalogue) -> tuple[pa.Table, list[Refusal]]:
     """Rows of the master table, one a source, and the names that it does not have."""
     if config.cone is not None:
-        return _distinct(catalogue.cone(*config.cone)), []
+        return csc_output.distinct_sources(catalogue.cone(*config.cone)), []
     if config.adql is not None:
-        return _distinct(catalogue.selected(_read("adql", config.adql))), []
+        return csc_output.distinct_sources(catalogue.selected(_read("adql", config.adql))), []
     lines = [line.partition("#")[0].strip() for line in _read("names", str(config.names)).splitlines()]
     names = {csc.canonical_name(line): line for line in lines if line}
     if not names:
         raise ConfigError(f"names: {config.names}: there is no name in it")
-    found = _distinct(catalogue.named(names))
+    found = csc_output.distinct_sources(catalogue.named(names))
     unknown = sorted(set(names) - set(found["name"].to_pylist()))
     refusals = [
         _refusal(names[name], "unknown_source", f"{config.catalogue} has no source {name!r}") for name in unknown
@@ -155,80 +150,9 @@ def _read(key: str, path: str) -> str:
         raise ConfigError(f"{key}: {path}: {getattr(error, 'strerror', None) or 'not a text file'}") from None
 
 
-def _distinct(rows: pa.Table) -> pa.Table:
-    """Rows with a name and a position, the first of each name, sorted: a query of one's own may join."""
-    for column in ("ra", "dec"):
-        if not pa.types.is_floating(rows[column].type):
-            raise LexrayError(f"the query's column '{column}' is {rows[column].type}, not a number of degrees")
-    rows = rows.filter(pc.and_(pc.is_valid(rows["name"]), pc.and_(pc.is_valid(rows["ra"]), pc.is_valid(rows["dec"]))))
-    _, first = np.unique(np.array(rows["name"].to_pylist(), dtype=str), return_index=True)
-    return rows.take(pa.array(first))
-
-
-def _write_tables(out: Path, config: FetchConfig, sources: pa.Table, detections: pa.Table) -> None:
-    names = sources["name"].to_pylist()
-    schema = pa.schema([pa.field("source_id", pa.string(), nullable=False)])
-    for field in sources.schema:
-        schema = schema if field.name == "name" else schema.append(field)
-    labels = pa.table([names, *(sources[name] for name in schema.names[1:])], schema=schema)
-    delta.write(str(out / "labels"), "labels", labels.schema, labels)
-    theta: dict[str, list[float]] = {}
-    for name, angle in zip(detections["name"].to_pylist(), detections["theta"].to_pylist(), strict=True):
-        theta.setdefault(name, []).append(angle or 0.0)
-    # One radius a source, though its observations saw it at several angles: the one of the middle.
-    radius = [config.radius or csc.aperture_radius(float(np.median(theta.get(name, [0.0])))) for name in names]
-    degrees, arcsec = {"unit": "deg"}, {"unit": "arcsec"}
-    schema = pa.schema(
-        [
-            pa.field("source_id", pa.string()),
-            pa.field("ra", pa.float64(), metadata=degrees),
-            pa.field("dec", pa.float64(), metadata=degrees),
-            pa.field("radius", pa.float64(), metadata=arcsec),
-        ]
-    )
-    columns = [pa.array(names, pa.string()), sources["ra"], sources["dec"], pa.array(radius, pa.float64())]
-    pq.write_table(pa.Table.from_arrays(columns, schema=schema), out / "sources.parquet")
-
-
-def _write_paths(out: Path, detections: pa.Table, downloads: Downloads, products: Sequence[str]) -> None:
-    """The detections with the path of each product below ``events/``, null where it did not come."""
-    keys = [Detection(*row) for row in zip(*(detections[k].to_pylist() for k in _KEYS), strict=True)]
-    for product in products:
-        whole = [d.key(product) if downloads.manifest.is_whole(d.key(product)) else None for d in keys]
-        paths = [None if key is None else downloads.manifest[key].path for key in whole]
-        detections = detections.append_column(product, pa.array(paths, pa.string()))
-    names = ["source_id" if name == "name" else name for name in detections.column_names]
-    pq.write_table(detections.rename_columns(names), out / "detections.parquet")
-
-
-async def _fetch_all(
-    folder: Path, config: FetchConfig, files: Sequence[tuple[Detection, str]], task: ProgressTask
-) -> tuple[Downloads, Counter[str], list[Refusal]]:
-    counts: Counter[str] = Counter()
-    failures: list[Refusal] = []
-
-    async def worker(left: Iterator[tuple[Detection, str]], downloads: Downloads) -> None:
-        for detection, product in left:
-            try:
-                came = await csc.fetch_product(downloads, config.files, config.release, detection, product)
-                counts["fetched" if came else "there_already"] += 1
-            except RefusedInput as error:
-                failures.append(_refusal(detection.key(product), error.reason, error.detail))
-            task.advance(1, f"{len(failures)} failed" if failures else "")
-
-    async with Downloads(folder, config.http) as downloads:
-        left = iter(files)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(config.http.connections):
-                group.create_task(worker(left, downloads))
-    return downloads, counts, failures
-
-
 def _refusal(file: str, reason: str, detail: str) -> Refusal:
     return {"file": file, "stage": JOB.name, "reason": reason, "detail": detail}
 
-
-_KEYS = ("obsid", "obi", "region_id")
 
 JOB = Job(
     name="fetch csc",

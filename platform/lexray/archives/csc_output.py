@@ -1,0 +1,147 @@
+"""What `lexray fetch csc` writes: labels, a source table, the detections with their files, and the files themselves."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lexray.archives import csc
+from lexray.archives.csc import Detection
+from lexray.archives.downloads import Downloads
+from lexray.errors import LexrayError, RefusedInput
+from lexray.runtime.progress import ProgressTask
+from lexray.tables import delta
+from lexray.web.retry import RetryPolicy
+
+#: Columns of the detections that name one.
+_KEYS = ("obsid", "obi", "region_id")
+
+
+def distinct_sources(rows: pa.Table) -> pa.Table:
+    """Rows with a name and a position, the first of each name, sorted: a query of one's own may join.
+
+    Raises
+    ------
+    LexrayError
+        If a position is not a number.
+    """
+    for column in ("ra", "dec"):
+        if not pa.types.is_floating(rows[column].type):
+            raise LexrayError(f"the query's column '{column}' is {rows[column].type}, not a number of degrees")
+    rows = rows.filter(pc.and_(pc.is_valid(rows["name"]), pc.and_(pc.is_valid(rows["ra"]), pc.is_valid(rows["dec"]))))
+    _, first = np.unique(np.array(rows["name"].to_pylist(), dtype=str), return_index=True)
+    return rows.take(pa.array(first))
+
+
+def distinct_detections(rows: pa.Table) -> list[Detection]:
+    """The detections of a table of the catalogue, each once, sorted."""
+    return sorted(set(_detections(rows)))
+
+
+def _detections(rows: pa.Table) -> list[Detection]:
+    return [Detection(*row) for row in zip(*(rows[key].to_pylist() for key in _KEYS), strict=True)]
+
+
+def write_tables(out: Path, sources: pa.Table, detections: pa.Table, radius: float | None) -> None:
+    """Write ``OUT/labels`` and ``OUT/sources.parquet``.
+
+    Parameters
+    ----------
+    out : Path
+    sources, detections : pyarrow.Table
+        As the catalogue gives them, one row a source and one a detection of it.
+    radius : float or None
+        Aperture of all sources in arcsec; None takes 90 % of the counts, from the off-axis angle.
+    """
+    names = sources["name"].to_pylist()
+    schema = pa.schema([pa.field("source_id", pa.string(), nullable=False)])
+    for field in sources.schema:
+        schema = schema if field.name == "name" else schema.append(field)
+    labels = pa.table([names, *(sources[name] for name in schema.names[1:])], schema=schema)
+    delta.write(str(out / "labels"), "labels", labels.schema, labels)
+    theta: dict[str, list[float]] = {}
+    for name, angle in zip(detections["name"].to_pylist(), detections["theta"].to_pylist(), strict=True):
+        theta.setdefault(name, []).append(angle or 0.0)
+    # One radius a source, though its observations saw it at several angles: the one of the middle.
+    radii = [radius or csc.aperture_radius(float(np.median(theta.get(name, [0.0])))) for name in names]
+    degrees, arcsec = {"unit": "deg"}, {"unit": "arcsec"}
+    schema = pa.schema(
+        [
+            pa.field("source_id", pa.string()),
+            pa.field("ra", pa.float64(), metadata=degrees),
+            pa.field("dec", pa.float64(), metadata=degrees),
+            pa.field("radius", pa.float64(), metadata=arcsec),
+        ]
+    )
+    columns = [pa.array(names, pa.string()), sources["ra"], sources["dec"], pa.array(radii, pa.float64())]
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), out / "sources.parquet")
+
+
+def write_paths(out: Path, detections: pa.Table, downloads: Downloads, products: Sequence[str]) -> None:
+    """Write ``OUT/detections.parquet``: each detection with the path of each product below ``events/``, null where it
+    did not come.
+    """
+    keys = _detections(detections)
+    for product in products:
+        whole = [d.key(product) if downloads.manifest.is_whole(d.key(product)) else None for d in keys]
+        paths = [None if key is None else downloads.manifest[key].path for key in whole]
+        detections = detections.append_column(product, pa.array(paths, pa.string()))
+    names = ["source_id" if name == "name" else name for name in detections.column_names]
+    pq.write_table(detections.rename_columns(names), out / "detections.parquet")
+
+
+async def fetch_files(
+    folder: Path,
+    policy: RetryPolicy,
+    service: str,
+    release: str,
+    files: Sequence[tuple[Detection, str]],
+    progress: ProgressTask,
+) -> tuple[Downloads, Counter[str], list[tuple[str, RefusedInput]]]:
+    """Download the files that are not there yet, on as many connections as the policy allows.
+
+    Parameters
+    ----------
+    folder : Path
+    policy : RetryPolicy
+    service : str
+        URL of the catalogue's file service.
+    release : str
+        What the file service calls the catalogue's release.
+    files : sequence of (Detection, str)
+        Detections with a product each.
+    progress : ProgressTask
+        Advanced by each file.
+
+    Returns
+    -------
+    Downloads
+        With its manifest, and what was transferred.
+    Counter
+        'fetched' and 'there_already'.
+    list of (str, RefusedInput)
+        Files that did not come, with the reason.
+    """
+    counts: Counter[str] = Counter()
+    failures: list[tuple[str, RefusedInput]] = []
+
+    async def worker(left: Iterator[tuple[Detection, str]], downloads: Downloads) -> None:
+        for detection, product in left:
+            try:
+                came = await csc.fetch_product(downloads, service, release, detection, product)
+                counts["fetched" if came else "there_already"] += 1
+            except RefusedInput as error:
+                failures.append((detection.key(product), error))
+            progress.advance(1, f"{len(failures)} failed" if failures else "")
+
+    async with Downloads(folder, policy) as downloads:
+        left = iter(files)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(policy.connections):
+                group.create_task(worker(left, downloads))
+    return downloads, counts, failures
