@@ -1,25 +1,21 @@
 """`lexray embed`: texts → vectors, by vLLM on Ray Data, by sentence-transformers in this process, or by an API."""
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from lexray.embeddings.engines import EmbeddingEngine, HfEmbeddingEngine, HttpEmbeddingEngine
-from lexray.embeddings.store import EmbeddingFailure, EmbeddingStats, PartProgress, Provenance, TextColumn, WorkPlan
+from lexray.embeddings.run import embed_missing, log_provenance
+from lexray.embeddings.store import TextColumn
 from lexray.embeddings.vllm_engine import VllmEmbeddingEngine
 from lexray.llm.openai import Endpoint
 from lexray.llm.sentence_encoder import DEFAULT_MODEL, TextModel, describe_text_model
 from lexray.llm.vllm import VllmSettings
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
-from lexray.tables import delta
-from lexray.tables.schemas import QUARANTINE
+from lexray.tables.quarantine import Refusal, write_quarantine
 
-#: Texts of which MLflow shows the first.
-_SAMPLE = 20
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -61,47 +57,28 @@ class EmbedConfig(JobConfig):
 
 
 def run(config: EmbedConfig, context: JobContext) -> JobResult:
-    """Embed what is new or changed, then make the table of all vectors that are wanted."""
+    """Embed the texts that are new or changed, and commit the table of all vectors."""
     texts = TextColumn.of(config.summaries, config.column, config.include_ungrounded)
     engine = _engine(config, context)
-    backlog = WorkPlan(texts, engine.recipe, config.out, config.force)
-    progress = backlog.survey()
-    if config.endpoint is not None and (_missing(progress) or not backlog.is_committed()):
-        # Only the endpoint's name is part of a key: behind it there may be a model with other vectors by now.
-        backlog = replace(backlog, dimension=engine.dimension)
-        progress = backlog.survey()
-    n_texts, n_left = sum(part.texts for part in progress.values()), sum(_missing(progress).values())
-    tally = EmbeddingStats()
-    with context.progress.task("texts", total=n_left) as task:
-        for result in engine.embed(backlog, list(_missing(progress))) if n_left else ():
-            tally.add(result)
-            task.advance(result.n_rows + len(result.failures))
-    tally.stop()
-
-    failed = {failure.source_id for failure in tally.failures}
-    if tally.n_rows or not backlog.is_committed(failed):
-        backlog.commit(engine.dimension, failed)
-    quarantine = _write_quarantine(config.out, tally.failures)
-    counts = _counts(config.out, texts, n_texts, n_left, tally)
+    embedded = embed_missing(engine, texts, config.out, config.force, context.progress)
+    failures = [Refusal(failure.source_id, failure.reason, failure.detail) for failure in embedded.stats.failures]
+    quarantine = write_quarantine(config.out, JOB.name, failures)
+    counts = embedded.counts()
     if counts["truncated"]:
         context.progress.warn(
             f"embed: {counts['truncated']} of {counts['texts']} texts are longer than the {engine.max_length} tokens "
             "that are read of them"
         )
-    _log_provenance(context, backlog, engine if n_left else None)
+    log_provenance(embedded, context.run)
+    prices = config.price_per_million_tokens, config.price_per_hour
     return JobResult(
         counts=counts,
-        metrics=_metrics(config, counts, tally),
+        metrics=embedded.metrics(*prices) | {"truncated": counts["truncated"]},
         outputs=[quarantine],
         refused=counts["failed"],
         taken=counts["texts"] - counts["failed"],
-        complete=not tally.failures,
+        complete=not failures,
     )
-
-
-def _missing(plan: dict[int, PartProgress]) -> dict[int, int]:
-    """Texts without a vector by part, of parts that have any."""
-    return {part: extent.left for part, extent in plan.items() if extent.left}
 
 
 def _engine(config: EmbedConfig, context: JobContext) -> EmbeddingEngine:
@@ -124,59 +101,6 @@ def _limited(model: TextModel, config: EmbedConfig) -> TextModel:
     """The model with the prefix and the longest text that the configuration asks for."""
     prefix = model.document_prefix if config.document_prefix is None else config.document_prefix
     return replace(model, document_prefix=prefix, max_length=min(model.max_length, config.max_length or 10**9))
-
-
-def _counts(out: str, texts: TextColumn, n_texts: int, n_left: int, tally: EmbeddingStats) -> dict[str, Any]:
-    table = delta.dataset(out)
-    return {
-        "texts": n_texts,
-        "embedded": tally.n_rows,
-        "unchanged": n_texts - n_left,
-        "truncated": int(table.count_rows(filter=pc.field("truncated"))),
-        "failed": len(tally.failures),
-        "failed_by_reason": tally.reasons,
-        "skipped": texts.count() - n_texts,
-        "dimension": int(table.schema.field("embedding").type.list_size),
-    }
-
-
-def _metrics(config: EmbedConfig, counts: dict[str, Any], tally: EmbeddingStats) -> dict[str, float]:
-    found = {
-        "seconds_to_first_vector": tally.seconds_to_first,
-        "seconds": tally.seconds,
-        "tokens_in": tally.n_tokens,
-        "tokens_per_s": tally.tokens_per_s,
-        "truncated": counts["truncated"],
-        **{f"failed/{reason}": n for reason, n in tally.reasons.items()},
-    }
-    if tally.n_rows and (config.price_per_million_tokens is not None or config.price_per_hour is not None):
-        tokens, hours = tally.n_tokens / 1e6, tally.seconds / 3600
-        paid = (config.price_per_million_tokens or 0) * tokens + (config.price_per_hour or 0) * hours
-        found["cost_per_1000"] = 1000 * paid / tally.n_rows
-    return found
-
-
-def _write_quarantine(out: str, failures: list[EmbeddingFailure]) -> str:
-    table = f"{out}.quarantine"
-    rows = [{"file": one.source_id, "stage": "embed", "reason": one.reason, "detail": one.detail} for one in failures]
-    part = delta.write_part(table, QUARANTINE, 0, pa.Table.from_pylist(rows, schema=QUARANTINE))
-    # Written even where it is empty: the failures of an earlier run must not outlive it.
-    delta.commit(table, "quarantine", QUARANTINE, [part])
-    return table
-
-
-def _log_provenance(context: JobContext, backlog: WorkPlan, used: EmbeddingEngine | None) -> None:
-    """Which engine and model it was, and what some of the rows are made of."""
-    stamp = Provenance("", "", backlog.recipe.model, "") if used is None else used.stamp
-    context.run.tags({f"text_model.{name}": value for name, value in vars(stamp).items() if value and name != "model"})
-    context.run.tags({"text_model": stamp.model})
-    shown = delta.dataset(backlog.out).head(_SAMPLE, columns=["source_id", "truncated", "engine_version", "part"])
-    texts = {
-        row["source_id"]: row["text"]
-        for part in set(shown["part"].to_pylist())
-        for row in backlog.texts.read(part).to_pylist()
-    }
-    context.run.table([row | {"text": texts[row["source_id"]]} for row in shown.to_pylist()], "sample.json")
 
 
 JOB = Job(

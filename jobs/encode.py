@@ -14,6 +14,7 @@ from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.runtime.map_parts import map_parts
 from lexray.tables import delta, schemas
 from lexray.tables.part_checkpoints import PartCheckpoints
+from lexray.tables.quarantine import write_quarantine
 
 
 class EncodeConfig(JobConfig):
@@ -30,8 +31,8 @@ def run(config: EncodeConfig, context: JobContext) -> JobResult:
     model = load_autodecoder(config.autodecoder)
     schema = schemas.latents(model.latent_dim)
     n = delta.dataset(config.events).count_rows()
-    journal = PartCheckpoints(
-        config.out, [delta.version(p) for p in (config.events, config.autodecoder)], afresh=config.force
+    checkpoints = PartCheckpoints(
+        config.out, [delta.version(p) for p in (config.events, config.autodecoder)], from_scratch=config.force
     )
     with ray_session.session(config.ray), context.progress.task("detections", total=n) as task:
         fragments = map_parts(
@@ -45,10 +46,10 @@ def run(config: EncodeConfig, context: JobContext) -> JobResult:
             order=["detection_id"],
             sliced=True,
             use_gpu=config.use_gpu,
-            journal=journal,
+            checkpoints=checkpoints,
         )
     delta.commit(config.out, "latents", schema, fragments)
-    journal.remove()
+    checkpoints.remove()
 
     left_out = validate.invalid_rows(config.events, config.out, model.n_bands)
     if left_out:
@@ -57,7 +58,7 @@ def run(config: EncodeConfig, context: JobContext) -> JobResult:
     return JobResult(
         counts={"detections": len(nll), "left_out": len(left_out)},
         metrics={"mean_nll": float(np.mean(nll))} if len(nll) else {},
-        outputs=validate.quarantine(config.out, JOB.name, config.events, left_out),
+        outputs=[write_quarantine(config.out, JOB.name, validate.refusals(config.events, left_out))],
         refused=len(left_out),
         taken=len(nll),
     )

@@ -25,14 +25,15 @@ from lexray.evaluation.report import metrics
 from lexray.evaluation.report.captions import caveats, gain_figures
 from lexray.evaluation.report.groundedness import ungrounded_summaries_table
 from lexray.evaluation.report.metrics import EvaluationResults
-from lexray.evaluation.report.report import ReportPage, lineage, write_report
+from lexray.evaluation.report.publish import publish, report_origin
+from lexray.evaluation.report.report import ReportPage, lineage
 from lexray.evaluation.report.sections import embedding_section, light_curve_section, training_section
 from lexray.evaluation.scoring import reconstruct, score_sources
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables.files import resolve_path
-from lexray.training.splits import SPLITS, read_splits, sources_of
+from lexray.training.splits import read_splits, sources_of
 
 
 class EvaluateConfig(JobConfig):
@@ -62,39 +63,30 @@ def run(config: EvaluateConfig, context: JobContext) -> JobResult:
         models = {} if rate_model is None else {"autodecoder": rate_model}
         test = sources_of(splits, {"test"})
         scores = score_sources(config.events, test, models, config.true_rates, config.seed, context.progress)
-    found = EvaluationResults()
-    metrics.measure_gain(found, scores, config.seed)
+    results = EvaluationResults()
+    metrics.measure_gain(results, scores, config.seed)
     steps = lineage([path for key in JOB.inputs if (path := getattr(config, key)) is not None])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        drawn, examples = embedding_section(
-            found, folder, metadata, config.embeddings, config.latents, config.text_embeddings, config.seed
+        figures, examples = embedding_section(
+            results, folder, metadata, config.embeddings, config.latents, config.text_embeddings, config.seed
         )
-        drawn |= gain_figures(folder, found, scores, metadata.class_of)
-        drawn |= training_section(folder, steps, context.run.client)
+        figures |= gain_figures(folder, results, scores, metadata.class_of)
+        figures |= training_section(folder, steps, context.run.client)
+        ungrounded = ungrounded_summaries_table(config.summaries)
         page = ReportPage(
             folder=folder,
-            findings=found,
-            sources={name: list(splits.values()).count(name) for name in SPLITS},
-            steps=steps,
-            config=config.model_dump(mode="json", exclude={"tracking", "ray", "force"}),
-            mlflow_run=context.run.run_id,
-            pictures=drawn,
+            results=results,
+            origin=report_origin(splits, steps, config, context.run.run_id),
+            figures=figures,
             light_curves=light_curve_section(
                 folder, metadata, scores, config.events, config.rates, config.true_rates, rate_model, context.progress
             ),
             examples=examples,
-            caveats=caveats(found, config.true_rates is not None),
-            listings=[] if (ungrounded := ungrounded_summaries_table(config.summaries)) is None else [ungrounded],
+            caveats=caveats(results, config.true_rates is not None),
+            tables=[] if ungrounded is None else [ungrounded],
         )
-        write_report(page, config.out, context.run)
-    for line in found.left_out:
-        context.progress.say(f"    left out: {line}")
-    counts = {f"{name}_sources": n for name, n in page.sources.items()}
-    counts |= {"test_detections": len(scores), "pictures": len(drawn) + len(page.light_curves)}
-    return JobResult(
-        counts=counts, metrics={k: found.metrics[k] for k in metrics.HEADLINE_METRICS if k in found.metrics}
-    )
+        return publish(page, config.out, context, len(scores), metrics.HEADLINE_METRICS)
 
 
 JOB = Job(

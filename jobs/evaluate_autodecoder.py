@@ -15,35 +15,40 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from lexray.evaluation import inputs
 from lexray.evaluation.inputs import SourceMetadata
 from lexray.evaluation.report import captions, metrics
 from lexray.evaluation.report.autodecoder import (
-    PROPERTY_LABELS,
+    add_grouped_gains,
     anomaly_table,
-    detection_features,
+    detections_of_split,
     fit_baselines,
+    groups_of_sources,
     measure_detection_properties,
     rate_intervals_68,
     rate_models,
+    representation_section,
     sample_by_hash,
 )
 from lexray.evaluation.report.metrics import EvaluationResults
-from lexray.evaluation.report.report import ReportPage, lineage, write_report
+from lexray.evaluation.report.publish import publish, report_origin
+from lexray.evaluation.report.report import ReportPage, lineage
 from lexray.evaluation.report.sections import light_curve_section, training_section
 from lexray.evaluation.scoring import reconstruct, score_sources
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables import delta
-from lexray.training.splits import SPLITS, read_splits, sources_of
+from lexray.training.splits import read_splits, sources_of
 
-#: Label columns that detections are grouped by where the configuration names none: the first that the labels have.
-_GROUP_COLUMNS = ("kind", "class")
+#: Metrics of the job's result.
+HEADLINE_METRICS = (
+    *(f"heldout_gain.{name}" for name in ("autodecoder", "bayesian_blocks", "kernel", "total_variation", "true_rate")),
+    "heldout_gain.autodecoder_share_of_ceiling",
+    *(f"regression.{name}.latents.forest.r2" for name in ("hr_hs", "rms", "variability_odds")),
+)
 
 
 class EvaluateAutodecoderConfig(JobConfig):
@@ -69,72 +74,42 @@ class EvaluateAutodecoderConfig(JobConfig):
 def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
     """Score the test sources, probe the representation, draw, and write the report."""
     splits = read_splits(config.events, config.split_seed)
-    metadata = SourceMetadata(splits, inputs.read_labels(config.labels, splits), {})
-    column = config.group_by or next(
-        (c for c in _GROUP_COLUMNS if any(c in row for row in metadata.labels.values())), "class"
-    )
-    group_of = {source: str(row[column]) for source, row in metadata.labels.items() if row.get(column) is not None}
-    table = delta.read(config.events, ["detection_id", "source_id", "n_events"], order="detection_id")
+    column, group_of = groups_of_sources(inputs.read_labels(config.labels, splits), config.group_by)
+    headers = delta.read(config.events, ["detection_id", "source_id", "n_events"], order="detection_id")
+    latents = None if config.latents is None else delta.read(config.latents, order="detection_id")
     models, names = rate_models(config.autodecoder, config.baseline_autodecoders)
-    found = EvaluationResults()
     with ray_session.session(config.ray):
-        training = _detections_of_split(table, splits, "train")
-        baseline_ids = sample_by_hash(training, config.chosen_on, "baselines")
-        baselines, said = fit_baselines(config.events, baseline_ids, config.seed)
-        test = sources_of(splits, {"test"})
-        scores = score_sources(
-            config.events, test, baselines | models, config.true_rates, config.seed, context.progress
-        )
-        latents = None if config.latents is None else delta.read(config.latents, order="detection_id")
-        probed = [] if latents is None else latents["detection_id"].to_pylist()
-        properties = measure_detection_properties(
-            config.events,
-            sample_by_hash(probed, config.probed, "probes"),
-            config.true_rates,
-            context.progress,
-        )
-    metrics.measure_gain(found, scores, config.seed, names)
+        chosen_on = sample_by_hash(detections_of_split(headers, splits, "train"), config.chosen_on, "baselines")
+        baselines, notes = fit_baselines(config.events, chosen_on, config.seed)
+        test, all_models = sources_of(splits, {"test"}), baselines | models
+        scores = score_sources(config.events, test, all_models, config.true_rates, config.seed, context.progress)
+        encoded = [] if latents is None else latents["detection_id"].to_pylist()
+        probed = sample_by_hash(encoded, config.probed, "probes")
+        properties = measure_detection_properties(config.events, probed, config.true_rates, context.progress)
+    results = EvaluationResults()
+    metrics.measure_gain(results, scores, config.seed, names)
     group_of_detection = {s.detection_id: group_of[s.source_id] for s in scores if s.source_id in group_of}
-    _add_grouped_metrics(found, "by_kind", metrics.gains_by_group(scores, group_of_detection, names))
-    listing, probes = None, {}
-    if latents is None:
-        found.left_out.append("what the representation holds, and anomalies: no latents table was given")
-    else:
-        kept = latents.filter(pc.field("detection_id").isin(list(properties)))
-        probes = metrics.measure_properties(
-            found,
-            detection_features(kept, splits),
-            properties,
-            config.seed,
-            PROPERTY_LABELS,
-            "latents",
-            PROPERTY_LABELS,
-        )
-        counts = dict(zip(table["detection_id"].to_pylist(), table["n_events"].to_pylist(), strict=True))
-        listing = anomaly_table(found, latents, group_of, counts)
+    add_grouped_gains(results, "by_kind", metrics.gains_by_group(scores, group_of_detection, names))
     steps = lineage([path for path in (config.autodecoder, config.latents, config.labels) if path is not None])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        drawn = captions.gain_figures(folder, found, scores, group_of, names, column)
+        figures = captions.gain_figures(folder, results, scores, group_of, names, column)
         by_counts, gains = captions.count_bin_figure(folder, scores, names)
-        _add_grouped_metrics(found, "by_counts", gains)
-        drawn |= by_counts | captions.property_figure(
-            folder,
-            probes,
-            ("latents",),
-            PROPERTY_LABELS,
-            "Each point is a test detection; on the dashed line the prediction is right. Predicted from the "
-            "representation and the count rates by the better of the table's methods.",
-        )
-        drawn |= training_section(folder, steps, context.run.client)
+        add_grouped_gains(results, "by_counts", gains)
+        figures |= by_counts
+        anomalies = None
+        if latents is None:
+            results.left_out.append("what the representation holds, and anomalies: no latents table was given")
+        else:
+            figures |= representation_section(results, latents, properties, splits, config.seed, folder)
+            counts = dict(zip(headers["detection_id"].to_pylist(), headers["n_events"].to_pylist(), strict=True))
+            anomalies = anomaly_table(results, latents, group_of, counts)
+        figures |= training_section(folder, steps, context.run.client)
         page = ReportPage(
             folder=folder,
-            findings=found,
-            sources={name: list(splits.values()).count(name) for name in SPLITS},
-            steps=steps,
-            config=config.model_dump(mode="json", exclude={"tracking", "ray", "force"}),
-            mlflow_run=context.run.run_id,
-            pictures=drawn,
+            results=results,
+            origin=report_origin(splits, steps, config, context.run.run_id),
+            figures=figures,
             light_curves=light_curve_section(
                 folder,
                 SourceMetadata(splits, {source: {"class": name} for source, name in group_of.items()}, {}),
@@ -147,37 +122,12 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
                 partial(rate_intervals_68, config.autodecoder),
             ),
             examples=[],
-            caveats=[*said, *captions.caveats(found, config.true_rates is not None)],
+            caveats=[*notes, *captions.caveats(results, config.true_rates is not None)],
             job=JOB.name,
             title="How well the rates are reconstructed",
-            listings=[] if listing is None else [listing],
+            tables=[] if anomalies is None else [anomalies],
         )
-        write_report(page, config.out, context.run)
-    for line in found.left_out:
-        context.progress.say(f"    left out: {line}")
-    counts = {f"{name}_sources": n for name, n in page.sources.items()}
-    counts |= {"test_detections": len(scores), "pictures": len(drawn) + len(page.light_curves)}
-    return JobResult(counts=counts, metrics={k: found.metrics[k] for k in HEADLINE_METRICS if k in found.metrics})
-
-
-HEADLINE_METRICS = (
-    *(f"heldout_gain.{name}" for name in ("autodecoder", "bayesian_blocks", "kernel", "total_variation", "true_rate")),
-    "heldout_gain.autodecoder_share_of_ceiling",
-    *(f"regression.{name}.latents.forest.r2" for name in ("hr_hs", "rms", "variability_odds")),
-)
-
-
-def _detections_of_split(table: pa.Table, splits: dict[str, str], wanted: str) -> list[str]:
-    """Detections of a split that have photons."""
-    return [
-        row["detection_id"] for row in table.to_pylist() if row["n_events"] and splits.get(row["source_id"]) == wanted
-    ]
-
-
-def _add_grouped_metrics(found: EvaluationResults, key: str, gains: dict[str, dict[str, float]]) -> None:
-    for group, models in gains.items():
-        for model, value in models.items():
-            found.metrics[f"heldout_gain.{key}.{group}.{model}"] = value
+        return publish(page, config.out, context, len(scores), HEADLINE_METRICS)
 
 
 JOB = Job(

@@ -17,14 +17,12 @@ from lexray.archives.csc import Catalogue
 from lexray.errors import ConfigError
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
-from lexray.tables import delta
 from lexray.tables.files import require_local_path
-from lexray.tables.schemas import QUARANTINE
+from lexray.tables.quarantine import Refusal, write_quarantine
 from lexray.web.retry import RetryPolicy
 from lexray.web.tap import Tap
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Refusal = dict[str, str]
 
 
 class FetchConfig(JobConfig):
@@ -99,11 +97,8 @@ def run(config: FetchConfig, context: JobContext) -> JobResult:
         fetching = csc_output.fetch_files(out / "events", config.http, config.files, config.release, files, task)
         downloads, counts, failures = asyncio.run(fetching)
     csc_output.write_paths(out, detections, downloads, config.products)
-    refusals += [_refusal(file, error.reason, error.detail) for file, error in failures]
-    quarantine = f"{config.out}.quarantine"
-    rows = pa.Table.from_pylist(sorted(refusals, key=lambda row: row["file"]), schema=QUARANTINE)
-    # Written even where it is empty: the refusals of an earlier run must not outlive it.
-    delta.commit(quarantine, "quarantine", QUARANTINE, [delta.write_part(quarantine, QUARANTINE, 0, rows)])
+    refusals += [Refusal(file, error.reason, error.detail) for file, error in failures]
+    quarantine = write_quarantine(config.out, JOB.name, refusals)
     if failures:
         context.progress.warn(f"{len(failures)} files did not come; --force asks for them again, and for no others")
     return JobResult(
@@ -116,7 +111,7 @@ def run(config: FetchConfig, context: JobContext) -> JobResult:
             "bytes": downloads.bytes,
             "requests": downloads.requests,
             "retries": downloads.retries,
-            **{f"refused_{reason}": n for reason, n in sorted(Counter(r["reason"] for r in refusals).items())},
+            **{f"refused_{reason}": n for reason, n in sorted(Counter(r.reason for r in refusals).items())},
         },
         metrics={"fetched": float(counts["fetched"]), "retries": float(downloads.retries)},
         outputs=[str(out / "labels"), str(out / "sources.parquet"), str(out / "detections.parquet"), quarantine],
@@ -131,16 +126,10 @@ def _sources(config: FetchConfig, catalogue: Catalogue) -> tuple[pa.Table, list[
         return csc_output.distinct_sources(catalogue.cone(*config.cone)), []
     if config.adql is not None:
         return csc_output.distinct_sources(catalogue.selected(_read("adql", config.adql))), []
-    lines = [line.partition("#")[0].strip() for line in _read("names", str(config.names)).splitlines()]
-    names = {csc.canonical_name(line): line for line in lines if line}
+    names = csc_output.names_of_lines(_read("names", str(config.names)))
     if not names:
         raise ConfigError(f"names: {config.names}: there is no name in it")
-    found = csc_output.distinct_sources(catalogue.named(names))
-    unknown = sorted(set(names) - set(found["name"].to_pylist()))
-    refusals = [
-        _refusal(names[name], "unknown_source", f"{config.catalogue} has no source {name!r}") for name in unknown
-    ]
-    return found, refusals
+    return csc_output.named_sources(catalogue, names)
 
 
 def _read(key: str, path: str) -> str:
@@ -148,10 +137,6 @@ def _read(key: str, path: str) -> str:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{key}: {path}: {getattr(error, 'strerror', None) or 'not a text file'}") from None
-
-
-def _refusal(file: str, reason: str, detail: str) -> Refusal:
-    return {"file": file, "stage": JOB.name, "reason": reason, "detail": detail}
 
 
 JOB = Job(

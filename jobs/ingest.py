@@ -20,7 +20,8 @@ from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
-from lexray.tables.schemas import QUARANTINE, SCHEMA_VERSION
+from lexray.tables.quarantine import write_quarantine
+from lexray.tables.schemas import SCHEMA_VERSION
 from lexray.version import __version__
 
 
@@ -119,9 +120,8 @@ def run(config: IngestConfig, context: JobContext) -> JobResult:
         incremental.commit(table, index, before)
         seconds += time.monotonic() - start
 
-    quarantine, refused = f"{table}.quarantine", file_index.quarantine(index, JOB.name)
-    delta.commit(quarantine, "quarantine", QUARANTINE, [delta.write_part(quarantine, QUARANTINE, 0, refused)])
-    outputs = [quarantine, incremental.file_index_of(table)]
+    refusals = file_index.refusals(index)
+    outputs = [write_quarantine(table, JOB.name, refusals), incremental.file_index_of(table)]
     for path in (table, *outputs):
         delta.vacuum(path)
     changes = {"new": plan.new, "changed": plan.changed, "unchanged": plan.unchanged, "gone": plan.gone}
@@ -136,8 +136,8 @@ def run(config: IngestConfig, context: JobContext) -> JobResult:
             "events_per_s": file_index.counts(read)["events_in"] / seconds,
         },
         outputs=outputs,
-        refused=refused.num_rows,
-        taken=index.num_rows - refused.num_rows,
+        refused=len(refusals),
+        taken=index.num_rows - len(refusals),
         # What could not be fetched may be there the next time, and a server that gives no date may have changed it.
         complete=not incremental.may_differ(index),
     )

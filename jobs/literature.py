@@ -1,32 +1,29 @@
 """`lexray literature`: papers on sources, from files, SIMBAD and ADS → the `literature` table."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
 from pydantic import Field, model_validator
 
 from lexray.errors import ConfigError
+from lexray.literature import collect
 from lexray.literature.ads import AdsConfig, AdsConnector
-from lexray.literature.connectors import Connector, PaperMatch, query_connectors
-from lexray.literature.crossmatch import SourceCatalogue
+from lexray.literature.connectors import Connector
 from lexray.literature.file_connector import FileConnector
-from lexray.literature.papers import Refusal, paper_files
+from lexray.literature.papers import paper_files
 from lexray.literature.simbad import SimbadConfig, SimbadConnector
-from lexray.literature.sources import TargetSource, merge_sources, sources_from_events, sources_from_table
+from lexray.literature.sources import sources_from_table
 from lexray.literature.table import LiteratureTableWriter
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
-from lexray.sources import SAME_SOURCE_ARCSEC, fold_name
+from lexray.sources import SAME_SOURCE_ARCSEC
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
-from lexray.tables.schemas import LITERATURE, QUARANTINE
+from lexray.tables.quarantine import write_quarantine
+from lexray.tables.schemas import LITERATURE
 from lexray.web.cache import Cache
 
-#: Sources that the connectors are asked for together.
-SOURCES_PER_QUERY = 2000
 #: Where answers are kept if `out` is in an object store.
 _HOME_CACHE = "~/.cache/lexray/literature"
 
@@ -59,7 +56,7 @@ class LiteratureConfig(JobConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _connectors_need_no_files(cls, values: Any) -> Any:
+    def _services_need_no_files(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("connectors"):
             return {"inputs": [], **values}
         return values
@@ -69,54 +66,31 @@ def run(config: LiteratureConfig, context: JobContext) -> JobResult:
     """Collect papers of files and services, make one row of each, write them; what is malformed goes to quarantine."""
     if not config.inputs and not config.connectors:
         raise ConfigError("literature: nothing to read: name files in inputs, or services in connectors")
-    files = paper_files(config.inputs)
-    sources, catalogue = _sources(config)
-    cache = Cache(_cache_folder(config), config.cache_days) if config.connectors else None
-    connectors = _connectors(config, cache, context)
-    of_files = FileConnector(files, catalogue, config.radius)
-    refusals: list[Refusal] = []
-    with LiteratureTableWriter(config.n_parts) as bibliography:
-        if connectors:
-            with context.progress.task("sources", total=len(sources)) as task:
-                for first in range(0, len(sources), SOURCES_PER_QUERY):
-                    some = sources[first : first + SOURCES_PER_QUERY]
-                    answers = query_connectors(list(connectors.values()), some, config.max_objects, config.max_papers)
-                    bibliography.add(_without_refusals(answers, refusals))
-                    task.advance(len(some))
-        unanswered = len(refusals)
-        with context.progress.task("papers") as task:
-            bibliography.add(_without_refusals(of_files.papers(), refusals))
-            task.advance(of_files.counts()["papers"])
-        written = bibliography.write(config.out, config.max_objects, config.max_papers)
-    delta.commit(config.out, "literature", LITERATURE, written.fragments)
-    quarantine = f"{config.out}.quarantine"
-    _write_quarantine(quarantine, refusals)
-    counts = written.counts
-    names = ("papers", "duplicates", "matched_by_name", "matched_by_position", "unmatched")
-    asked = _connector_counts(config, connectors, cache, counts)
-    return JobResult(
-        counts={name: counts[name] for name in names}
-        | {"files": len(files), "matched_sources": len(written.sources), **_left_out(counts), **asked}
-        | {"refused": len(refusals), "refused_by_reason": dict(Counter(r.reason for r in refusals))},
-        metrics={"papers": counts["papers"], "matched_sources": len(written.sources), **asked},
-        outputs=[quarantine],
-        refused=len(refusals),
-        taken=counts["papers"] + counts["duplicates"],
-        complete=not unanswered,
-    )
-
-
-def _sources(config: LiteratureConfig) -> tuple[list[TargetSource], SourceCatalogue]:
-    """Sources to ask the services for, and what files' papers are matched to."""
-    listed = sources_from_table(config.sources, config.source_columns, config.position_error) if config.sources else []
-    catalogue = SourceCatalogue.read(config.events, config.position_error) if config.events else SourceCatalogue.empty()
-    catalogue += SourceCatalogue.of([s for s in listed if fold_name(s.source_id) not in catalogue.names])
-    if not config.connectors:
-        return [], catalogue
-    if not config.events and not config.sources:
+    if config.connectors and not config.events and not config.sources:
         raise ConfigError("connectors: name the sources to ask for: an events table in events, or a table in sources")
-    observed = sources_from_events(config.events, config.position_error) if config.events else []
-    return merge_sources(listed, observed), catalogue
+    files = paper_files(config.inputs)
+    listed = sources_from_table(config.sources, config.source_columns, config.position_error) if config.sources else []
+    catalogue = collect.source_catalogue(config.events, listed, config.position_error)
+    sources = collect.target_sources(config.events, listed, config.position_error) if config.connectors else []
+    cache = Cache(_cache_folder(config), config.cache_days) if config.connectors else None
+    services = _services(config, cache, context)
+    from_files = FileConnector(files, catalogue, config.radius)
+    with LiteratureTableWriter(config.out, config.n_parts, config.max_objects, config.max_papers) as table:
+        papers = collect.collect_papers(list(services.values()), sources, from_files, table, context.progress)
+    delta.commit(config.out, "literature", LITERATURE, papers.written.fragments)
+    quarantine = write_quarantine(config.out, JOB.name, papers.refusals)
+    counts = collect.paper_counts(papers)
+    queried = collect.service_counts(papers, services) | ({} if cache is None else {"from_cache": cache.hits})
+    by_reason = dict(Counter(refusal.reason for refusal in papers.refusals))
+    return JobResult(
+        counts=counts
+        | {"files": len(files), **queried, "refused": len(papers.refusals), "refused_by_reason": by_reason},
+        metrics={"papers": counts["papers"], "matched_sources": counts["matched_sources"], **queried},
+        outputs=[quarantine],
+        refused=len(papers.refusals),
+        taken=counts["papers"] + counts["duplicates"],
+        complete=papers.all_answered,
+    )
 
 
 def _cache_folder(config: LiteratureConfig) -> Path:
@@ -127,45 +101,14 @@ def _cache_folder(config: LiteratureConfig) -> Path:
     return Path(resolve_path(config.cache))
 
 
-def _connectors(config: LiteratureConfig, cache: Cache | None, context: JobContext) -> dict[str, Connector]:
+def _services(config: LiteratureConfig, cache: Cache | None, context: JobContext) -> dict[str, Connector]:
     """SIMBAD before ADS, whatever the order in the configuration: ADS takes the names and papers that SIMBAD knows."""
-    found: dict[str, Connector] = {}
+    services: dict[str, Connector] = {}
     if cache is not None and "simbad" in config.connectors:
-        found["simbad"] = SimbadConnector(config.simbad, cache, context.progress.warn)
+        services["simbad"] = SimbadConnector(config.simbad, cache, context.progress.warn)
     if cache is not None and "ads" in config.connectors:
-        found["ads"] = AdsConnector(config.ads, cache, context.progress.warn)
-    return found
-
-
-def _without_refusals(items: Iterable[PaperMatch | Refusal], refusals: list[Refusal]) -> Iterator[PaperMatch]:
-    for item in items:
-        if isinstance(item, Refusal):
-            refusals.append(item)
-        else:
-            yield item
-
-
-def _left_out(counts: Counter[str]) -> dict[str, int]:
-    names = ("without_abstract", "left_out_catalogues", "left_out_surplus", "left_out_no_text")
-    return {name: counts[name] for name in names if counts[name]}
-
-
-def _connector_counts(
-    config: LiteratureConfig, connectors: dict[str, Connector], cache: Cache | None, counts: Counter[str]
-) -> dict[str, int]:
-    """What the services were asked for and gave."""
-    if cache is None:
-        return {}
-    counted = {f"{name}_{key}": n for name, connector in connectors.items() for key, n in connector.counts().items()}
-    came = {f"from_{name}": counts[f"from_{name}"] for name in ("file", *connectors)}
-    return {**came, **counted, "from_cache": cache.hits}
-
-
-def _write_quarantine(table: str, refusals: Sequence[Refusal]) -> None:
-    rows = [{"file": r.file, "stage": "literature", "reason": r.reason, "detail": r.detail} for r in refusals]
-    part = delta.write_part(table, QUARANTINE, 0, pa.Table.from_pylist(rows, schema=QUARANTINE))
-    # Written even where it is empty: the refusals of an earlier run must not outlive it.
-    delta.commit(table, "quarantine", QUARANTINE, [part])
+        services["ads"] = AdsConnector(config.ads, cache, context.progress.warn)
+    return services
 
 
 JOB = Job(

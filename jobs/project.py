@@ -16,6 +16,7 @@ from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables import delta, schemas
+from lexray.tables.quarantine import Refusal, write_quarantine
 
 #: Turns rows of a table into rows of `embeddings`.
 ProjectRows = Callable[[Towers, str, pa.Table], pa.Table]
@@ -62,12 +63,12 @@ def run(config: ProjectConfig, context: JobContext) -> JobResult:
     delta.commit(config.out, "embeddings", schema, fragments)
 
     written = delta.read(config.out, ["id", "modality"]).to_pylist()
-    refused = [row for table, identity, _ in todo for row in _refused(table, identity, written)]
+    refusals = [row for table, identity, _ in todo for row in _refusals(table, identity, written)]
     counts = Counter(row["modality"] for row in written)
     return JobResult(
-        counts={"detections": counts["xray"], "texts": counts["text"], "refused": len(refused)},
-        outputs=_quarantine(config.out, refused),
-        refused=len(refused),
+        counts={"detections": counts["xray"], "texts": counts["text"], "refused": len(refusals)},
+        outputs=[write_quarantine(config.out, JOB.name, refusals)],
+        refused=len(refusals),
         taken=len(written),
     )
 
@@ -81,27 +82,15 @@ def _project_part(
     return asdict(delta.write_part(out, schema, part, rows))
 
 
-def _refused(table: str, identity: str, written: list[dict[str, str]]) -> list[dict[str, str]]:
+def _refusals(table: str, identity: str, written: list[dict[str, str]]) -> list[Refusal]:
     """Rows of a table that have no vector now."""
     modality = "xray" if identity == "detection_id" else "text"
     done = {row["id"] for row in written if row["modality"] == modality}
-    reason = {"file": table, "stage": "project", "reason": "not_finite"}
     return [
-        {**reason, "detail": f"{identity} {name}: its vector is missing or holds numbers that are not finite"}
+        Refusal(table, "not_finite", f"{identity} {name}: its vector is missing or holds numbers that are not finite")
         for name in delta.read(table, [identity], order=identity)[identity].to_pylist()
         if name not in done
     ]
-
-
-def _quarantine(out: str, refused: list[dict[str, str]]) -> list[str]:
-    table = f"{out}.quarantine"
-    if not refused and not delta.is_table(table):
-        return []
-    # Written also where nothing was refused this time, so that none of an earlier run's rows stays.
-    rows = pa.Table.from_pylist(refused, schema=schemas.QUARANTINE)
-    fragments = [delta.write_part(table, schemas.QUARANTINE, 0, rows)] if refused else []
-    delta.commit(table, "quarantine", schemas.QUARANTINE, fragments)
-    return [table]
 
 
 JOB = Job(

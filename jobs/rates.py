@@ -13,6 +13,7 @@ from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.runtime.map_parts import map_parts
 from lexray.tables import delta
 from lexray.tables.part_checkpoints import PartCheckpoints
+from lexray.tables.quarantine import write_quarantine
 from lexray.tables.schemas import RATES
 
 
@@ -30,7 +31,7 @@ def run(config: RatesConfig, context: JobContext) -> JobResult:
     n_bands = load_autodecoder(config.autodecoder).n_bands
     n = delta.dataset(config.events).count_rows()
     made_of = [*(delta.version(path) for path in (config.events, config.autodecoder)), config.bins]
-    journal = PartCheckpoints(config.out, made_of, afresh=config.force)
+    checkpoints = PartCheckpoints(config.out, made_of, from_scratch=config.force)
     with ray_session.session(config.ray), context.progress.task("rates", total=n * n_bands) as task:
         fragments = map_parts(
             config.events,
@@ -41,10 +42,10 @@ def run(config: RatesConfig, context: JobContext) -> JobResult:
             config.workers,
             order=["detection_id", "band"],
             sliced=True,
-            journal=journal,
+            checkpoints=checkpoints,
         )
     delta.commit(config.out, "rates", RATES, fragments)
-    journal.remove()
+    checkpoints.remove()
 
     left_out = validate.invalid_rows(config.events, config.out, n_bands)
     if left_out:
@@ -52,7 +53,7 @@ def run(config: RatesConfig, context: JobContext) -> JobResult:
     n -= len(left_out)
     return JobResult(
         counts={"detections": n, "rates": n * n_bands, "left_out": len(left_out)},
-        outputs=validate.quarantine(config.out, JOB.name, config.events, left_out),
+        outputs=[write_quarantine(config.out, JOB.name, validate.refusals(config.events, left_out))],
         refused=len(left_out),
         taken=n,
     )

@@ -61,7 +61,7 @@ def create_app(
     ----------
     engine : Engine
         The release.
-    embedder : Batches
+    embedder : BatchedEmbedder
         Called once a text and once an event list; they gather what comes at the same time.
     limits : Limits
         What a request may ask for.

@@ -48,7 +48,7 @@ class ServingEngine:
 
     Parameters
     ----------
-    aligned : Aligned
+    aligned : AlignedModel
     """
 
     def __init__(self, aligned: AlignedModel) -> None:

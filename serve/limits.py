@@ -73,7 +73,7 @@ class AccessMiddleware:
     app : ASGI application
     release : str
         Id for `X-Lexray-Release`.
-    keys : KeyRing
+    keys : ApiKeys
         Empty asks for no key.
     bucket : TokenBucket or None
         None is no limit.

@@ -112,8 +112,8 @@ def main() -> None:
                 sys.exit(f"round {round_}: a run that ended well changed nothing")
             seen.append({"round": round_, "killed_after_s": killed_after, "codes": codes, "committed": committed})
         assert start(archive, out).wait() == 0
-        assert start(archive, scratch / "afresh").wait() == 0
-        same = content_of(out) == content_of(scratch / "afresh")
+        assert start(archive, scratch / "anew").wait() == 0
+        same = content_of(out) == content_of(scratch / "anew")
         files = len(list(archive.iterdir()))
     revision = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     result = {

@@ -633,12 +633,12 @@ def test_a_table_that_lacks_a_vector_is_not_committed(embed: Embed, tmp_path: Pa
     report = embed(summaries=write_summaries(tmp_path / "summaries", texts))
     more = TextColumn.of(write_summaries(tmp_path / "summaries", texts | {"C": "a nova"}))
     endpoint = parse(Endpoint, {"url": "http://localhost", "model": "a-model"})
-    backlog = WorkPlan(more, HttpEmbeddingEngine(endpoint, "", 8).recipe, report.out)
-    assert [extent.left for extent in backlog.survey().values() if extent.left] == [1]
+    plan = WorkPlan(more, HttpEmbeddingEngine(endpoint, "", 8).spec, report.out)
+    assert [part.missing for part in plan.progress().values() if part.missing] == [1]
     with pytest.raises(LexrayError, match="1 finished vectors are gone, another run wrote this table meanwhile"):
-        backlog.commit(8)
+        plan.commit(8)
     assert set(vectors(report.out)) == {"A", "B"}
-    backlog.commit(8, failed={"C"})
+    plan.commit(8, failed={"C"})
 
 
 def test_a_failure_takes_no_older_vector_away(models: OpenAIServer, embed: Embed, tmp_path: Path) -> None:

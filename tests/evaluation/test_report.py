@@ -20,6 +20,7 @@ from lexray.evaluation.report.plots import GainBar, LightCurveData
 from lexray.evaluation.report.report import (
     CaptionedFigure,
     LineageStep,
+    ReportOrigin,
     ReportPage,
     format_interval,
     format_value,
@@ -100,12 +101,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> ReportPage:
     picture = CaptionedFigure(name, "Gain & more", "How to read it.", 'A chart "with quotes"')
     return ReportPage(
         folder=folder,
-        findings=found,
-        sources={"train": 30, "val": 8, "test": 12},
-        steps=[],
-        config={"events": "tables/events"},
-        mlflow_run="0123456789abcdef",
-        pictures={"gain": picture},
+        results=found,
+        origin=ReportOrigin(
+            sources={"train": 30, "val": 8, "test": 12},
+            steps=[],
+            config={"events": "tables/events"},
+            mlflow_run="0123456789abcdef",
+        ),
+        figures={"gain": picture},
         light_curves=[],
         examples=retrieval_examples(pairs, ranks["text → X-ray"], {"s3": "AGN"}, {f"s{i}": HOSTILE for i in range(12)}),
         caveats=caveats(found, simulated=True),
@@ -143,10 +146,10 @@ def test_words_of_papers_cannot_become_markup(page: ReportPage) -> None:
 
 def test_page_says_the_figures_beside_their_baselines(page: ReportPage) -> None:
     html = render(page)
-    metrics = page.findings.metrics
+    metrics = page.results.metrics
     assert format_value(metrics["heldout_gain.autodecoder"], "bits") in html
     assert format_value(metrics["retrieval.chance.recall_at_10"], "%") in html
-    for rows in page.findings.sections.values():
+    for rows in page.results.sections.values():
         for row in rows:
             assert format_interval(row) in html
 

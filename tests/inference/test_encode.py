@@ -119,10 +119,10 @@ def test_a_killed_run_goes_on_and_the_table_is_that_of_an_undisturbed_one(
 def test_a_journal_is_of_one_output_of_the_same_inputs(tmp_path: Path) -> None:
     out = str(tmp_path / "table")
     schema = pa.schema([("x", pa.int64())])
-    journal = PartCheckpoints(out, ["v1"])
+    checkpoints = PartCheckpoints(out, ["v1"])
     fragments = [delta.write_part(out, schema, part, pa.table({"x": [part]})) for part in range(3)]
     for fragment in fragments:
-        journal.note(fragment)
+        checkpoints.note(fragment)
     assert PartCheckpoints(out, ["v1"]).finished() == dict(enumerate(fragments))
 
     (tmp_path / "table" / fragments[1].path).unlink()  # written, and lost since
@@ -131,10 +131,10 @@ def test_a_journal_is_of_one_output_of_the_same_inputs(tmp_path: Path) -> None:
     assert PartCheckpoints(out, ["v2"]).finished() == {}
     assert PartCheckpoints(out, ["v1"]).finished() == {}  # dropped by the run of other inputs
 
-    journal = PartCheckpoints(out, ["v1"])
-    journal.note(Fragment(fragments[0].path, 0, fragments[0].size, 1))
-    assert PartCheckpoints(out, ["v1"], afresh=True).finished() == {}
-    journal.remove()
+    checkpoints = PartCheckpoints(out, ["v1"])
+    checkpoints.note(Fragment(fragments[0].path, 0, fragments[0].size, 1))
+    assert PartCheckpoints(out, ["v1"], from_scratch=True).finished() == {}
+    checkpoints.remove()
     assert list(tmp_path.iterdir()) == [tmp_path / "table"]
 
 
@@ -258,8 +258,8 @@ def test_detections_that_cannot_be_encoded_are_left_out_and_named(
     said = " ".join(capsys.readouterr().err.split())
     assert "left out 8 detections: d000 has no exposure; d001 has no good time" in said
     quarantined = delta.read(f"{out}.quarantine")["detail"].to_pylist()
-    assert sorted(quarantined)[0] == "detection d000: it has no exposure"
-    assert sorted(quarantined)[6] == "detection d006: it has photons or a background that no model can take"
+    assert sorted(quarantined)[0] == "detection d000 has no exposure"
+    assert sorted(quarantined)[6] == "detection d006 has photons or a background that no model can take"
     assert len(quarantined) == len(wrong)
 
 

@@ -200,8 +200,8 @@ def test_only_what_is_new_or_has_changed_is_read(ray_session: None, tmp_path: Pa
     checked = ingest(archive, out=out, verify="sha256").counts
     assert [checked[f"files_{name}"] for name in ("new", "changed", "unchanged", "gone")] == [0, 1, 7, 0]
     assert checked["refused_not_fits"] == 1
-    ingest(archive, out=tmp_path / "afresh")
-    assert content_of(out) == content_of(tmp_path / "afresh")
+    ingest(archive, out=tmp_path / "from_scratch")
+    assert content_of(out) == content_of(tmp_path / "from_scratch")
     again = archive / "004.fits"
     status = again.stat()
     again.write_bytes(b"\0" * status.st_size)
@@ -243,7 +243,7 @@ def test_steps_end_where_one_run_would(ray_session: None, tmp_path: Path) -> Non
     def step(expected: dict[str, int]) -> None:
         counts = ingest(archive, out=out, n_parts=2).counts
         assert {key: counts[key] for key in expected} == expected
-        fresh = tmp_path / f"afresh{len(list(tmp_path.iterdir()))}"
+        fresh = tmp_path / f"from_scratch{len(list(tmp_path.iterdir()))}"
         ingest(archive, out=fresh, n_parts=2)
         assert content_of(out) == content_of(fresh)
         for one, other in (("quarantine", "quarantine"), ("files", "files")):
@@ -303,8 +303,8 @@ def test_a_run_that_is_killed_leaves_the_table_and_the_next_run_right(
 
     counts = ingest(archive, out=out).counts
     assert [counts[f"files_{name}"] for name in ("new", "changed", "unchanged", "gone")] == [1, 0, 3, 1]
-    ingest(archive, out=tmp_path / "afresh")
-    assert content_of(out) == content_of(tmp_path / "afresh")
+    ingest(archive, out=tmp_path / "from_scratch")
+    assert content_of(out) == content_of(tmp_path / "from_scratch")
 
 
 def test_of_two_runs_at_once_one_may_fail_and_neither_harms(ray_session: None, tmp_path: Path) -> None:

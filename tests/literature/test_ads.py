@@ -22,13 +22,14 @@ from lexray.jobs.literature import JOB, LiteratureConfig
 from lexray.literature.ads import AdsConfig, AdsConnector, quote_phrase
 from lexray.literature.connectors import PaperMatch
 from lexray.literature.crossmatch import Match
-from lexray.literature.papers import Refusal, parse_paper
+from lexray.literature.papers import parse_paper
 from lexray.literature.plaintext import plain_text
 from lexray.literature.sources import TargetSource
 from lexray.runtime.config import parse
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
+from lexray.tables.quarantine import Refusal
 from lexray.web.cache import Cache
 
 QUICK = {"first_wait": 0.01, "requests_per_second": 1000.0, "timeout": 5.0, "attempts": 3, "patience": 10.0}

@@ -18,11 +18,12 @@ from lexray.jobs.literature import JOB, LiteratureConfig
 from lexray.literature.crossmatch import Match, SourceCatalogue, to_table
 from lexray.literature.deduplicate import deduplicate
 from lexray.literature.names import best_known_first, name_pattern, plain_name, searchable_names
-from lexray.literature.papers import FORMATS, Paper, Refusal, parse_paper, read_papers
+from lexray.literature.papers import FORMATS, Paper, parse_paper, read_papers
 from lexray.literature.ranking import rank_papers
 from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
+from lexray.tables.quarantine import Refusal
 from lexray.tables.schemas import EVENTS, LITERATURE
 
 ARCSEC = 1 / 3600
@@ -134,9 +135,9 @@ def test_what_is_malformed_goes_to_quarantine_and_the_rest_goes_on(tmp_path: Pat
     assert len(rows) == 1
     (quarantine,) = report.outputs
     refused = delta.read(quarantine).to_pylist()
-    reasons = [row["reason"] for row in refused if row["file"] == str(path)]
-    assert reasons == [*bad, "bad_json", "bad_value", "bad_value"]
-    assert refused[0]["detail"].startswith("line 1: ")
+    lines = [row for row in refused if row["file"] == str(path)]
+    assert [row["reason"] for row in lines] == [*bad, "bad_json", "bad_value", "bad_value"]
+    assert lines[0]["detail"].startswith("line 1: ")
     others = {Path(row["file"]).name: row["reason"] for row in refused if row["file"] != str(path)}
     assert others == {"papers.parquet": "unreadable_file", "notes.txt": "unknown_format"}
     assert {row["stage"] for row in refused} == {"literature"}

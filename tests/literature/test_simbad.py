@@ -21,13 +21,13 @@ from lexray.errors import ConfigError, LexrayError
 from lexray.jobs.literature import JOB, LiteratureConfig
 from lexray.literature import astrometry
 from lexray.literature.connectors import PaperMatch
-from lexray.literature.papers import Refusal
 from lexray.literature.simbad import SimbadConfig, SimbadConnector
 from lexray.literature.sources import TargetSource, sources_from_events
 from lexray.runtime.config import parse
 from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
+from lexray.tables.quarantine import Refusal
 from lexray.tables.schemas import EVENTS
 from lexray.web.cache import Cache
 

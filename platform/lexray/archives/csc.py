@@ -95,7 +95,7 @@ class Catalogue:
     """
 
     def __init__(self, tap: Tap, schema: str = "csc21", columns: Sequence[str] = COLUMNS, page: int = 5000) -> None:
-        self._tap, self._schema, self._page = tap, schema, page
+        self._tap, self.schema, self._page = tap, schema, page
         self._columns = ", ".join(f"m.{name}" for name in dict.fromkeys(("name", "ra", "dec", *columns)))
 
     def cone(self, ra: float, dec: float, radius: float) -> pa.Table:
@@ -174,7 +174,7 @@ class Catalogue:
     def _detections(
         self, names: Sequence[str], instruments: Sequence[str], match_types: Sequence[str]
     ) -> Iterator[pa.Table]:
-        s = self._schema
+        s = self.schema
         answer = self._tap.query(
             "SELECT DISTINCT m.name, o.obsid, o.obi, o.region_id, o.instrument, a.match_type, o.theta, o.livetime "
             f"FROM {s}.master_source m, {s}.master_stack_assoc a, {s}.observation_source o, "
@@ -206,7 +206,7 @@ class Catalogue:
         while True:
             behind = f" AND m.name > {quoted(last)}" if last else ""
             answer = self._tap.query(
-                f"SELECT TOP {self._page} {self._columns} FROM {self._schema}.master_source m "
+                f"SELECT TOP {self._page} {self._columns} FROM {self.schema}.master_source m "
                 f"WHERE ({where}){behind} ORDER BY m.name"
             )
             n = answer.rows.num_rows

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lexray.archives import csc
-from lexray.archives.csc import Detection
+from lexray.archives.csc import Catalogue, Detection
 from lexray.archives.downloads import Downloads
 from lexray.errors import LexrayError, RefusedInput
 from lexray.runtime.progress import ProgressTask
 from lexray.tables import delta
+from lexray.tables.quarantine import Refusal
 from lexray.web.retry import RetryPolicy
 
 #: Columns of the detections that name one.
@@ -36,6 +37,21 @@ def distinct_sources(rows: pa.Table) -> pa.Table:
     rows = rows.filter(pc.and_(pc.is_valid(rows["name"]), pc.and_(pc.is_valid(rows["ra"]), pc.is_valid(rows["dec"]))))
     _, first = np.unique(np.array(rows["name"].to_pylist(), dtype=str), return_index=True)
     return rows.take(pa.array(first))
+
+
+def names_of_lines(text: str) -> dict[str, str]:
+    """Names one a line, where # begins a comment: the catalogue's way of writing each → as it was written."""
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    return {csc.canonical_name(line): line for line in lines if line}
+
+
+def named_sources(catalogue: Catalogue, names: Mapping[str, str]) -> tuple[pa.Table, list[Refusal]]:
+    """Sources by the names of `names_of_lines`, and the names that the catalogue does not have."""
+    sources = distinct_sources(catalogue.named(names))
+    unknown = sorted(set(names) - set(sources["name"].to_pylist()))
+    return sources, [
+        Refusal(names[name], "unknown_source", f"{catalogue.schema} has no source {name!r}") for name in unknown
+    ]
 
 
 def distinct_detections(rows: pa.Table) -> list[Detection]:

@@ -37,7 +37,7 @@ class Downloads:
     ----------
     folder : Path
         Where files go, with the manifest.
-    politeness : Politeness
+    politeness : RetryPolicy
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Engines that make vectors of texts without Ray: sentence-transformers in this process, and models behind an API.
+"""Engines that embed texts without Ray: sentence-transformers in this process, and models behind an API.
 
 The third, vLLM on Ray Data, is `lexray.embeddings.vllm_engine`.
 """
@@ -25,45 +25,45 @@ from lexray.llm.sentence_encoder import TextEncoder, TextModel, Vectors
 from lexray.tables import delta
 
 T = TypeVar("T")
-#: What an endpoint is asked before anything else: how long its vectors are, and which model gives them.
+#: An endpoint embeds this first: the answer says how long its vectors are, and which model computes them.
 _PROBE_TEXT = "an X-ray source"
 
 
 class EmbeddingEngine(Protocol):
-    """Makes vectors.
+    """Embeds texts.
 
     Attributes
     ----------
-    recipe : Recipe
-        Known before anything is started.
+    spec : EmbeddingSpec
+        Known before a model is loaded.
     """
 
-    recipe: EmbeddingSpec
+    spec: EmbeddingSpec
 
     @property
     def max_length(self) -> int | None:
-        """Tokens of a text that are read; None where that is not ours to say."""
+        """Tokens of a text that are read; None where the engine does not say."""
 
     @property
-    def stamp(self) -> Provenance:
-        """What the rows say of their origin."""
+    def provenance(self) -> Provenance:
+        """Engine and model, as the rows name them."""
 
     @property
     def dimension(self) -> int:
-        """Of the vectors, T."""
+        """Length of the vectors, T."""
 
     def embed(self, plan: WorkPlan, parts: Sequence[int]) -> Iterator[BatchResult]:
-        """Embed and keep what is left of some parts, some texts at a time.
+        """Embed the texts of some parts that lack a vector, and write the vectors, batch by batch.
 
         Raises
         ------
         LexrayError
-            If the engine cannot start, or cannot go on. What is kept stays.
+            If the engine cannot start, or cannot go on. What is written stays.
         """
 
 
 def embedding_spec(model: TextModel) -> EmbeddingSpec:
-    """What decides the vectors of a model that is on disk."""
+    """The `EmbeddingSpec` of a model on disk."""
     return EmbeddingSpec(model.name, model.document_prefix, delta.digest([model.fingerprint, model.max_length]))
 
 
@@ -80,20 +80,20 @@ class HfEmbeddingEngine:
     """
 
     def __init__(self, model: TextModel, device: str | None, batch_size: int) -> None:
-        self.recipe, self.dimension, self.max_length = embedding_spec(model), model.dimension, model.max_length
-        self.stamp = Provenance(
+        self.spec, self.dimension, self.max_length = embedding_spec(model), model.dimension, model.max_length
+        self.provenance = Provenance(
             "hf", f"sentence-transformers {version('sentence-transformers')}", model.name, model.revision
         )
         self._model, self._device, self._batch_size = model, device, batch_size
 
-    def embed(self, backlog: WorkPlan, parts: Sequence[int]) -> Iterator[BatchResult]:
-        """As `Engine.embed`."""
+    def embed(self, plan: WorkPlan, parts: Sequence[int]) -> Iterator[BatchResult]:
+        """As `EmbeddingEngine.embed`."""
         encoder = TextEncoder(self._model, self._device)
-        keeper = EmbeddingWriter(backlog.out, self.stamp, self.dimension)
-        for texts in _batches(backlog, parts, self._batch_size):
-            yield self._keep(encoder, keeper, texts)
+        writer = EmbeddingWriter(plan.out, self.provenance, self.dimension)
+        for texts in _batches(plan, parts, self._batch_size):
+            yield self._embed(encoder, writer, texts)
 
-    def _keep(self, encoder: TextEncoder, keeper: EmbeddingWriter, texts: Sequence[SourceText]) -> BatchResult:
+    def _embed(self, encoder: TextEncoder, writer: EmbeddingWriter, texts: Sequence[SourceText]) -> BatchResult:
         began, words = time.time(), [text.text for text in texts]
         n_tokens, truncated = encoder.tokens(words)
         try:
@@ -103,21 +103,21 @@ class HfEmbeddingEngine:
                 return BatchResult(
                     0, 0, (EmbeddingFailure(texts[0].source_id, "engine_error", " ".join(str(error).split())[:300]),)
                 )
-            return _combine([self._keep(encoder, keeper, half) for half in _halves(texts)])
-        return keeper.keep(texts, vectors, truncated, sum(n_tokens), began)
+            return _combine([self._embed(encoder, writer, half) for half in _halves(texts)])
+        return writer.write(texts, vectors, truncated, sum(n_tokens), began)
 
 
 class HttpEmbeddingEngine:
     """A model behind an API like OpenAI's.
 
-    Nothing says whether it truncates: one that does as the API reference says refuses a text that is too long, which
+    It does not say whether it truncates: one that follows the API reference refuses a text that is too long, which
     then fails with 'too_long'.
 
     Parameters
     ----------
     endpoint : Endpoint
     prefix : str
-        What its model wants before a document.
+        Put before each document.
     batch_size : int
         Texts a request.
     """
@@ -125,26 +125,27 @@ class HttpEmbeddingEngine:
     max_length = None
 
     def __init__(self, endpoint: Endpoint, prefix: str, batch_size: int) -> None:
-        # What the endpoint says of its model may change from answer to answer; what we ask for does not.
-        self.recipe = EmbeddingSpec(endpoint.model, prefix, delta.digest(["http", endpoint.extra_body]))
+        # The endpoint may name its model otherwise from answer to answer; what we ask for does not change.
+        model_hash = delta.digest(["http", endpoint.extra_body])
+        self.spec = EmbeddingSpec(endpoint.model, prefix, model_hash, fixes_dimension=False)
         self._endpoint, self._batch_size = endpoint, batch_size
 
     @property
-    def stamp(self) -> Provenance:
-        """What the rows say of their origin, as far as the endpoint says it."""
-        return self._hello[0]
+    def provenance(self) -> Provenance:
+        """Engine and model, as far as the endpoint names them."""
+        return self._probe[0]
 
     @property
     def dimension(self) -> int:
-        """Of its first vector."""
-        return self._hello[1]
+        """Length of its first vector."""
+        return self._probe[1]
 
     @cached_property
-    def _hello(self) -> tuple[Provenance, int]:
+    def _probe(self) -> tuple[Provenance, int]:
         async def ask() -> tuple[Provenance, int]:
             async with EndpointClient(self._endpoint) as client:
                 try:
-                    answer = await client.embed([self.recipe.prefix + _PROBE_TEXT])
+                    answer = await client.embed([self.spec.prefix + _PROBE_TEXT])
                 except RefusedInput as refused:
                     raise LexrayError(f"{client}: it does not embed '{_PROBE_TEXT}': {refused}") from None
                 runs = await client.engine()
@@ -152,19 +153,19 @@ class HttpEmbeddingEngine:
 
         return asyncio.run(ask())
 
-    def embed(self, backlog: WorkPlan, parts: Sequence[int]) -> Iterator[BatchResult]:
-        """As `Engine.embed`; several requests are under way at once."""
-        keeper = EmbeddingWriter(backlog.out, self.stamp, self.dimension)
-        return _iterate(self._answers(keeper, backlog, parts))
+    def embed(self, plan: WorkPlan, parts: Sequence[int]) -> Iterator[BatchResult]:
+        """As `EmbeddingEngine.embed`; several requests are under way at once."""
+        writer = EmbeddingWriter(plan.out, self.provenance, self.dimension)
+        return _iterate(self._answers(writer, plan, parts))
 
     async def _answers(
-        self, keeper: EmbeddingWriter, backlog: WorkPlan, parts: Sequence[int]
+        self, writer: EmbeddingWriter, plan: WorkPlan, parts: Sequence[int]
     ) -> AsyncIterator[BatchResult]:
         waiting: set[asyncio.Task[BatchResult]] = set()
         async with EndpointClient(self._endpoint) as client:
             try:
-                for texts in _batches(backlog, parts, self._batch_size):
-                    waiting.add(asyncio.create_task(self._keep(client, keeper, texts)))
+                for texts in _batches(plan, parts, self._batch_size):
+                    waiting.add(asyncio.create_task(self._embed(client, writer, texts)))
                     if len(waiting) >= 2 * self._endpoint.connections:
                         finished, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                         for task in finished:
@@ -176,24 +177,24 @@ class HttpEmbeddingEngine:
                     task.cancel()
                 await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _keep(self, client: EndpointClient, keeper: EmbeddingWriter, texts: Sequence[SourceText]) -> BatchResult:
+    async def _embed(self, client: EndpointClient, writer: EmbeddingWriter, texts: Sequence[SourceText]) -> BatchResult:
         began = time.time()
         try:
-            answer = await client.embed([self.recipe.prefix + text.text for text in texts])
+            answer = await client.embed([self.spec.prefix + text.text for text in texts])
         except RefusedInput as refused:
             if len(texts) == 1:
                 return BatchResult(0, 0, (EmbeddingFailure(texts[0].source_id, refused.reason, refused.detail),))
-            # Nobody says which text it was.
-            return _combine(await asyncio.gather(*(self._keep(client, keeper, half) for half in _halves(texts))))
+            # The endpoint does not say which text it refused.
+            return _combine(await asyncio.gather(*(self._embed(client, writer, half) for half in _halves(texts))))
         vectors: list[Vectors] = answer.vectors
-        return await asyncio.to_thread(keeper.keep, texts, vectors, [None] * len(texts), answer.tokens, began)
+        return await asyncio.to_thread(writer.write, texts, vectors, [None] * len(texts), answer.tokens, began)
 
 
-def _batches(backlog: WorkPlan, parts: Sequence[int], size: int) -> Iterator[list[SourceText]]:
-    """Texts that are left, `size` at a time, whatever their part."""
+def _batches(plan: WorkPlan, parts: Sequence[int], size: int) -> Iterator[list[SourceText]]:
+    """Texts without a vector, `size` at a time, across parts."""
     batch: list[SourceText] = []
     for part in parts:
-        for text in backlog.left(part):
+        for text in plan.missing(part):
             batch.append(text)
             if len(batch) == size:
                 yield batch
@@ -218,7 +219,7 @@ def _combine(done: Sequence[BatchResult]) -> BatchResult:
 
 
 def _iterate(items: AsyncIterator[T]) -> Iterator[T]:
-    """An asynchronous iterator's items, for code that is not."""
+    """The items of an asynchronous iterator, one by one, from synchronous code."""
 
     async def following() -> T | None:
         return await anext(items, None)

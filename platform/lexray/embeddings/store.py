@@ -1,4 +1,4 @@
-"""Texts to embed out of a table, and what becomes of them: rows of `text_embeddings`, or the reason why not."""
+"""The texts of a table, which of them lack a vector, and the rows of `text_embeddings` that hold the vectors."""
 
 import time
 from collections import Counter
@@ -24,7 +24,7 @@ from lexray.tables.row_checkpoints import RowCheckpoints
 from lexray.tables.schemas import text_embeddings
 
 T = TypeVar("T")
-#: Parts looked at at once: an object store takes its time for each.
+#: Parts that are read at once: an object store answers slowly to each.
 _MAX_THREADS = 8
 #: Columns by which a row is known to be finished; a dimension of 1 stands for any.
 _KEY_COLUMNS = pa.schema([text_embeddings(1).field(name) for name in ("source_id", "key")])
@@ -37,10 +37,10 @@ class SourceText:
     Attributes
     ----------
     part : int
-        That owns the source.
+        The table's part that has the source.
     source_id, text : str
     key : str
-        Hash of all that its vector is made of.
+        Hash of all that its vector depends on.
     """
 
     part: int
@@ -57,9 +57,9 @@ class TextColumn:
     ----------
     table, column : str
     include_ungrounded : bool
-        Take summaries, too, that say more than their papers do. Failed ones have no text.
+        Read summaries, too, that say more than their papers do. Failed ones have no text.
     version : str
-        Of the table, as `delta.version` says it; whatever is committed later is not looked at.
+        The table's version, as `delta.version` writes it; what is committed later is not read.
     """
 
     table: str
@@ -74,12 +74,12 @@ class TextColumn:
         Raises
         ------
         ConfigError
-            If it is not there or holds no text; the message names those that do.
+            If the column is absent or holds no text; the message names the columns that do.
         """
         schema = delta.dataset(table).schema
         texts = [field.name for field in schema if _is_text(field.type) and field.name != "source_id"]
         if "source_id" not in schema.names or not delta.is_table(table):
-            raise ConfigError(f"{table}: it is no table of ours with a column 'source_id' to name texts by")
+            raise ConfigError(f"{table}: it is not a Lexray table with a column 'source_id'")
         if column not in texts:
             raise ConfigError(f"column '{column}': {table} has no such texts, but {', '.join(texts)}")
         return cls(table, column, include_ungrounded, delta.version(table))
@@ -121,7 +121,7 @@ class TextColumn:
 
 @lru_cache(maxsize=2)
 def _dataset(table: str, version: str) -> pyarrow.dataset.Dataset:
-    """Opened once a process: parts are many, and a version does not change."""
+    """The dataset of one version, opened once a process: parts are many, and a version does not change."""
     return delta.dataset(table, _number(version))
 
 
@@ -137,25 +137,28 @@ def _number(version: str) -> int:
 
 @dataclass(frozen=True)
 class EmbeddingSpec:
-    """What decides a text's vector. The engine does not: vLLM and sentence-transformers give the same.
+    """What decides a text's vector. The engine does not: vLLM and sentence-transformers compute the same.
 
     Attributes
     ----------
     model : str
-        Its name, which the rows bear.
+        Its name, which the rows hold.
     prefix : str
         Put before each text.
-    made_of : str
-        Hash of whatever else there is: weights, pooling, longest text.
+    model_hash : str
+        Hash of all else that a vector depends on: weights, pooling, longest text.
+    fixes_dimension : bool
+        Whether the model behind the name is always the same, and with it the length of its vectors.
     """
 
     model: str
     prefix: str
-    made_of: str
+    model_hash: str
+    fixes_dimension: bool = True
 
     def key(self, text: str) -> str:
-        """Of a text's row."""
-        return delta.digest([self.model, self.prefix, self.made_of, text])
+        """Hash of all that the vector of a text depends on."""
+        return delta.digest([self.model, self.prefix, self.model_hash, text])
 
 
 @dataclass(frozen=True)
@@ -179,17 +182,17 @@ class EmbeddingFailure:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of some texts.
+    """The result of one batch of texts.
 
     Attributes
     ----------
     n_rows : int
-        Vectors that are kept now.
+        Vectors that were written.
     n_tokens : int
-        That the model read for them.
-    failures : tuple of Failure
+        Tokens that the model read for them.
+    failures : tuple of EmbeddingFailure
     began, ended : float
-        Unix time when the model was asked for them, and when they were kept, s.
+        Unix time when the model was asked for them, and when they were written, s.
     """
 
     n_rows: int
@@ -201,7 +204,7 @@ class BatchResult:
 
 @dataclass
 class EmbeddingStats:
-    """All that became of the texts so far, and how long it took.
+    """The results of all batches so far, and how long they took.
 
     Attributes
     ----------
@@ -221,7 +224,7 @@ class EmbeddingStats:
     _start: float = field(default_factory=time.monotonic)
 
     def add(self, done: BatchResult) -> None:
-        """Count some more."""
+        """Add a batch's result."""
         self.seconds_to_first = self.seconds_to_first or time.monotonic() - self._start
         self.n_rows += done.n_rows
         self.n_tokens += done.n_tokens
@@ -229,12 +232,12 @@ class EmbeddingStats:
         self.began, self.ended = min(self.began, done.began), max(self.ended, done.ended)
 
     def stop(self) -> None:
-        """That was all."""
+        """Stop the clock."""
         self.seconds = time.monotonic() - self._start
 
     @property
     def tokens_per_s(self) -> float:
-        """While there was a model at work, its start excluded."""
+        """Tokens per second while the model was at work, its start excluded."""
         return self.n_tokens / (self.ended - self.began) if self.n_tokens else 0.0
 
     @property
@@ -249,57 +252,57 @@ class PartProgress:
 
     Attributes
     ----------
-    texts, left : int
+    texts, missing : int
         Its texts, and those among them without a vector.
     """
 
     texts: int
-    left: int
+    missing: int
 
 
 @dataclass(frozen=True)
 class WorkPlan:
     """Texts, and which of them `out` has no vector of.
 
-    Parts are looked at one by one, and of each no more than counts is remembered: texts and their keys are read again
-    where they are needed.
+    Parts are read one by one, and only counts of each stay in memory: texts and their keys are read again where they
+    are needed.
 
     Attributes
     ----------
     texts : TextColumn
-    recipe : Recipe
+    spec : EmbeddingSpec
     out : str
-        Table of `schemas.text_embeddings`, parted as `texts` is.
-    afresh : bool
-        Count vectors that are there for nothing.
+        Table of `schemas.text_embeddings`, with the same parts as `texts`.
+    from_scratch : bool
+        Ignore vectors that are there.
     dimension : int or None
-        Count vectors of any other length for nothing; None where the recipe leaves no doubt.
+        Ignore vectors of any other length; None where the spec fixes it.
     """
 
     texts: TextColumn
-    recipe: EmbeddingSpec
+    spec: EmbeddingSpec
     out: str
-    afresh: bool = False
+    from_scratch: bool = False
     dimension: int | None = None
 
-    def survey(self) -> dict[int, PartProgress]:
-        """What is done of each part."""
+    def progress(self) -> dict[int, PartProgress]:
+        """How much of each part is done."""
 
         def look(part: int) -> PartProgress:
             keys = self._keys(part)
-            finished = set() if self.afresh else self._finished(part)
+            finished = set() if self.from_scratch else self._finished(part)
             return PartProgress(len(keys), sum(pair not in finished for pair in keys.items()))
 
         parts = self.texts.parts()
         return dict(zip(parts, _in_threads(look, parts), strict=True))
 
-    def left(self, part: int) -> list[SourceText]:
+    def missing(self, part: int) -> list[SourceText]:
         """Texts of a part without a vector."""
-        finished = set() if self.afresh else self._finished(part)
+        finished = set() if self.from_scratch else self._finished(part)
         return [text for text in self._all(part) if (text.source_id, text.key) not in finished]
 
     def is_committed(self, failed: Set[str] = frozenset()) -> bool:
-        """Whether the table has the row of every text, and none else; of the `failed` ones only if there is any."""
+        """Whether the table has a row of every text, and no other; a source of `failed` needs none."""
         if not delta.is_table(self.out):
             return False
         table = delta.dataset(self.out)
@@ -313,19 +316,19 @@ class WorkPlan:
         return min(counts, default=0) >= 0 and sum(counts) == table.count_rows()
 
     def commit(self, dimension: int, failed: Set[str] = frozenset()) -> None:
-        """Make a table of all vectors that are kept and wanted.
+        """Commit the table of all vectors that are finished and wanted.
 
         Parameters
         ----------
         dimension : int
-            Of its vectors.
+            Length of its vectors.
         failed : set of str
-            Sources that no vector came for. What is there of the same text, from a run before, stays.
+            Sources whose text failed. A vector of the same text from an earlier run stays.
 
         Raises
         ------
         LexrayError
-            If a vector is gone that was there; the table stays what it was.
+            If a finished vector is gone; the table stays as it was.
         """
         schema = text_embeddings(dimension)
         rows, gathered_at = RowCheckpoints(self.out, schema), time.time_ns()
@@ -345,7 +348,7 @@ class WorkPlan:
         rows.remove(gathered_at)
 
     def _wanted(self, part: int, failed: Set[str]) -> dict[str, str]:
-        """Key of each source that has to be in the table."""
+        """Key of each source that the table must have."""
         keys = self._keys(part)
         lost = keys.keys() & failed
         kept = self._finished(part) if lost else set()
@@ -357,12 +360,12 @@ class WorkPlan:
     def _all(self, part: int) -> list[SourceText]:
         rows = self.texts.read(part)
         pairs = zip(rows["source_id"].to_pylist(), rows["text"].to_pylist(), strict=True)
-        return [SourceText(part, source, text, self.recipe.key(text)) for source, text in pairs]
+        return [SourceText(part, source, text, self.spec.key(text)) for source, text in pairs]
 
     def _finished(self, part: int) -> set[tuple[str, str]]:
-        """Sources and keys of the vectors that are there."""
+        """Sources and keys of the finished vectors."""
         schema = _KEY_COLUMNS
-        if self.dimension is not None:  # rows have to be read with their vectors to be told apart by these' length
+        if self.dimension is not None:  # rows are read with their vectors, whose length decides
             schema = schema.append(text_embeddings(self.dimension).field("embedding"))
         rows = RowCheckpoints(self.out, schema).finished(part, schema.names)
         return set(zip(rows["source_id"].to_pylist(), rows["key"].to_pylist(), strict=True))
@@ -370,22 +373,22 @@ class WorkPlan:
 
 @dataclass(frozen=True)
 class EmbeddingWriter:
-    """Keeps vectors as they come.
+    """Writes vectors to row checkpoints as they come.
 
     Attributes
     ----------
     out : str
         Table of `schemas.text_embeddings`.
-    stamp : Stamp
+    provenance : Provenance
     dimension : int
-        Of every vector.
+        Length of every vector.
     """
 
     out: str
-    stamp: Provenance
+    provenance: Provenance
     dimension: int
 
-    def keep(
+    def write(
         self,
         texts: Sequence[SourceText],
         vectors: Sequence[Vectors],
@@ -394,20 +397,20 @@ class EmbeddingWriter:
         began: float,
         failures: Sequence[EmbeddingFailure] = (),
     ) -> BatchResult:
-        """Keep the vectors f4[T] of some texts, scaled to length 1; one that is no direction is a failure.
+        """Write the vectors f4[T] of a batch, scaled to length 1; one that is zero or not finite is a failure.
 
         Parameters
         ----------
-        texts : sequence of Text
+        texts : sequence of SourceText
         vectors : sequence of f4[T]
         truncated : sequence of bool or None
-            Whether the model read the beginning only; None where nobody knows.
+            Whether the model read only the beginning; None where that is unknown.
         n_tokens : int
-            That the model read.
+            Tokens that the model read.
         began : float
             Unix time when it was asked, s.
-        failures : sequence of Failure
-            Texts that have failed already, handed on.
+        failures : sequence of EmbeddingFailure
+            Texts of the batch that have failed already.
         """
         rows, bad = RowCheckpoints(self.out, text_embeddings(self.dimension)), list(failures)
         good: dict[int, list[int]] = {}
@@ -443,12 +446,12 @@ class EmbeddingWriter:
                 "truncated": pa.array([truncated[i] for i in chosen], pa.bool_()),
                 "key": pa.array([texts[i].key for i in chosen], pa.string()),
             }
-            | {name: pa.array([value] * len(chosen), pa.string()) for name, value in vars(self.stamp).items()}
+            | {name: pa.array([value] * len(chosen), pa.string()) for name, value in vars(self.provenance).items()}
         )
 
 
 def _in_threads(look: Callable[[int], T], parts: Sequence[int]) -> Iterator[T]:
-    """Of each part in turn, some of them at once."""
+    """`look` at each part, several at a time; the results come in the parts' order."""
     with ThreadPoolExecutor(_MAX_THREADS) as pool:
         yield from pool.map(look, parts)
 

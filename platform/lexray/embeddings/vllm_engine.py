@@ -1,4 +1,4 @@
-"""Text vectors from vLLM on Ray Data: replicas of the engine read texts, their vectors are kept as they come.
+"""Text vectors from vLLM on Ray Data: replicas of the engine read texts; vectors are written as they come.
 
 vLLM pools as the model's own folder says (`modules.json`), the same place that sentence-transformers reads. The prefix
 of a document is put before the text here: vLLM reads no prompts.
@@ -38,7 +38,7 @@ class VllmEmbeddingEngine:
         A local one's folder must be on every node.
     device : {'auto', 'cpu', 'gpu'}
         'auto' takes GPUs where the Ray session has some.
-    settings : EngineSettings
+    settings : VllmSettings
         Their `gpu` follows from `device`.
     session : RayConfig
         The Ray session to join or to start.
@@ -47,7 +47,7 @@ class VllmEmbeddingEngine:
     Raises
     ------
     LexrayError
-        If vLLM is absent, or cannot pool as the model wants.
+        If vLLM is absent, or cannot pool as the model needs.
     """
 
     def __init__(
@@ -64,27 +64,27 @@ class VllmEmbeddingEngine:
                 f"engine vllm with {model.name}: the model leaves its prefix out of the vector, which vLLM cannot do; "
                 "set engine=hf"
             )
-        self.recipe, self.dimension, self.max_length = embedding_spec(model), model.dimension, model.max_length
-        self.stamp = Provenance("vllm", f"vllm {vllm.version()}", model.name, model.revision)
+        self.spec, self.dimension, self.max_length = embedding_spec(model), model.dimension, model.max_length
+        self.provenance = Provenance("vllm", f"vllm {vllm.version()}", model.name, model.revision)
         self._model, self._device, self._settings = model, device, settings
         self._session, self._progress = session, progress
 
-    def embed(self, backlog: WorkPlan, parts: Sequence[int]) -> Iterator[BatchResult]:
-        """As `Engine.embed`; before the first texts are done, an engine has to start."""
+    def embed(self, plan: WorkPlan, parts: Sequence[int]) -> Iterator[BatchResult]:
+        """As `EmbeddingEngine.embed`; before the first texts are done, an engine has to start."""
         model = self._model
         with ray_session.session(self._session):
             settings = vllm.resolve_device(self._settings, self._device, model.path, model.name)
             where = "GPU" if settings.gpu else "CPU"
             self._progress.say(f"  starting vLLM with {model.name} on the {where}; this takes about a minute")
             texts = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).flat_map(
-                lambda row: [asdict(text) for text in backlog.left(int(row["part"]))]
+                lambda row: [asdict(text) for text in plan.missing(int(row["part"]))]
             )
             engine: Row = {"max_model_len": model.max_length} | ({"revision": model.revision} if model.on_hub else {})
             tokenize = functools.partial(_tokenize, model=model)
             processor = vllm.build(model.source, "embed", settings, engine, tokenize, _vector)
-            keep = functools.partial(_write, writer=EmbeddingWriter(backlog.out, self.stamp, self.dimension))
+            write = functools.partial(_write, writer=EmbeddingWriter(plan.out, self.provenance, self.dimension))
             with vllm.one_line_errors(model.name):
-                for row in processor(texts).map_batches(keep, batch_format="numpy", batch_size=None).iter_rows():
+                for row in processor(texts).map_batches(write, batch_format="numpy", batch_size=None).iter_rows():
                     failures = tuple(EmbeddingFailure(*failure) for failure in json.loads(row["failures"]))
                     yield BatchResult(row["n_rows"], row["n_tokens"], failures, row["began"], row["ended"])
 
@@ -102,7 +102,7 @@ def _tokenizer(source: str, max_length: int, revision: str | None) -> TextTokeni
 
 
 def _vector(row: Row) -> Row:
-    # As bytes, of which a failed row, which does not come by here, simply has none.
+    # As bytes: failed rows do not pass here and have none.
     vector = np.asarray(row["embeddings"], np.float32).tobytes()
     return {name: row[name] for name in _PASSTHROUGH_COLUMNS} | {
         "vector": vector,
@@ -111,7 +111,7 @@ def _vector(row: Row) -> Row:
 
 
 def _write(batch: Row, writer: EmbeddingWriter) -> Row:
-    """Keep a block's vectors; gives one row on what became of them."""
+    """Write a block's vectors; returns one row, the fields of its `BatchResult`."""
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     good = [row for row in rows if not row["__inference_error__"]]
     failures = [
@@ -123,6 +123,6 @@ def _write(batch: Row, writer: EmbeddingWriter) -> Row:
     vectors: list[Vectors] = [np.frombuffer(row["vector"], dtype=np.float32) for row in good]
     truncated = [bool(row["truncated"]) for row in good]
     n_tokens, began = sum(int(row["n_tokens"]) for row in good), min((row["began"] for row in good), default=np.inf)
-    done = writer.keep(texts, vectors, truncated, n_tokens, float(began), failures)
-    said = vars(done) | {"failures": json.dumps([list(vars(failure).values()) for failure in done.failures])}
-    return {name: [value] for name, value in said.items()}
+    done = writer.write(texts, vectors, truncated, n_tokens, float(began), failures)
+    fields = vars(done) | {"failures": json.dumps([list(vars(failure).values()) for failure in done.failures])}
+    return {name: [value] for name, value in fields.items()}

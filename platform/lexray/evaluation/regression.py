@@ -65,7 +65,7 @@ def probe(
 
     Returns
     -------
-    Probe or None
+    ProbeResult or None
         None where fewer than 10 training or 3 test sources are known.
     """
     features, values, part = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), np.asarray(splits)
@@ -141,7 +141,7 @@ def classify_by_neighbours(
 
     Returns
     -------
-    Neighbours or None
+    NeighbourResult or None
         None where there is nothing to vote with or to judge.
     """
     features, part = np.asarray(x, dtype=np.float64), np.asarray(splits)

@@ -34,7 +34,7 @@ class EventFile:
     table : BinaryTable
         The events table.
     instrument : Instrument
-    clock : Clock
+    clock : TimeSystem
     bands : Bands
     times : GoodTimesByDetector
         In seconds since MJDREF.

@@ -152,7 +152,7 @@ def read_content(content: bytes, path: str, wanted: ReadOptions | None = None, s
         As it lies on disk.
     path : str
         Where it lies: what its rows will say, and where its companions are looked for.
-    wanted : Wanted, optional
+    wanted : ReadOptions, optional
     sha256 : str, optional
         Of the content, where it is known already.
     """

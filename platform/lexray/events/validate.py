@@ -1,7 +1,7 @@
 """Which rows of an events table a model can take, and what is wrong with the others.
 
 `lexray ingest` writes none of the others; tables that somebody else made may hold them. A job leaves them out and says
-which: one odd row must not end the work on a million.
+which: one invalid row must not end the work on a million.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lexray.tables import delta
-from lexray.tables.schemas import QUARANTINE
+from lexray.tables.quarantine import Refusal
 
 #: Columns that tell without the photons.
 HEADER_COLUMNS = (
@@ -79,21 +79,9 @@ def invalid_rows(events: str, out: str, n_bands: int) -> dict[str, str]:
     return {name: found.get(name, _UNTOLD) for name in absent["detection_id"].to_pylist()}
 
 
-def quarantine(out: str, stage: str, table: str, reasons: Mapping[str, str]) -> list[str]:
-    """Write what was left out as ``OUT.quarantine``; returns what was written.
-
-    Also where nothing was left out this time, if there is one, so that none of an earlier run's rows stays.
-    """
-    place = f"{out}.quarantine"
-    if not reasons and not delta.is_table(place):
-        return []
-    rows = [
-        {"file": table, "stage": stage, "reason": "unusable", "detail": f"detection {name}: it {reason}"}
-        for name, reason in reasons.items()
-    ]
-    fragments = [delta.write_part(place, QUARANTINE, 0, pa.Table.from_pylist(rows, QUARANTINE))] if rows else []
-    delta.commit(place, "quarantine", QUARANTINE, fragments)
-    return [place]
+def refusals(events: str, reasons: Mapping[str, str]) -> list[Refusal]:
+    """Rows of the quarantine for detections that were left out of an events table."""
+    return [Refusal(events, "invalid_row", f"detection {name} {reason}") for name, reason in reasons.items()]
 
 
 # Each check sees only the rows that passed those before it, and says which of them do not pass.

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "discovery": ["find_event_files"],
-        "file_index": ["counts", "ingest_files", "members", "moved", "quarantine", "resolve", "rewrite", "to_rewrite"],
+        "file_index": ["counts", "ingest_files", "members", "moved", "refusals", "resolve", "rewrite", "to_rewrite"],
         "incremental": ["commit", "file_index_of", "may_differ", "plan", "read_file_index", "reread"],
     },
 )

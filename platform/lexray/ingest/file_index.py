@@ -27,7 +27,8 @@ from lexray.sources import fold_name, part_of
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
 from lexray.tables.files import Location, contents, filesystem
-from lexray.tables.schemas import EVENTS, QUARANTINE
+from lexray.tables.quarantine import Refusal
+from lexray.tables.schemas import EVENTS
 
 #: Fragments are written once this many events wait: a worker's memory does not grow with the archive.
 _MAX_WAITING_EVENTS = 4_000_000
@@ -48,7 +49,7 @@ def ingest_files(files: Iterable[Location], table: str, n_parts: int, wanted: Re
         The events table; the fragments become visible once they are committed.
     n_parts : int
         Parts of the table.
-    wanted : Wanted
+    wanted : ReadOptions
         What is wanted of the files.
     settings : str
         Hash of what they are read with, for the file index.
@@ -257,10 +258,9 @@ def moved(index: pa.Table, places: Mapping[str, Fragment]) -> pa.Table:
     return index.set_column(at, FILES.field("detections"), rebuilt)
 
 
-def quarantine(index: pa.Table, stage: str) -> pa.Table:
-    """Rows of the `quarantine` table, sorted by file."""
-    rows = refused(index).select(["file", "reason", "detail"]).sort_by("file")
-    return rows.add_column(1, "stage", pa.array([stage] * rows.num_rows, pa.string())).cast(QUARANTINE)
+def refusals(index: pa.Table) -> list[Refusal]:
+    """Files that were refused, and why."""
+    return [Refusal(**row) for row in refused(index).select(["file", "reason", "detail"]).to_pylist()]
 
 
 def counts(index: pa.Table) -> dict[str, int]:

@@ -19,10 +19,11 @@ from lexray.errors import ConfigError, LexrayError
 from lexray.literature.connectors import PaperMatch
 from lexray.literature.crossmatch import Match
 from lexray.literature.names import name_pattern, searchable_names
-from lexray.literature.papers import Paper, Refusal
+from lexray.literature.papers import Paper
 from lexray.literature.plaintext import plain_text
 from lexray.literature.sources import TargetSource
 from lexray.runtime.config import BaseConfig
+from lexray.tables.quarantine import Refusal
 from lexray.web.cache import Cache
 from lexray.web.retry import TRANSIENT, USER_AGENT, RateLimiter, RetryPolicy, retry_after
 

@@ -6,8 +6,9 @@ from typing import Any, Literal, Protocol
 
 from lexray.literature.crossmatch import Match, literature_row
 from lexray.literature.deduplicate import deduplicate, select_papers
-from lexray.literature.papers import Paper, Refusal
+from lexray.literature.papers import Paper
 from lexray.literature.sources import TargetSource
+from lexray.tables.quarantine import Refusal
 
 PaperOrigin = Literal["file", "simbad", "ads"]
 

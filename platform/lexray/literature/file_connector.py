@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from lexray.literature.connectors import PaperMatch
 from lexray.literature.crossmatch import SourceCatalogue
-from lexray.literature.papers import Paper, Refusal, read_papers
+from lexray.literature.papers import Paper, read_papers
 from lexray.literature.sources import TargetSource
+from lexray.tables.quarantine import Refusal
 
 #: Papers that are held in memory at a time.
 _CHUNK = 10_000

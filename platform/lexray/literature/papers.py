@@ -20,6 +20,7 @@ import pyarrow.parquet
 from lexray.errors import ConfigError, RefusedInput
 from lexray.sources import fold_name, name_from_position
 from lexray.tables.files import filesystem
+from lexray.tables.quarantine import Refusal
 
 FORMATS = ("jsonl", "ndjson", "csv", "parquet")
 _TEXTS = ("bibcode", "arxiv", "title", "abstract", "body")
@@ -60,15 +61,6 @@ class Paper:
             if value:
                 return kind, value
         return self.title or "", self.abstract or "", self.body or ""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A line, row or file that cannot be used, or a source that a service cannot be asked for, for the quarantine."""
-
-    file: str
-    reason: str
-    detail: str
 
 
 def paper_files(inputs: Iterable[str]) -> list[str]:

@@ -22,10 +22,11 @@ from lexray.literature import astrometry
 from lexray.literature.connectors import PaperMatch
 from lexray.literature.crossmatch import Match
 from lexray.literature.names import best_known_first
-from lexray.literature.papers import Paper, Refusal
+from lexray.literature.papers import Paper
 from lexray.literature.plaintext import plain_text
 from lexray.literature.sources import TargetSource
 from lexray.runtime.config import BaseConfig
+from lexray.tables.quarantine import Refusal
 from lexray.web.cache import Cache
 from lexray.web.retry import RetryPolicy
 from lexray.web.tap import NoTable, QueryRefused, Tap

@@ -1,4 +1,4 @@
-"""All that was found, collected on disk by parts and made into the `literature` table: one row a paper and source."""
+"""Write the `literature` table, one row a paper and source; papers wait on disk until all are collected."""
 
 import tempfile
 from collections import Counter
@@ -48,12 +48,19 @@ class LiteratureTableWriter:
 
     Parameters
     ----------
+    out : str
+        The table.
     n_parts : int
-        Parts of the table.
+        Its parts.
+    max_objects : int or None
+        Papers that treat more objects are left out.
+    max_papers : int or None
+        Papers of a source that are kept, the best ranked first.
     """
 
-    def __init__(self, n_parts: int) -> None:
-        self._n_parts = n_parts
+    def __init__(self, out: str, n_parts: int, max_objects: int | None, max_papers: int | None) -> None:
+        self._out, self._n_parts = out, n_parts
+        self.max_objects, self.max_papers = max_objects, max_papers
         self._folder = tempfile.TemporaryDirectory(prefix="lexray-literature-")
         self._fragments: dict[int, list[str]] = {}
 
@@ -71,26 +78,16 @@ class LiteratureTableWriter:
             for fragment in delta.write_by_source(self._folder.name, LITERATURE, self._n_parts, rows):
                 self._fragments.setdefault(fragment.part, []).append(fragment.path)
 
-    def write(self, out: str, max_objects: int | None, max_papers: int | None) -> WrittenLiterature:
-        """Write the table's files, the rows of a source together and the best first.
-
-        Parameters
-        ----------
-        out : str
-            The table.
-        max_objects : int or None
-            Papers that treat more objects are left out.
-        max_papers : int or None
-            Papers of a source.
-        """
+    def write(self) -> WrittenLiterature:
+        """Write the table's files, the rows of a source together and the best first."""
         written = WrittenLiterature()
         for part in sorted(self._fragments):
             rows = []
             for of_one in self._sources(part):
-                rows += _select_source_papers(of_one, written, max_objects, max_papers)
+                rows += _select_source_papers(of_one, written, self.max_objects, self.max_papers)
             if rows:
                 table = pa.Table.from_pylist(rows, schema=LITERATURE)
-                written.fragments.append(delta.write_part(out, LITERATURE, part, table))
+                written.fragments.append(delta.write_part(self._out, LITERATURE, part, table))
         return written
 
     def _sources(self, part: int) -> Iterator[list[dict[str, Any]]]:

@@ -1,6 +1,6 @@
-"""vLLM on Ray Data: replicas of an engine, whatever they are asked, and why one does not go on.
+"""vLLM on Ray Data: settings of engines, their processor, and one clear line where an engine fails.
 
-What engines write stands in `summarizing`, what they embed in `embedding`.
+What engines are asked to write stands in `lexray.summaries.run`, to embed in `lexray.embeddings.vllm_engine`.
 """
 
 import contextlib
@@ -96,7 +96,7 @@ def resolve_device(
 
     Parameters
     ----------
-    settings : EngineSettings
+    settings : VllmSettings
         Whose `gpu` is to be found out.
     device : {'auto', 'cpu', 'gpu'}
         'auto' takes GPUs where there are some.
@@ -141,7 +141,7 @@ def build(
     source : str
         Folder of the model on every node, or its name on the hub.
     task : {'embed', 'generate'}
-    settings : EngineSettings
+    settings : VllmSettings
     engine : mapping
         Arguments of vLLM's engine that the task needs.
     preprocess, postprocess : callable

@@ -65,7 +65,7 @@ class Release:
     Attributes
     ----------
     path : Path
-    manifest : Manifest
+    manifest : ReleaseManifest
     """
 
     def __init__(self, path: Path, manifest: ReleaseManifest) -> None:

@@ -38,7 +38,7 @@ def map_parts(
     order: Sequence[str] = (),
     sliced: bool = False,
     use_gpu: bool = False,
-    journal: PartCheckpoints | None = None,
+    checkpoints: PartCheckpoints | None = None,
 ) -> list[Fragment]:
     """Write to `out` what a function makes of each part of `table`; nothing is visible before `delta.commit`.
 
@@ -50,7 +50,7 @@ def map_parts(
         Of `out`.
     make : callable
         Called once in each worker; returns the function of (part, rows). Load models in it.
-    task : Task
+    task : ProgressTask
         Advanced by the rows written.
     workers : int
         Worker processes, each with one CPU.
@@ -62,10 +62,10 @@ def map_parts(
         Call the function for slices of a part, each of rows with an `n_events` that fit into memory, one by one.
     use_gpu : bool
         Give each worker a GPU.
-    journal : Journal, optional
+    checkpoints : PartCheckpoints, optional
         Where each finished part is noted; parts noted before are not done again.
     """
-    finished = {} if journal is None else journal.finished()
+    finished = {} if checkpoints is None else checkpoints.finished()
     parts = {part: files for part, files in delta.part_files(table).items() if part not in finished}
     task.advance(sum(fragment.n_rows for fragment in finished.values()))
     if not parts:
@@ -87,8 +87,8 @@ def map_parts(
             if order:
                 rows = rows.sort_by([(name, "ascending") for name in order])
             fragment = delta.write_part(out, schema, part, rows)
-            if journal is not None:
-                journal.note(fragment)
+            if checkpoints is not None:
+                checkpoints.note(fragment)
             return asdict(fragment)
 
     mapped = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map(

@@ -122,7 +122,7 @@ def run(config: PipelineConfig, steps: Sequence[PipelineStep], progress: Progres
 
     Raises
     ------
-    StepFailed
+    StepError
     """
     start = time.monotonic()
     reports: dict[str, JobReport] = {}

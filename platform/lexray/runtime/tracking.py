@@ -106,7 +106,7 @@ def start_run(
         The run's name, such as the job's.
     parameters : mapping
         Flattened with dotted keys into the run's parameters and stored whole as ``config.json``.
-    parent : Run, optional
+    parent : MlflowRun, optional
         The run that this one nests under.
 
     Raises

@@ -35,7 +35,7 @@ def write_event_file(path: str | os.PathLike[str], source: SimulatedSource, obse
         Replaced if it exists.
     source : SimulatedSource
         Whose name and position the header tells.
-    observation : Observation
+    observation : SimulatedObservation
         One of the source's.
     """
     o = observation

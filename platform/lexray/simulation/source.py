@@ -52,7 +52,7 @@ class SimulatedSource:
         NaN where there is none.
     flux, luminosity : float
         0.5–7 keV: mean flux as observed in erg cm⁻² s⁻¹, luminosity corrected for absorption in erg s⁻¹.
-    observations : list of Observation
+    observations : list of SimulatedObservation
     """
 
     index: int

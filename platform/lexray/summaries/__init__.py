@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "extractive": ["Corpus", "ExtractiveSummarizer", "papers_by_source"],
-        "extractive_run": ["count_corpus", "part_function"],
+        "extractive_run": ["extract_summaries"],
         "prompts": ["PromptTemplates"],
         "run": [
             "HttpSummaryEngine",
@@ -14,9 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "VllmSummaryEngine",
             "WritingStats",
             "describe_endpoint",
-            "gather",
-            "part_progress",
-            "summarize",
+            "write_missing",
         ],
         "statistics": ["summary_statistics"],
         "writer": ["SummaryRequest", "Writer", "WriterSettings"],

@@ -46,7 +46,7 @@ def chunk_papers(papers: Sequence[PromptPaper], max_tokens: int, max_chunks: int
 
     Parameters
     ----------
-    papers : sequence of Reading
+    papers : sequence of PromptPaper
         The most relevant first.
     max_tokens : int
         Tokens that a prompt's papers may have.
@@ -57,7 +57,7 @@ def chunk_papers(papers: Sequence[PromptPaper], max_tokens: int, max_chunks: int
 
     Returns
     -------
-    list of Pack
+    list of Chunk
         Fewer than `max_chunks` where that is enough. A sentence that is longer than `max_tokens` is in none.
     """
     texts = [text for reading in papers for text in (reading.head, *reading.sentences)]

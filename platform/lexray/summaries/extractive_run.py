@@ -1,7 +1,6 @@
 """The extractive engine on Ray Data: terms of all sources' papers are counted first, then each part is summarized."""
 
 from collections import Counter
-from collections.abc import Callable
 from functools import partial, reduce
 from operator import add
 from typing import Any
@@ -10,9 +9,14 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from lexray.runtime.map_parts import PartFunction
+from lexray.runtime.map_parts import PartFunction, map_parts
+from lexray.runtime.progress import Progress
 from lexray.summaries.extractive import Corpus, ExtractiveSummarizer, papers_by_source, summarize_part
+from lexray.summaries.writer import WriterSettings
 from lexray.tables import delta
+from lexray.tables.part_checkpoints import PartCheckpoints
+from lexray.tables.row_checkpoints import RowCheckpoints
+from lexray.tables.schemas import SUMMARIES
 
 
 def count_corpus(literature: str) -> Corpus:
@@ -20,9 +24,9 @@ def count_corpus(literature: str) -> Corpus:
 
     def count(row: dict[str, Any]) -> dict[str, Any]:
         rows = delta.read(literature, ["source_id", "title", "abstract", "body"], parts=[row["part"]])
-        found = Corpus.of(papers_by_source(rows).values())
-        terms, counts = list(found.frequency), list(found.frequency.values())
-        return {"n_sources": found.n_sources, "terms": terms, "counts": counts}
+        corpus = Corpus.of(papers_by_source(rows).values())
+        terms, counts = list(corpus.frequency), list(corpus.frequency.values())
+        return {"n_sources": corpus.n_sources, "terms": terms, "counts": counts}
 
     parts = list(delta.part_files(literature))
     if not parts:
@@ -37,17 +41,30 @@ def count_corpus(literature: str) -> Corpus:
     )
 
 
-def part_function(corpus: Corpus, max_words: int, mask_names: bool, min_grounded: float) -> Callable[[], PartFunction]:
-    """What makes the function of `map_parts.map_parts`, in each of its workers."""
-    return partial(_make_part_function, ray.put(corpus), max_words, mask_names, min_grounded)
+def extract_summaries(
+    literature: str, out: str, settings: WriterSettings, workers: int, force: bool, progress: Progress
+) -> None:
+    """Summarize every source from its papers' own sentences, part by part, and commit the table.
+
+    A run that was killed goes on with the parts that it had not finished.
+    """
+    corpus = count_corpus(literature)
+    options = (settings.max_words, settings.mask_names, settings.min_grounded)
+    checkpoints = PartCheckpoints(out, ["summaries", delta.version(literature), *options], from_scratch=force)
+    with progress.task("sources", total=corpus.n_sources) as task:
+        make = partial(_summarize_function, ray.put(corpus), *options)
+        fragments = map_parts(literature, out, SUMMARIES, make, task, workers, checkpoints=checkpoints)
+    delta.commit(out, "summaries", SUMMARIES, fragments)
+    checkpoints.remove()
+    RowCheckpoints(out, SUMMARIES).remove()
 
 
-def _make_part_function(
-    found: "ray.ObjectRef[Corpus]", max_words: int, mask_names: bool, min_grounded: float
+def _summarize_function(
+    corpus: "ray.ObjectRef[Corpus]", max_words: int, mask_names: bool, min_grounded: float
 ) -> PartFunction:
-    engine = ExtractiveSummarizer(ray.get(found), max_words, mask_names, min_grounded)
+    summarizer = ExtractiveSummarizer(ray.get(corpus), max_words, mask_names, min_grounded)
 
     def summarize(_: int, rows: pa.Table) -> pa.Table:
-        return summarize_part(rows, engine)
+        return summarize_part(rows, summarizer)
 
     return summarize

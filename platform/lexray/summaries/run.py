@@ -1,7 +1,7 @@
-"""Summaries by language models on Ray Data: sources that lack one are read, asked for, and kept as they come.
+"""Summaries by language models on Ray Data: a summary of each source that lacks one, written as soon as it is finished.
 
-One engine start serves all that a source needs, its first answer, merging and a second try: what travels through Ray
-Data is a source, and the stage that holds the engine asks as often as the source takes.
+The engine starts once for all that a source needs: its first answer, the merging of several, a second try. A row of the
+dataset is a source, and the stage that holds the engine asks the model as often as the source needs.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from lexray.errors import RefusedInput, find_user_error
+from lexray.errors import LexrayError, RefusedInput, find_user_error
 from lexray.llm import hub, vllm
 from lexray.llm.chat_model import ChatTokenizer, LanguageModel, Messages
 from lexray.llm.openai import Endpoint, EndpointClient
-from lexray.runtime.progress import ProgressTask
+from lexray.runtime.progress import Progress
 from lexray.summaries.chunking import TokenCounter
 from lexray.summaries.extractive import papers_by_source
 from lexray.summaries.schema import MAX_TOKENS, SCHEMA
@@ -38,37 +38,45 @@ Row = dict[str, Any]
 _STRUCTURED_OUTPUTS = {"backend": "guidance", "disable_any_whitespace": True}
 #: For models whose tokenizer is not here: English has four characters a token, numbers and LaTeX some two.
 _CHARACTERS_PER_TOKEN = 2.5
-#: An engine that is killed loses at most the answers of so many seconds.
+#: Answers wait so many seconds at most until they are written: an engine that is killed loses no more.
 _FLUSH_INTERVAL_S = 5.0
-#: Failures that an answer was the reason of.
+#: Arguments of vLLM's engine that change what it answers, and not only how fast.
+_OUTPUT_ARGUMENTS = frozenset(
+    {"dtype", "quantization", "kv_cache_dtype", "hf_overrides", "reasoning_parser", "speculative_config"}
+)
+#: Failures that are an answer's fault, not the engine's.
 _REJECTED_REASONS = frozenset({"invalid_answer", "too_long", "too_many_words"})
 
 
 @dataclass(frozen=True)
 class SummaryProgress:
-    """What a part lacks.
+    """How much of a part is done.
 
     Attributes
     ----------
-    sources, lacking : int
+    sources, missing : int
         Sources with papers, and those among them without a finished row.
     """
 
     sources: int
-    lacking: int
+    missing: int
 
 
 @dataclass
 class WritingStats:
-    """What engines did.
+    """What a run wrote, and what it cost.
 
     Attributes
     ----------
+    n_sources, n_written : int
+        Sources with papers, and those whose row this run wrote.
     tokens_in, tokens_out : int
     began, ended : float
         Unix time of the first question and of the last answer, s.
     """
 
+    n_sources: int = 0
+    n_written: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     began: float = float("inf")
@@ -79,18 +87,47 @@ class WritingStats:
         """Between the first question and the last answer, the engines' start excluded."""
         return max(self.ended - self.began, 0.0)
 
+    def add(self, cost: Mapping[str, Any]) -> None:
+        """Add a row's tokens and times."""
+        self.tokens_in += cost["tokens_in"]
+        self.tokens_out += cost["tokens_out"]
+        self.began, self.ended = min(self.began, cost["began"]), max(self.ended, cost["ended"])
+
+    def metrics(
+        self, price_per_million_in: float | None, price_per_million_out: float | None, price_per_hour: float | None
+    ) -> dict[str, float]:
+        """Speed, and the cost of 1000 sources where a price is given, in its currency."""
+        metrics: dict[str, float] = {
+            "tokens_in": self.tokens_in,
+            "tokens_out": self.tokens_out,
+            "seconds": self.seconds,
+        }
+        if self.seconds:
+            metrics["tokens_per_s"] = (self.tokens_in + self.tokens_out) / self.seconds
+            metrics["tokens_out_per_s"] = self.tokens_out / self.seconds
+        prices = (price_per_million_in, price_per_million_out, price_per_hour)
+        if self.n_written and any(price is not None for price in prices):
+            amounts = (self.tokens_in / 1e6, self.tokens_out / 1e6, self.seconds / 3600)
+            cost = sum((price or 0.0) * amount for price, amount in zip(prices, amounts, strict=True))
+            metrics["cost_per_1000"] = 1000 * cost / self.n_written
+        return metrics
+
 
 class SummaryEngine(Protocol):
     """Runs a writer's model on Ray Data."""
 
+    @property
+    def start_notice(self) -> str:
+        """A line for a person who waits for the engine to start; empty where it starts at once."""
+
     def counter(self) -> TokenCounter:
-        """How texts are counted, in the processes that prepare sources."""
+        """The function that counts a text's tokens, for the processes that prepare sources."""
 
     def apply(self, requests: "ray.data.Dataset", writer: Writer, store: RowCheckpoints) -> "ray.data.Dataset":
-        """Dataset of {part, work} → dataset of what each cost: {tokens_in, tokens_out, began, ended}; rows are kept."""
+        """Write a row of each request {part, request}; gives what each cost: {tokens_in, tokens_out, began, ended}."""
 
     def errors(self) -> contextlib.AbstractContextManager[None]:
-        """Says in one line what ended the work."""
+        """Turn an error that ends the work into one line."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +137,7 @@ class VllmSummaryEngine:
     Attributes
     ----------
     model : LanguageModel
-    settings : vllm.EngineSettings
+    settings : vllm.VllmSettings
     context : int
         Tokens that a prompt and its answer may have.
     """
@@ -109,11 +146,27 @@ class VllmSummaryEngine:
     settings: vllm.VllmSettings
     context: int
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Engine and model, as the rows name them."""
+        version, model = vllm.version(), self.model
+        return {"engine": "vllm", "engine_version": version, "model": model.name, "revision": model.revision}
+
+    @property
+    def output_arguments(self) -> dict[str, Any]:
+        """Arguments of the engine that change what it answers."""
+        return {name: value for name, value in self.settings.extra.items() if name in _OUTPUT_ARGUMENTS}
+
+    @property
+    def start_notice(self) -> str:
+        """See `SummaryEngine`."""
+        return f"  starting vLLM with {self.model.name}; this takes about a minute"
+
     def counter(self) -> TokenCounter:
         """The model's own tokenizer."""
         return _tokenizer(self.model).count
 
-    def apply(self, works: "ray.data.Dataset", writer: Writer, store: RowCheckpoints) -> "ray.data.Dataset":
+    def apply(self, requests: "ray.data.Dataset", writer: Writer, store: RowCheckpoints) -> "ray.data.Dataset":
         """See `SummaryEngine`."""
         engine: Row = {
             "max_model_len": self.context,
@@ -128,7 +181,7 @@ class VllmSummaryEngine:
             engine |= {"revision": self.model.revision, "tokenizer_revision": self.model.revision}
         stage = functools.partial(_summary_stage, writer=writer, store=store, model=self.model)
         processor = vllm.build(self.model.source, "generate", self.settings, engine, _request, _cost, stage)
-        return processor(works)
+        return processor(requests)
 
     def errors(self) -> contextlib.AbstractContextManager[None]:
         """See `SummaryEngine`."""
@@ -143,25 +196,26 @@ class HttpSummaryEngine:
     ----------
     endpoint : Endpoint
     replicas : int
-        Processes that ask, each with the endpoint's limits.
+        Processes that send requests, each within the endpoint's limits.
     batch_size : int
-        Sources under way at a time in each of them.
+        Sources that each of them works on at a time.
     tokenizer : LanguageModel or None
-        Where texts are to be counted with the model's own; else they are estimated by their length.
+        The model whose tokenizer counts tokens; else their number is estimated from a text's length.
     """
 
     endpoint: Endpoint
     replicas: int
     batch_size: int
     tokenizer: LanguageModel | None = None
+    start_notice = ""
 
     def counter(self) -> TokenCounter:
         """The model's own tokenizer where it is known."""
         return _estimate_tokens if self.tokenizer is None else _tokenizer(self.tokenizer).count
 
-    def apply(self, works: "ray.data.Dataset", writer: Writer, store: RowCheckpoints) -> "ray.data.Dataset":
+    def apply(self, requests: "ray.data.Dataset", writer: Writer, store: RowCheckpoints) -> "ray.data.Dataset":
         """See `SummaryEngine`."""
-        return works.map_batches(
+        return requests.map_batches(
             _EndpointWorker,
             fn_constructor_args=(self, writer, store),
             batch_format="pyarrow",
@@ -182,7 +236,7 @@ class HttpSummaryEngine:
 
 
 def describe_endpoint(endpoint: Endpoint) -> dict[str, str]:
-    """Provenance of what an endpoint writes.
+    """Provenance of the rows that an endpoint writes.
 
     Raises
     ------
@@ -197,83 +251,84 @@ def describe_endpoint(endpoint: Endpoint) -> dict[str, str]:
     return {"engine": "http", "engine_version": asyncio.run(ask()), "model": endpoint.model, "revision": ""}
 
 
-def part_progress(literature: str, out: str, writer: Writer, *, force: bool) -> dict[int, SummaryProgress]:
-    """What each part lacks.
-
-    Parameters
-    ----------
-    literature, out : str
-        Tables.
-    writer : Writer
-        Whose rows count as finished.
-    force : bool
-        No row does.
-    """
-
-    def look(row: Row) -> Row:
-        papers = _papers(literature, row["part"])
-        unfinished = _unfinished(RowCheckpoints(out, SUMMARIES), row["part"], papers, writer, afresh=force)
-        return {"part": row["part"], "sources": len(papers), "lacking": len(unfinished)}
-
-    looked = _part_dataset(list(delta.part_files(literature))).map(look).take_all()
-    return {row["part"]: SummaryProgress(row["sources"], row["lacking"]) for row in looked}
-
-
-def summarize(
-    literature: str,
-    out: str,
-    parts: list[int],
-    writer: Writer,
-    engine: SummaryEngine,
-    task: ProgressTask,
-    *,
-    afresh: bool,
+def write_missing(
+    literature: str, out: str, writer: Writer, engine: SummaryEngine, force: bool, progress: Progress
 ) -> WritingStats:
-    """Write rows of the sources of some parts that lack one; they are kept at once, and seen after `gather`.
+    """Write a summary of each source that lacks one, and commit the table of all of them.
 
     Parameters
     ----------
     literature, out : str
         Tables.
-    parts : list of int
-        Those that `part_progress` says lack some.
     writer : Writer
-    engine : WritingEngine
-    task : Task
-        Advanced by the rows.
-    afresh : bool
-        No row counts as finished.
+    engine : SummaryEngine
+    force : bool
+        Write all summaries anew.
+    progress : Progress
 
     Raises
     ------
     LexrayError
         If the engine does not start, or ends in the middle of the work. What was finished is kept.
     """
-
     store = RowCheckpoints(out, SUMMARIES)
-
-    def works(row: Row) -> Iterator[Row]:
-        papers = _papers(literature, row["part"])
-        count = engine.counter()
-        for source, earlier in _unfinished(store, row["part"], papers, writer, afresh=afresh).items():
-            yield {"part": row["part"], "work": writer.prepare(source, papers[source], earlier, count).dumps()}
-
-    stats = WritingStats()
-    with engine.errors():
-        for cost in engine.apply(_part_dataset(parts).flat_map(works), writer, store).iter_rows():
-            stats.tokens_in += cost["tokens_in"]
-            stats.tokens_out += cost["tokens_out"]
-            stats.began, stats.ended = min(stats.began, cost["began"]), max(stats.ended, cost["ended"])
-            task.advance()
+    if force:
+        store.remove()
+    parts = _progress_by_part(literature, out, writer, force=force)
+    stats = WritingStats(
+        n_sources=sum(part.sources for part in parts.values()), n_written=sum(part.missing for part in parts.values())
+    )
+    if stats.n_written:
+        if engine.start_notice:
+            progress.say(engine.start_notice)
+        with progress.task("sources", total=stats.n_written) as task:
+            unfinished = [part for part, of_part in parts.items() if of_part.missing]
+            for cost in _write_parts(literature, store, unfinished, writer, engine, force=force):
+                stats.add(cost)
+                task.advance()
+    gathered_at = time.time_ns()
+    fragments = _gather(literature, store, writer)
+    lost = stats.n_sources - sum(fragment.n_rows for fragment in fragments)
+    if lost:
+        raise LexrayError(f"{out}: {lost} finished rows are gone, another run wrote this table meanwhile; run again")
+    delta.commit(out, "summaries", SUMMARIES, fragments)
+    store.remove(gathered_at)
     return stats
 
 
-def gather(literature: str, out: str, writer: Writer) -> list[Fragment]:
+def _progress_by_part(literature: str, out: str, writer: Writer, *, force: bool) -> dict[int, SummaryProgress]:
+    """How many sources each part has and lacks; by `force` no row counts as finished."""
+
+    def look(row: Row) -> Row:
+        papers = _papers(literature, row["part"])
+        unfinished = _unfinished(RowCheckpoints(out, SUMMARIES), row["part"], papers, writer, force=force)
+        return {"part": row["part"], "sources": len(papers), "missing": len(unfinished)}
+
+    looked = _part_dataset(list(delta.part_files(literature))).map(look).take_all()
+    return {row["part"]: SummaryProgress(row["sources"], row["missing"]) for row in looked}
+
+
+def _write_parts(
+    literature: str, store: RowCheckpoints, parts: list[int], writer: Writer, engine: SummaryEngine, *, force: bool
+) -> Iterator[Row]:
+    """Write the rows that some parts lack; yields what each row cost."""
+
+    def requests(row: Row) -> Iterator[Row]:
+        papers = _papers(literature, row["part"])
+        count = engine.counter()
+        for source, previous in _unfinished(store, row["part"], papers, writer, force=force).items():
+            yield {"part": row["part"], "request": writer.prepare(source, papers[source], previous, count).dumps()}
+
+    with engine.errors():
+        yield from engine.apply(_part_dataset(parts).flat_map(requests), writer, store).iter_rows()
+
+
+def _gather(literature: str, store: RowCheckpoints, writer: Writer) -> list[Fragment]:
     """One file a part of all rows that are finished, for `delta.commit`."""
 
     def join(row: Row) -> Row:
         keys = _keys(_papers(literature, row["part"]), writer)
-        return asdict(RowCheckpoints(out, SUMMARIES).gather(row["part"], keys))
+        return asdict(store.gather(row["part"], keys))
 
     joined = _part_dataset(list(delta.part_files(literature))).map(join)
     return [Fragment(**row) for row in joined.take_all()]
@@ -292,11 +347,11 @@ def _keys(papers: Mapping[str, list[Row]], writer: Writer) -> dict[str, str]:
 
 
 def _unfinished(
-    store: RowCheckpoints, part: int, papers: Mapping[str, list[Row]], writer: Writer, *, afresh: bool
+    store: RowCheckpoints, part: int, papers: Mapping[str, list[Row]], writer: Writer, *, force: bool
 ) -> dict[str, PreviousRow]:
-    """Sources that no run has finished, with what became of them so far; `afresh` all of them."""
+    """Sources that no run has finished, with what became of them so far; `from_scratch` all of them."""
     unfinished = dict.fromkeys(papers, PreviousRow())
-    if afresh:
+    if force:
         return unfinished
     keys = _keys(papers, writer)
     for row in store.finished(part, ("source_id", "key", "status", "attempts", "reason")).to_pylist():
@@ -311,19 +366,19 @@ def _unfinished(
 
 
 class _RowWriter:
-    """Keeps rows as they are finished, some at a time; for one event loop."""
+    """Writes rows to checkpoints as they are finished, some at a time; for one event loop."""
 
     def __init__(self, store: RowCheckpoints) -> None:
         self._store = store
         self._rows: dict[int, list[Row]] = {}
         self._last = time.monotonic()
         self._flushing = asyncio.Lock()
-        #: Where this worker has died before, its work is done again: what it had finished is not.
-        self._again = ray.get_runtime_context().was_current_actor_reconstructed
+        #: A worker that takes the place of a dead one gets its sources again, and skips what that one had finished.
+        self._restarted = ray.get_runtime_context().was_current_actor_reconstructed
 
-    def kept(self, parts: set[int]) -> dict[str, Row]:
-        """By key, the tokens of rows that a worker which died in the midst of these parts had finished."""
-        if not self._again:
+    def already_finished(self, parts: set[int]) -> dict[str, Row]:
+        """Tokens of the rows of these parts that a worker had finished before it died, by key."""
+        if not self._restarted:
             return {}
         columns = ("key", "status", "tokens_in", "tokens_out")
         known = pa.concat_tables(self._store.finished(part, columns) for part in parts)
@@ -335,7 +390,7 @@ class _RowWriter:
             await self.flush()
 
     async def flush(self) -> None:
-        """All rows that were added before are kept when this returns, whoever wrote them."""
+        """When this returns, all rows that were added before are written, whichever task wrote them."""
         async with self._flushing:
             self._last = time.monotonic()
             for part in list(self._rows):
@@ -348,20 +403,19 @@ class _RowWriter:
 
 
 async def _write(sources: Sequence[Row], writer: Writer, model: ChatModel, row_writer: _RowWriter) -> list[Row]:
-    """Rows of some sources, all asked for at once and kept as they are finished; what each cost."""
-
-    kept = row_writer.kept({source["part"] for source in sources})
+    """Write the rows of some sources, all at once, each as soon as it is finished; returns what each cost."""
+    finished = row_writer.already_finished({source["part"] for source in sources})
 
     async def one(source: Row) -> Row:
-        began, work = time.time(), SummaryRequest.loads(source["work"])
-        row = kept.get(work.key)
+        began, request = time.time(), SummaryRequest.loads(source["request"])
+        row = finished.get(request.key)
         if row is None:
-            row = await writer.write(work, model)
+            row = await writer.write(request, model)
             await row_writer.add(source["part"], row)
         return {"tokens_in": row["tokens_in"], "tokens_out": row["tokens_out"], "began": began, "ended": time.time()}
 
     costs = await asyncio.gather(*map(one, sources), return_exceptions=True)
-    await row_writer.flush()  # also where one of them ended the work: the others are finished
+    await row_writer.flush()  # also where one of them failed: the others are finished
     for cost in costs:
         if isinstance(cost, BaseException):
             raise cost
@@ -370,7 +424,7 @@ async def _write(sources: Sequence[Row], writer: Writer, model: ChatModel, row_w
 
 @functools.lru_cache(maxsize=1)
 def _tokenizer(model: LanguageModel) -> ChatTokenizer:
-    """Loaded once a process, from where this machine has it."""
+    """The model's tokenizer from this machine's cache, loaded once a process."""
     revision = model.revision if model.on_hub else None
     return ChatTokenizer(str(hub.locate(model.source, hub.SETTINGS_FILES, revision)[0]))
 
@@ -380,7 +434,7 @@ def _estimate_tokens(texts: Sequence[str]) -> list[int]:
 
 
 def _request(_: Row) -> Row:
-    return {"sampling_params": ""}  # the stage asks for the key; ours are made with each question
+    return {"sampling_params": ""}  # the stage requires the key; ours are made with each question
 
 
 def _cost(row: Row) -> Row:
@@ -406,7 +460,7 @@ class _VllmModel:
                 "structured_outputs": {"json": SCHEMA},
             },
         }
-        # Ray's own: where the engine is dead it ends this worker, so that Ray starts another and asks again there.
+        # Ray's own method: where the engine is dead it ends this worker, and Ray repeats the work in another.
         answer = await self._stage._generate_with_error_handling(question, uuid.uuid4())
         if answer["__inference_error__"]:
             raise RefusedInput("engine_error", " ".join(answer["__inference_error__"].split())[:300])
@@ -416,16 +470,16 @@ class _VllmModel:
 
 
 def _summary_stage(engine: type[Any], writer: Writer, store: RowCheckpoints, model: LanguageModel) -> type[Any]:
-    """The engine's stage, but a row of it is a source."""
+    """The engine's stage with a source as its row."""
 
     class WritingEngine(engine):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._asked = _VllmModel(self, _tokenizer(model))
-            self._keeper = _RowWriter(store)
+            self._model = _VllmModel(self, _tokenizer(model))
+            self._row_writer = _RowWriter(store)
 
         async def udf(self, batch: list[Row]) -> AsyncIterator[Row]:
-            costs = await _write(batch, writer, self._asked, self._keeper)
+            costs = await _write(batch, writer, self._model, self._row_writer)
             for row, cost in zip(batch, costs, strict=True):
                 yield {self.IDX_IN_BATCH_COLUMN: row[self.IDX_IN_BATCH_COLUMN], **cost}
 
@@ -448,11 +502,11 @@ class _EndpointModel:
 
 
 class _EndpointWorker:
-    """Sources of a batch, put to an endpoint."""
+    """Summarizes the sources of a batch with an endpoint's model."""
 
     def __init__(self, engine: HttpSummaryEngine, writer: Writer, store: RowCheckpoints) -> None:
-        self._writer, self._keeper = writer, _RowWriter(store)
+        self._writer, self._row_writer = writer, _RowWriter(store)
         self._model = _EndpointModel(EndpointClient(engine.endpoint), engine.counter())
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
-        yield pa.Table.from_pylist(await _write(batch.to_pylist(), self._writer, self._model, self._keeper))
+        yield pa.Table.from_pylist(await _write(batch.to_pylist(), self._writer, self._model, self._row_writer))

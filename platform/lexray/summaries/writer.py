@@ -164,7 +164,7 @@ class Draft:
 
     Attributes
     ----------
-    answer : Answer
+    answer : SourceSummary
     grounding : Grounding
     too_long : str or None
         Said where it has too many words.
@@ -258,7 +258,7 @@ class Writer:
         source_id : str
         papers : sequence of mapping
             Rows of `literature` on this source.
-        previous : Earlier
+        previous : PreviousRow
         count_tokens : callable
             Tokens of texts, by the model's own tokenizer.
         """

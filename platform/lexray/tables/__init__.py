@@ -35,6 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "list_columns": ["finite_rows", "stack_lists", "vectors"],
         "part_checkpoints": ["PartCheckpoints"],
         "provenance": ["read_provenance", "remove_provenance", "write_provenance"],
+        "quarantine": ["Refusal", "write_quarantine"],
         "row_checkpoints": ["RowCheckpoints"],
         "schemas": ["check", "documented_field", "embeddings", "latents", "text_embeddings"],
     },

@@ -22,17 +22,17 @@ class PartCheckpoints:
         The table.
     made_of : sequence
         All that decides what is written; what runs of other inputs or settings noted is dropped.
-    afresh : bool
+    from_scratch : bool
         Drop what a run of the same noted, too.
     """
 
-    def __init__(self, out: str, made_of: Sequence[Any], *, afresh: bool = False) -> None:
+    def __init__(self, out: str, made_of: Sequence[Any], *, from_scratch: bool = False) -> None:
         self._out = out
         self._system, root = filesystem(out)
         self._root, key = f"{root}.journal", delta.digest([__version__, *made_of])
         self._folder = f"{self._root}/{key}"
         for info in self._system.get_file_info(pyarrow.fs.FileSelector(self._root, allow_not_found=True)):
-            if afresh or info.base_name != key:
+            if from_scratch or info.base_name != key:
                 self._system.delete_dir(info.path)
         self._system.create_dir(self._folder, recursive=True)
 

@@ -34,10 +34,11 @@ def attribute_sentences(sentences: Sequence[str], names: SourceNames) -> list[bo
     ----------
     sentences : sequence of str
         Of one text, in order and unmasked.
-    names : Names
+    names : SourceNames
 
-    >>> names = Names.of(["M82 X-1"])
-    >>> about(["It is a ULX in M82.", "X-2 is a pulsar.", "It has a period of 1.37 s.", "X-1 has none."], names)
+    >>> names = SourceNames.of(["M82 X-1"])
+    >>> sentences = ["It is a ULX in M82.", "X-2 is a pulsar.", "It has a period of 1.37 s.", "X-1 has none."]
+    >>> attribute_sentences(sentences, names)
     [True, False, False, True]
     """
     is_about, on_source = [], True

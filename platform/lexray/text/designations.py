@@ -128,7 +128,7 @@ def find_designations(flat: str) -> Iterator[tuple[int, int]]:
     """Places of names of any object in a flattened text, in order.
 
     >>> text = "Unlike 4U 1626-67 and M82 X-2, it has kT = 2 keV and 10^6 K."
-    >>> [text[start:end] for start, end in designations(text)]
+    >>> [text[start:end] for start, end in find_designations(text)]
     ['4U 1626-67', 'M82 X-2']
     """
     end = 0
@@ -155,7 +155,7 @@ def find_designations(flat: str) -> Iterator[tuple[int, int]]:
 def name_key(name: str) -> str:
     """Form in which names are compared: case, spaces, underscores and hyphens do not count, but the sign of a position.
 
-    >>> key("NGC300 ULX-1") == key("NGC_300_ULX1"), key("PSR J0218+4232")
+    >>> name_key("NGC300 ULX-1") == name_key("NGC_300_ULX1"), name_key("PSR J0218+4232")
     (True, 'psrj0218+4232')
     """
     pieces, signs = _pieces(name)

@@ -114,7 +114,7 @@ def ground(
         Looked for in the paper with that index, or in all.
     papers : sequence of mapping
         Rows of the `literature` table, unmasked.
-    names : sequence of str or Names
+    names : sequence of str or SourceNames
         Every name of the source.
 
     Returns

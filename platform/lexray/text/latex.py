@@ -23,7 +23,7 @@ _ANY = re.compile(r"[\\${}<~−\u2010\u2011\u00a0\u2009\u202f]")
 def strip_markup(text: str) -> str:
     """Text of the same length with markup replaced by the sign it stands for, or by spaces.
 
-    >>> flatten(r"$62.0 \\pm 2.5$ d in M\\,82")
+    >>> strip_markup(r"$62.0 \\pm 2.5$ d in M\\,82")
     ' 62.0 ±   2.5  d in M  82'
     """
     return _MARKUP.sub(_plain, text) if _ANY.search(text) else text

@@ -195,7 +195,7 @@ def find_mentions(sentence: str) -> tuple[LabelMention, ...]:
 def mentioned_labels(sentence: str) -> set[tuple[LabelKind, str]]:
     """Labels that a sentence says or holds possible, with those that they imply.
 
-    >>> sorted(label for _, label in mentions("A wind-fed HMXB with no sign of eclipses"))
+    >>> sorted(label for _, label in mentioned_labels("A wind-fed HMXB with no sign of eclipses"))
     ['HMXB', 'X-ray binary']
     """
     return with_implied(

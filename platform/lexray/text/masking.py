@@ -76,7 +76,7 @@ class NameMask:
 
     Attributes
     ----------
-    names : Names
+    names : SourceNames
         Every name of the source.
     """
 
@@ -93,7 +93,7 @@ class NameMask:
         Any other object is 'another source', coordinates are 'its position', an observation's number 'an observation'.
         Names are known however they are spelled; text without any is returned as it is.
 
-        >>> Mask.of(["NGC 300 ULX1"]).mask("NGC300 ULX-1 (ObsID 10027) is a pulsar in NGC~300, unlike M82 X-1.")
+        >>> NameMask.of(["NGC 300 ULX1"]).mask("NGC300 ULX-1 (ObsID 10027) is a pulsar in NGC~300, unlike M82 X-1.")
         'The source (an observation) is a pulsar in its host, unlike another source.'
         """
         # What a replacement brings together may be a name in its turn.
@@ -104,7 +104,7 @@ class NameMask:
     def reveal(self, text: str) -> str:
         """Masked text for people: 'the source' becomes its first name, 'its host' the host's.
 
-        >>> Mask.of(["M82 X-1"]).reveal("The source pulses. The source region lies in its host.")
+        >>> NameMask.of(["M82 X-1"]).reveal("The source pulses. The source region lies in its host.")
         'M82 X-1 pulses. The source region lies in M82.'
         """
         if self.names.shown:

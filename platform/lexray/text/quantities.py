@@ -170,7 +170,7 @@ def is_same_quantity(stated: QuantityMention, reference: QuantityMention) -> boo
     """Whether a number says what a source gives, to the precision of the digits in which it is said.
 
     >>> days, seconds, other = (find_quantities(text)[0] for text in ("62.0 days", "5.36e6 s", "61.4 days"))
-    >>> same(seconds, days), same(other, days)
+    >>> is_same_quantity(seconds, days), is_same_quantity(other, days)
     (True, False)
     """
     if stated.shared and is_same_quantity(replace(stated, unit=None, shared=False), reference):

@@ -61,7 +61,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         Of the job.
     parent : tracking.Run
         The job's run.
-    task : Task
+    task : ProgressTask
         Advanced by each trial that ends.
     metric, mode : str
         What is best, and 'min' or 'max'.

@@ -73,7 +73,7 @@ class Tap:
     ----------
     url : str
         Base URL, to which ``/sync`` and ``/async`` belong.
-    politeness : Politeness
+    politeness : RetryPolicy
     mode : {'sync', 'async'}
         Whether to wait for answers on the line, or to leave the query with the service and look in again.
     maxrec : int, optional

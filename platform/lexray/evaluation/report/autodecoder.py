@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from lexray.evaluation.heldout import PiecewiseRate, RateModel
 from lexray.evaluation.inputs import Representation
 from lexray.evaluation.intervals import RateInterval, rate_intervals
 from lexray.evaluation.kernel import GaussianKernel
-from lexray.evaluation.report.metrics import MODEL_LABELS, EvaluationResults, MetricRow
-from lexray.evaluation.report.report import ReportTable
+from lexray.evaluation.report.captions import property_figure
+from lexray.evaluation.report.metrics import MODEL_LABELS, EvaluationResults, MetricRow, measure_properties
+from lexray.evaluation.report.report import CaptionedFigure, ReportTable
 from lexray.evaluation.scoring import reconstruct, valid_events
 from lexray.evaluation.tables import read_rates
 from lexray.evaluation.total_variation import TotalVariationFit
@@ -39,14 +41,36 @@ PROPERTY_LABELS = {
     "variability_odds": "Gregory–Loredo odds",
 }
 ANOMALIES_SECTION = "Anomalies"
+#: Label columns that detections are grouped by where the configuration names none: the first that the labels have.
+_GROUP_COLUMNS = ("kind", "class")
 #: Detections in the anomalies' table.
 _MAX_ANOMALIES = 15
 #: The probability below which a detection is counted as an anomaly.
 _ANOMALY_P_VALUE = 0.01
 
 
+def groups_of_sources(labels: Mapping[str, Mapping[str, Any]], column: str | None) -> tuple[str, dict[str, str]]:
+    """Column of the labels to group by, and the group of each source that has one.
+
+    Parameters
+    ----------
+    labels : mapping
+        Source → label columns.
+    column : str or None
+        None takes 'kind' where the labels have it, else 'class'.
+    """
+    column = column or next((c for c in _GROUP_COLUMNS if any(c in row for row in labels.values())), "class")
+    return column, {source: str(row[column]) for source, row in labels.items() if row.get(column) is not None}
+
+
+def detections_of_split(headers: pa.Table, splits: Mapping[str, str], split: str) -> list[str]:
+    """Detections of a split that have photons, by `detection_id`, `source_id` and `n_events` of an events table."""
+    rows = headers.to_pylist()
+    return [row["detection_id"] for row in rows if row["n_events"] and splits.get(row["source_id"]) == split]
+
+
 def sample_by_hash(names: Collection[str], n: int, purpose: str) -> list[str]:
-    """At most `n` of the names, the same whichever order they come in."""
+    """At most `n` of the names, the same in whichever order they come."""
     return sorted(names, key=lambda name: (stable_hash(name, purpose), name))[:n]
 
 
@@ -80,7 +104,7 @@ def fit_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tuple
 
 
 def rate_models(autodecoder: str, baseline_autodecoders: Sequence[str]) -> tuple[dict[str, RateModel], dict[str, str]]:
-    """Models of trained folders, and all models of the evaluation as they are said to a person, in order."""
+    """Models of trained folders, and the labels of all models of the evaluation, in order."""
     models: dict[str, RateModel] = {"autodecoder": partial(reconstruct, resolve_path(autodecoder))}
     others: dict[str, str] = {}
     for folder in baseline_autodecoders:
@@ -90,7 +114,7 @@ def rate_models(autodecoder: str, baseline_autodecoders: Sequence[str]) -> tuple
             key += "_"
         others[key] = name if name not in others.values() else f"{name} ({folder})"
         models[key] = partial(reconstruct, resolve_path(folder))
-    simple_baselines = {name: said for name, said in MODEL_LABELS.items() if name in ("constant", "bayesian_blocks")}
+    simple_baselines = {name: label for name, label in MODEL_LABELS.items() if name in ("constant", "bayesian_blocks")}
     fitted = {name: MODEL_LABELS[name] for name in ("kernel", "total_variation")}
     truth = {name: MODEL_LABELS[name] for name in ("true_rate", "true_rate_with_level")}
     return models, {**simple_baselines, **fitted, **others, "autodecoder": MODEL_LABELS["autodecoder"], **truth}
@@ -123,7 +147,7 @@ def _properties_of_part(
     where = (pc.field("part") == part) & pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
     detections = valid_events(delta.dataset(events).to_table(filter=where), n_bands)
     truth = read_rates(true_rates, detections)
-    found = {}
+    properties = {}
     for e in detections:
         # Odds run from 10⁻³ to 10⁵⁰⁰: in their logarithm a few bright sources would be all that counts.
         values = {"variability_odds": float(np.arcsinh(gregory_loredo.log10_odds(e)))}
@@ -131,8 +155,8 @@ def _properties_of_part(
             values |= {"hr_ms": e.hardness_ratio(0, 1), "hr_hs": e.hardness_ratio(0, 2)}
         if e.detection_id in truth:
             values["rms"] = true_rms(truth[e.detection_id], e)
-        found[e.detection_id] = values
-    return found
+        properties[e.detection_id] = values
+    return properties
 
 
 def true_rms(rate: PiecewiseRate, events: EventList) -> float:
@@ -162,16 +186,45 @@ def detection_features(latents: pa.Table, splits: Mapping[str, str]) -> list[Rep
     ]
 
 
+def representation_section(
+    results: EvaluationResults,
+    latents: pa.Table,
+    properties: Mapping[str, Mapping[str, float]],
+    splits: Mapping[str, str],
+    seed: int,
+    folder: Path,
+) -> dict[str, CaptionedFigure]:
+    """What the representation holds of the properties of `measure_detection_properties`: metrics, rows and a figure."""
+    probed = latents.filter(pc.field("detection_id").isin(list(properties)))
+    features = detection_features(probed, splits)
+    probes = measure_properties(results, features, properties, seed, PROPERTY_LABELS, "latents", PROPERTY_LABELS)
+    return property_figure(
+        folder,
+        probes,
+        ("latents",),
+        PROPERTY_LABELS,
+        "Each point is a test detection; on the dashed line the prediction is right. Predicted from the "
+        "representation and the count rates by the better of the table's methods.",
+    )
+
+
+def add_grouped_gains(results: EvaluationResults, grouping: str, gains: Mapping[str, Mapping[str, float]]) -> None:
+    """Add the gains of `metrics.gains_by_group` to the metrics, as ``heldout_gain.GROUPING.GROUP.MODEL``."""
+    for group, models in gains.items():
+        for model, value in models.items():
+            results.metrics[f"heldout_gain.{grouping}.{group}.{model}"] = value
+
+
 def anomaly_table(
-    found: EvaluationResults, latents: pa.Table, group_of: Mapping[str, str], counts: Mapping[str, int]
+    results: EvaluationResults, latents: pa.Table, group_of: Mapping[str, str], counts: Mapping[str, int]
 ) -> ReportTable | None:
-    """The detections that the model deems least likely, rarest first; None where the latents have no such score.
+    """The detections that are least likely under the model, the least likely first; None without such a score.
 
     Parameters
     ----------
-    found : Findings
-        Takes the share of detections with a small p-value: of a population like the training's, as large as the
-        probability itself.
+    results : EvaluationResults
+        Gets the share of detections with a small p-value, which is the probability itself where the population is
+        like the training's.
     latents : table
         Rows of the `latents` table.
     group_of : mapping
@@ -184,14 +237,14 @@ def anomaly_table(
     columns = ("detection_id", "source_id", "anomaly", "p_value")
     rows = [row for row in latents.select(columns).to_pylist() if row["anomaly"] is not None]
     if not rows:
-        found.left_out.append("anomalies: the latents table has no score")
+        results.left_out.append("anomalies: the latents table has no score")
         return None
     known = [row["p_value"] for row in rows if row["p_value"] is not None]
     if known:
         share = float(np.mean(np.asarray(known) < _ANOMALY_P_VALUE))
-        found.metrics |= {"anomalies.n_detections": len(rows), "anomalies.share_below_1pct": share}
+        results.metrics |= {"anomalies.n_detections": len(rows), "anomalies.share_below_1pct": share}
         words = "detections with a p-value below 1 %"
-        found.add(
+        results.add(
             ANOMALIES_SECTION, MetricRow(words, share, None, None, _ANOMALY_P_VALUE, "as simulated", len(known), "%")
         )
     rows.sort(key=lambda row: (_value_or(row["p_value"], 1.0), -row["anomaly"], row["detection_id"]))

@@ -36,9 +36,9 @@ def gain_figures(
     ----------
     folder : Path
         Where pictures go.
-    found : Findings
+    found : EvaluationResults
         What `metrics.measure_gain` measured.
-    scores : sequence of Score
+    scores : sequence of DetectionScore
     class_of : mapping
         Source → class, or another word for what is known of it.
     models : mapping

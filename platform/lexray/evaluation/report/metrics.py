@@ -116,9 +116,9 @@ def measure_gain(
 
     Parameters
     ----------
-    results : Findings
+    results : EvaluationResults
         Takes metrics and rows.
-    scores : sequence of Score
+    scores : sequence of DetectionScore
         Of the test detections.
     seed : int
         Of the bootstrap.
@@ -170,7 +170,7 @@ def gains_by_group(
 
     Parameters
     ----------
-    scores : sequence of Score
+    scores : sequence of DetectionScore
     group_of : mapping
         Detection → group; detections that it lacks are left out.
     models : mapping, optional
@@ -261,7 +261,7 @@ def measure_properties(
 
     Parameters
     ----------
-    found : Findings
+    found : EvaluationResults
         Takes metrics and rows.
     representations : sequence of Representation
         What to read the properties off.

@@ -1,4 +1,4 @@
-"""The report: one self-contained page with its pictures inside, for a person to read."""
+"""The report: one self-contained page with its figures inside, for a person to read."""
 
 import base64
 import html
@@ -24,7 +24,7 @@ from lexray.version import __version__
 
 @dataclass(frozen=True)
 class LineageStep:
-    """A job that led to what is judged, read from what it said of its output."""
+    """A job that led to the evaluation, read from the provenance of its output."""
 
     job: str
     out: str
@@ -37,14 +37,14 @@ class LineageStep:
 
 @dataclass(frozen=True)
 class CaptionedFigure:
-    """A picture of the page.
+    """A figure of the page.
 
     Attributes
     ----------
     name : str
         ``NAME.png`` and ``NAME.dark.png`` lie in the report's folder.
     title, caption, alt : str
-        The caption says how to read it; `alt` what a reader without the picture should know.
+        The caption says how to read it; `alt` tells a reader who cannot see the figure what it shows.
     """
 
     name: str
@@ -66,7 +66,7 @@ class RetrievedSource:
 
 @dataclass(frozen=True)
 class RetrievalExample:
-    """A query in words and what it found, best first; `rank` is its own source's."""
+    """A query in words and the sources that it found, best first; `rank` is its own source's."""
 
     query: str
     source_id: str
@@ -100,26 +100,45 @@ class ReportTable:
 
 
 @dataclass(frozen=True)
-class ReportPage:
-    """All that the page shows; pictures are taken from `folder`."""
+class ReportOrigin:
+    """What a report is made from.
 
-    folder: Path
-    findings: EvaluationResults
+    Attributes
+    ----------
+    sources : mapping
+        Split → number of sources.
+    steps : sequence of LineageStep
+        Jobs that led to the evaluation.
+    config : mapping
+        The evaluation's configuration.
+    mlflow_run : str
+        Its run.
+    """
+
     sources: Mapping[str, int]
     steps: Sequence[LineageStep]
     config: Mapping[str, Any]
     mlflow_run: str
-    pictures: Mapping[str, CaptionedFigure]
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """All that the page shows; the figures' files lie in `folder`."""
+
+    folder: Path
+    results: EvaluationResults
+    origin: ReportOrigin
+    figures: Mapping[str, CaptionedFigure]
     light_curves: Sequence[CaptionedFigure]
     examples: Sequence[RetrievalExample]
     caveats: Sequence[str]
     job: str = "evaluate"
     title: str = "Evaluation of the X‑ray and text alignment"
-    listings: Sequence[ReportTable] = ()
+    tables: Sequence[ReportTable] = ()
 
 
 def lineage(paths: Sequence[str]) -> list[LineageStep]:
-    """The jobs behind `paths`, from the first to the last, found by following what each said it read."""
+    """The jobs behind `paths`, from the first to the last, found by following the inputs that each recorded."""
     steps: dict[str, LineageStep] = {}
 
     def visit(path: str) -> None:
@@ -129,16 +148,16 @@ def lineage(paths: Sequence[str]) -> list[LineageStep]:
             provenance = read_provenance(path) if path else None
         if path in steps or provenance is None:
             return
-        said = provenance["report"]
-        for read in said["inputs"]:
+        report = provenance["report"]
+        for read in report["inputs"]:
             visit(read)
         steps[path] = LineageStep(
-            job=said["job"],
+            job=report["job"],
             out=path,
-            version=said["version"],
-            counts={key: value for key, value in said["counts"].items() if isinstance(value, int | float) and value},
-            seconds=said["seconds"],
-            mlflow_run=said["mlflow_run"] or "",
+            version=report["version"],
+            counts={key: value for key, value in report["counts"].items() if isinstance(value, int | float) and value},
+            seconds=report["seconds"],
+            mlflow_run=report["mlflow_run"] or "",
             lexray=provenance["lexray"],
         )
 
@@ -149,37 +168,38 @@ def lineage(paths: Sequence[str]) -> list[LineageStep]:
 
 def tiles(metrics: Mapping[str, float]) -> list[HeadlineTile]:
     """The headline figures, as far as they were measured, four of them."""
-    found: list[HeadlineTile] = []
+    headline: list[HeadlineTile] = []
     ours = metrics.get("heldout_gain.autodecoder")
     blocks = metrics.get("heldout_gain.bayesian_blocks", 0.0)
     if ours is not None:
         share = metrics.get("heldout_gain.autodecoder_share_of_ceiling")
         top = ours / share if share and share > 0 else metrics.get("heldout_gain.true_rate") or max(ours, blocks) * 1.2
         note = "bits per held-out photon" + (f", {100 * share:.0f} % of what the true rate gains" if share else "")
-        found.append(_tile("Reconstruction", f"{ours:.3f}", note, ours, top, blocks, f"Bayesian Blocks {blocks:.3f}"))
+        blocks_label = f"Bayesian Blocks {blocks:.3f}"
+        headline.append(_tile("Reconstruction", f"{ours:.3f}", note, ours, top, blocks, blocks_label))
     recall = metrics.get("retrieval.text_to_xray.recall_at_10")
     if recall is not None:
         chance = metrics["retrieval.chance.recall_at_10"]
         note = f"of texts find their source among the best 10 of {metrics['retrieval.n_sources']:.0f}"
         times = f"chance {100 * chance:.1f} %; this is {recall / chance:.1f} times that"
-        found.append(_tile("Text-to-X-ray retrieval", f"{100 * recall:.0f} %", note, recall, 1.0, chance, times))
+        headline.append(_tile("Text-to-X-ray retrieval", f"{100 * recall:.0f} %", note, recall, 1.0, chance, times))
     accuracy = metrics.get("classification.aligned.accuracy")
     if accuracy is not None:
         majority = metrics["classification.majority"]
         note = "of test sources get their class from their neighbours"
         name = f"the commonest class {100 * majority:.0f} %"
-        found.append(_tile("Class", f"{100 * accuracy:.0f} %", note, accuracy, 1.0, majority, name))
+        headline.append(_tile("Class", f"{100 * accuracy:.0f} %", note, accuracy, 1.0, majority, name))
     for column, words in (("hr_hs", "Hardness"), ("hr_ms", "Hardness")):
         r2 = metrics.get(f"regression.{column}.aligned.ridge.r2")
         if r2 is not None:
-            found.append(_tile(words, f"{r2:.2f}", "R² from the aligned embedding", r2, 1.0, 0.0, "the mean 0"))
+            headline.append(_tile(words, f"{r2:.2f}", "R² from the aligned embedding", r2, 1.0, 0.0, "the mean 0"))
             break
     per_source_gain = metrics.get("heldout_gain.total_variation")
     if ours is not None and per_source_gain is not None:
         difference = metrics["heldout_gain.autodecoder_over_total_variation"]
         note = "bits per photon more than a penalised fit of each source alone"
         name = f"each source alone {per_source_gain:.3f}"
-        found.append(
+        headline.append(
             _tile(
                 "Gain over per-source fits",
                 f"{difference:+.3f}".replace("-", "−"),
@@ -192,10 +212,10 @@ def tiles(metrics: Mapping[str, float]) -> list[HeadlineTile]:
         )
     for column, words in (("hr_hs", "Hardness"), ("rms", "Variability"), ("variability_odds", "Variability odds")):
         both = [metrics.get(f"regression.{column}.latents.{method}.r2") for method in ("ridge", "forest")]
-        if len(found) < 4 and (known := [r2 for r2 in both if r2 is not None]):
+        if len(headline) < 4 and (known := [r2 for r2 in both if r2 is not None]):
             r2 = max(known)
-            found.append(_tile(words, f"{r2:.2f}", "R² from the representation", r2, 1.0, 0.0, "the mean 0"))
-    return found
+            headline.append(_tile(words, f"{r2:.2f}", "R² from the representation", r2, 1.0, 0.0, "the mean 0"))
+    return headline
 
 
 def _tile(title: str, value: str, note: str, filled: float, top: float, tick: float, tick_name: str) -> HeadlineTile:
@@ -253,19 +273,19 @@ def render(page: ReportPage) -> str:
     colours = {name: (LIGHT.classes[i], DARK.classes[i]) for i, name in enumerate(CLASSES)}
     return environment.get_template("report.html").render(
         page=page,
-        metrics=page.findings.metrics,
-        tiles=tiles(page.findings.metrics),
-        total_seconds=sum(step.seconds for step in page.steps),
+        metrics=page.results.metrics,
+        tiles=tiles(page.results.metrics),
+        total_seconds=sum(step.seconds for step in page.origin.steps),
         version=__version__,
         made=datetime.now(UTC).strftime("%-d %B %Y, %H:%M UTC"),
         class_colours=colours,
-        config_json=json.dumps(page.config, indent=1, ensure_ascii=False),
+        config_json=json.dumps(page.origin.config, indent=1, ensure_ascii=False),
     )
 
 
 def write_report(page: ReportPage, out: str, run: MlflowRun) -> None:
-    """Write `report.html`, `metrics.json` and the pictures to `out`, and log all of them to MLflow."""
-    metrics = page.findings.metrics
+    """Write `report.html`, `metrics.json` and the figures to `out`, and log all of them to MLflow."""
+    metrics = page.results.metrics
     (page.folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
     (page.folder / "report.html").write_text(render(page), encoding="utf-8")
     run.metrics(metrics)

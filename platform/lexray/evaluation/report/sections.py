@@ -83,9 +83,9 @@ def light_curve_section(
     ----------
     folder : Path
         Where pictures go.
-    metadata : Known
+    metadata : SourceMetadata
         Splits and classes.
-    scores : sequence of Score
+    scores : sequence of DetectionScore
         Of the test detections.
     events, rates, true_rates : str or None
         Tables.

@@ -99,7 +99,7 @@ def extract(
         Where the pixels lie on the sky.
     sources : SourceTable
         May cover the whole sky.
-    coverage : Coverage or None
+    coverage : ExposedArea or None
         The exposed part of the field; None where nothing is known of it, and all counts as exposed.
 
     Returns
@@ -164,7 +164,7 @@ def apply_regions(
     background : PixelShape or None
         None where there is no region for it: then all of the file that is farther from the source than twice its
         extent, which is right for a file that was cut out around the source.
-    coverage : Coverage or None
+    coverage : ExposedArea or None
         See `extract`.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)

@@ -89,7 +89,7 @@ def read_good_times(
         extension with good-time intervals, such as `missions.Instrument.good_times`.
     events : Header
         Of the events table; what an extension's header does not repeat is as there.
-    clock : Clock
+    clock : TimeSystem
         Of the events.
 
     Raises

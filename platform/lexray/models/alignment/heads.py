@@ -68,7 +68,7 @@ class Heads:
     class_bias : f4[K]
     temperature : float
         Logits are divided by it.
-    properties : tuple of Property, length P
+    properties : tuple of PropertyHead, length P
     property_weight : f4[P, E]
     property_bias : f4[P]
     """

@@ -102,7 +102,7 @@ class AlignmentTrainer:
 
     Parameters
     ----------
-    settings : Settings
+    settings : AlignmentSettings
     train, val : Pairs
         The same on all workers.
     n_bands : int

@@ -74,7 +74,7 @@ def losses(decoder: nn.Module, latent: Tensor, data: Cells, penalties: GridPenal
     latent : f[N, D]
     data : Cells
         N detections.
-    penalties : Penalties
+    penalties : GridPenaltyWeights
 
     Returns
     -------
@@ -153,7 +153,7 @@ def fit_latents(
     decoder : GridDecoder or FreeCurves
     data : Cells
         N detections.
-    penalties : Penalties
+    penalties : GridPenaltyWeights
     start : f[D] or f[N, D]
         Where the search begins, such as the mean latent of the training.
     steps : int
@@ -183,7 +183,7 @@ class GridSettings(Schedule):
     ----------
     latent_dim, n_bands, n_knots, width : int
         Of the decoder.
-    penalties : Penalties
+    penalties : GridPenaltyWeights
     fit_tv_weight : float
         Factor on the penalties of total variation in fits of new detections: a decoder learns more under weak ones,
         which hardly keep a single detection's rate from following its photons.
@@ -402,7 +402,7 @@ def free_log_shape(
     ----------
     data : Cells
         N detections.
-    penalties : Penalties, optional
+    penalties : GridPenaltyWeights, optional
         Those of `FREE`, if left out.
     steps, learning_rate : int, float
         Adam steps and their rate.

@@ -263,7 +263,7 @@ def losses(decoder: Decoder, latent: Tensor, data: Arrivals, penalties: ResnetPe
     latent : f[M, D]
     data : Arrivals
         M detections.
-    penalties : Penalties
+    penalties : ResnetPenaltyWeights
 
     Returns
     -------

@@ -41,7 +41,7 @@ class ResnetSettings(Schedule):
     good_time : bool
         Whether the rate is integrated over good time only, in training on a mesh that is shifted at random. False, as
         published: from 0 to the last photon, on a fixed mesh.
-    penalties : Penalties
+    penalties : ResnetPenaltyWeights
     grad_clip_norm : float
         The published 10 is of the mean gradient of a detection; this is of a photon's, at 300 a detection.
     fit_steps, fit_learning_rate : int, float

@@ -159,7 +159,7 @@ def bin_photons(photons: Photons) -> tuple[dict[int, BinnedPhotons], Tensor, Ten
 
     Returns
     -------
-    groups : dict of int to Binned
+    groups : dict of int to BinnedPhotons
         By K, each with its detections in their order.
     size : i8[N]
         K of each detection.

@@ -255,7 +255,7 @@ def estimate(network: nn.Module, seen: NetworkInput) -> Estimate:
     ----------
     network : nn.Module
         A `SplitNet`.
-    seen : Seen
+    seen : NetworkInput
         N detections.
     """
     contamination = torch.zeros_like(seen.counts)

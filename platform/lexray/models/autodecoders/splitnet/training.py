@@ -35,7 +35,7 @@ class ThinnedDetections:
     ----------
     row : i8[M]
         Their places in the batch.
-    seen : Seen
+    seen : NetworkInput
     target : f4[M, B, K]
         Counts to predict.
     target_energies : f4[M, E]
@@ -75,7 +75,7 @@ def thin(
 
     Parameters
     ----------
-    data : Binned
+    data : BinnedPhotons
         M detections.
     row : i8[M]
         Their places in the batch.
@@ -254,7 +254,7 @@ class Prepared:
 
     Attributes
     ----------
-    groups : dict of int to Binned
+    groups : dict of int to BinnedPhotons
         By number of cells.
     size, place : i8[N]
         Number of cells of each detection, and its row in that group.
