@@ -76,7 +76,7 @@ def run(config: EmbedConfig, context: JobContext) -> JobResult:
         metrics=embedded.metrics(*prices) | {"truncated": counts["truncated"]},
         outputs=[quarantine],
         refused=counts["failed"],
-        taken=counts["texts"] - counts["failed"],
+        accepted=counts["texts"] - counts["failed"],
         complete=not failures,
     )
 

@@ -60,7 +60,7 @@ def run(config: EncodeConfig, context: JobContext) -> JobResult:
         metrics={"mean_nll": float(np.mean(nll))} if len(nll) else {},
         outputs=[write_quarantine(config.out, JOB.name, validate.refusals(config.events, left_out))],
         refused=len(left_out),
-        taken=len(nll),
+        accepted=len(nll),
     )
 
 

@@ -86,10 +86,10 @@ def run(config: FetchConfig, context: JobContext) -> JobResult:
     tap = Tap(config.tap, config.http, config.mode, config.maxrec, context.progress.warn)
     catalogue = Catalogue(tap, config.catalogue, config.columns, config.page)
     sources, refusals = _sources(config, catalogue)
-    context.progress.say(f"  {sources.num_rows} sources")
+    context.progress.info(f"  {sources.num_rows} sources")
     detections = catalogue.detections(sources["name"].to_pylist(), config.instruments, config.match_types)
     wanted = csc_output.distinct_detections(detections)
-    context.progress.say(f"  {len(wanted)} detections")
+    context.progress.info(f"  {len(wanted)} detections")
     csc_output.write_tables(out, sources, detections, config.radius)
 
     files = [(detection, product) for detection in wanted for product in config.products]
@@ -116,7 +116,7 @@ def run(config: FetchConfig, context: JobContext) -> JobResult:
         metrics={"fetched": float(counts["fetched"]), "retries": float(downloads.retries)},
         outputs=[str(out / "labels"), str(out / "sources.parquet"), str(out / "detections.parquet"), quarantine],
         refused=len(refusals),
-        taken=counts["fetched"] + counts["there_already"],
+        accepted=counts["fetched"] + counts["there_already"],
     )
 
 

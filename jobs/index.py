@@ -38,7 +38,7 @@ def run(config: IndexConfig, context: JobContext) -> JobResult:
     versions = parts.versions()
     existing = None if config.force else parts.existing(config.out, versions)
     if existing is not None:
-        context.progress.say(f"  release {existing.id} is made of these inputs; kept as it is")
+        context.progress.info(f"  release {existing.id} is made of these inputs; kept as it is")
         return _outcome(existing.manifest)
     replace = config.replace or config.force
     check_overwrite(config.out, replace)
@@ -56,7 +56,7 @@ def run(config: IndexConfig, context: JobContext) -> JobResult:
 
 def _outcome(manifest: ReleaseManifest) -> JobResult:
     return JobResult(
-        counts={"release": manifest.release, **manifest.counts}, metrics={}, taken=manifest.counts.get("vectors", 0)
+        counts={"release": manifest.release, **manifest.counts}, metrics={}, accepted=manifest.counts.get("vectors", 0)
     )
 
 

@@ -129,7 +129,7 @@ def run(config: IngestConfig, context: JobContext) -> JobResult:
         counts={
             **file_index.counts(index),
             **{f"files_{name}": n for name, n in changes.items()},
-            "ids_told_apart": n_renamed,
+            "ids_disambiguated": n_renamed,
         },
         metrics={
             "files_per_s": read.num_rows / seconds,
@@ -137,7 +137,7 @@ def run(config: IngestConfig, context: JobContext) -> JobResult:
         },
         outputs=outputs,
         refused=len(refusals),
-        taken=index.num_rows - len(refusals),
+        accepted=index.num_rows - len(refusals),
         # What could not be fetched may be there the next time, and a server that gives no date may have changed it.
         complete=not incremental.may_differ(index),
     )
@@ -150,5 +150,5 @@ JOB = Job(
     inputs=("inputs", "sources"),
     positional=("inputs",),
     summary="Read event files into the events table; what cannot be read goes to quarantine.",
-    overview=summary_table,
+    summary_table=summary_table,
 )

@@ -88,7 +88,7 @@ def run(config: LiteratureConfig, context: JobContext) -> JobResult:
         metrics={"papers": counts["papers"], "matched_sources": counts["matched_sources"], **queried},
         outputs=[quarantine],
         refused=len(papers.refusals),
-        taken=counts["papers"] + counts["duplicates"],
+        accepted=counts["papers"] + counts["duplicates"],
         complete=papers.all_answered,
     )
 

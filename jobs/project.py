@@ -69,7 +69,7 @@ def run(config: ProjectConfig, context: JobContext) -> JobResult:
         counts={"detections": counts["xray"], "texts": counts["text"], "refused": len(refusals)},
         outputs=[write_quarantine(config.out, JOB.name, refusals)],
         refused=len(refusals),
-        taken=len(written),
+        accepted=len(written),
     )
 
 

@@ -30,8 +30,8 @@ def run(config: RatesConfig, context: JobContext) -> JobResult:
     """Reconstruct every detection that the model can take, and write the rates table: a row a detection and band."""
     n_bands = load_autodecoder(config.autodecoder).n_bands
     n = delta.dataset(config.events).count_rows()
-    made_of = [*(delta.version(path) for path in (config.events, config.autodecoder)), config.bins]
-    checkpoints = PartCheckpoints(config.out, made_of, from_scratch=config.force)
+    depends_on = [*(delta.version(path) for path in (config.events, config.autodecoder)), config.bins]
+    checkpoints = PartCheckpoints(config.out, depends_on, from_scratch=config.force)
     with ray_session.session(config.ray), context.progress.task("rates", total=n * n_bands) as task:
         fragments = map_parts(
             config.events,
@@ -55,7 +55,7 @@ def run(config: RatesConfig, context: JobContext) -> JobResult:
         counts={"detections": n, "rates": n * n_bands, "left_out": len(left_out)},
         outputs=[write_quarantine(config.out, JOB.name, validate.refusals(config.events, left_out))],
         refused=len(left_out),
-        taken=n,
+        accepted=n,
     )
 
 

@@ -35,7 +35,7 @@ def run(config: SimulateConfig, context: JobContext) -> JobResult:
             "median_counts": archive.median_counts,
             "files_per_second": archive.files / (time.monotonic() - start),
         },
-        taken=archive.sources,
+        accepted=archive.sources,
     )
 
 

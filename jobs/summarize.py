@@ -94,7 +94,7 @@ def run(config: SummarizeConfig, context: JobContext) -> JobResult:
         counts=table.counts | counts,
         metrics=table.metrics | metrics,
         refused=table.failed,
-        taken=table.sources - table.failed,
+        accepted=table.sources - table.failed,
         # What fails without a model fails every time.
         complete=config.engine == "extractive" or not table.failed,
     )

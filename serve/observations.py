@@ -112,7 +112,7 @@ def from_fits(content: BinaryIO, filename: str, max_bytes: int, max_events: int)
             ) from None
         raise
     # Nothing is looked for beside an upload: what lies on this machine is none of the caller's.
-    reading = read_content(plain, _safe_name(filename), ReadOptions(companions=False))
+    reading = read_content(plain, _safe_name(filename), ReadOptions(csc_products=False))
     return _check_size(UploadedObservation(reading.events, reading.n_in - len(reading.events)), max_events)
 
 

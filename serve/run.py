@@ -36,7 +36,7 @@ def run(config: ServeConfig, progress: Progress) -> None:
         progress.warn(
             f"listening on {config.host} without API keys: whoever reaches it may use it (see --api-key-file)"
         )
-    progress.say(f"▸ serve release {release.id}")
+    progress.info(f"▸ serve release {release.id}")
     with _stop_signal() as stop, ray_session(config, progress) as is_own_cluster:
         # Ray takes SIGTERM for itself when it starts.
         stop.listen()
@@ -49,8 +49,8 @@ def run(config: ServeConfig, progress: Progress) -> None:
             if _wait_until_ready(url, release.id, stop):
                 _announce(url, release, bool(keys), progress)
             stop.wait()
-            progress.say("  serve: stopping")
-    progress.say("  serve: stopped")
+            progress.info("  serve: stopping")
+    progress.info("  serve: stopped")
 
 
 class _StopEvent(threading.Event):
@@ -104,9 +104,9 @@ def _wait_until_ready(url: str, release: str, stop: threading.Event) -> bool:
 
 def _announce(url: str, release: Release, has_keys: bool, progress: Progress) -> None:
     counts = release.manifest.counts
-    progress.say(
+    progress.info(
         f"  release {release.id}: {counts.get('sources', 0)} sources; {'API key' if has_keys else 'no API key'} needed"
     )
-    progress.say(f"  page          {url}/")
-    progress.say(f"  API           {url}/openapi.json")
-    progress.say("  Ctrl-C, or SIGTERM, stops it")
+    progress.info(f"  page          {url}/")
+    progress.info(f"  API           {url}/openapi.json")
+    progress.info("  Ctrl-C, or SIGTERM, stops it")

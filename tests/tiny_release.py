@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from builders import event_list
 from lexray.events.arrow import to_table
-from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
+from lexray.events.eventlist import EventList
 from lexray.inference.autodecoder import Autodecoder
 from lexray.jobs import index
 from lexray.llm.sentence_encoder import TextEncoder
@@ -32,13 +33,12 @@ def source(i: int) -> EventList:
     rng = np.random.default_rng(i)
     kind = i % len(CLASSES)
     time = np.sort(rng.uniform(0, 5000, 60 + 40 * kind))
-    return EventList(
+    return event_list(
+        time,
+        np.clip(rng.lognormal(0.2 * kind, 0.4, len(time)), 0.51, 6.9),
+        5000.0,
         detection_id=f"chandra:{i}:acis:S{i}",
         source_id=f"S{i}",
-        time=time,
-        energy=np.clip(rng.lognormal(0.2 * kind, 0.4, len(time)), 0.51, 6.9).astype(np.float32),
-        gti=GoodTimeIntervals([0.0], [5000.0]),
-        bands=Bands((0.5, 1.2, 2.0, 7.0)),
         exposure=4900.0,
         mission="chandra",
         instrument="acis",

@@ -381,8 +381,8 @@ def test_retry_after_is_seconds_or_a_date() -> None:
 def test_waits_grow_are_bounded_and_never_shorter_than_asked(
     attempts: int, first: float, longest: float, asked: float | None, attempt: int
 ) -> None:
-    politeness = RetryPolicy(attempts=attempts, first_wait=first, longest_wait=longest, patience=1000)
-    wait = politeness.wait(attempt, asked, np.random.default_rng(0))
+    policy = RetryPolicy(attempts=attempts, first_wait=first, longest_wait=longest, patience=1000)
+    wait = policy.wait(attempt, asked, np.random.default_rng(0))
     if attempt + 1 >= attempts or (asked is not None and asked > 1000):
         assert wait is None
     else:

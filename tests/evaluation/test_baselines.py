@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.optimize import minimize
 
+from builders import event_list
 from lexray.evaluation import gregory_loredo
 from lexray.evaluation.baselines import constant_rate
 from lexray.evaluation.cells import N_CELLS, as_rate_model, count_in_cells, mean_gain, shape_gain
@@ -31,9 +32,7 @@ def sources() -> SimulatedPopulation:
 
 
 def events_at(time: np.ndarray, gti: GoodTimeIntervals | None = None) -> EventList:
-    gti = gti or GoodTimeIntervals(0, DURATION)
-    energy = np.resize(np.array([0.8, 1.5, 3.0], dtype=np.float32), len(time))
-    return EventList("d", "s", np.sort(time), energy, gti, BANDS, gti.ontime)
+    return event_list(time, gti=gti or GoodTimeIntervals(0, DURATION), bands=BANDS)
 
 
 # --- the simulator

@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from builders import ENERGIES, event_list
 from lexray.errors import LexrayError
 from lexray.evaluation import retrieval
 from lexray.evaluation.baselines import bayesian_blocks, constant_rate
 from lexray.evaluation.heldout import PiecewiseRate, counts_per_band, gain, gain_interval, score, score_models, thin
 from lexray.evaluation.regression import classify_by_neighbours, probe
 from lexray.events.arrow import to_table
-from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
+from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.inference.autodecoder import Autodecoder
 from lexray.jobs.evaluate import JOB, EvaluateConfig
 from lexray.models.alignment.heads import Heads, fit_heads
@@ -31,8 +32,6 @@ from lexray.tables.schemas import EVENTS, RATES, SUMMARIES, embeddings, latents
 from lexray.training.source_means import source_means
 from lexray.training.splits import split
 
-BANDS = Bands((0.5, 1.2, 2.0, 7.0))
-ENERGIES = np.array([0.8, 1.5, 3.0], dtype=np.float32)
 SPAN = 20_000.0
 HALVES = np.array([0.0, SPAN / 2, SPAN])
 
@@ -50,7 +49,9 @@ def draw(name: str, rate: PiecewiseRate, gti: GoodTimeIntervals, seed: int) -> E
                 bands.append(np.full(n, b))
     time, band = np.concatenate(times), np.concatenate(bands)
     order = np.argsort(time)
-    return EventList(name, name.split(":")[-1], time[order], ENERGIES[band[order]], gti, BANDS, gti.ontime, "chandra")
+    source = name.split(":")[-1]
+    energy = ENERGIES[band[order]]
+    return event_list(time[order], energy, gti, detection_id=name, source_id=source, mission="chandra")
 
 
 def step(first: float, counts: float = 400.0, gti: GoodTimeIntervals | None = None) -> PiecewiseRate:
@@ -92,7 +93,7 @@ def test_thinning_is_binomial_and_differs_between_detections() -> None:
 def test_likelihood_is_the_closed_form_of_a_step() -> None:
     gti = GoodTimeIntervals([0, 12_000], [6_000, SPAN])
     time = np.array([100.0, 5_000.0, 13_000.0])
-    events = EventList("d", "s", time, ENERGIES[[0, 2, 0]], gti, BANDS, gti.ontime)
+    events = event_list(time, ENERGIES[[0, 2, 0]], gti)
     rate = PiecewiseRate(HALVES, np.array([[0.2, 0.1], [0.3, 0.3], [0.05, 0.4]]))
     expected = np.log(0.2) + np.log(0.05) + np.log(0.1) - (0.55 * 6_000 + 0.8 * 8_000)
     assert rate.log_likelihood(events) == pytest.approx(expected, rel=1e-14)
@@ -194,7 +195,7 @@ def test_a_gap_is_no_drop_of_the_rate(pooled: bool) -> None:
 @pytest.mark.parametrize("pooled", [True, False])
 def test_bayesian_blocks_of_hardly_any_photons_are_finite(n: int, pooled: bool) -> None:
     time = np.array([100.0, 7_000.0])[:n]
-    events = EventList("d", "s", time, ENERGIES[[0, 2]][:n], WHOLE, BANDS, SPAN)
+    events = event_list(time, ENERGIES[[0, 2]][:n], WHOLE)
     found = bayesian_blocks(events, pooled=pooled)
     assert np.isfinite(score(found, events, draw("a:a", step(0.5, 30), WHOLE, 0)))
 

@@ -1,6 +1,6 @@
 """Event lists, good-time intervals and bands: invariants that everything after them counts on."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import event_list
 from lexray.events.arrow import from_table, to_table
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
 
@@ -98,17 +99,16 @@ def test_bands_must_increase(edges: tuple[float, ...]) -> None:
 
 
 def events(**changes: object) -> EventList:
-    given: dict[str, object] = {
-        "detection_id": "chandra:1:acis:a",
-        "source_id": "a",
-        "time": np.array([0.25, 1.5, 21.125]),
-        "energy": np.array([0.6, 1.3, 6.0], dtype=np.float32),
-        "gti": GoodTimeIntervals([0, 20], [10, 30]),
-        "bands": Bands((0.5, 1.2, 2.0, 7.0)),
-        "exposure": 18.5,
-        "mission": "chandra",
-    }
-    return EventList(**{**given, **changes})  # type: ignore[arg-type]
+    given = event_list(
+        [0.25, 1.5, 21.125],
+        [0.6, 1.3, 6.0],
+        GoodTimeIntervals([0, 20], [10, 30]),
+        detection_id="chandra:1:acis:a",
+        source_id="a",
+        exposure=18.5,
+        mission="chandra",
+    )
+    return replace(given, **changes)  # type: ignore[arg-type]
 
 
 def test_a_table_gives_back_the_same_event_lists() -> None:

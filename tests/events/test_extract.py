@@ -426,7 +426,7 @@ def test_regions_that_come_or_change_make_a_file_another(tmp_path: Path) -> None
 def test_an_uploaded_file_looks_at_none_beside_it(tmp_path: Path) -> None:
     field, file = _of_catalogue(tmp_path)
     (tmp_path / f"{CSC}_reg3.fits").write_bytes(b"whatever lies there")
-    events = read(file, ReadOptions(companions=False)).events
+    events = read(file, ReadOptions(csc_products=False)).events
     assert len(events) == np.count_nonzero(field.good)
     assert events.background is None
 
@@ -439,13 +439,13 @@ def test_an_uploaded_file_looks_at_none_beside_it(tmp_path: Path) -> None:
         ("a.fits", {"OBS_ID": "Merged"}),
     ],
 )
-@pytest.mark.parametrize("companions", [True, False])
+@pytest.mark.parametrize("csc_products", [True, False])
 def test_files_that_mix_observations_are_refused(
-    tmp_path: Path, name: str, header: dict[str, Any], companions: bool
+    tmp_path: Path, name: str, header: dict[str, Any], csc_products: bool
 ) -> None:
     file = simulate(11, background=100).write(tmp_path / name, **header)
     with pytest.raises(RefusedInput) as refused:
-        read(file, ReadOptions(companions=companions))
+        read(file, ReadOptions(csc_products=csc_products))
     assert refused.value.reason == "stacked"
 
 

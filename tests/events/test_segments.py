@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from builders import event_list
 from event_files import write_event_file
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
@@ -26,12 +27,11 @@ def detection(gti: list[tuple[float, float]], times: list[float], around: list[f
     if around is not None:
         background = Background(np.sort(around), np.arange(len(around), dtype=np.float32) + 1, 7.5)
     intervals = GoodTimeIntervals(*zip(*gti, strict=True))
-    return EventList(
+    return event_list(
+        times,
+        energies,
+        intervals,
         detection_id="chandra:1:acis:s",
-        source_id="s",
-        time=np.sort(times),
-        energy=energies,
-        gti=intervals,
         bands=Bands((0.5, 1e6)),
         exposure=0.9 * intervals.ontime,
         t_ref=5000.0,

@@ -13,12 +13,13 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from builders import BANDS, ENERGIES, event_list
 from lexray.errors import LexrayError
 from lexray.evaluation.report.autodecoder import fit_baselines
 from lexray.evaluation.scoring import reconstruct, score_part
 from lexray.events import validate
 from lexray.events.arrow import from_table, to_table
-from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
+from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 from lexray.inference import encode as encoding
 from lexray.inference.autodecoder import Autodecoder
 from lexray.inference.photons import photons_of, photons_of_table
@@ -34,17 +35,17 @@ from lexray.tables.delta import Fragment
 from lexray.tables.part_checkpoints import PartCheckpoints
 from lexray.tables.schemas import EVENTS
 
-BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 N, N_PARTS = 40, 4
 
 
 def detection(i: int, n: int = 80) -> EventList:
     random = np.random.default_rng(i)
-    energy = random.choice(np.array([0.8, 1.5, 4.0], dtype=np.float32), n)
+    energy = random.choice(ENERGIES, n)
     time = np.sort(random.uniform(0, 1e4, n))
     background = Background(time[:5], energy[:5], 4.0) if i % 3 == 0 else None
-    gti = GoodTimeIntervals([0.0], [1e4])
-    return EventList(f"d{i:03d}", f"s{i:03d}", time, energy, gti, BANDS, 9e3, background=background)
+    return event_list(
+        time, energy, detection_id=f"d{i:03d}", source_id=f"s{i:03d}", exposure=9e3, background=background
+    )
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_a_journal_is_of_one_output_of_the_same_inputs(tmp_path: Path) -> None:
     checkpoints = PartCheckpoints(out, ["v1"])
     fragments = [delta.write_part(out, schema, part, pa.table({"x": [part]})) for part in range(3)]
     for fragment in fragments:
-        checkpoints.note(fragment)
+        checkpoints.write(fragment)
     assert PartCheckpoints(out, ["v1"]).finished() == dict(enumerate(fragments))
 
     (tmp_path / "table" / fragments[1].path).unlink()  # written, and lost since
@@ -132,7 +133,7 @@ def test_a_journal_is_of_one_output_of_the_same_inputs(tmp_path: Path) -> None:
     assert PartCheckpoints(out, ["v1"]).finished() == {}  # dropped by the run of other inputs
 
     checkpoints = PartCheckpoints(out, ["v1"])
-    checkpoints.note(Fragment(fragments[0].path, 0, fragments[0].size, 1))
+    checkpoints.write(Fragment(fragments[0].path, 0, fragments[0].size, 1))
     assert PartCheckpoints(out, ["v1"], from_scratch=True).finished() == {}
     checkpoints.remove()
     assert list(tmp_path.iterdir()) == [tmp_path / "table"]

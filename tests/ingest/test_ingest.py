@@ -140,7 +140,7 @@ def test_colliding_identifiers_get_their_hash_and_copies_count_once(ray_session:
     for file in (archive / "a.fits", second):
         assert rows[str(file)]["detection_id"] == f"chandra:10027:acis:M82:{rows[str(file)]['sha256'][:8]}"
     assert rows[str(other)]["detection_id"] == "chandra:2:acis:M82"
-    assert report.counts["ids_told_apart"] == 2
+    assert report.counts["ids_disambiguated"] == 2
     assert report.counts["refused_duplicate"] == 3
     assert report.counts["events_in"] == 21
     details = {Path(row["file"]).name: row["detail"] for row in delta.read(report.outputs[0]).to_pylist()}
@@ -253,15 +253,15 @@ def test_steps_end_where_one_run_would(ray_session: None, tmp_path: Path) -> Non
             )
 
     write("b.fits", 100)
-    step({"detections": 1, "ids_told_apart": 0})
+    step({"detections": 1, "ids_disambiguated": 0})
     write("c.fits", 101)
-    step({"detections": 2, "ids_told_apart": 2})
+    step({"detections": 2, "ids_disambiguated": 2})
     shutil.copy(archive / "b.fits", archive / "a.fits")  # it is first by name, so it counts and b does not
     step({"detections": 2, "refused_duplicate": 1})
     (archive / "a.fits").unlink()
     step({"detections": 2, "files_gone": 1})
     (archive / "c.fits").unlink()
-    step({"detections": 1, "ids_told_apart": 0})
+    step({"detections": 1, "ids_disambiguated": 0})
 
 
 def test_other_settings_read_everything_again(ray_session: None, tmp_path: Path) -> None:
@@ -390,9 +390,9 @@ def test_wrong_configuration_is_named(tmp_path: Path, keys: dict[str, Any], mess
 
 def test_folders_are_searched_and_files_taken_as_given(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
-    companions = ("acisf1_000N001_r0001_reg3.fits", "acisf1_000N001_r0001_arf3.fits.gz")  # of event files, and none
+    csc_products = ("acisf1_000N001_r0001_reg3.fits", "acisf1_000N001_r0001_arf3.fits.gz")  # of event files, and none
     files = ("a.fits", "deep/b.EVT", "deep/er/c.fits.gz", "deep/er/d.fit", "e.fits.fz", "notes.txt", "t.parquet")
-    for name in (*files, *companions):
+    for name in (*files, *csc_products):
         (tmp_path / name).touch()
     found = find_event_files([str(tmp_path), str(tmp_path / "notes.txt"), str(tmp_path / "d*" / "b.*")])
     names = [str(Path(file.path).relative_to(tmp_path)) for file in found]

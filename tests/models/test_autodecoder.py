@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from builders import BANDS, ENERGIES, event_list
 from lexray.errors import LexrayError
 from lexray.events.arrow import to_table
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
@@ -15,8 +16,6 @@ from lexray.models.autodecoders.grid.decoder import GridDecoder, multiscale_hats
 from lexray.models.autodecoders.grid.training import GridPenaltyWeights, GridSettings, LatentTable, fit_latents, losses
 from lexray.models.autodecoders.likelihood import cells
 from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts
-
-BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 
 
 def flaring_source(seed: int, n: int = 300, duration: float = 20_000.0) -> EventList:
@@ -30,8 +29,8 @@ def flaring_source(seed: int, n: int = 300, duration: float = 20_000.0) -> Event
     if seed % 3 == 0:
         gti = GoodTimeIntervals([0.0, 0.45 * duration], [0.3 * duration, duration])
     time = time[gti.contains(time)]
-    energy = random.choice(np.array([0.8, 1.5, 4.0], dtype=np.float32), len(time))
-    return EventList(f"d{seed:03d}", f"s{seed:03d}", time, energy, gti, BANDS, gti.ontime)
+    energy = random.choice(ENERGIES, len(time))
+    return event_list(time, energy, gti, detection_id=f"d{seed:03d}", source_id=f"s{seed:03d}")
 
 
 SMALL = GridSettings(latent_dim=8, n_knots=64, width=32, epochs=60, batch_size=32, fit_steps=60, patience=0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from builders import photons
 from lexray.models.autodecoders.background import background_regions, with_background
 from lexray.models.autodecoders.grid.training import free_log_shape
 from lexray.models.autodecoders.likelihood import cell_log_integrals, cells, level
@@ -29,27 +30,12 @@ def drawn(
 def regions(source: list[np.ndarray], background: list[np.ndarray] | None, scale: float) -> Photons:
     """Detections of one band with these photons in the source's region and in the background's."""
     n = len(source)
-    joined = torch.from_numpy(np.concatenate(source))
     behind = BackgroundPhotons.none(n)
     if background is not None:
         time = torch.from_numpy(np.concatenate(background))
         offsets = torch.tensor([0, *map(len, background)]).cumsum(0)
         behind = BackgroundPhotons(time, torch.zeros(len(time), dtype=torch.int64), offsets, torch.full((n,), scale))
-    return Photons(
-        joined,
-        torch.zeros(len(joined), dtype=torch.int64),
-        torch.tensor([0, *map(len, source)]).cumsum(0),
-        torch.from_numpy(np.tile(GAPS[:, 0], n)),
-        torch.from_numpy(np.tile(GAPS[:, 1], n)),
-        torch.arange(n + 1) * len(GAPS),
-        torch.ones(len(joined)),
-        torch.tensor([[0.5, 7.0]]).expand(n, 2),
-        torch.ones(n),
-        torch.full((n, 1), torch.nan),
-        torch.full((n,), torch.nan),
-        behind,
-        1,
-    )
+    return photons(source, gti=[(a, b) for a, b in GAPS], background=behind)
 
 
 def contaminated(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from builders import photons
 from lexray.models.autodecoders.grid.decoder import FreeCurves
 from lexray.models.autodecoders.grid.training import (
     GridLearner,
@@ -76,22 +77,9 @@ def steady(n: int, counts: float, seed: int) -> Photons:
     generator = np.random.default_rng(seed)
     duration = 20_000.0
     per = [generator.poisson(counts) for _ in range(n)]
-    total = sum(per)
-    return Photons(
-        torch.from_numpy(generator.uniform(0, duration, total)),
-        torch.from_numpy(generator.integers(0, 3, total)),
-        torch.tensor([0, *per]).cumsum(0),
-        torch.zeros(n, dtype=torch.float64),
-        torch.full((n,), duration, dtype=torch.float64),
-        torch.arange(n + 1),
-        torch.ones(total),
-        torch.tensor([[0.5, 7.0]]).expand(n, 2),
-        torch.ones(n),
-        torch.full((n, 3), torch.nan),
-        torch.full((n,), torch.nan),
-        BackgroundPhotons.none(n),
-        3,
-    )
+    ends = np.cumsum(per)[:-1]
+    time, band = generator.uniform(0, duration, sum(per)), generator.integers(0, 3, sum(per))
+    return photons(np.split(time, ends), np.split(band, ends), [(0.0, duration)], n_bands=3)
 
 
 def test_what_it_learnt_predicts_held_out_photons_of_new_sources(trained: tuple[GridLearner, torch.Tensor]) -> None:

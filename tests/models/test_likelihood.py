@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
+from builders import photons
 from lexray.models.autodecoders.likelihood import (
     CellBackground,
     Cells,
@@ -24,26 +25,12 @@ from lexray.models.autodecoders.likelihood import (
     profile_log_likelihood,
     source_counts,
 )
-from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
+from lexray.models.autodecoders.photons import Photons
 
 
-def photons(time: list[float], band: list[int], gti: list[tuple[float, float]], n_bands: int = 1) -> Photons:
+def source(time: list[float], band: list[int], gti: list[tuple[float, float]], n_bands: int = 1) -> Photons:
     """One detection."""
-    return Photons(
-        torch.tensor(time, dtype=torch.float64),
-        torch.tensor(band, dtype=torch.int64),
-        torch.tensor([0, len(time)]),
-        torch.tensor([a for a, _ in gti], dtype=torch.float64),
-        torch.tensor([b for _, b in gti], dtype=torch.float64),
-        torch.tensor([0, len(gti)]),
-        torch.ones(len(time)),
-        torch.tensor([[0.5, 7.0]]),
-        torch.ones(1),
-        torch.full((1, n_bands), torch.nan),
-        torch.full((1,), torch.nan),
-        BackgroundPhotons.none(1),
-        n_bands,
-    )
+    return photons([time], [band], gti, n_bands=n_bands)
 
 
 GAPS = [(0.0, 310.0), (450.0, 700.0), (905.0, 1000.0)]
@@ -52,7 +39,7 @@ GAPS = [(0.0, 310.0), (450.0, 700.0), (905.0, 1000.0)]
 @pytest.mark.parametrize("gti", [[(0.0, 1000.0)], GAPS], ids=["whole", "with gaps"])
 def test_a_constant_rate_has_its_closed_form(gti: list[tuple[float, float]]) -> None:
     time, rate = [3.0, 100.0, 500.0, 950.0], 0.02  # ct/s
-    data = cells(photons(time, [0] * 4, gti), 64)
+    data = cells(source(time, [0] * 4, gti), 64)
     log_rate = torch.full((1, 1, 64), np.log(rate * 1000.0))
     ontime = sum(b - a for a, b in gti)
     expected = 4 * np.log(rate * 1000.0) - rate * ontime
@@ -64,7 +51,7 @@ def test_a_constant_rate_has_its_closed_form(gti: list[tuple[float, float]]) -> 
 def test_an_exponential_rate_has_its_closed_form(slope: float, gti: list[tuple[float, float]]) -> None:
     """A log-rate linear in time lies in the model's space: only rounding may differ."""
     time = [3.0, 100.0, 500.0, 950.0]
-    data = cells(photons(time, [0] * 4, gti), 128)
+    data = cells(source(time, [0] * 4, gti), 128)
     log_rate = (1.5 + slope * torch.linspace(0, 1, 128))[None, None]
     x = np.array(time) / 1000
     integral = sum(
@@ -89,7 +76,7 @@ def test_the_integral_equals_a_numerical_one_in_float64(seed: int) -> None:
     # Two ends of good time in one cell are approximated: keep gaps and intervals longer than a cell.
     if np.min(np.diff(np.concatenate([[0], edges, [1]]))) < 2 / (n_knots - 1):
         return
-    data = cells(photons([], [], gti), n_knots)
+    data = cells(source([], [], gti), n_knots)
     grid = np.linspace(0, 1, n_knots)
 
     def rate(t: float) -> float:
@@ -103,7 +90,7 @@ def test_the_integral_equals_a_numerical_one_in_float64(seed: int) -> None:
 def test_photons_weigh_on_their_two_knots_as_linear_interpolation_does() -> None:
     random = np.random.default_rng(3)
     time, band = np.sort(random.uniform(0, 500, 300)), random.integers(0, 3, 300)
-    data = cells(photons(time.tolist(), band.tolist(), [(0.0, 500.0)], 3), 32)
+    data = cells(source(time.tolist(), band.tolist(), [(0.0, 500.0)], 3), 32)
     knots = random.normal(size=(3, 32))
     expected = sum(np.interp(time[band == b] / 500, np.linspace(0, 1, 32), knots[b]).sum() for b in range(3))
     found = (data.hat_counts[0] * torch.tensor(knots).float()).sum().item()
@@ -113,7 +100,7 @@ def test_photons_weigh_on_their_two_knots_as_linear_interpolation_does() -> None
 
 def test_the_profile_likelihood_is_the_likelihood_at_the_best_level() -> None:
     random = np.random.default_rng(5)
-    data = cells(photons(np.sort(random.uniform(0, 300, 50)).tolist(), [0] * 50, GAPS[:1], 1), 16)
+    data = cells(source(np.sort(random.uniform(0, 300, 50)).tolist(), [0] * 50, GAPS[:1], 1), 16)
     shape = torch.randn(1, 1, 16, generator=torch.Generator().manual_seed(0))
     best = level(shape, data, prior_counts=0.0)
     at_best = log_likelihood(shape + best[..., None], data)
@@ -127,7 +114,7 @@ def test_the_profile_likelihood_is_the_likelihood_at_the_best_level() -> None:
 
 
 def test_gradients_equal_finite_differences_in_float64() -> None:
-    data = cells(photons([10.0, 400.0, 930.0], [0, 1, 0], GAPS, 2), 8)
+    data = cells(source([10.0, 400.0, 930.0], [0, 1, 0], GAPS, 2), 8)
     shape = torch.randn(1, 2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     assert torch.autograd.gradcheck(lambda u: log_likelihood(u, data), (shape,), eps=1e-6, atol=1e-5)
     assert torch.autograd.gradcheck(lambda u: profile_log_likelihood(u, data), (shape,), eps=1e-6, atol=1e-5)
@@ -141,7 +128,7 @@ def test_a_source_seen_through_gaps_has_the_rate_of_one_seen_without() -> None:
     for gti in ([(0.0, 1000.0)], GAPS):
         time = np.sort(random.uniform(0, 1000, random.poisson(rate * 1000)))
         inside = np.any([(time >= a) & (time <= b) for a, b in gti], axis=0)
-        data = cells(photons(time[inside].tolist(), [0] * int(inside.sum()), gti), 64)
+        data = cells(source(time[inside].tolist(), [0] * int(inside.sum()), gti), 64)
         found.append((level(torch.zeros(1, 1, 64), data).exp() / 1000.0).item())
     assert found == pytest.approx([rate, rate], rel=0.06)
 
@@ -153,7 +140,7 @@ def test_a_source_seen_through_gaps_has_the_rate_of_one_seen_without() -> None:
 def test_selecting_and_concatenating_keep_every_detection_whole(
     detections: list[list[tuple[float, int]]], data: st.DataObject
 ) -> None:
-    ones = [photons([t for t, _ in d], [b for _, b in d], [(0.0, 100.0 + i)], 3) for i, d in enumerate(detections)]
+    ones = [source([t for t, _ in d], [b for _, b in d], [(0.0, 100.0 + i)], 3) for i, d in enumerate(detections)]
     together = Photons.concatenate(ones)
     rows = data.draw(st.lists(st.integers(0, len(ones) - 1), max_size=8))
     chosen = together.select(torch.tensor(rows, dtype=torch.int64))
@@ -167,7 +154,7 @@ def test_selecting_and_concatenating_keep_every_detection_whole(
 
 def test_thinning_parts_the_photons_and_keeps_the_good_time() -> None:
     random = np.random.default_rng(2)
-    one = photons(np.sort(random.uniform(0, 1000, 5000)).tolist(), [0] * 5000, GAPS)
+    one = source(np.sort(random.uniform(0, 1000, 5000)).tolist(), [0] * 5000, GAPS)
     kept, rest = one.thin(0.8, torch.Generator().manual_seed(0))
     assert sorted([*kept.time.tolist(), *rest.time.tolist()]) == one.time.tolist()
     assert len(kept.time) == pytest.approx(4000, abs=5 * np.sqrt(5000 * 0.16))
@@ -244,7 +231,7 @@ def test_a_rate_constant_in_cells_is_the_same_binned_and_unbinned() -> None:
     log_rate = random.normal(-3, 1, (1, 2, 10))
     time = np.sort(np.concatenate([random.uniform(a, b, 30) for a, b in GAPS]))
     band = random.integers(0, 2, 90)
-    one = photons(time.tolist(), band.tolist(), GAPS, 2)
+    one = source(time.tolist(), band.tolist(), GAPS, 2)
     edges = np.linspace(0, 1000, 11)
     good = [sum(max(0.0, min(b, y) - max(a, x)) for a, b in GAPS) for x, y in pairwise(edges)]
     binned = log_likelihood_cells(torch.tensor(log_rate), cell_counts(one, 10), torch.tensor([good]))
@@ -256,7 +243,7 @@ def test_a_rate_constant_in_cells_is_the_same_binned_and_unbinned() -> None:
 def above_background(seed: int, n_bands: int = 2, n_knots: int = 8) -> Cells:
     """A detection with counts drawn above a background, in good time with gaps; float64."""
     random = np.random.default_rng(seed)
-    data = cells(photons([], [], GAPS, n_bands), n_knots)
+    data = cells(source([], [], GAPS, n_bands), n_knots)
     expected = torch.tensor(random.uniform(0, 4, (1, n_bands, n_knots - 1))) * (data.exposure > 0)
     counts = torch.poisson(expected + 3 * (data.exposure > 0), generator=torch.Generator().manual_seed(seed))
     hats = torch.zeros(1, n_bands, n_knots, dtype=torch.float64)
@@ -299,7 +286,7 @@ def test_the_level_above_a_background_is_the_most_likely_one(
 def test_without_background_photons_the_two_paths_agree() -> None:
     """A background region that saw nothing: the same likelihood, but for photons known by their cell only."""
     random = np.random.default_rng(12)
-    one = photons(np.sort(random.uniform(0, 300, 200)).tolist(), [0] * 200, GAPS[:1])
+    one = source(np.sort(random.uniform(0, 300, 200)).tolist(), [0] * 200, GAPS[:1])
     data = cells(one, 256)
     nothing = CellBackground(torch.tensor([0]), cell_counts(one, 255), torch.zeros(1, 1, 255))
     beside = Cells(data.hat_counts, data.exposure, data.centre, nothing)

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
+from builders import photons
+from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.representation import (
     SPECTRAL_CELLS,
     dimension,
@@ -25,25 +26,10 @@ def curves(shape: np.ndarray, n_bands: int = 3) -> torch.Tensor:
     return torch.log(torch.tensor(shape)).expand(1, n_bands, -1)
 
 
-def photons(energies: list[list[float]], low: float = 0.5, high: float = 8.0) -> Photons:
+def with_energies(energies: list[list[float]], low: float = 0.5, high: float = 8.0) -> Photons:
     """Detections that differ in their photons' energies only."""
-    flat = [e for one in energies for e in one]
-    n = len(energies)
-    return Photons(
-        torch.zeros(len(flat), dtype=torch.float64),
-        torch.zeros(len(flat), dtype=torch.int64),
-        torch.tensor([0, *np.cumsum([len(one) for one in energies])]),
-        torch.zeros(n, dtype=torch.float64),
-        torch.ones(n, dtype=torch.float64),
-        torch.arange(n + 1),
-        torch.tensor(flat, dtype=torch.float32),
-        torch.tensor([[low, high]] * n),
-        torch.ones(n),
-        torch.full((n, 3), torch.nan),
-        torch.full((n,), torch.nan),
-        BackgroundPhotons.none(n),
-        3,
-    )
+    times = [np.zeros(len(one)) for one in energies]
+    return photons(times, n_bands=3, energies=energies, energy_range=(low, high))
 
 
 @settings(max_examples=50, deadline=None)
@@ -84,7 +70,7 @@ def test_a_change_of_colour_shows_in_the_bands_that_change() -> None:
 
 
 def test_the_spectrum_is_the_shares_of_photons_in_logarithmic_cells() -> None:
-    found = spectrum(photons([[0.5, 0.51, 7.99, 8.0], []])).exp()
+    found = spectrum(with_energies([[0.5, 0.51, 7.99, 8.0], []])).exp()
     expected = np.full(SPECTRAL_CELLS, 0.5)
     expected[[0, -1]] += 2
     np.testing.assert_allclose(found[0], expected / expected.sum(), rtol=1e-5)
@@ -93,6 +79,6 @@ def test_the_spectrum_is_the_shares_of_photons_in_logarithmic_cells() -> None:
 
 def test_its_length_is_what_tables_are_made_for() -> None:
     for n_knots in (16, 256):
-        made = represent(torch.zeros(2, 3, n_knots), photons([[1.0], [1.0, 2.0]]))
+        made = represent(torch.zeros(2, 3, n_knots), with_energies([[1.0], [1.0, 2.0]]))
         assert made.shape == (2, dimension(3, n_knots))
         assert torch.isfinite(made).all()

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
+from builders import photons
+from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.resnet.decoder import ResnetDecoder, from_ppad, positional_encoding
 from lexray.models.autodecoders.resnet.loss import (
     ResnetPenaltyWeights,
@@ -35,21 +36,8 @@ SMALL = ResnetSettings(latent_dim=3, width=16, blocks=2, octaves=4, n_steps=48, 
 def source(time: list[float], band: list[int], gti: list[tuple[float, float]] | None = None) -> Photons:
     """One detection in three bands; times in units of 28.8 ks."""
     gti = [(0.0, 1.0)] if gti is None else gti
-    return Photons(
-        torch.tensor(time, dtype=torch.float64) * SCALE,
-        torch.tensor(band, dtype=torch.int64),
-        torch.tensor([0, len(time)]),
-        torch.tensor([a for a, _ in gti], dtype=torch.float64) * SCALE,
-        torch.tensor([b for _, b in gti], dtype=torch.float64) * SCALE,
-        torch.tensor([0, len(gti)]),
-        torch.ones(len(time)),
-        torch.tensor([[0.5, 7.0]]),
-        torch.ones(1),
-        torch.full((1, 3), torch.nan),
-        torch.full((1,), torch.nan),
-        BackgroundPhotons.none(1),
-        3,
-    )
+    scaled = [(a * SCALE, b * SCALE) for a, b in gti]
+    return photons([np.asarray(time) * SCALE], [band], scaled, n_bands=3)
 
 
 def random_source(seed: int, n: int, gti: list[tuple[float, float]] | None = None) -> Photons:

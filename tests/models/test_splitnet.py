@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from builders import BANDS, event_list
 from lexray.errors import LexrayError
-from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
+from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 from lexray.events.reader import read_events
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
 from lexray.inference.photons import photons_of
@@ -21,7 +22,6 @@ from lexray.models.autodecoders.splitnet.network import NetworkInput, estimate
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings, log_negative_binomial, thin
 from lexray.simulation.population import KINDS, SimulatedPopulation, simulate
 
-BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 SMALL = SplitnetSettings(width=8, epochs=12, batch_size=32, background_augmentation=0.3, warmup_steps=20, ema=0.98)
 
 
@@ -37,8 +37,7 @@ def model() -> Autodecoder:
 
 
 def detection(time: np.ndarray, gti: GoodTimeIntervals, **more: object) -> EventList:
-    energy = np.full(len(time), 1.5, dtype=np.float32)
-    return EventList("d", "s", np.sort(time), energy, gti, BANDS, gti.ontime, **more)  # type: ignore[arg-type]
+    return event_list(time, 1.5, gti, **more)
 
 
 # --- cells

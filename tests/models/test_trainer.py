@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
+from builders import BANDS, ENERGIES, event_list
+from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule
@@ -26,7 +27,6 @@ from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.sampler import PartStream
 from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts, TrainingDiverged
 
-BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 GRID = GridSettings(
     latent_dim=4, n_knots=16, width=16, epochs=4, batch_size=12, part_streams=4, warmup_steps=4, fit_steps=10
 )
@@ -34,9 +34,8 @@ GRID = GridSettings(
 
 def source_of(seed: int, n: int = 60) -> EventList:
     random = np.random.default_rng(seed)
-    time = np.sort(1e4 * random.beta(1 + seed % 4, 2, n))
-    energy = random.choice(np.array([0.8, 1.5, 4.0], dtype=np.float32), n)
-    return EventList(f"d{seed}", f"s{seed}", time, energy, GoodTimeIntervals([0.0], [1e4]), BANDS, 1e4)
+    time = 1e4 * random.beta(1 + seed % 4, 2, n)
+    return event_list(time, random.choice(ENERGIES, n), detection_id=f"d{seed}", source_id=f"s{seed}")
 
 
 def parts_of(sizes: Sequence[int]) -> dict[int, Photons]:

@@ -35,7 +35,7 @@ def _count(config: CountConfig, context: JobContext) -> JobResult:
     delta.write(config.out, "summaries", SUMMARIES, rows)
     if config.stop_after == "commit":
         raise KeyboardInterrupt
-    return JobResult({"files": len(texts)}, {"lines": float(sum(counts))}, refused=config.refuse, taken=len(texts))
+    return JobResult({"files": len(texts)}, {"lines": float(sum(counts))}, refused=config.refuse, accepted=len(texts))
 
 
 def _copy(config: CountConfig, context: JobContext) -> JobResult:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import poisson
 
+from builders import BANDS, event_list
 from event_files import write_event_file
 from lexray.errors import ConfigError, RefusedInput
 from lexray.events.adaptive_bins import adaptive_bins
@@ -29,8 +30,6 @@ from lexray.show.detection import find_detection
 from lexray.show.page import facts, look, render
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS
-
-BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 
 
 def detection(
@@ -52,7 +51,8 @@ def detection(
 
     known = None if background is None else Background(*draw(10 * background), scale=10.0)
     defaults = {"mission": "chandra", "instrument": "acis", "t_ref_mjd": 54000.0, "timesys": "TT", "timeref": "local"}
-    events = EventList("chandra:1:acis:S", "S", *draw(rate), gti, bands, 0.9 * gti.ontime, **defaults)
+    names = {"detection_id": "chandra:1:acis:S", "source_id": "S"}
+    events = event_list(*draw(rate), gti, bands=bands, exposure=0.9 * gti.ontime, **names, **defaults)
     return replace(events, background=known, **keys)  # type: ignore[arg-type]
 
 
@@ -93,7 +93,7 @@ def test_no_event_and_no_second_is_lost_or_counted_twice(
     time = generator.uniform(0, gti.stop[-1], 4 * n)
     ends = np.concatenate([gti.start, gti.stop])  # where off-by-one errors live
     time = np.sort(np.concatenate([time[gti.contains(time)][:n], ends]))
-    events = EventList("d", "s", time, generator.uniform(0.5, 7, len(time)).astype("f4"), gti, BANDS, gti.ontime)
+    events = event_list(time, generator.uniform(0.5, 7, len(time)), gti)
     curve = light_curve(events, min_counts=min_counts)
     assert curve.counts.sum() == len(events)
     assert curve.exposure.sum() == pytest.approx(gti.ontime, rel=1e-9)

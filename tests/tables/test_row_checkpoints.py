@@ -31,10 +31,10 @@ def commit(store: RowCheckpoints, keys: dict[str, str], part: int = 0) -> dict[s
 
 def test_the_newest_row_of_what_was_asked_for_stays(tmp_path: Path) -> None:
     store = RowCheckpoints(str(tmp_path / "out"), SUMMARIES)
-    store.note(0, rows(("a", "1", "first"), ("b", "1", "b"), ("gone", "1", "x")))
-    store.note(0, rows(("a", "1", "again")))
-    store.note(0, rows(("b", "2", "of other papers")))
-    store.note(7, rows(("c", "1", "another part's")))
+    store.write(0, rows(("a", "1", "first"), ("b", "1", "b"), ("gone", "1", "x")))
+    store.write(0, rows(("a", "1", "again")))
+    store.write(0, rows(("b", "2", "of other papers")))
+    store.write(7, rows(("c", "1", "another part's")))
     assert commit(store, {"a": "1", "b": "1", "never": "1"}) == {"a": "again", "b": "b"}
 
 
@@ -44,38 +44,38 @@ def test_a_row_that_failed_gives_way_to_one_that_did_not(tmp_path: Path) -> None
         [{"source_id": source, "key": "1", "status": "failed", "reason": "engine_error"} for source in ("a", "b")],
         schema=SUMMARIES,
     )
-    store.note(0, failed)
-    store.note(0, rows(("a", "1", "written")))
-    store.note(0, failed)
+    store.write(0, failed)
+    store.write(0, rows(("a", "1", "written")))
+    store.write(0, failed)
     assert commit(store, {"a": "1", "b": "1"}) == {"a": "written", "b": None}
 
 
 def test_a_second_run_finds_the_tables_rows_and_replaces_some(tmp_path: Path) -> None:
     store = RowCheckpoints(str(tmp_path / "out"), SUMMARIES)
     assert store.finished(0, ["source_id", "key"]).num_rows == 0
-    store.note(0, rows(("a", "1", "old"), ("b", "1", "b")))
+    store.write(0, rows(("a", "1", "old"), ("b", "1", "b")))
     commit(store, {"a": "1", "b": "1"})
     assert not (tmp_path / "out.rows").exists()
     assert store.finished(0, ["source_id", "key"]).to_pylist() == [
         {"source_id": "a", "key": "1"},
         {"source_id": "b", "key": "1"},
     ]
-    store.note(0, rows(("a", "2", "new")))
+    store.write(0, rows(("a", "2", "new")))
     assert commit(store, {"a": "2", "b": "1"}) == {"a": "new", "b": "b"}
 
 
 def test_a_file_that_is_not_whole_is_not_seen(tmp_path: Path) -> None:
     store = RowCheckpoints(str(tmp_path / "out"), SUMMARIES)
-    store.note(0, rows(("a", "1", "a")))
+    store.write(0, rows(("a", "1", "a")))
     (tmp_path / "out.rows" / "part=0" / "killed.new").write_bytes(b"PAR1 and then nothing")
     assert store.finished(0, ["source_id"])["source_id"].to_pylist() == ["a"]
 
 
 def test_what_another_run_writes_after_the_gathering_stays(tmp_path: Path) -> None:
     store = RowCheckpoints(str(tmp_path / "out"), SUMMARIES)
-    store.note(0, rows(("a", "1", "a")))
+    store.write(0, rows(("a", "1", "a")))
     before = time.time_ns()
-    store.note(0, rows(("b", "1", "b")))
+    store.write(0, rows(("b", "1", "b")))
     store.remove(before)
     assert store.finished(0, ["source_id"])["source_id"].to_pylist() == ["b"]
     store.remove()
@@ -96,6 +96,6 @@ def test_whatever_was_noted_each_source_has_its_last_row(
     store = RowCheckpoints(str(tmp_path_factory.mktemp("rows") / "out"), SUMMARIES)
     last = {}
     for number, run in enumerate(runs):
-        store.note(0, rows(*((source, key, f"{number}.{i}") for i, (source, key) in enumerate(run))))
+        store.write(0, rows(*((source, key, f"{number}.{i}") for i, (source, key) in enumerate(run))))
         last |= {source: f"{number}.{i}" for i, (source, key) in enumerate(run) if key == "1"}
     assert commit(store, dict.fromkeys("abc", "1")) == last

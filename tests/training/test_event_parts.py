@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 import torch
 
+from builders import ENERGIES, event_list
 from lexray.events.arrow import to_table
-from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
+from lexray.events.eventlist import EventList
 from lexray.models.autodecoders.photons import Photons
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS
@@ -24,10 +25,8 @@ N, N_PARTS = 120, 4
 def detection(i: int) -> EventList:
     random = np.random.default_rng(i)
     n = 5 + i % 7
-    energy = random.choice(np.array([0.8, 1.5, 4.0], dtype=np.float32), n)
-    gti = GoodTimeIntervals([0.0], [1e4])
-    time = np.sort(random.uniform(0, 1e4, n))
-    return EventList(f"d{i:03d}", f"s{i:03d}", time, energy, gti, Bands((0.5, 1.2, 2.0, 7.0)), 1e4)
+    energy = random.choice(ENERGIES, n)
+    return event_list(random.uniform(0, 1e4, n), energy, detection_id=f"d{i:03d}", source_id=f"s{i:03d}")
 
 
 @pytest.fixture

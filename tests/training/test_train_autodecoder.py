@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 import torch
 
+from builders import ENERGIES, event_list
 from lexray.errors import ConfigError, LexrayError
 from lexray.events.arrow import from_table, to_table
-from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
+from lexray.events.eventlist import EventList
 from lexray.inference.autodecoder import SETTINGS_OF_TYPE, load_autodecoder
 from lexray.jobs import encode, rates, train_autodecoder
 from lexray.runtime.config import describe, parse
@@ -24,17 +25,15 @@ from lexray.training.autodecoder_config import MAX_VALIDATION, SECTIONS
 
 pytestmark = pytest.mark.ray
 
-BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 GRID = {"latent_dim": 4, "n_knots": 32, "width": 16, "epochs": 6, "batch_size": 16, "fit_steps": 20}
 
 
 def stepping_source(i: int) -> EventList:
     """A source whose rate steps up by five in the middle; two detections a source."""
     random = np.random.default_rng(i)
-    time = np.sort(np.concatenate([random.uniform(0, 5e3, 30), random.uniform(5e3, 1e4, 150)]))
-    gti = GoodTimeIntervals([0.0], [1e4])
-    energy = random.choice(np.array([0.8, 1.5, 4.0], dtype=np.float32), len(time))
-    return EventList(f"d{i:03d}", f"s{i // 2:03d}", time, energy, gti, BANDS, 1e4)
+    time = np.concatenate([random.uniform(0, 5e3, 30), random.uniform(5e3, 1e4, 150)])
+    energy = random.choice(ENERGIES, len(time))
+    return event_list(time, energy, detection_id=f"d{i:03d}", source_id=f"s{i // 2:03d}")
 
 
 @pytest.fixture(scope="module")

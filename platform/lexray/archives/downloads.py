@@ -37,7 +37,7 @@ class Downloads:
     ----------
     folder : Path
         Where files go, with the manifest.
-    politeness : RetryPolicy
+    policy : RetryPolicy
 
     Attributes
     ----------
@@ -45,18 +45,18 @@ class Downloads:
         Requests made, those among them that repeat a failed one, and bytes received.
     """
 
-    def __init__(self, folder: Path, politeness: RetryPolicy) -> None:
+    def __init__(self, folder: Path, policy: RetryPolicy) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.manifest = folder, DownloadManifest(folder)
         self.requests = self.retries = self.bytes = 0
-        self._politeness = politeness
-        self._pace = RateLimiter(politeness.requests_per_second)
+        self._policy = policy
+        self._rate_limiter = RateLimiter(policy.requests_per_second)
         self._generator = np.random.default_rng()  # jitter must differ between clients
         self._http = httpx.AsyncClient(
             # Files are stored as they are: a transfer encoding on top of them would make ranges and lengths ambiguous.
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-            timeout=politeness.timeout,
-            limits=httpx.Limits(max_connections=politeness.connections),
+            timeout=policy.timeout,
+            limits=httpx.Limits(max_connections=policy.connections),
             follow_redirects=True,
         )
 
@@ -86,7 +86,7 @@ class Downloads:
                 words = " ".join(response.text.split())[:80]
                 raise _RetryableDownload("bad_answer", f"{url} answers with no JSON but {words!r}") from None
 
-        return await self._patiently(once)
+        return await self._with_retries(once)
 
     async def fetch(self, key: str, url: str, params: dict[str, str], path: str) -> Path:
         """A FITS file, to `path` below the folder, with ``.gz`` behind it where it comes gzipped.
@@ -112,7 +112,7 @@ class Downloads:
                 part.unlink()  # what is damaged must not be continued
                 raise _RetryableDownload(error.reason, error.detail) from None
 
-        packed = await self._patiently(once)
+        packed = await self._with_retries(once)
         if packed and not target.name.endswith(".gz"):
             target = target.with_name(target.name + ".gz")
         part.replace(target)
@@ -120,27 +120,27 @@ class Downloads:
         self.manifest.add(replace(entry, path=str(target.relative_to(self.folder)), size=target.stat().st_size))
         return target
 
-    async def _patiently(self, once: Callable[[], Awaitable[T]]) -> T:
+    async def _with_retries(self, once: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer, or no hope of one."""
         attempt = 0
         while True:
-            await self._pace.turn()
+            await self._rate_limiter.acquire()
             self.requests += 1
             try:
                 return await once()
             except httpx.TimeoutException:
-                failure = _RetryableDownload("timeout", f"no answer within {self._politeness.timeout:g} s")
+                failure = _RetryableDownload("timeout", f"no answer within {self._policy.timeout:g} s")
             except httpx.TransportError as error:
                 failure = _RetryableDownload("connection", str(error) or type(error).__name__)
             except _RetryableDownload as error:
                 failure = error
-            seconds = self._politeness.wait(attempt, failure.asked, self._generator)
+            seconds = self._policy.wait(attempt, failure.asked, self._generator)
             if seconds is None:
-                raise _given_up(failure, attempt + 1, self._politeness)
+                raise _out_of_retries(failure, attempt + 1, self._policy)
             attempt += 1
             self.retries += 1
             if failure.asked is not None:
-                self._pace.hold(failure.asked)
+                self._rate_limiter.pause(failure.asked)
             await asyncio.sleep(seconds)
 
     async def _transfer(self, key: str, url: str, params: dict[str, str], part: Path) -> None:
@@ -192,8 +192,8 @@ def _validator(response: httpx.Response) -> str:
     return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
 
 
-def _given_up(failure: _RetryableDownload, attempts: int, politeness: RetryPolicy) -> RefusedInput:
-    if failure.asked is not None and failure.asked > politeness.patience:
+def _out_of_retries(failure: _RetryableDownload, attempts: int, policy: RetryPolicy) -> RefusedInput:
+    if failure.asked is not None and failure.asked > policy.patience:
         wanted = f"{failure.detail}: the server asks to come back in {failure.asked:.0f} s, longer than http.patience"
         return RefusedInput("wait_too_long", wanted)
     return RefusedInput(failure.reason, f"{failure.detail} (asked {attempts} times)")

@@ -116,7 +116,9 @@ def print_report(job: Job[Any], report: JobReport, as_json: bool) -> None:
         sys.stdout.write(json.dumps(report.as_dict(), default=str) + "\n")
     else:
         console = Console(stderr=True, soft_wrap=True)
-        console.print((job.overview or _format_counts)(report.counts, report.metrics), highlight=False, markup=False)
+        console.print(
+            (job.summary_table or _format_counts)(report.counts, report.metrics), highlight=False, markup=False
+        )
         console.print(f"  written to {report.out}", highlight=False, markup=False)
     if report.exit_code != EXIT_DONE:
         _print_refusals(report)
@@ -194,8 +196,8 @@ def submit(
     arguments = [*context.args, *(["--json"] if as_json and not no_wait else [])]
     submission_id = submission.submit(client, arguments, ["run", "doctor", *JOBS], wheel, env or ())
     if no_wait:
-        Progress().say(f"submitted {submission_id} to {address}")
-        Progress().say(f"follow it with: lexray jobs {submission_id} --address {address}")
+        Progress().info(f"submitted {submission_id} to {address}")
+        Progress().info(f"follow it with: lexray jobs {submission_id} --address {address}")
         if as_json:
             sys.stdout.write(json.dumps({"submission_id": submission_id, "address": address}) + "\n")
         return
@@ -226,14 +228,14 @@ def _follow(submission_id: str, address: str, as_json: bool) -> None:
 
     command = f"lexray jobs {submission_id} --address {address}"
     try:
-        Progress().say(f"following {submission_id} at {address}")
+        Progress().info(f"following {submission_id} at {address}")
         ended = submission.follow(submission.connect(address), submission_id, sys.stderr.write)
     except KeyboardInterrupt:
-        Progress().say(f"no longer following; the job goes on. Look again with: {command}")
+        Progress().info(f"no longer following; the job goes on. Look again with: {command}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if as_json and ended.answer is not None:
         sys.stdout.write(ended.answer + "\n")
-    Progress().say(f"{submission_id}: {ended.status.lower()}, exit code {ended.exit_code}")
+    Progress().info(f"{submission_id}: {ended.status.lower()}, exit code {ended.exit_code}")
     if ended.advice:
         Progress().warn(ended.advice)
     if ended.exit_code != EXIT_DONE:

@@ -421,7 +421,7 @@ class EmbeddingWriter:
             else:
                 good.setdefault(text.part, []).append(i)
         for part, chosen in good.items():
-            rows.note(part, self._rows(chosen, texts, vectors, truncated))
+            rows.write(part, self._rows(chosen, texts, vectors, truncated))
         return BatchResult(sum(map(len, good.values())), n_tokens, tuple(bad), began, time.time())
 
     def _wrong(self, vector: Vectors) -> str:

@@ -75,7 +75,7 @@ class VllmEmbeddingEngine:
         with ray_session.session(self._session):
             settings = vllm.resolve_device(self._settings, self._device, model.path, model.name)
             where = "GPU" if settings.gpu else "CPU"
-            self._progress.say(f"  starting vLLM with {model.name} on the {where}; this takes about a minute")
+            self._progress.info(f"  starting vLLM with {model.name} on the {where}; this takes about a minute")
             texts = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).flat_map(
                 lambda row: [asdict(text) for text in plan.missing(int(row["part"]))]
             )

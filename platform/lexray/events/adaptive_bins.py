@@ -1,4 +1,4 @@
-"""Bins that are as narrow as the events in them allow."""
+"""Adaptive binning: bins are halved as long as each half would hold enough events."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,16 +9,16 @@ _FINEST = 2.0**-16
 
 
 def adaptive_bins(position: ArrayLike, low: float, high: float, min_counts: int, finest: float = 0.0) -> Float64s:
-    """Edges of bins between `low` and `high` that were halved while each half would hold `min_counts` on average.
+    """Edges of bins between `low` and `high`, halved while each half would hold `min_counts` on average.
 
-    How many events there are decides whether a bin is halved, and never where they are: bins that end at every n-th
-    event would give rates too high by 1/n in all of them. What is left of that is a choice near the threshold, where
-    the bins that fluctuate upwards are the ones that are halved. A half may turn out empty: that is where nothing was.
+    Only the number of events in a bin decides whether it is halved, not where they lie: bins that end at every n-th
+    event would give rates too high by 1/n. A small bias remains near the threshold, where the bins that fluctuate
+    upwards are halved. A half may be empty.
 
     Parameters
     ----------
     position : array_like, f8[N]
-        Of the events, in any order; those outside are not looked at.
+        Positions of the events, in any order; those outside are ignored.
     low, high : float
         Ends.
     min_counts : int

@@ -1,4 +1,4 @@
-"""Event lists to rows of the `events` table, and back."""
+"""Convert event lists to rows of the `events` table, and back."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""All events of a file, each kept or left out for a stated cause, before sources are told apart."""
+"""All events of a file, each kept or left out for a stated cause, before sources are extracted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class EventFile:
     table : BinaryTable
         The events table.
     instrument : Instrument
-    clock : TimeSystem
+    time_system : TimeSystem
     bands : Bands
     times : GoodTimesByDetector
         In seconds since MJDREF.
@@ -51,7 +51,7 @@ class EventFile:
     header: Header
     table: BinaryTable
     instrument: Instrument
-    clock: TimeSystem
+    time_system: TimeSystem
     bands: Bands
     times: GoodTimesByDetector
     seconds: Float64s
@@ -75,7 +75,7 @@ class EventFile:
 def read_event_file(
     content: Buffer, bands: Mapping[str, Bands], no_screening: frozenset[str] = frozenset()
 ) -> EventFile:
-    """Read a file's events, times of good, and what its header says.
+    """Read a file's events, good times and header.
 
     Parameters
     ----------
@@ -98,11 +98,11 @@ def read_event_file(
     table = open_table(events, content)
     if not table.rows:
         raise RefusedInput("no_events", "the events table has no rows")
-    clock = TimeSystem.of(header)
+    time_system = TimeSystem.of(header)
     chosen = bands_of(instrument, bands)
     others = [open_table(hdu, content) for hdu in hdus if hdu.is_table and hdu is not events]
-    times = read_good_times(others, instrument.good_times, header, clock)
-    seconds = clock.seconds(table.numbers("time"))
+    times = read_good_times(others, instrument.good_times, header, time_system)
+    seconds = time_system.seconds(table.numbers("time"))
     detector = None
     if instrument.detector_column is not None and times.by_detector and instrument.detector_column in table:
         detector = table.integers(instrument.detector_column)
@@ -120,7 +120,7 @@ def read_event_file(
     cause = np.full(len(seconds), -1, dtype=np.int8)
     for name, is_so in sorted(reasons, key=lambda reason: -CAUSES.index(reason[0])):  # the first of several stays
         np.copyto(cause, CAUSES.index(name), where=is_so)
-    return EventFile(header, table, instrument, clock, chosen, times, seconds, energy, detector, cause)
+    return EventFile(header, table, instrument, time_system, chosen, times, seconds, energy, detector, cause)
 
 
 def _events_table(hdus: list[Hdu]) -> Hdu:

@@ -1,4 +1,4 @@
-"""Counts of an event list in bins of time, with the good time that each bin has and errors that hold for few counts."""
+"""Light curves: counts in bins of time, with each bin's good time and errors that hold for few counts."""
 
 from dataclasses import dataclass
 

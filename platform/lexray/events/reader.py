@@ -35,7 +35,7 @@ class ReadOptions:
         How detections are cut; None leaves them whole.
     min_events : int
         Detections, or segments, with fewer are left out.
-    companions : bool
+    csc_products : bool
         Whether regions and areas are looked for beside a file of the Chandra Source Catalog.
     """
 
@@ -44,7 +44,7 @@ class ReadOptions:
     sources: SourceTable | None = None
     segments: Segmentation | None = None
     min_events: int = 1
-    companions: bool = True
+    csc_products: bool = True
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def read_events(path: str | os.PathLike[str], bands: Mapping[str, Bands] | None 
     return read(path, ReadOptions(bands=bands or {})).events
 
 
-def read(path: str | os.PathLike[str], wanted: ReadOptions | None = None) -> ReadResult:
+def read(path: str | os.PathLike[str], options: ReadOptions | None = None) -> ReadResult:
     """As `read_events`, for any number of detections, with the count of events that were left out.
 
     Raises
@@ -137,13 +137,13 @@ def read(path: str | os.PathLike[str], wanted: ReadOptions | None = None) -> Rea
         content = read_bytes(where)
     except OSError as error:
         raise unreadable(error) from None
-    reading = read_content(content, where, wanted)
+    reading = read_content(content, where, options)
     if reading.refusal is not None:
         raise reading.refusal
     return reading
 
 
-def read_content(content: bytes, path: str, wanted: ReadOptions | None = None, sha256: str = "") -> ReadResult:
+def read_content(content: bytes, path: str, options: ReadOptions | None = None, sha256: str = "") -> ReadResult:
     """As `read`, of a file whose bytes are there already; where no event can be used, `Reading.refusal` says why.
 
     Parameters
@@ -151,19 +151,19 @@ def read_content(content: bytes, path: str, wanted: ReadOptions | None = None, s
     content : bytes
         As it lies on disk.
     path : str
-        Where it lies: what its rows will say, and where its companions are looked for.
-    wanted : ReadOptions, optional
+        Where it lies: what its rows will say, and where its csc_products are looked for.
+    options : ReadOptions, optional
     sha256 : str, optional
         Of the content, where it is known already.
     """
-    wanted = wanted or ReadOptions()
-    field = read_event_file(unpack(content), wanted.bands, wanted.no_screening)
-    usable = field.cause < 0
-    found = extract_sources(field, path, wanted.sources, wanted.companions) if usable.any() else []
+    options = options or ReadOptions()
+    event_file = read_event_file(unpack(content), options.bands, options.no_screening)
+    usable = event_file.cause < 0
+    found = extract_sources(event_file, path, options.sources, options.csc_products) if usable.any() else []
     sha256 = sha256 or hashlib.sha256(content).hexdigest()
-    lists = [e for extracted in found if (e := detections.detect(field, extracted, path, sha256)) is not None]
-    kept, too_few = detections.finish(lists, wanted.segments, wanted.min_events)
-    counts = np.bincount(field.cause[field.cause >= 0], minlength=len(CAUSES)).tolist()
+    lists = [e for extracted in found if (e := detections.detect(event_file, extracted, path, sha256)) is not None]
+    kept, too_few = detections.finish(lists, options.segments, options.min_events)
+    counts = np.bincount(event_file.cause[event_file.cause >= 0], minlength=len(CAUSES)).tolist()
     dropped = dict(zip(CAUSES, counts, strict=True))
     in_sources = np.concatenate([np.zeros(0, dtype=np.int64), *(extracted.events for extracted in found)])
     n_in_sources = int(np.count_nonzero(usable[in_sources]))
@@ -171,7 +171,7 @@ def read_content(content: bytes, path: str, wanted: ReadOptions | None = None, s
     # Good times of the chip that saw an event, but not of those that saw its source.
     dropped["outside_gti"] += n_in_sources - sum(map(len, lists))
     dropped |= {"outside_sources": int(np.count_nonzero(usable)), "too_few": too_few}
-    return ReadResult(kept, len(field.cause), dropped, field.unsorted)
+    return ReadResult(kept, len(event_file.cause), dropped, event_file.unsorted)
 
 
 def unreadable(error: OSError) -> RefusedInput:

@@ -317,7 +317,7 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
     folder = Path(path)
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
-        tensors = load_file(folder / WEIGHTS)
+        tensors = {_current_name(name): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
     except FileNotFoundError as error:
         raise LexrayError(f"{path}: no autodecoder here ({Path(str(error.filename)).name} is missing)") from None
     model_type = description.get("model_type") or description["kind"]  # as Lexray 0.1.0 called it
@@ -332,6 +332,13 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
     except (TypeError, RuntimeError) as error:
         cause = " ".join(str(error).split())
         raise LexrayError(f"{path}: was written by another version of Lexray ({cause}); train it again") from None
+
+
+def _current_name(tensor: str) -> str:
+    """A tensor's name; Lexray 0.1.0 stored the uncertainty's as 'doubt'."""
+    return tensor.replace("network.doubt.", "network.uncertainty.").replace(
+        "calibration.doubt.", "calibration.uncertainty."
+    )
 
 
 def _settings(model_type: str, values: Mapping[str, Any]) -> Schedule:

@@ -1,4 +1,4 @@
-"""Which event files a person means."""
+"""Find the event files that the inputs of an ingest name."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from lexray.tables.files import Location, find_all, resolve_path
 
 #: Endings, in any case, of the files that a folder is searched for; each also with ``.gz`` and ``.fz``.
 SUFFIXES = (".fits", ".fit", ".fts", ".evt")
-#: What lies beside the event files of the Chandra Source Catalog: regions, responses, spectra, images of a source.
+#: Products of the Chandra Source Catalog that are no event files: regions, responses, spectra, images of a source.
 _COMPANION = re.compile(r"_(reg|arf|rmf|pha|lc|psf|regimg|regexp|aprates|bayesblks|draws)3\.fits")
 _ENDINGS = tuple(suffix + packed for suffix in SUFFIXES for packed in ("", ".gz", ".fz"))
 
@@ -29,12 +29,12 @@ def find_event_files(inputs: Sequence[str]) -> list[Location]:
     """
     found = find_all(inputs, _is_event_file, f"{', '.join(SUFFIXES)} file")
     named = {resolve_path(given) for given in inputs}
-    # A pattern matches what lies beside event files too; one that is named by itself is taken, as any file is.
-    return [_with_companions(file) for file in found if file.path in named or not _COMPANION.search(file.path)]
+    # A pattern matches these products too; a file that is named by itself is read, whatever it is called.
+    return [_with_csc_products(file) for file in found if file.path in named or not _COMPANION.search(file.path)]
 
 
-def _with_companions(file: Location) -> Location:
-    """The file, changed where its regions or its effective area have changed or come."""
+def _with_csc_products(file: Location) -> Location:
+    """The file, with a stamp that also changes when its regions or its effective area change or appear."""
     beside = find_csc_products(file.path)
     stamps = [file.stamp, *(f"{kind} {found.size} {found.stamp}" for kind, found in sorted(beside.items()))]
     return replace(file, stamp=", ".join(stamps)) if beside else file

@@ -2,8 +2,7 @@
 
 Free of Ray. Workers call `ingest_files`; the driver gathers their rows, `resolve` decides which identifiers two files
 would share, whatever the order in which the files were read, and `rewrite` puts that right in the fragments. The file
-index is stored next to the events as ``OUT.files``: the next run reads in it which files it need not read
-(`incremental`).
+index is stored next to the events as ``OUT.files``: from it the next run knows which files it can skip (`incremental`).
 """
 
 import hashlib
@@ -30,17 +29,17 @@ from lexray.tables.files import Location, contents, filesystem
 from lexray.tables.quarantine import Refusal
 from lexray.tables.schemas import EVENTS
 
-#: Fragments are written once this many events wait: a worker's memory does not grow with the archive.
+#: A fragment is written as soon as this many events wait, so that a worker's memory does not grow with the archive.
 _MAX_WAITING_EVENTS = 4_000_000
-#: Digits of a file's sha256 that tell detections of one name apart.
+#: Digits of a file's sha256 that disambiguate detections of one name.
 _SUFFIX_DIGITS = 8
 _PLACE = ("fragment", "part", "fragment_size", "fragment_rows")
 
 Row = dict[str, Any]
 
 
-def ingest_files(files: Iterable[Location], table: str, n_parts: int, wanted: ReadOptions, settings: str) -> pa.Table:
-    """Read event files, write their detections into the parts that own them, and account for every file.
+def ingest_files(files: Iterable[Location], table: str, n_parts: int, options: ReadOptions, settings: str) -> pa.Table:
+    """Read event files, write their detections into the parts that own them, and return a row for every file.
 
     Parameters
     ----------
@@ -49,10 +48,9 @@ def ingest_files(files: Iterable[Location], table: str, n_parts: int, wanted: Re
         The events table; the fragments become visible once they are committed.
     n_parts : int
         Parts of the table.
-    wanted : ReadOptions
-        What is wanted of the files.
+    options : ReadOptions
     settings : str
-        Hash of what they are read with, for the file index.
+        Hash of all settings that the files are read with, for the file index.
 
     Returns
     -------
@@ -70,7 +68,7 @@ def ingest_files(files: Iterable[Location], table: str, n_parts: int, wanted: Re
             if isinstance(content, OSError):
                 raise unreadable(content)
             row["sha256"] = hashlib.sha256(content).hexdigest()
-            reading = read_content(content, path, wanted, row["sha256"])
+            reading = read_content(content, path, options, row["sha256"])
         except RefusedInput as refused:
             row.update(reason=refused.reason, detail=refused.detail)
             continue
@@ -123,10 +121,10 @@ class Resolved:
 
 
 def resolve(index: pa.Table) -> Resolved:
-    """Tell detections of one name apart; the answer does not depend on the file index's order.
+    """Disambiguate detections of one name; the result does not depend on the file index's order.
 
-    Of files with the same bytes the one first by name counts. Detections of different files that share a name get the
-    first digits of their file's sha256 behind it, every one of them.
+    Of files with the same bytes only the first by name counts. If detections of different files share a name, the
+    first digits of each file's sha256 are appended to it.
     """
     index = _refuse_duplicates(index)
     detections = detections_of(index)
@@ -173,7 +171,7 @@ def refused(index: pa.Table) -> pa.Table:
 
 
 def detections_of(index: pa.Table) -> pa.Table:
-    """A row a detection: its file, that file's sha256, and what the file index holds of the detection."""
+    """One row per detection: its file, that file's sha256, and the file index's entry for the detection."""
     taken = accepted(index).combine_chunks()
     lists = taken["detections"].combine_chunks()
     file = taken.select(["file", "sha256"]).take(pc.list_parent_indices(lists))
@@ -190,7 +188,7 @@ def fragments(index: pa.Table) -> list[Fragment]:
 
 
 def to_rewrite(resolved: Resolved, before: Resolved | None) -> list[Fragment]:
-    """Fragments that hold rows of files which no longer count, or rows whose identifier has changed."""
+    """Fragments that hold rows of files that are gone, or rows whose identifier has changed."""
     detections = detections_of(resolved.index)
     held = dict(detections.group_by("fragment").aggregate([([], "count_all")]).to_pydict().items())
     n_held = dict(zip(held["fragment"], held["count_all"], strict=True))
@@ -202,14 +200,14 @@ def to_rewrite(resolved: Resolved, before: Resolved | None) -> list[Fragment]:
 
 
 def rewrite(table: str, fragment: Fragment, files: Collection[str], renamed: Mapping[tuple[str, str], str]) -> Fragment:
-    """Write a fragment anew with the rows of some files only, under their right identifiers.
+    """Rewrite a fragment with the rows of some files only, under their current identifiers.
 
     Parameters
     ----------
     table : str
     fragment : Fragment
     files : collection of str
-        Whose rows stay.
+        Files whose rows stay.
     renamed : mapping of (str, str) to str
         As in `Resolved`.
     """
@@ -264,7 +262,7 @@ def refusals(index: pa.Table) -> list[Refusal]:
 
 
 def counts(index: pa.Table) -> dict[str, int]:
-    """Figures for a person: detections, sources, files refused by reason, events in, kept and dropped by cause."""
+    """Counts for the report: detections, sources, files refused by reason, events read, kept and dropped by cause."""
     by_reason = pc.value_counts(refused(index)["reason"]).to_pylist()
     detections = detections_of(index)
     names = ["events_in", "events_kept", *(f"dropped_{cause}" for cause in CAUSES), "unsorted"]

@@ -15,13 +15,13 @@ from lexray.tables.schemas import EVENTS
 
 #: Mark of the events table's commits: the version of the file index that belongs to them.
 ACCOUNT_MARK = "lexray.files"
-#: Refusals that another try may not meet: of the machine, not of the file.
+#: Refusals that another try may not meet: the machine's fault, not the file's.
 _PASSING = ("unreadable", "no_such_file")
 
 
 @dataclass(frozen=True)
 class FileIndex:
-    """What the last whole run left.
+    """The file index and the versions of the tables after the last complete run.
 
     Attributes
     ----------
@@ -60,10 +60,10 @@ class IngestPlan:
 
 
 def read_file_index(table: str) -> FileIndex:
-    """The file index that belongs to the current version of an events table.
+    """Read the file index that belongs to the current version of an events table.
 
-    The file index is written before the events are committed, and the commit names its version: a run that was killed
-    between the two leaves a file index that no commit names, and that nobody reads.
+    The file index is written before the events are committed, and the commit names its version: a run that is killed
+    between the two leaves a file index that no commit names, which is never read.
     """
     version, of_account = delta.read_mark(table, ACCOUNT_MARK)
     own_version, _ = delta.read_mark(file_index_of(table), ACCOUNT_MARK)
@@ -74,12 +74,12 @@ def read_file_index(table: str) -> FileIndex:
 
 
 def commit(table: str, index: pa.Table, before: FileIndex) -> None:
-    """Make the fragments of a file index the events table's content, and the file index theirs.
+    """Commit the fragments of a file index to the events table, and the file index with them.
 
     Raises
     ------
     LexrayError
-        If another run has written either table since `before` was read. The events are as they were then.
+        If another run has written either table since `before` was read. The events table is unchanged.
     """
     own, mark = file_index_of(table), ACCOUNT_MARK
     written = delta.write_part(own, FILES, 0, index.sort_by("file"))
@@ -119,7 +119,7 @@ def plan(found: Sequence[Location], index: pa.Table, settings: str) -> IngestPla
     )
     same = pc.and_(same, pc.invert(pc.is_in(before["reason"], value_set=pa.array(_PASSING))))
     unchanged = np.asarray(pc.fill_null(same, False).combine_chunks(), dtype=bool)
-    unchanged &= np.array([bool(file.stamp) for file in found], dtype=bool)  # a server that says nothing may lie
+    unchanged &= np.array([bool(file.stamp) for file in found], dtype=bool)  # without a stamp it may have changed
     rows = index.take(pa.array(np.asarray(pc.fill_null(at, 0))[unchanged]))
     orphaned = _orphaned(rows)
     unchanged[np.flatnonzero(unchanged)[orphaned]] = False
@@ -134,7 +134,7 @@ def plan(found: Sequence[Location], index: pa.Table, settings: str) -> IngestPla
 
 
 def reread(plan: IngestPlan, files: Sequence[str]) -> IngestPlan:
-    """The plan with some of the unchanged files to be read all the same."""
+    """The plan with some of the unchanged files added to those to read."""
     if not files:
         return plan
     again = pc.is_in(plan.kept["file"], value_set=pa.array(files, pa.string()))
@@ -153,7 +153,7 @@ def reread(plan: IngestPlan, files: Sequence[str]) -> IngestPlan:
 
 
 def may_differ(index: pa.Table) -> bool:
-    """Whether a run over the same files, by their stamps, might find something else."""
+    """Whether another run over files with the same stamps might read something else."""
     doubtful = pc.or_(pc.is_in(index["reason"], value_set=pa.array(_PASSING)), pc.equal(index["stamp"], ""))
     return bool(pc.any(doubtful).as_py())
 

@@ -1,4 +1,4 @@
-"""Schema of the file index: what became of each input file of an ingest."""
+"""Schema of the file index: one row for each input file of an ingest."""
 
 import pyarrow as pa
 
@@ -21,7 +21,7 @@ _DETECTION = pa.struct(
 )
 
 
-#: What became of each input file of an ingest, beside the events table as ``OUT.files``.
+#: One row for each input file of an ingest, next to the events table as ``OUT.files``.
 FILES = pa.schema(
     [
         documented_field("file", _string, required=True),

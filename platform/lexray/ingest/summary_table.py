@@ -1,4 +1,4 @@
-"""An ingest's figures for a person: what became of every file and every event."""
+"""The table that `lexray ingest` prints: how many files and events were read, kept and refused."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Papers of NASA's Astrophysics Data System: what they say, how often they are cited, and those that name a source.
+"""Papers from the Astrophysics Data System of NASA: texts of known papers, and papers that name a source.
 
 Its search interface (https://github.com/adsabs/adsabs-dev-api, `openapi/services/solr.yaml`): ``/search/query`` takes a
 query and gives its papers page by page; ``/search/bigquery`` takes any number of bibcodes, a hundred times a day.
@@ -28,13 +28,13 @@ from lexray.web.cache import Cache
 from lexray.web.retry import TRANSIENT, USER_AGENT, RateLimiter, RetryPolicy, retry_after
 
 _FIELDS = "bibcode,title,abstract,year,citation_count,identifier,keyword,doctype"
-#: Records of ADS that are no papers.
+#: Record types of ADS that are no papers.
 _NON_PAPER_TYPES = frozenset({"catalog", "dataset", "editorial", "erratum", "instrument", "newsletter", "obituary"})
 _NON_PAPER_TYPES |= {"pressrelease", "proposal", "service", "software"}
 #: Characters that a query may have (adsabs-dev-api, `search.md`).
 _MAX_QUERY_CHARACTERS = 1000
 _BIGQUERY_PARAMETERS = {"q": "*:*", "fq": "{!bitset}", "sort": "bibcode asc"}
-#: Beside what HTTP calls transient: ADS's own "server too busy".
+#: ADS's own "server too busy", besides HTTP's transient errors.
 _RETRYABLE_STATUS = TRANSIENT | {499}
 
 Doc = dict[str, Any]
@@ -57,7 +57,7 @@ class AdsConfig(BaseConfig):
 
 
 class _BadQuery(Exception):
-    """The service understands the request and will not do it."""
+    """The service understands the request and refuses it."""
 
 
 class AdsConnector:
@@ -67,8 +67,8 @@ class AdsConnector:
     ----------
     config : AdsConfig
     cache : Cache
-    say : callable, optional
-        Told about each try that has to be repeated.
+    warn : callable, optional
+        Called with a line for each request that is repeated.
 
     Raises
     ------
@@ -76,11 +76,11 @@ class AdsConnector:
         If no token is set.
     """
 
-    def __init__(self, config: AdsConfig, cache: Cache, say: Callable[[str], None] = lambda line: None) -> None:
-        self._config, self._cache, self._say = config, cache, say
+    def __init__(self, config: AdsConfig, cache: Cache, warn: Callable[[str], None] = lambda line: None) -> None:
+        self._config, self._cache, self._warn = config, cache, warn
         self._url = config.url.rstrip("/")
         self._counts: Counter[str] = Counter()
-        self._pace = RateLimiter(config.http.requests_per_second)
+        self._rate_limiter = RateLimiter(config.http.requests_per_second)
         self._generator = np.random.default_rng()
         self._token_name, self._token = _token(config.token_env)
         self._http = httpx.Client(
@@ -173,28 +173,28 @@ class AdsConnector:
             if kept is None:
                 unasked.append(name)
             else:
-                yield from self._founds(json.loads(kept), names[name])
+                yield from self._matches(json.loads(kept), names[name])
         for some in _group_names(unasked):
             for name, docs in self._by_name(some):
                 if isinstance(docs, Refusal):
                     yield from (Refusal(match.source_id, docs.reason, docs.detail) for match in names[name])
                     continue
                 self._cache.put(json.dumps(docs).encode(), *self._asked_name(name))
-                yield from self._founds(docs, names[name])
+                yield from self._matches(docs, names[name])
 
     def _asked_name(self, name: str) -> tuple[Any, ...]:
         return ("ads", self._url, _FIELDS, "abs", name, self._config.most)
 
-    def _founds(self, docs: Sequence[Doc], matches: Sequence[Match]) -> Iterator[PaperMatch]:
+    def _matches(self, docs: Sequence[Doc], matches: Sequence[Match]) -> Iterator[PaperMatch]:
         for match in matches:
             for doc in docs:
                 self._counts["papers"] += 1
                 yield PaperMatch(_paper(doc, match, doc["bibcode"]), match, "ads")
 
     def _by_name(self, names: Sequence[str]) -> Iterator[tuple[str, list[Doc] | Refusal]]:
-        """Papers that have each of some names in title, abstract or keywords; names are halved where it is too much.
+        """Papers that have each of some names in title, abstract or keywords; too many names are halved.
 
-        The service searches by words and their synonyms, so whether a paper really has the name is looked at here.
+        The service searches by words and their synonyms, so whether a paper really has the name is checked here.
         """
         query = " OR ".join(f"abs:{quote_phrase(name)}" for name in names)
         most = self._config.most if len(names) == 1 else self._config.rows
@@ -234,11 +234,11 @@ class AdsConnector:
                 return docs[:most], n_found
 
     def _request(self, place: str, parameters: dict[str, str], body: str | None) -> Doc:
-        """The `response` of an answer, however often it has to be asked for."""
+        """The `response` of an answer, after as many retries as it needs."""
         url = f"{self._url}/search/{place}"
         attempt = 0
         while True:
-            self._pace.block()
+            self._rate_limiter.acquire_blocking()
             self._counts["requests"] += 1
             asked = None
             try:
@@ -250,7 +250,7 @@ class AdsConnector:
                 if answer.is_success:
                     return _check_response(answer)
                 asked = _retry_after(answer)
-                self._give_up_if_hopeless(answer)
+                self._raise_if_unavailable(answer)
                 failure = f"{answer.status_code} {answer.reason_phrase}".strip()
             except httpx.TimeoutException:
                 failure = f"no answer within {self._config.http.timeout:g} s"
@@ -265,12 +265,12 @@ class AdsConnector:
                     f"{url} does not answer (asked {attempt + 1} times): {failure}{later}; "
                     "run again later, what has come is kept"
                 )
-            self._say(f"{url}: {failure}; asking again in {seconds:.1f} s")
+            self._warn(f"{url}: {failure}; asking again in {seconds:.1f} s")
             time.sleep(seconds)
             self._counts["retries"] += 1
             attempt += 1
 
-    def _give_up_if_hopeless(self, answer: httpx.Response) -> None:
+    def _raise_if_unavailable(self, answer: httpx.Response) -> None:
         if answer.status_code in (401, 403):
             raise LexrayError(
                 f"{self._url} does not accept the token ({answer.status_code}): set {self._token_name} to the API "
@@ -283,7 +283,7 @@ class AdsConnector:
             raise LexrayError(f"{answer.url.copy_with(query=None)}: {answer.status_code}: {words}")
 
     def _clean(self, text: str) -> str:
-        """A text that a server had a hand in, without the token."""
+        """A text that came from a server, without the token."""
         return " ".join(text.split()).replace(self._token, "…")
 
 
@@ -349,7 +349,7 @@ def _check_response(answer: httpx.Response) -> Doc:
 
 
 def _record(doc: Doc) -> Doc:
-    """What is kept of a paper, in types that are certain."""
+    """The fields of a paper that are kept, with certain types."""
     year = str(doc.get("year") or "")
     citations = doc.get("citation_count")
     return {

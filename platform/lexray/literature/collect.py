@@ -33,7 +33,7 @@ def target_sources(
 
 @dataclass
 class CollectedPapers:
-    """What was collected.
+    """The papers that were collected.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ def _without_refusals(items: Iterable[PaperMatch | Refusal], refusals: list[Refu
 
 
 def paper_counts(collected: CollectedPapers) -> dict[str, int]:
-    """What became of the papers."""
+    """How many papers were matched, merged and left out."""
     counts = collected.written.counts
     always = ("papers", "duplicates", "matched_by_name", "matched_by_position", "unmatched")
     left_out = ("without_abstract", "left_out_catalogues", "left_out_surplus", "left_out_no_text")

@@ -1,4 +1,4 @@
-"""What every place that papers come from has in common."""
+"""The interface of every service and file that papers come from."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class PaperMatch:
 
 
 class Connector(Protocol):
-    """A place that papers come from."""
+    """A service, or files, that papers come from."""
 
     def papers(
         self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()
@@ -36,16 +36,16 @@ class Connector(Protocol):
 
         Parameters
         ----------
-        sources : sequence of Source
+        sources : sequence of TargetSource
             A few thousand at most; connectors ask for many at once.
-        known : sequence of Found
+        known : sequence of PaperMatch
             What other connectors found for the same sources: names to search by, and papers whose text is wanted.
 
         Yields
         ------
-        Found or Refusal
-            One paper may come several times, and also one of `known` with more of its text; `deduplicate.merge` makes
-            one row of them. A `Refusal` names a source, or a file's line, that could not be used.
+        PaperMatch or Refusal
+            A paper may come several times, and one of `known` again with more of its text; `deduplicate.deduplicate`
+            merges them into one row. A `Refusal` names a source, or a line of a file, that could not be used.
 
         Raises
         ------
@@ -55,7 +55,7 @@ class Connector(Protocol):
         ...
 
     def counts(self) -> dict[str, int]:
-        """What was done so far, by name."""
+        """Counts of requests and papers so far, by name."""
         ...
 
 
@@ -67,9 +67,10 @@ def query_connectors(
     Parameters
     ----------
     connectors : sequence of Connector
-    sources : sequence of Source
+    sources : sequence of TargetSource
     max_objects, max_papers : int or None
-        As for `deduplicate.select_papers`: what it would leave out is not handed on, so that nobody asks for its text.
+        As for `deduplicate.select_papers`: papers that it would leave out are not passed on, so that their texts are
+        never asked for.
     """
     known: list[PaperMatch] = []
     for connector in connectors:

@@ -1,4 +1,4 @@
-"""Which source of an events table a paper is about: by folded name first, else by position."""
+"""Match papers to the sources of an events table: by folded name first, else by position."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +26,7 @@ _PAPER_COLUMNS = [name for name in LITERATURE.names if name in Paper.__dataclass
 
 @dataclass(frozen=True)
 class Match:
-    """What a paper's source is called here.
+    """The source that a paper was matched to.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Match:
     p_chance : float or None
         Probability that an unrelated object lies as near, of a match by position.
     object : str or None
-        What a catalogue calls the object that the paper was found by.
+        A catalogue's name of the object that the paper was found by.
     identifiers : tuple of str
         All names of it that are known.
     """
@@ -109,7 +109,7 @@ class SourceCatalogue:
         return cls(names, np.array([s.source_id for s in placed], dtype=object), ra, dec, error)
 
     def __add__(self, other: "SourceCatalogue") -> "SourceCatalogue":
-        """Both's sources; a name that both have is this one's."""
+        """The sources of both; for a name that both have, this catalogue's entry."""
         if not other.names:
             return self
         columns = [np.concatenate(pair) for pair in ((getattr(self, k), getattr(other, k)) for k in ("ra", "dec"))]

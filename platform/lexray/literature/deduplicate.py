@@ -1,4 +1,4 @@
-"""One row a paper: what several places say of the same one is put together."""
+"""Merge the rows of one paper that several services returned."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ from lexray.literature.ranking import rank_papers
 
 Row = dict[str, Any]
 
-#: Whose match a row carries: SIMBAD's is an object's, a file's is its author's, ADS's is a name in a text.
+#: Whose match a row keeps: SIMBAD's is by object, a file's by its author, ADS's by a name in a text.
 _MATCH_PRIORITY = ("simbad", "file", "ads")
-#: Whose words and numbers a row carries: a file's were chosen, SIMBAD's are often cut.
+#: Whose texts and numbers a row keeps: a file's were chosen, SIMBAD's are often truncated.
 _TEXT_PRIORITY = ("file", "ads", "simbad")
 _MATCH_COLUMNS = (
     "source_id",

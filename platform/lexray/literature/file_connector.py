@@ -1,4 +1,4 @@
-"""Papers of files, as a connector: they come as the files have them, and are matched to the sources afterwards."""
+"""The connector of files: their papers are read in order and then matched to the sources."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ class FileConnector:
     ----------
     files : sequence of str
     catalogue : SourceCatalogue
-        Sources that papers are matched to. A paper on none of them comes under its own name.
+        Sources that papers are matched to. A paper about none of them keeps its own source name.
     radius : float
         Largest separation of a match by position, arcsec.
     """
@@ -30,7 +30,7 @@ class FileConnector:
         self._counts: Counter[str] = Counter(files=len(files))
 
     def counts(self) -> dict[str, int]:
-        """What was done so far."""
+        """Counts of files and papers so far."""
         return {"files": self._counts["files"], "papers": self._counts["papers"]}
 
     def papers(

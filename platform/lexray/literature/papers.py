@@ -31,7 +31,7 @@ _PARQUET_ROWS = 1024
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper as its file, or a service, has it.
+    """A paper as a file or a service gives it.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Paper:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What makes two rows one paper: the bibcode, else the arXiv number, else all that is written."""
+        """The value by which two rows are one paper: the bibcode, else the arXiv number, else all its text."""
         for kind, value in (("bibcode", self.bibcode), ("arxiv", self.arxiv)):
             if value:
                 return kind, value

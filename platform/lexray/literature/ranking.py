@@ -1,4 +1,4 @@
-"""In which order the papers on a source are worth reading."""
+"""Rank the papers on a source by how much they say of it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,11 @@ from typing import Any
 
 from lexray.literature.names import name_pattern
 
-#: A paper that treats more objects is a catalogue: it hardly speaks of any of them.
+#: A paper that treats more objects is a catalogue and says little of each.
 CATALOGUE_OBJECTS = 100
-#: A paper that treats no more objects speaks of each.
+#: A paper that treats no more objects discusses each.
 _FEW_OBJECTS = 10
-#: How many years later a paper has to be to weigh as much as one cited ten times as often.
+#: A paper that is so many years more recent weighs as much as one cited ten times as often.
 _YEARS_PER_DEX = 20.0
 
 Row = Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Papers of SIMBAD: which of its objects a source is, and which papers it has on that object.
+"""Papers from SIMBAD: match a source to one of its objects, and read the papers on that object.
 
 The tables (https://simbad.cds.unistra.fr/simbad/tap/tapsearch.html): `basic` has objects, their positions (ICRS, epoch
 J2000, error ellipse of one standard deviation in mas, https://simbad.cds.unistra.fr/guide/errell.htx) and proper
@@ -37,7 +37,7 @@ _TYPICAL_PROPER_MOTION, _MAX_PROPER_MOTION = 100.0, 10_400.0
 _MAX_RADIUS = 300.0
 #: A candidate that is less probable than this among its rivals is ambiguous.
 _MIN_PROBABILITY = 0.9
-#: Sources in a row that the service cannot be asked for, after which it is the service that is broken.
+#: After so many sources in a row that fail, the service itself counts as broken.
 _MAX_CONSECUTIVE_FAILURES = 20
 
 _PROBE = "SELECT TOP 1 oid FROM basic"
@@ -89,7 +89,7 @@ class SimbadConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class _Counterpart:
-    """An object, and how it was found to be a source."""
+    """An object, and how it was matched to a source."""
 
     oid: int
     match: Match
@@ -103,17 +103,17 @@ class SimbadConnector:
     config : SimbadConfig
     cache : Cache
     warn : callable, optional
-        Told about each try that has to be repeated.
+        Called with a line for each request that is repeated.
     """
 
     def __init__(self, config: SimbadConfig, cache: Cache, warn: Callable[[str], None] = lambda line: None) -> None:
         self._config, self._cache = config, cache
-        self._tap = Tap(config.url, config.http, say=warn)
+        self._tap = Tap(config.url, config.http, warn=warn)
         self._counts: Counter[str] = Counter()
         self._sound, self._failures = False, 0
 
     def counts(self) -> dict[str, int]:
-        """What was done so far."""
+        """Counts of requests and matches so far."""
         names = ("asked", "matched_by_name", "matched_by_position", "ambiguous", "unmatched", "papers", "no_text")
         return {name: self._counts[name] for name in names} | {"requests": self._tap.requests}
 
@@ -265,7 +265,7 @@ class SimbadConnector:
     ) -> Iterator[Row]:
         """Rows of a query for all sources in `uploads`; they are halved where it is cut off or refused.
 
-        A source that cannot be asked for even alone goes to `refused`.
+        A source whose query fails even alone goes to `refused`.
         """
         by_source: dict[int, list[Row]] = {}
         for row in uploads:
@@ -316,7 +316,7 @@ class SimbadConnector:
         yield from self._ask(adql, [r for r in uploads if r["asked"] >= middle], sources, refused, more)
 
     def _is_sound(self) -> bool:
-        """Whether the service answers at all: then it is the source that it cannot answer for."""
+        """Whether the service answers at all; if so, the failure is the source's."""
         if not self._sound:
             try:
                 self._sound = self._tap.query(_PROBE).rows.num_rows == 1
@@ -337,7 +337,7 @@ class SimbadConnector:
                 raise LexrayError(f"{self._config.url}: its pages do not go on after {after}")
 
     def _answer(self, adql: str, uploads: Sequence[Row]) -> "_QueryResult":
-        """Answer to a query, kept by source: which others were asked for together with it makes no difference."""
+        """Answer to a query, cached by source, so that it does not depend on the other sources of the query."""
         by_source: dict[int, list[Row]] = {}
         for row in uploads:
             by_source.setdefault(row["asked"], []).append(row)
@@ -365,7 +365,7 @@ class SimbadConnector:
         return _QueryResult(rows, answer.cut_off)
 
     def _kept(self, adql: str, mine: Sequence[Row]) -> "_QueryResult | None":
-        """A source's answer, without the column `asked`, if it was asked for before."""
+        """A source's cached answer without the column `asked`, or None."""
         body = self._cache.get(*self._key(adql, mine))
         return None if body is None else _QueryResult(**json.loads(body))
 

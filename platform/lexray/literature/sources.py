@@ -1,4 +1,4 @@
-"""Sources whose papers are looked for: those of an events table, of a source table, or of both."""
+"""The sources whose papers are collected: those of an events table, of a source table, or of both."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ class TargetSource:
     error : float or None
         Radius in arcsec that holds the position with a probability of 95 %; None where it is good for no match.
     mjd : float or None
-        When it was there.
+        Time of the position.
     """
 
     source_id: str
@@ -45,8 +45,8 @@ class TargetSource:
 def sources_from_events(events: str, error: float | None = None) -> list[TargetSource]:
     """Sources of an events table, sorted by name.
 
-    Of a source's detections the one with the smallest error stands for it, the middle one in time where several have
-    it. A detection that is a whole field has the pointing's position: it gives a name and no position.
+    The detection with the smallest position error represents a source; of several the middle one in time. A detection
+    of a whole field has the pointing's position: it gives a name and no position.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ _ROWS_PER_FILE = 10_000
 
 @dataclass
 class WrittenLiterature:
-    """What became of the papers.
+    """The table's files, and how many papers were kept, merged and left out.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class WrittenLiterature:
         papers, duplicates (of files), without_abstract, left_out_catalogues, left_out_surplus, left_out_no_text;
         matched_by_name, matched_by_position, unmatched; from_file, from_simbad, from_ads.
     sources : set of str
-        Those that have a paper and were matched.
+        Matched sources that have a paper.
     """
 
     fragments: list[Fragment] = field(default_factory=list)
@@ -42,9 +42,9 @@ class WrittenLiterature:
 
 
 class LiteratureTableWriter:
-    """Papers as they are found; use it in a ``with`` block.
+    """Collects papers and writes the table; use it in a ``with`` block.
 
-    Memory holds one part at a time, so that an archive's literature need not fit.
+    Memory holds one part at a time, so that the literature on a large archive need not fit.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class LiteratureTableWriter:
         self._folder.cleanup()
 
     def add(self, found: Iterable[PaperMatch]) -> None:
-        """Keep what was found."""
+        """Store papers on disk until `write`."""
         items = iter(found)
         while some := list(islice(items, _ROWS_PER_FILE)):
             rows = pa.Table.from_pylist([item.row() for item in some], schema=LITERATURE)

@@ -203,7 +203,7 @@ class EndpointClient:
         self._key = os.environ.get(endpoint.api_key_env, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise LexrayError(f"{self}: the key in {endpoint.api_key_env} holds signs that no key has")
-        self._pace = RateLimiter(endpoint.requests_per_second)
+        self._rate_limiter = RateLimiter(endpoint.requests_per_second)
         self._room = asyncio.Semaphore(endpoint.connections)
         self._generator = np.random.default_rng()  # jitter must differ between clients
         self._answered = False
@@ -270,7 +270,7 @@ class EndpointClient:
             usage = said.usage or _Usage()
             return ChatCompletion(message.content, usage.prompt_tokens, usage.completion_tokens, why, said.model)
 
-        return await self._patiently("chat/completions", body, read)
+        return await self._with_retries("chat/completions", body, read)
 
     async def embed(self, texts: Sequence[str]) -> EmbeddedTexts:
         """Vectors of texts, in one request.
@@ -292,7 +292,7 @@ class EndpointClient:
             vectors = [_decode_vector(found[index]) for index in range(len(texts))]
             return EmbeddedTexts(vectors, (said.usage or _Usage()).prompt_tokens, said.model)
 
-        return await self._patiently("embeddings", body, read)
+        return await self._with_retries("embeddings", body, read)
 
     async def models(self) -> list[ServedModel]:
         """Models that the endpoint offers; none where it does not say.
@@ -303,7 +303,7 @@ class EndpointClient:
             If it cannot be reached, or refuses the key.
         """
         try:
-            return (await self._patiently("models", None, lambda response: _parse(_ModelsResponse, response))).data
+            return (await self._with_retries("models", None, lambda response: _parse(_ModelsResponse, response))).data
         except RefusedInput:
             return []
 
@@ -325,7 +325,7 @@ class EndpointClient:
         except (httpx.RequestError, ValueError, KeyError, TypeError):
             return owner
 
-    async def _patiently(self, path: str, body: dict[str, Any] | None, read: Callable[[httpx.Response], T]) -> T:
+    async def _with_retries(self, path: str, body: dict[str, Any] | None, read: Callable[[httpx.Response], T]) -> T:
         """Ask until there is an answer that can be read, or no hope of one."""
         attempt = 0
         while True:
@@ -341,14 +341,14 @@ class EndpointClient:
             attempt += 1
             self.retries += 1
             if failure.asked is not None:
-                self._pace.hold(failure.asked)
+                self._rate_limiter.pause(failure.asked)
             await asyncio.sleep(seconds)
 
     async def _ask(self, path: str, body: dict[str, Any] | None) -> httpx.Response:
         """One request's answer, if its status is one of success."""
         url = f"{self.endpoint.url}/{path}"
         async with self._room:
-            await self._pace.turn()
+            await self._rate_limiter.acquire()
             self.requests += 1
             try:
                 if body is None:

@@ -20,7 +20,7 @@ from lexray.tables.files import refuse_credentials
 
 _LOG = logging.getLogger("lexray")
 _ABSENT = object()
-#: Keys of addresses that may hold a password, which is not recorded, and that refuse one in words of their own.
+#: Keys of addresses that may hold a password; it is never recorded, and their own checks refuse it where needed.
 _OTHER_RULES = ("tracking.uri", "endpoint.url", "url")
 
 
@@ -29,12 +29,12 @@ class BaseConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    #: Former names of keys, each with the name of now.
+    #: Former names of keys, each with its current name.
     former_keys: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")
     @classmethod
-    def _by_their_names_of_now(cls, values: Any) -> Any:
+    def _rename_former_keys(cls, values: Any) -> Any:
         if not isinstance(values, Mapping) or not cls.former_keys.keys() & values.keys():
             return values
         current = dict(values)
@@ -47,7 +47,7 @@ class BaseConfig(BaseModel):
 
 
 class TrackingConfig(BaseConfig):
-    """Where MLflow records runs."""
+    """The MLflow server and experiment that runs are recorded in."""
 
     uri: str | None = Field(
         None, description="MLflow tracking URI; by default MLFLOW_TRACKING_URI, else a local SQLite file, mlflow.db"
@@ -56,7 +56,7 @@ class TrackingConfig(BaseConfig):
 
     @field_serializer("uri", when_used="json")
     def _without_password(self, uri: str | None) -> str | None:
-        """JSON is what runs and tables record: a password in the URI stays out of them."""
+        """Leave a password in the URI out of JSON, which runs and tables record."""
         return None if uri is None else without_password(uri)
 
 
@@ -82,7 +82,7 @@ class JobConfig(BaseConfig):
 
     @property
     def never_skip(self) -> bool:
-        """Whether the job looks for itself what there is to do, and is never skipped."""
+        """Whether the job itself finds out what there is to do, and is therefore never skipped."""
         return False
 
 
@@ -159,7 +159,7 @@ def _credentials_in(value: Any) -> str:
 
 
 def former_keys(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """Former names of a model's keys with their names of now, both dotted where models are nested."""
+    """Former names of a model's keys with their current names, both dotted where models are nested."""
     found = {}
     if issubclass(model, BaseConfig):
         found = {f"{prefix}{former}": f"{prefix}{key}" for former, key in model.former_keys.items()}
@@ -200,7 +200,7 @@ def _explain(model: type[BaseModel], error: ErrorDetails) -> str:
     if error["type"] == "missing":
         description = _descend(model, error["loc"][:-1]).model_fields[str(error["loc"][-1])].description
         return f"missing key '{key}'" + (f" ({description})" if description else "")
-    if not key:  # keys that do not fit together; the validator's words name them
+    if not key:  # keys that exclude each other; the validator's message names them
         return error["msg"].removeprefix("Value error, ")
     if _credentials_in(error["input"]):
         return f"'{key}': {error['msg']}"

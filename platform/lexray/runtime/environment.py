@@ -1,4 +1,4 @@
-"""Environment that our processes want, set before Ray, vLLM, MLflow or Transformers are imported.
+"""Environment variables of our processes, set before Ray, vLLM, MLflow or Transformers are imported.
 
 Telemetry of all of them is off by default; a user who set a variable keeps it.
 """
@@ -20,17 +20,17 @@ _DEFAULTS = {
     "RAY_TRAIN_V2_ENABLED": "1",
     # Ray's own progress bars and ours would share a terminal.
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    # Ray's C++ side warns on the driver's stderr of what Ray Data does to each of its own actors.
+    # Ray's C++ code warns on the driver's stderr about what Ray Data does to its own actors.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     # Trials are logged to MLflow; Tune's own CSV, JSON and TensorBoard files would repeat it.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Tune's newer output writes to stdout however silent it is asked to be.
+    # Tune's newer output writes to stdout at every verbosity.
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
 
 def set_defaults() -> None:
-    """Set what the user has not set."""
+    """Set the variables that the user has not set."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
 
@@ -39,7 +39,7 @@ def set_defaults() -> None:
 def capture_stderr() -> Iterator[None]:
     """Keep back what native code writes to stderr while the block runs, and show it only if the block fails.
 
-    Ray's C++ side announces there, at every start, that it was told its log level.
+    Ray's C++ code writes a line about its log level there at every start.
     """
     sys.stderr.flush()
     original_stderr = os.dup(2)

@@ -1,4 +1,4 @@
-"""What every job shares: skip what is up to date, track in MLflow, say what was done.
+"""What every job shares: it is skipped if its output is up to date, tracked in MLflow, and ends with a report.
 
 A job is a `Job`: a name, a configuration model, and a function that reads inputs and writes `config.out`. `execute`
 runs it. `lexray.cli` makes a command of each.
@@ -30,17 +30,17 @@ _MAX_INPUT_TAGS = 20
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job's function hands back.
+    """What a job's function returns.
 
     Attributes
     ----------
     counts : dict
-        What was read, written and refused, by name; the words a person reads ('files', 'detections' …).
+        What was read, written and refused, by a name that a person reads ('files', 'detections' …).
     metrics : dict
         Figures that are logged to MLflow.
     outputs : list of str
-        Everything written beside `config.out`, such as the quarantine.
-    refused, taken : int
+        Everything else that was written, such as the quarantine.
+    refused, accepted : int
         Inputs refused and used, for `max_bad_fraction`.
     complete : bool
         Whether the same run again would find nothing to do; else it runs again.
@@ -50,13 +50,13 @@ class JobResult:
     metrics: dict[str, float] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
     refused: int = 0
-    taken: int = 0
+    accepted: int = 0
     complete: bool = True
 
 
 @dataclass(frozen=True)
 class JobReport:
-    """What `execute` says of a job, and `--json` prints."""
+    """What `execute` returns of a job, and `--json` prints."""
 
     job: str
     out: str
@@ -74,7 +74,7 @@ class JobReport:
 
     @property
     def refusals(self) -> str:
-        """Where it says what was refused: the quarantine, or the table's own rows where the job has none."""
+        """Path of the table that lists what was refused: the quarantine, or the output itself if there is none."""
         return next((path for path in self.outputs if path.endswith(".quarantine")), self.out)
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class JobReport:
 
 @dataclass(frozen=True)
 class JobContext:
-    """What a job's function gets beside its configuration: where to log and where to show progress."""
+    """What a job's function gets besides its configuration: the MLflow run, and where progress is shown."""
 
     run: tracking.MlflowRun
     progress: Progress
@@ -101,7 +101,7 @@ class Job(Generic[C]):
     config : type
         Its configuration model.
     run : callable
-        ``run(config, context) -> Outcome``; writes `config.out`.
+        ``run(config, context) -> JobResult``; writes `config.out`.
     inputs : tuple of str
         Keys of the configuration that name what is read (a path or a list of paths); None values are left out.
     positional : tuple of str
@@ -109,8 +109,8 @@ class Job(Generic[C]):
         is a list.
     summary : str
         One line for the help.
-    overview : callable, optional
-        A table for a person of (counts, metrics), in place of a line for each of them.
+    summary_table : callable, optional
+        Makes a table of (counts, metrics) for a person; by default each has a line.
     """
 
     name: str
@@ -119,14 +119,14 @@ class Job(Generic[C]):
     inputs: tuple[str, ...]
     positional: tuple[str, ...]
     summary: str
-    overview: Callable[[dict[str, Any], dict[str, float]], Table] | None = None
+    summary_table: Callable[[dict[str, Any], dict[str, float]], Table] | None = None
 
 
 def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowRun | None = None) -> JobReport:
     """Run a job, or find its output up to date and say so.
 
-    An output is up to date where the same job, with the same configuration, the same Lexray and the same versions of
-    its inputs, wrote it whole, and nothing that it wrote has gone or changed since.
+    An output is up to date if the same job with the same configuration, the same Lexray and the same versions of its
+    inputs wrote it completely, and nothing that it wrote is missing or has changed since.
 
     Raises
     ------
@@ -141,12 +141,12 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
     fingerprint = _fingerprint(job, config, inputs)
     previous = _previous_report(config, fingerprint)
     if previous is not None:
-        progress.say(f"{job.name}: up to date, nothing to do ({config.out})")
+        progress.info(f"{job.name}: up to date, nothing to do ({config.out})")
         code = _exit_code(config, previous["refused_fraction"])
-        previous = {"complete": True, **previous}  # which Lexray 0.1.0 did not say
+        previous = {"complete": True, **previous}  # Lexray 0.1.0 did not record it
         return JobReport(**{**previous, "skipped": True, "seconds": time.monotonic() - start, "exit_code": code})
     if not delta.is_table(config.out):
-        # A folder changes file by file: half of the new content must not pass for the whole of the old.
+        # A folder changes file by file: a half-written one must not count as the old output.
         remove_provenance(config.out)
 
     parameters = config.model_dump(mode="json")
@@ -155,9 +155,9 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
         with progress.step(job.name):
             outcome = job.run(config, JobContext(run, progress))
         run.metrics(outcome.metrics)
-        total = outcome.refused + outcome.taken
+        total = outcome.refused + outcome.accepted
         fraction = outcome.refused / total if total else 0.0
-        # The provenance names the fingerprint, so a table's version is read from its log and a folder's from it.
+        # A table's version is read from its log; a folder has none, so its fingerprint stands for it.
         version = delta.version(config.out) if delta.is_table(config.out) else fingerprint
         report = JobReport(
             job=job.name,
@@ -209,7 +209,7 @@ def _exit_code(config: JobConfig, refused_fraction: float) -> int:
 
 
 def _require_absolute_paths(job: Job[C], config: C) -> None:
-    """Workers of a cluster stand in other folders than the driver: there a relative path is another place on each."""
+    """Refuse relative paths on a cluster, where each worker would resolve them in a folder of its own."""
     if config.ray.address is None and not os.environ.get("RAY_ADDRESS"):
         return
     for path in (config.out, *_input_paths(job, config)):
@@ -221,7 +221,7 @@ def _require_absolute_paths(job: Job[C], config: C) -> None:
 
 
 def _require_writable_out(job: Job[C], out: str) -> None:
-    """Before anything is started: what can be written nowhere need not be worked out."""
+    """Refuse an output that cannot be written, before any work is done."""
     if "://" in out:
         return
     path = Path(out)
@@ -233,7 +233,7 @@ def _require_writable_out(job: Job[C], out: str) -> None:
 
 
 def _with_absolute_paths(job: Job[C], config: C) -> C:
-    """Ray's workers run in folders of their own, on this machine too."""
+    """Make paths absolute: Ray's workers run in folders of their own, on this machine too."""
     changed: dict[str, Any] = {"out": resolve_path(config.out)}
     for key in job.inputs:
         value = getattr(config, key)

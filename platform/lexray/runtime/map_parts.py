@@ -1,4 +1,4 @@
-"""Work that goes part by part on Ray Data: read a part, make rows of it, write them as that part of another table."""
+"""Map a table part by part on Ray Data: read a part, compute rows, write them as the same part of another table."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -40,7 +40,7 @@ def map_parts(
     use_gpu: bool = False,
     checkpoints: PartCheckpoints | None = None,
 ) -> list[Fragment]:
-    """Write to `out` what a function makes of each part of `table`; nothing is visible before `delta.commit`.
+    """Apply a function to each part of `table` and write its rows to `out`; `delta.commit` makes them visible.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def map_parts(
     use_gpu : bool
         Give each worker a GPU.
     checkpoints : PartCheckpoints, optional
-        Where each finished part is noted; parts noted before are not done again.
+        Records each finished part; parts that are recorded already are skipped.
     """
     finished = {} if checkpoints is None else checkpoints.finished()
     parts = {part: files for part, files in delta.part_files(table).items() if part not in finished}
@@ -88,7 +88,7 @@ def map_parts(
                 rows = rows.sort_by([(name, "ascending") for name in order])
             fragment = delta.write_part(out, schema, part, rows)
             if checkpoints is not None:
-                checkpoints.note(fragment)
+                checkpoints.write(fragment)
             return asdict(fragment)
 
     mapped = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map(
@@ -103,7 +103,7 @@ def map_parts(
 
 
 def results_of_parts(function: Callable[..., R], table: str, *arguments: Any) -> Iterator[R]:
-    """What ``function(table, part, *arguments)`` returns for each part of a table: one Ray task each, as they end.
+    """Yield ``function(table, part, *arguments)`` of each part of a table, one Ray task each, as they end.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def _fragments(mapped: "ray.data.Dataset", task: ProgressTask) -> Iterator[Fragm
 
 
 def _dataset(files: Sequence[str], schema: pa.Schema) -> pyarrow.dataset.Dataset:
-    """A part's files, those of the version that the run began with, with the types of the table."""
+    """The files of a part in the version that the run began with, as a dataset with the table's types."""
     system, _ = filesystem(files[0])
     return pyarrow.dataset.dataset(
         [filesystem(file)[1] for file in files],
@@ -140,7 +140,7 @@ def _dataset(files: Sequence[str], schema: pa.Schema) -> pyarrow.dataset.Dataset
 
 
 def _slices(source: pyarrow.dataset.Dataset, columns: list[str] | None) -> Iterator[pa.Table]:
-    """A part's rows in slices, so that photons of a large part, or of one huge detection, are not all in memory."""
+    """A part's rows in slices, so that the photons of a large part are never all in memory."""
     held: list[pa.RecordBatch] = []
     n_rows = n_events = 0
     scanner = source.scanner(columns, batch_size=_READ_ROWS, batch_readahead=1, fragment_readahead=1, use_threads=False)

@@ -9,9 +9,9 @@ _KIB_PER_GIB = 2**20
 
 
 class PeakMemory:
-    """Highest memory in use while the block runs, looked at once a second.
+    """Highest memory in use while the block runs, sampled once a second.
 
-    Counts what each process holds for itself, and shared memory once: Ray's object store is mapped by every worker.
+    Each process's private memory counts, and shared memory counts once: every worker maps Ray's object store.
 
     Attributes
     ----------

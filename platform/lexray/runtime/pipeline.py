@@ -1,7 +1,7 @@
-"""The chain: several jobs by one configuration, in one Ray session and under one MLflow run.
+"""A pipeline: several jobs from one configuration, in one Ray session and under one MLflow run.
 
 The configuration's ``steps`` name the jobs in the order in which they run, each with that job's own keys. All of them
-are read before the first starts, so that a wrong key in the last one is said now and not hours later.
+are read before the first starts, so that a wrong key in the last one is reported at once and not hours later.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from lexray.runtime.job import Job, JobReport, execute, is_up_to_date
 from lexray.runtime.peak_memory import PeakMemory
 from lexray.runtime.progress import Progress
 
-#: The jobs that there are: a command's words, and what loads its job.
+#: The jobs: each command's words, and the function that loads its job.
 Registry = Mapping[str, Callable[[], Job[Any]]]
 
-#: Counts of each step that the table at the end has room for; ``--json`` has all.
+#: Counts of each step in the table at the end; ``--json`` has all.
 _COUNTS_SHOWN = 4
 
-#: Keys that a step must not set: the run and the session are the whole pipeline's.
+#: Keys that a step must not set: all steps share the run and the session.
 SHARED_KEYS = ("tracking", "ray")
 
 
@@ -64,7 +64,7 @@ class PipelineStep:
 
 @dataclass(frozen=True)
 class PipelineReport:
-    """What `run` says of a pipeline, and ``lexray run --json`` prints."""
+    """What `run` returns of a pipeline, and ``lexray run --json`` prints."""
 
     name: str
     workdir: str
@@ -132,7 +132,7 @@ def run(config: PipelineConfig, steps: Sequence[PipelineStep], progress: Progres
         parent = stack.enter_context(tracking.run(config.tracking, config.name, config.model_dump(mode="json")))
         session = stack.enter_context(contextlib.ExitStack())
         for number, step in enumerate(steps, 1):
-            progress.say(f"[{number}/{len(steps)}] {step.name}")
+            progress.info(f"[{number}/{len(steps)}] {step.name}")
             with _naming_step(step.name):
                 if not is_up_to_date(step.job, step.config):
                     session.enter_context(ray_session.session(config.ray))
@@ -160,7 +160,7 @@ def run(config: PipelineConfig, steps: Sequence[PipelineStep], progress: Progres
 
 
 def table(report: PipelineReport) -> Table:
-    """What each step did, for people."""
+    """One row for each step: its status, time and counts."""
     shown = Table("step", "", "seconds", "counts", box=None, pad_edge=False, title=report.name, title_justify="left")
     for name, step in report.steps.items():
         state = "up to date" if step.skipped else "done" if step.exit_code == EXIT_DONE else "refused too much"

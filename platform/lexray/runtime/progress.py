@@ -1,4 +1,4 @@
-"""Progress for people, on stderr: a bar on a terminal, one line a step and a few in between where there is none."""
+"""Progress on stderr: a bar on a terminal; elsewhere one line per step and a few in between."""
 
 import contextlib
 import time
@@ -33,12 +33,12 @@ class ProgressTask:
 
 
 class Progress:
-    """Where jobs tell a person what they do."""
+    """Shows a person what jobs do."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, soft_wrap=True)
 
-    def say(self, line: str) -> None:
+    def info(self, line: str) -> None:
         """Print a line."""
         self._console.print(line, highlight=False, markup=False)
 
@@ -48,11 +48,11 @@ class Progress:
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Name a job as it starts and say how long it took."""
+        """Print a job's name as it starts, and how long it took when it ends."""
         start = time.monotonic()
-        self.say(f"▸ {name}")
+        self.info(f"▸ {name}")
         yield
-        self.say(f"  {name}: done in {time.monotonic() - start:.1f} s")
+        self.info(f"  {name}: done in {time.monotonic() - start:.1f} s")
 
     @contextlib.contextmanager
     def task(self, name: str, total: int | None = None) -> Iterator[ProgressTask]:

@@ -13,7 +13,7 @@ from lexray.runtime.config import RayConfig
 from lexray.runtime.environment import capture_stderr
 from lexray.runtime.progress import ProgressTask
 
-#: vLLM's engine, the stages beside it and training workers each hold a logical CPU; with fewer they wait for others.
+#: vLLM's engine, the stages around it and training workers each hold a logical CPU; with fewer they would wait.
 MIN_LOGICAL_CPUS = 4
 
 
@@ -29,7 +29,7 @@ def session(config: RayConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # Ray's note on its token, meant for who sets up a cluster, at every start of a local session.
+    # Ray prints a note on its token at every start of a local session; it is meant for cluster administrators.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     address = config.address or os.environ.get("RAY_ADDRESS")
     logging_options = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}

@@ -1,4 +1,4 @@
-"""MLflow: every job is a run that holds its configuration, the versions it read and wrote, metrics and artifacts."""
+"""MLflow: every job is a run with its configuration, the versions it read and wrote, metrics and artifacts."""
 
 import contextlib
 import logging
@@ -144,7 +144,7 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
     if uri.startswith("sqlite:////"):
         Path("/" + uri.removeprefix("sqlite:////")).parent.mkdir(parents=True, exist_ok=True)
     if uri.startswith(("http://", "https://")):
-        try:  # MLflow itself would try for two minutes before it says so
+        try:  # MLflow itself would retry for two minutes
             httpx.get(f"{uri.rstrip('/')}/health", timeout=_TIMEOUT_S)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise LexrayError(f"tracking.uri {without_password(uri)}: no MLflow server answers: {error}") from None

@@ -280,7 +280,7 @@ def write_missing(
     )
     if stats.n_written:
         if engine.start_notice:
-            progress.say(engine.start_notice)
+            progress.info(engine.start_notice)
         with progress.task("sources", total=stats.n_written) as task:
             unfinished = [part for part, of_part in parts.items() if of_part.missing]
             for cost in _write_parts(literature, store, unfinished, writer, engine, force=force):
@@ -396,7 +396,7 @@ class _RowWriter:
             for part in list(self._rows):
                 mine = self._rows.pop(part)
                 try:
-                    await asyncio.to_thread(self._store.note, part, pa.Table.from_pylist(mine, schema=SUMMARIES))
+                    await asyncio.to_thread(self._store.write, part, pa.Table.from_pylist(mine, schema=SUMMARIES))
                 except BaseException:
                     self._rows[part] = mine + self._rows.get(part, [])
                     raise

@@ -1,7 +1,7 @@
-"""A source's papers → its summary, by any language model: pack, ask, merge, check against the papers, ask once more.
+"""Write a source's summary with any language model: fill prompts, ask, merge, check against the papers, ask once more.
 
-`Writer.prepare` is work for a CPU and is done before the model is needed; `Writer.write` waits for answers only, so
-that any number of sources can be under way at one engine.
+`Writer.prepare` is work for a CPU and runs before the model is needed; `Writer.write` only waits for answers, so that
+one engine can work on any number of sources at once.
 """
 
 import asyncio
@@ -35,13 +35,13 @@ from lexray.text.sentences import normalise_whitespace, split_sentences
 MAX_PAPERS = 99
 #: What a chat template adds to a prompt, in tokens; generous.
 _CHAT_TEMPLATE_TOKENS = 64
-#: Of the sampling, at least, where an earlier run failed.
+#: Lowest sampling temperature where an earlier run failed.
 _RETRY_TEMPERATURE = 0.5
 #: Tokens of papers that are worth a prompt.
 _MIN_PAPER_TOKENS = 256
 _PROMPT_DELIMITERS = re.compile(r"</?\s*(?:papers|parts)\s*>|\[\s*(?:P|part\s*)\d+\s*\]", re.IGNORECASE)
 _TEXTS = ("title", "abstract", "body")
-#: Of a paper, what its summary is made of; citations come and go.
+#: Columns of a paper that its summary depends on; citation counts change and do not matter.
 _HASHED_COLUMNS = (
     *_TEXTS,
     "bibcode",
@@ -58,7 +58,7 @@ PaperRow = Mapping[str, Any]
 
 
 class WriterSettings(BaseConfig):
-    """What a summary is to be like, whichever engine writes it."""
+    """Length, masking and grounding of summaries, whichever engine writes them."""
 
     max_words: int = Field(150, ge=10, description="length of a summary")
     mask_names: bool = Field(
@@ -75,7 +75,7 @@ class WriterSettings(BaseConfig):
 
 @dataclass(frozen=True)
 class Completion:
-    """What an engine answers: text, the tokens it read and wrote, and how it calls the model, where it says."""
+    """An engine's answer: text, the tokens it read and wrote, and its name for the model, where it gives one."""
 
     text: str
     tokens_in: int
@@ -85,14 +85,14 @@ class Completion:
 
 @dataclass(frozen=True)
 class PreviousRow:
-    """What earlier runs made of a source.
+    """Earlier runs' attempts at a source.
 
     Attributes
     ----------
     attempts : int
         Runs that failed.
     answered : bool
-        The last of them had an answer, which was no good.
+        Whether the last of them had an answer, which was rejected.
     """
 
     attempts: int = 0
@@ -100,18 +100,18 @@ class PreviousRow:
 
 
 class ChatModel(Protocol):
-    """A language model, wherever it runs. The answer's schema and length are its own affair."""
+    """A language model, wherever it runs; it enforces the answer's schema and length itself."""
 
     def count(self, texts: Sequence[str]) -> Sequence[int]:
         """Tokens of each text."""
 
     async def complete(self, messages: Messages, seed: int, temperature: float) -> Completion:
-        """The answer to a chat; raises `RefusedInput` where this one cannot be answered."""
+        """The answer to a chat; raises `RefusedInput` if there is none."""
 
 
 @dataclass(frozen=True)
 class SummaryRequest:
-    """A source that waits for a model.
+    """All that a model needs to summarize a source.
 
     Attributes
     ----------
@@ -130,10 +130,10 @@ class SummaryRequest:
         Papers that are in none.
     names : list of str
         The source's.
-    anew : bool
-        An earlier run's answer was no good: to ask the same without chance would be to get the same.
+    resample : bool
+        Whether an earlier run's answer was rejected: at temperature 0 the same would come again.
     refusal : list of str or None
-        Reason and detail where there is nothing to ask.
+        Reason and detail where there is nothing to summarize.
     """
 
     source_id: str
@@ -145,7 +145,7 @@ class SummaryRequest:
     read: list[int]
     n_left_out: int
     names: list[str]
-    anew: bool = False
+    resample: bool = False
     refusal: list[str] | None = None
 
     def dumps(self) -> str:
@@ -160,14 +160,14 @@ class SummaryRequest:
 
 @dataclass(frozen=True)
 class Draft:
-    """An answer, and what is to be said against it.
+    """An answer, and what is wrong with it.
 
     Attributes
     ----------
     answer : SourceSummary
     grounding : Grounding
     too_long : str or None
-        Said where it has too many words.
+        The complaint, if it has too many words.
     """
 
     answer: SourceSummary
@@ -176,17 +176,17 @@ class Draft:
 
     @property
     def share(self) -> float:
-        """Of its facts that are in the papers; 1 where it states none."""
+        """Share of its facts that are in the papers; 1 where it states none."""
         return 1.0 if self.grounding.share is None else self.grounding.share
 
     @property
     def merit(self) -> tuple[bool, float]:
-        """The greater of two is of the better draft."""
+        """Key by which drafts are compared; the better one has the greater."""
         return self.too_long is None, self.share
 
 
 class Writer:
-    """Writes summaries.
+    """Writes summaries; the model is given with each request.
 
     Parameters
     ----------
@@ -214,13 +214,13 @@ class Writer:
         engine_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings, self.provenance, self._context = settings, dict(provenance), context
-        self._engine_says = dict(engine_options or {})
+        self._engine_options = dict(engine_options or {})
         self._prompts = PromptTemplates.read(settings.prompts)
         self.prompt_sha256 = self._prompts.sha256
-        # Another version of the engine is no reason to pay for all summaries again.
+        # The engine's version is left out: an update must not write all summaries again.
         engine = [self.provenance[name] for name in ("engine", "model", "revision")]
         written_as = settings.model_dump(exclude={"prompts"})
-        self._made_of = delta.digest([written_as, self.prompt_sha256, engine, context, self._engine_says])
+        self._settings_hash = delta.digest([written_as, self.prompt_sha256, engine, context, self._engine_options])
 
     def check_context(self, count: TokenCounter) -> None:
         """Refuse a context that has no room for papers.
@@ -239,10 +239,10 @@ class Writer:
             )
 
     def key(self, source_id: str, papers: Sequence[PaperRow]) -> str:
-        """Hash of all that a source's row is made of."""
+        """Hash of all that a source's row depends on."""
         return delta.digest(
             [
-                self._made_of,
+                self._settings_hash,
                 source_id,
                 sorted(delta.digest([paper[name] for name in _HASHED_COLUMNS]) for paper in papers),
             ]
@@ -280,7 +280,7 @@ class Writer:
             source_id=source_id,
             key=self.key(source_id, papers),
             attempts=previous.attempts,
-            anew=previous.answered,
+            resample=previous.answered,
             prompts=[one.text for one in packs],
             papers=[{"bibcode": paper["bibcode"], "arxiv": paper["arxiv"]} for paper in ranked],
             evidence=[sentences_about(paper, known) if i in read else [] for i, paper in enumerate(ranked)],
@@ -301,7 +301,7 @@ class Writer:
             draft = await self._better(request, evidence, chat, await self._draft(request, evidence, chat, ()))
             if draft.too_long:
                 raise RefusedInput("too_many_words", draft.too_long)
-            row = self._said(request, evidence, draft)
+            row = self._row_columns(request, evidence, draft)
         except RefusedInput as refused:
             row = {"status": "failed", "reason": refused.reason, "detail": refused.detail}
         except LexrayError:  # of the engine, not of this source
@@ -319,7 +319,7 @@ class Writer:
             "bibcodes": [request.papers[i]["bibcode"] for i in request.read if request.papers[i]["bibcode"]],
             "sampling": json.dumps(
                 {"temperature": chat.temperature, "seed": self.settings.seed, "max_tokens": MAX_TOKENS}
-                | self._engine_says
+                | self._engine_options
             ),
             "prompt_sha256": self.prompt_sha256,
             "tokens_in": chat.tokens_in,
@@ -330,7 +330,7 @@ class Writer:
     async def _better(
         self, work: SummaryRequest, evidence: Sequence[Evidence], chat: "_ChatSession", first: Draft
     ) -> Draft:
-        """The first draft where it will do, else the better of it and a second one that is told what was wrong."""
+        """The first draft if it is good enough, else the better of it and a second that is told what was wrong."""
         if not first.too_long and first.share >= self.settings.min_grounded:
             return first
         objections = [*([first.too_long] if first.too_long else ()), *first.grounding.missing]
@@ -360,7 +360,7 @@ class Writer:
                 )
             )
         answer, max_words = answers[0], self.settings.max_words
-        # In a thread: on the event loop the answers to all other sources would wait for it.
+        # In a thread, so that the answers to other sources do not wait on the event loop.
         grounding = await asyncio.to_thread(_ground, evidence, answer.summary, answer.labels, answer.key_quantities)
         too_long = (
             f"the summary has {answer.words} words, and {max_words} are allowed" if answer.words > max_words else None
@@ -369,8 +369,8 @@ class Writer:
             too_long = f"the summary has more than {MAX_CHARACTERS} characters"
         return Draft(answer, grounding, too_long)
 
-    def _said(self, work: SummaryRequest, evidence: Sequence[Evidence], draft: Draft) -> dict[str, Any]:
-        """What a draft adds to its row: of its labels and quantities those that the papers hold."""
+    def _row_columns(self, work: SummaryRequest, evidence: Sequence[Evidence], draft: Draft) -> dict[str, Any]:
+        """The draft's columns of the row: its labels and quantities, as far as the papers hold them."""
         answer = draft.answer
         labels = {
             name: label if _is_grounded(evidence, {name: label}, ()) else UNKNOWN
@@ -404,11 +404,11 @@ class Writer:
 
 
 class _ChatSession:
-    """Everything that one source's model is asked."""
+    """The chat about one source, with its token counts."""
 
     def __init__(self, model: ChatModel, work: SummaryRequest, settings: WriterSettings) -> None:
         self.model = model
-        self.temperature = max(settings.temperature, _RETRY_TEMPERATURE) if work.anew else settings.temperature
+        self.temperature = max(settings.temperature, _RETRY_TEMPERATURE) if work.resample else settings.temperature
         self.model_said = ""
         self.tokens_in = self.tokens_out = 0
         self._asked = 0
@@ -425,21 +425,21 @@ class _ChatSession:
 
 
 def _prompt_paper(label: int, paper: PaperRow, mask: Callable[[str], str]) -> PromptPaper:
-    """A paper as the model sees it: masked, and without what speaks to the model instead of of the source."""
+    """A paper as the model reads it: masked, and without prompt injections."""
     title, abstract, body = (remove_prompt_injections(normalise_whitespace(paper[name] or ""))[0] for name in _TEXTS)
     year = f" ({paper['year']})" if paper["year"] else ""
     sentences = tuple(
         _without_delimiters(mask(sentence)) for text in (abstract, body) for sentence in split_sentences(text)
     )
     head, title = f"[P{label}]{year}", _without_delimiters(mask(title))
-    # Of a paper without an abstract the title is what is known.
+    # A paper without an abstract has only its title.
     return (
         PromptPaper(f"{head} {title}".strip(), sentences) if sentences else PromptPaper(head, (title,) if title else ())
     )
 
 
 def _without_delimiters(text: str) -> str:
-    """Text without the marks by which a prompt tells where its data begin and end, and whose they are."""
+    """Text without the marks that delimit data in a prompt."""
     return _PROMPT_DELIMITERS.sub(" ", text)
 
 

@@ -1,8 +1,8 @@
 """Tables on disk or in an object store: Parquet files partitioned by `part`, under Delta Lake's log.
 
-Workers write Parquet files and hand back what they wrote (`Fragment`); the driver adds them all in one commit, so that
-a table appears whole or not at all and readers of the previous version are not disturbed. Beside the log each output
-carries `_lexray.json`: which job wrote it, from what, and with which result.
+Workers write Parquet files and return a `Fragment` for each; the driver adds them all in one commit, so that a table
+appears whole or not at all and readers of the previous version are not disturbed. Next to the log each output has
+`_lexray.json`: which job wrote it, from which inputs, and with which result.
 """
 
 import base64
@@ -62,8 +62,8 @@ def write_part(table: str, schema: pa.Schema, part: int, rows: pa.Table) -> Frag
         f"{root}/{path}",
         filesystem=system,
         compression="lz4",
-        # Times and energies hardly repeat, so a dictionary of them is work for nothing. With the bytes of one
-        # significance side by side they shrink well: events take 0.6 × the room and 0.2 × the time of zstd's default.
+        # Times and energies hardly repeat, so a dictionary of them would be useless. With the bytes of one
+        # significance side by side they compress well: events take 0.6 × the space and 0.2 × the time of default zstd.
         use_dictionary=names,
         use_byte_stream_split=floats,
     )
@@ -123,7 +123,7 @@ def commit(table: str, name: str, schema: pa.Schema, fragments: Iterable[Fragmen
 def commit_over(
     table: str, name: str, schema: pa.Schema, fragments: Iterable[Fragment], version: int | None, mark: tuple[str, int]
 ) -> int:
-    """As `commit`, if the table is still what the caller has read: of two writers at once one fails, and says so.
+    """As `commit`, but only if nobody else has committed since the caller read the table.
 
     Parameters
     ----------
@@ -132,12 +132,12 @@ def commit_over(
     version : int or None
         The version that the new content was made from; None where there was no table.
     mark : (str, int)
-        A name and a number that become the table's with the commit, as one: `read_mark` tells it.
+        A name and a number that are stored with the commit, atomically; `read_mark` reads them.
 
     Raises
     ------
     LexrayError
-        If somebody else committed meanwhile. Nothing has changed then.
+        If somebody else committed meanwhile. The table is then unchanged.
     """
     marked = CommitProperties(app_transactions=[Transaction(*mark)], max_commit_retries=0)
     try:
@@ -168,7 +168,7 @@ def read_mark(table: str, name: str) -> tuple[int | None, int | None]:
 
 
 def vacuum(table: str) -> int:
-    """Delete files that no version of the last week needs, those of runs that were killed included; how many."""
+    """Delete files that no version of the last week needs, also those of killed runs; returns how many."""
     delta = _open(table)
     old = delta.vacuum(retention_hours=_KEPT_HOURS, full=True)
     if old:  # a vacuum that finds nothing would still be two commits
@@ -209,7 +209,7 @@ def _delta_schema(schema: pa.Schema) -> Schema:
 
 
 def _describe(schema: pa.Schema) -> str:
-    """What the table's log says of it: Delta knows neither units nor lists of a fixed size, an empty table no types."""
+    """Schema for the table's log: Delta stores neither units nor fixed-size lists, and no types of empty tables."""
     return json.dumps({"schema_version": SCHEMA_VERSION, "arrow": base64.b64encode(schema.serialize()).decode()})
 
 
@@ -221,7 +221,7 @@ def write(table: str, name: str, schema: pa.Schema, rows: pa.Table, n_parts: int
 def dataset(table: str, version: int | None = None) -> pyarrow.dataset.Dataset:
     """Current or an earlier version of a table, with the Arrow types it was written with and its `part` column.
 
-    A single Parquet file, which somebody else may have written, is read as it is.
+    A single Parquet file, which another program may have written, is read as it is.
 
     Raises
     ------
@@ -285,10 +285,10 @@ def is_table(path: str) -> bool:
 
 
 def version(path: str) -> str:
-    """What an input is at this moment, for fingerprints and for MLflow; 'absent' if nothing lies there.
+    """The current version of an input, for fingerprints and for MLflow; 'absent' if there is nothing.
 
-    A table gives its Delta version, another of our outputs the fingerprint it was made with, anything else a hash over
-    the names, sizes and modification times of the files that `lexray.tables.files.find_files` finds by it.
+    It is a table's Delta version, the fingerprint of another output of ours, or else a hash over the names, sizes and
+    modification times of the files that `lexray.tables.files.find_files` finds.
     """
     if not path.startswith(("@", "http://", "https://")):  # lists and web servers hold no outputs of ours
         if is_table(path):
@@ -307,7 +307,7 @@ def version(path: str) -> str:
 
 
 def digest(content: Any) -> str:
-    """Short hash of anything that JSON can say, for fingerprints and names."""
+    """Short hash of any JSON value, for fingerprints and names."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

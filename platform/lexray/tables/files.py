@@ -1,4 +1,4 @@
-"""Files wherever they lie: what a person names (files, folders, patterns, lists, URIs) in, each file once out.
+"""Files on disks, in object stores and on web servers: a person's paths, patterns, lists and URIs → each file once.
 
 Local paths go through the operating system, the URIs that pyarrow knows (``s3://``, ``gs://`` …) through pyarrow.fs,
 ``https://`` through fsspec. Credentials and endpoints come from the environment, as each store's own tools take them
@@ -31,7 +31,7 @@ _WEB = ("http", "https")
 _NOT_FOUND = 404
 #: Schemes whose URIs begin with a bucket, which has neither a user nor a port.
 _BUCKETS = ("s3", "s3a", "gs", "gcs")
-#: How Google's store is asked without credentials.
+#: User name by which Google's store is read without credentials.
 _ANONYMOUS = "anonymous@"
 #: Keys of a URI's query that hold a secret, or the signature of a signed link.
 _SECRET = re.compile(
@@ -112,7 +112,7 @@ def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 @dataclass(frozen=True, order=True)
 class Location:
-    """A file and what tells whether it has changed.
+    """A file, with the size and stamp by which a change is noticed.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ class Location:
     size : int
         Bytes; −1 where a web server does not say.
     stamp : str
-        Modification time in nanoseconds, or a web server's ETag or Last-Modified; '' where it says neither.
+        Modification time in nanoseconds, or a web server's ETag or Last-Modified; '' where it sends neither.
     """
 
     path: str
@@ -135,7 +135,7 @@ def find_files(given: str, wanted: Callable[[str], bool]) -> list[Location]:
     Parameters
     ----------
     given : str
-        A file (taken whatever it is called); a folder (every wanted file below it); a pattern with ``*``, ``?``,
+        A file (read whatever it is called); a folder (every wanted file below it); a pattern with ``*``, ``?``,
         ``[…]`` and ``**`` (in a URI without ``?``, which begins its query); or ``@`` and a list of any of these, one
         a line, relative ones to the list's folder, with ``#`` before a comment.
     wanted : callable
@@ -149,7 +149,7 @@ def find_files(given: str, wanted: Callable[[str], bool]) -> list[Location]:
     Raises
     ------
     ConfigError
-        If a list cannot be read, or a store does not let us look.
+        If a list cannot be read, or a store refuses access.
     """
     if given.startswith("@"):
         return sorted({found for line in _lines(given) for found in find_files(line, wanted)})
@@ -181,7 +181,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def contents(paths: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
-    """Each file's path with its content, or with the error that its reading ended in; of stores some files ahead."""
+    """Each file's path with its content, or with the error of its reading; files in stores are fetched ahead."""
     paths = list(paths)
     if all("://" not in path for path in paths):
         yield from ((path, _content(path)) for path in paths)
@@ -255,7 +255,7 @@ def _of_store(uri: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
         return Location(f"{scheme}://{user}{info.path}{query}", info.size, str(info.mtime_ns))
 
     if any(mark in path for mark in "*["):
-        # A store has no folders to walk: everything below the part before the first mark is listed and compared.
+        # A store has no folders to walk: everything below the part before the first wildcard is listed and matched.
         base = path[: min(path.index(mark) for mark in "*[" if mark in path)].rpartition("/")[0]
         matches = _pattern(path).fullmatch
         infos = system.get_file_info(pyarrow.fs.FileSelector(base, recursive=True))
@@ -328,12 +328,12 @@ def find_all(inputs: Sequence[str], wanted: Callable[[str], bool], kind: str) ->
     inputs, wanted
         As for `find_files`.
     kind : str
-        What is wanted, for the error message.
+        Kind of files, for the error message.
 
     Raises
     ------
     ConfigError
-        If an input names nothing: it says which.
+        If an input names nothing; the message says which.
     """
     found: set[Location] = set()
     for given in inputs:

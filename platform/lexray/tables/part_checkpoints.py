@@ -1,4 +1,4 @@
-"""What a run has written so far, beside its output: a run that was killed goes on from there when it is run again."""
+"""The parts that a run has finished, stored next to its output: a killed run continues with the others."""
 
 import json
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ class PartCheckpoints:
     ----------
     out : str
         The table.
-    made_of : sequence
-        All that decides what is written; what runs of other inputs or settings noted is dropped.
+    depends_on : sequence
+        Everything that the parts depend on; records of runs with other inputs or settings are dropped.
     from_scratch : bool
-        Drop what a run of the same noted, too.
+        Drop the records of the same inputs and settings, too.
     """
 
-    def __init__(self, out: str, made_of: Sequence[Any], *, from_scratch: bool = False) -> None:
+    def __init__(self, out: str, depends_on: Sequence[Any], *, from_scratch: bool = False) -> None:
         self._out = out
         self._system, root = filesystem(out)
-        self._root, key = f"{root}.journal", delta.digest([__version__, *made_of])
+        self._root, key = f"{root}.journal", delta.digest([__version__, *depends_on])
         self._folder = f"{self._root}/{key}"
         for info in self._system.get_file_info(pyarrow.fs.FileSelector(self._root, allow_not_found=True)):
             if from_scratch or info.base_name != key:
@@ -37,7 +37,7 @@ class PartCheckpoints:
         self._system.create_dir(self._folder, recursive=True)
 
     def finished(self) -> dict[int, Fragment]:
-        """Fragments by part, of those whose files are there and whole."""
+        """Fragments by part, as far as their files exist and are complete."""
         found = {}
         for info in self._system.get_file_info(pyarrow.fs.FileSelector(self._folder, allow_not_found=True)):
             fragment = self._read(info.path) if info.extension == "json" else None
@@ -52,13 +52,13 @@ class PartCheckpoints:
         written = system.get_file_info(f"{root}/{fragment.path}")
         return fragment if written.is_file and written.size == fragment.size else None
 
-    def note(self, fragment: Fragment) -> None:
-        """A part is done; called by the worker that wrote it, so that a dead driver costs nothing."""
+    def write(self, fragment: Fragment) -> None:
+        """Record a finished part; the worker that wrote it calls this, so that nothing is lost if the driver dies."""
         place = f"{self._folder}/{fragment.part}"
         with self._system.open_output_stream(f"{place}.new") as stream:
             stream.write(json.dumps(asdict(fragment)).encode())
         self._system.move(f"{place}.new", f"{place}.json")  # whole or not at all
 
     def remove(self) -> None:
-        """The table is committed."""
+        """Delete the records, once the table is committed."""
         self._system.delete_dir(self._root)

@@ -1,4 +1,4 @@
-"""How an output was made: `_lexray.json` beside its content, written last."""
+"""How an output was made: `_lexray.json` in its folder, written last."""
 
 import json
 import uuid
@@ -10,7 +10,7 @@ PROVENANCE_FILE = "_lexray.json"
 
 
 def read_provenance(out: str) -> dict[str, Any] | None:
-    """What the job that wrote `out` said of it, or None."""
+    """The provenance that the job stored when it wrote `out`, or None."""
     system, root = filesystem(out)
     path = f"{root}/{PROVENANCE_FILE}"
     if not system.get_file_info(path).is_file:
@@ -20,7 +20,7 @@ def read_provenance(out: str) -> dict[str, Any] | None:
 
 
 def write_provenance(out: str, provenance: dict[str, Any]) -> None:
-    """Say of `out` how it was made; written last, so that its presence means the output is whole."""
+    """Store how `out` was made; it is written last, so that its presence means the output is complete."""
     system, root = filesystem(out)
     system.create_dir(root, recursive=True)
     temporary = f"{root}/{PROVENANCE_FILE}.{uuid.uuid4().hex}"
@@ -30,7 +30,7 @@ def write_provenance(out: str, provenance: dict[str, Any]) -> None:
 
 
 def remove_provenance(out: str) -> None:
-    """Take back what was said of `out`, before its content changes."""
+    """Remove the provenance of `out`, before its content changes."""
     system, root = filesystem(out)
     path = f"{root}/{PROVENANCE_FILE}"
     if system.get_file_info(path).is_file:

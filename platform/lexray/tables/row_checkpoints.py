@@ -1,7 +1,7 @@
-"""Rows that are dear to make: each is kept as soon as it is finished, and all are gathered into the table at the end.
+"""Checkpoints of expensive rows: each is written as soon as it is finished; at the end all are gathered into the table.
 
-A run that is killed, and one whose inputs have partly changed, makes only the rows that it lacks. A row carries the
-hash of all that it was made of (`key`), so nobody has to remember what a run was asked for.
+A run that was killed, or whose inputs have changed in part, computes only the rows that are missing. A row's `key` is
+the hash of everything that it depends on, so finished rows are recognised without any record of earlier runs.
 """
 
 import time
@@ -36,8 +36,8 @@ class RowCheckpoints:
     def __init__(self, out: str, schema: pa.Schema) -> None:
         self.out, self.schema = out, schema
 
-    def note(self, part: int, rows: pa.Table) -> None:
-        """Keep finished rows of a part.
+    def write(self, part: int, rows: pa.Table) -> None:
+        """Write finished rows of a part.
 
         Raises
         ------
@@ -53,27 +53,27 @@ class RowCheckpoints:
         system.move(f"{folder}/{name}.new", f"{folder}/{name}.parquet")
 
     def finished(self, part: int, columns: Sequence[str]) -> pa.Table:
-        """Rows of a part that are there: the table's own, then those of runs that were killed, the newest last."""
+        """Finished rows of a part: the table's own, then those of killed runs, the newest last."""
         system, root = filesystem(self.out)
         listed = system.get_file_info(pyarrow.fs.FileSelector(f"{root}.rows/part={part}", allow_not_found=True))
         noted = sorted(info.path for info in listed if info.extension == "parquet")
         sets = [delta.dataset(self.out).filter(pc.field("part") == part)] if delta.is_table(self.out) else []
         sets += [pyarrow.dataset.dataset(path, filesystem=system) for path in noted]
         empty = self.schema.empty_table().select(list(columns))
-        # What another Lexray, or a model with vectors of another length, has left here is nothing of ours.
+        # Rows of another version of Lexray, or with vectors of another length, do not fit and are ignored.
         fitting = [rows for rows in sets if _has(rows.schema, empty.schema)]
         return pa.concat_tables([empty, *(rows.to_table(list(columns)).cast(empty.schema) for rows in fitting)])
 
     def gather(self, part: int, keys: Mapping[str, str]) -> Fragment:
-        """One file of a part: of each source in `keys` a row with that key, in the order of their names.
+        """Write one file of a part with the row of each source in `keys` that has its key, sorted by source.
 
-        A row that failed gives way to one that did not; of equals the newest is taken.
+        Where several rows fit, one that did not fail is preferred, and then the newest.
 
         Parameters
         ----------
         part : int
         keys : mapping
-            `key` by `source_id`. What is there of other sources, or was made of something else, is left behind.
+            `key` by `source_id`. Rows of other sources or with other keys are left out.
         """
         rows = self.finished(part, self.schema.names)
         failed = (
@@ -87,12 +87,12 @@ class RowCheckpoints:
         return delta.write_part(self.out, self.schema, part, chosen)
 
     def remove(self, before: int | None = None) -> None:
-        """Delete the small files: the table is committed, or they are not wanted.
+        """Delete the checkpoints, once the table is committed or they are no longer wanted.
 
         Parameters
         ----------
         before : int, optional
-            Only those written before a `time.time_ns`: what another run has written since `gather` is its own.
+            Only those written before this `time.time_ns`: another run may have written some since `gather`.
         """
         system, root = filesystem(self.out)
         everything = pyarrow.fs.FileSelector(f"{root}.rows", recursive=True, allow_not_found=True)

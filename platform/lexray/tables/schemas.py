@@ -8,7 +8,7 @@ import pyarrow as pa
 from lexray.errors import LexrayError
 
 #: Version of all schemas below. A table written by a newer one is refused, one by an older one read as `migrated` says.
-#: 2: events.counts_per_frame. 3: what literature, summaries and text_embeddings rest on.
+#: Version 2 added events.counts_per_frame, 3 the provenance columns of literature, summaries and text_embeddings.
 SCHEMA_VERSION = 3
 
 

@@ -1,4 +1,4 @@
-"""Which sentences of a paper speak of one source, and which of another object in the same paper."""
+"""Decide which sentences of a paper are about one source, and which about another object in the same paper."""
 
 import re
 from collections.abc import Sequence
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from lexray.text.designations import SourceNames
 from lexray.text.latex import strip_markup
 
-#: A sentence that says so speaks of the paper's own target, also where another object is named for comparison.
+#: A sentence with one of these is about the paper's own target, even if it names another object for comparison.
 _THIS = re.compile(
     r"\b(?:this|our) (?:source|object|target|system|ULX|pulsar|binary|star|AGN)\b|\bthe (?:present )?target\b",
     re.IGNORECASE,
 )
 _OURS = re.compile(r"\b[Oo]ur (?:source|object|target|system)\b")
-#: With these a paper turns back to its target.
+#: With these phrases a paper returns to its target.
 _TURNS_BACK = re.compile(r"^\s*(?:We|Here|Our|In this (?:paper|work|letter|study)|Following (?:its|the) discovery)\b")
-#: Another object behind one of these is compared with, and is not what the next sentence's 'it' means.
+#: An object named after one of these is only compared with: the next sentence's 'it' does not mean it.
 _COMPARED = re.compile(
     r"\b(?:similar(?:ly)? to|resembl\w+|like|unlike|than|compar\w+ (?:with|to)|as (?:in|for|seen in)|such as|e\.g\."
     r"|that of|those of|analog\w+ to|distance (?:to|of)|in contrast (?:to|with)|with respect to)\b[^.;]{0,40}$"
@@ -24,16 +24,16 @@ _COMPARED = re.compile(
 
 
 def attribute_sentences(sentences: Sequence[str], names: SourceNames) -> list[bool]:
-    """Whether each sentence of a text speaks of this source.
+    """Whether each sentence of a text is about this source.
 
-    A sentence that names it does. One that names another object and not this one does not, and neither do those behind
-    it that name none, until the source is named or the authors turn back to their own work. A text begins with its
+    A sentence that names the source is. A sentence that names only another object is not, nor are the sentences after
+    it that name none, until one names the source or the authors return to their own work. A text begins with its
     source. The host galaxy's name changes nothing.
 
     Parameters
     ----------
     sentences : sequence of str
-        Of one text, in order and unmasked.
+        The sentences of one text, in order and unmasked.
     names : SourceNames
 
     >>> names = SourceNames.of(["M82 X-1"])

@@ -1,4 +1,4 @@
-"""Names of celestial objects in prose: which words are one, and whether it is this source's, its host's or another's.
+"""Find names of celestial objects in prose, and decide whether each is this source's, its host's or another's.
 
 Forms follow the IAU's recommendations for designations (acronym and position, truncated and not rounded), the General
 Catalogue of Variable Stars, and the habits of X-ray astronomy ('Cyg X-1', 'NGC 300 ULX1').
@@ -27,7 +27,7 @@ _HOSTS = (
 _CATALOGUES = rf"{_HOSTS}|HDE?|HIP|GJ|Gl|Gliese|SAO|TYC|TIC|KIC|LS|SS|WR|Kes|RCW|CTB|Haro|Ark|MCG|Fairall|LkHa|LEDA|PDS"
 #: Acronyms before a position of the equinox 1950, or before one with no letter.
 _OLD = r"1ES|GRS|GRO|EXO|XTE|SAX|PSR|PKS|MXB|SLX|SGR|AXP|IRAS|QSO|IGR|XMMU|CXOU|WGA|1WGA|CXO|LSI|KUG|Ginga"
-#: So short that prose has them before other numbers.
+#: So short that prose also has them before other numbers.
 _SHORT = r"[1-5][AEHMSU]|1E|2E|4U|3A|GS|KS|PG|XB|MR|HE|RE|H|A|X|AX|RX|1H|MS|EQ|OJ|S5"
 _NO_UNIT = (
     r"(?!\s{0,3}(?:[kMGT]?eV|ergs?|[kMmn]?s|sec(?:onds?)?|min(?:utes?)?|h(?:ours?|rs?)?|d(?:ays?)?|y(?:ea)?rs?|[kMG]?pc|[kmcnμ]?m"
@@ -103,7 +103,7 @@ _SYNONYMS = {
 _SPELLINGS: dict[str, list[str]] = {}
 for _word, _piece in _SYNONYMS.items():
     _SPELLINGS.setdefault(_piece, []).append(_word)
-#: No name where it is all there is of one.
+#: A word that is no name by itself.
 _COMMON_WORDS = frozenset(
     """
     agn an another binary black bright burst candidate class cluster cv dip dwarf eclipse faint field first flare galaxy
@@ -125,7 +125,7 @@ class NameMention:
 
 
 def find_designations(flat: str) -> Iterator[tuple[int, int]]:
-    """Places of names of any object in a flattened text, in order.
+    """Places of the names of all objects in a text without markup, in order.
 
     >>> text = "Unlike 4U 1626-67 and M82 X-2, it has kT = 2 keV and 10^6 K."
     >>> [text[start:end] for start, end in find_designations(text)]
@@ -153,7 +153,7 @@ def find_designations(flat: str) -> Iterator[tuple[int, int]]:
 
 
 def name_key(name: str) -> str:
-    """Form in which names are compared: case, spaces, underscores and hyphens do not count, but the sign of a position.
+    """Form in which names are compared: without case, spaces, underscores and hyphens, but with a position's sign.
 
     >>> name_key("NGC300 ULX-1") == name_key("NGC_300_ULX1"), name_key("PSR J0218+4232")
     (True, 'psrj0218+4232')
@@ -164,7 +164,7 @@ def name_key(name: str) -> str:
 
 @dataclass(frozen=True)
 class SourceNames:
-    """All names of one source, for finding it in text.
+    """All names of one source, compiled for finding it in text.
 
     Attributes
     ----------
@@ -186,7 +186,7 @@ class SourceNames:
 
     @classmethod
     def of(cls, names: Sequence[str]) -> "SourceNames":
-        """Compile the names of a source: what it is called here, and every identifier that catalogues have for it."""
+        """Compile the names of a source: its name here, and every identifier that catalogues have for it."""
         names = [plain for name in names if (plain := _PREFIX.sub("", " ".join(name.split())).strip())]
         specific = [name for name in names if _is_specific_name(name)]
         hosts = [match.group() for name in specific if (match := _HOST.match(name))]
@@ -214,7 +214,7 @@ class SourceNames:
         )
 
     def in_paper(self, paper: Mapping[str, Any]) -> "SourceNames":
-        """The names by which one paper calls the source: with the paper's own for it, where it uses none of these.
+        """The names by which one paper calls the source, including the paper's own if it uses none of the known ones.
 
         A source that catalogues know as 2CXO J095550.1+694046 is 'M82 X-1' in papers. Where a paper that was matched
         to the source has none of its names, the one object that its title names, else its first sentence, is the
@@ -244,7 +244,7 @@ class SourceNames:
         return self
 
     def find(self, flat: str) -> list[NameMention]:
-        """Names in a flattened text (`latex.strip_markup`), in order, none inside another."""
+        """Find the names in a text without markup (`latex.strip_markup`), in order, none inside another."""
         found = [NameMention(start, end, self._whose(flat[start:end])) for start, end in find_designations(flat)]
         found += self._spelled(flat)
         found.sort(key=lambda name: (name.start, -name.end, name.who != "source"))
@@ -328,7 +328,7 @@ def _same_pieces(flat: str, pieces: list[re.Match[str]], first: int, wanted: lis
 
 
 def _is_specific_name(name: str) -> bool:
-    """Whether a name is one that prose would not say of something else."""
+    """Whether a name is so specific that prose uses it for nothing else."""
     pieces, _ = _pieces(name)
     letters = "".join(piece for piece in pieces if not piece[0].isdigit())
     digits = "".join(piece for piece in pieces if piece[0].isdigit())

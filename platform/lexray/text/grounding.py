@@ -1,6 +1,6 @@
-"""Whether a summary says what its papers say: each number with its unit and each named class is looked for in them.
+"""Grounding: look for each number with its unit, and each class, of a summary in the papers that it was made from.
 
-It counts only where it stands in a sentence on this source, and not in one that tells the reader what to do.
+A number or class counts only if it stands in a sentence about this source, and not in an instruction to the reader.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -25,14 +25,14 @@ ReportedQuantity = tuple[str, str, str, int | None]
 
 @dataclass(frozen=True)
 class Grounding:
-    """What was found.
+    """The result: how much of a summary was found in its papers.
 
     Attributes
     ----------
     share : float or None
-        Of the numbers and named classes; None where a summary has none.
+        Share of the numbers and classes that was found; None where a summary has none.
     missing : tuple of str
-        What was not found, for people and for the prompt of a second try.
+        What was not found, for people and for the prompt of a second attempt.
     """
 
     share: float | None
@@ -40,12 +40,12 @@ class Grounding:
 
 
 class Evidence:
-    """What the sentences of a paper on the source say, each read when it is first asked for.
+    """The sentences of a paper about the source; their numbers and labels are read when they are first needed.
 
     Parameters
     ----------
     sentences : sequence of str
-        Of the paper, as `sentences_about` gives them.
+        The paper's, as `sentences_about` returns them.
     """
 
     def __init__(self, sentences: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ def paper_texts(paper: Mapping[str, Any]) -> list[str]:
 
 
 def sentences_about(paper: Mapping[str, Any], names: SourceNames) -> list[str]:
-    """Sentences of a paper that speak of the source and are no instructions, in order."""
+    """Sentences of a paper that are about the source and are no instructions, in order."""
     found = []
     names = names.in_paper(paper)
     for text in paper_texts(paper):
@@ -154,7 +154,7 @@ def ground_in_evidence(
 
 
 def _check_quantity(evidence: Sequence[Evidence], value: str, unit: str, paper: int | None) -> str:
-    """What is wrong with a listed quantity; empty where it was found."""
+    """Why a listed quantity was not found; empty where it was."""
     found = read_quantity(value, unit)
     if not found:
         return "is no number with a unit that is known"

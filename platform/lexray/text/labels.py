@@ -1,8 +1,8 @@
-"""The words that a source, its variability and its spectrum are labelled with."""
+"""The labels of a source: its class, its variability and the shape of its spectrum."""
 
 from typing import Literal
 
-#: What a source is, from the particular to the general where classes overlap.
+#: Classes of sources; where they overlap, the more specific comes first.
 ObjectClass = Literal[
     "AGN", "galaxy", "galaxy cluster", "ULX", "HMXB", "LMXB", "X-ray binary", "black hole", "magnetar", "neutron star",
     "CV", "supernova remnant", "supernova", "gamma-ray burst", "tidal disruption event", "young star", "low-mass star",
@@ -15,6 +15,6 @@ SpectralShape = Literal[
     "power law", "blackbody", "thermal plasma", "power law and thermal", "supersoft", "line-dominated", "unknown"
 ]  # fmt: skip
 Confidence = Literal["low", "medium", "high"]
-#: What there are labels of.
+#: Properties that have labels.
 LabelKind = Literal["object_class", "variability", "spectral_shape"]
 UNKNOWN = "unknown"

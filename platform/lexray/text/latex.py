@@ -1,4 +1,4 @@
-"""LaTeX and HTML of abstracts made plain without moving a character, so that what is found has a place in the text."""
+"""Strip LaTeX and HTML from abstracts without moving a character, so that matches keep their place in the text."""
 
 import re
 

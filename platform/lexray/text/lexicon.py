@@ -1,4 +1,4 @@
-"""What a source is, how it varies and what its spectrum looks like: the labels, and the words that papers use for them.
+"""The phrases that papers use for each label of a source's class, variability and spectrum.
 
 A sentence that denies a word does not mention it: 'no evidence of pulsations', 'rules out an AGN', 'unlike a ULX'.
 """
@@ -85,7 +85,7 @@ _PHRASES: Mapping[LabelKind, Mapping[str, str]] = {
         "line-dominated": "line dominated|dominated by emission line|dominated by line|line rich|emission line spectrum",
     },
 }
-#: As they stand, in capitals: 'ns' is a unit.
+#: Abbreviations, only in capitals: 'ns' is a unit.
 _ABBREVIATIONS: Mapping[str, tuple[LabelKind, str]] = {
     short: ("object_class", label)
     for label, names in {
@@ -97,7 +97,7 @@ _ABBREVIATIONS: Mapping[str, tuple[LabelKind, str]] = {
     }.items()
     for short in names.split()
 }  # fmt: skip
-#: Phrases that hold such words and do not say them of the source.
+#: Phrases that contain such words but do not apply them to the source.
 _NEUTRAL_PHRASES = """
     star forming|star formation|companion star|donor star|star cluster|globular cluster|open cluster|host star|guide star
     young star cluster|solar neighbourhood|over a period|during a period|period of time|quasi periodic|quasi periodic oscillation
@@ -108,7 +108,7 @@ _NEUTRAL_PHRASES = """
     galactic plane|host galaxy|observing period|observation period|period between|time period|x ray pulse height|pulse height
     bright star|star field|foreground star|standard star|neutron star equation|black hole mass function|wind of a star
 """
-#: Labels that go with one: whatever is an HMXB is an X-ray binary.
+#: Labels that another implies: an HMXB is an X-ray binary.
 IMPLIES: Mapping[tuple[LabelKind, str], tuple[str, ...]] = {
     ("object_class", "HMXB"): ("X-ray binary",),
     ("object_class", "LMXB"): ("X-ray binary",),
@@ -130,7 +130,7 @@ _SECOND_LABELS: Mapping[str, tuple[str, ...]] = {
     "accretion powered pulsar": ("neutron star",), "neutron star binary": ("neutron star",),
     "be x ray pulsar": ("neutron star",), "pulsar wind nebula": (), "nova": (),
 }  # fmt: skip
-#: These say something only of a flux.
+#: These count only if they describe a flux.
 _NEEDS_FLUX = frozenset({"steady", "constant"})
 _FLUX = re.compile(
     r"\b(?:flux|fluxes|count|light\s?curve|light|luminosity|emission|emitter|brightness|variability|source|intensity"
@@ -144,7 +144,7 @@ _NEGATION = re.compile(
     r"|non|fails? to|failed to|preclude[sd]?|reject(?:s|ed)?|don't|doesn't|isn't|wasn't|nothing)\b",
     re.IGNORECASE,
 )
-#: What ends the reach of a denial, or of a doubt.
+#: Words that end the scope of a negation or a hedge.
 _SCOPE_END = re.compile(
     r"[;:—.]|\b(?:but|however|although|though|while|whereas|which|except|instead|yet|because|since|so that|suggesting"
     r"|implying|indicating|showing|and (?:it|the|is|was|has|we|shows?|are|that)|with)\b|,\s(?:it|the|this|we|and|is|a)\b",
@@ -170,7 +170,7 @@ _MAX_SCOPE = 80
 
 @dataclass(frozen=True)
 class LabelMention:
-    """A label that a sentence speaks of: by which words, and whether it says, doubts or denies it."""
+    """A label that a sentence mentions: its words, and whether the sentence asserts, hedges or denies it."""
 
     kind: LabelKind
     label: str
@@ -180,7 +180,7 @@ class LabelMention:
 
 @functools.lru_cache(maxsize=4096)  # choosing, labelling and grounding ask for the same sentences
 def find_mentions(sentence: str) -> tuple[LabelMention, ...]:
-    """Labels of which a sentence speaks, in its order, without those that they imply.
+    """Labels that a sentence mentions, in its order, without those that they imply.
 
     >>> [(m.label, m.stance) for m in find_mentions("It may be a ULX, but pulsations are ruled out")]
     [('ULX', 'hedged'), ('periodic', 'denied')]
@@ -193,7 +193,7 @@ def find_mentions(sentence: str) -> tuple[LabelMention, ...]:
 
 
 def mentioned_labels(sentence: str) -> set[tuple[LabelKind, str]]:
-    """Labels that a sentence says or holds possible, with those that they imply.
+    """Labels that a sentence asserts or hedges, with those that they imply.
 
     >>> sorted(label for _, label in mentioned_labels("A wind-fed HMXB with no sign of eclipses"))
     ['HMXB', 'X-ray binary']
@@ -221,10 +221,10 @@ def trigger_words(labels: Iterable[tuple[LabelKind, str]]) -> frozenset[str]:
 
 
 def majority_labels(sentences: Iterable[str]) -> dict[LabelKind, str]:
-    """The label of each kind that sentences speak of most, 'unknown' where they speak of none.
+    """The label of each kind that sentences mention most, 'unknown' where they mention none.
 
-    What is said counts one, what is held possible a half. A label is supported by more general ones: papers call an
-    HMXB a neutron star, too. Of equals the first in `answer`'s list wins.
+    An assertion counts one, a hedge a half. More general labels support a specific one: papers call an HMXB a neutron
+    star, too. Of equals the first in the list of `labels` wins.
     """
     weights: dict[tuple[LabelKind, str], float] = {}
     for sentence in sentences:

@@ -1,4 +1,4 @@
-"""Names, places and survey numbers of a source taken out of text, so that what is learnt from it is physics alone."""
+"""Mask a source's names, coordinates and survey numbers in text, so that models learn physics from it and not names."""
 
 import re
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ _REVEALED_HOST = re.compile(
 
 @dataclass(frozen=True)
 class NameMask:
-    """What hides one source; make it once and use it on all its texts.
+    """Masks one source; compile it once and use it on all texts.
 
     Attributes
     ----------
@@ -84,25 +84,25 @@ class NameMask:
 
     @classmethod
     def of(cls, names: Sequence[str]) -> "NameMask":
-        """Mask of a source with these names; `NameMask(names.in_paper(paper))` knows a paper's own for it, too."""
+        """The mask of a source with these names; `NameMask(names.in_paper(paper))` also knows the paper's own name."""
         return cls(SourceNames.of(names))
 
     def mask(self, text: str) -> str:
-        """Text in which the source is 'the source', the galaxy or cluster in its name 'its host'.
+        """Replace the source's name by 'the source', and the galaxy or cluster in its name by 'its host'.
 
-        Any other object is 'another source', coordinates are 'its position', an observation's number 'an observation'.
-        Names are known however they are spelled; text without any is returned as it is.
+        Any other object becomes 'another source', coordinates 'its position', an observation's number 'an observation'.
+        Names are recognised in every spelling; text without any is returned unchanged.
 
         >>> NameMask.of(["NGC 300 ULX1"]).mask("NGC300 ULX-1 (ObsID 10027) is a pulsar in NGC~300, unlike M82 X-1.")
         'The source (an observation) is a pulsar in its host, unlike another source.'
         """
-        # What a replacement brings together may be a name in its turn.
+        # A replacement may bring together words that form another name.
         while (hidden := self._hide_once(text)) != text:
             text = hidden
         return text
 
     def reveal(self, text: str) -> str:
-        """Masked text for people: 'the source' becomes its first name, 'its host' the host's.
+        """Undo the mask for people: 'the source' becomes the first name, 'its host' the host's.
 
         >>> NameMask.of(["M82 X-1"]).reveal("The source pulses. The source region lies in its host.")
         'M82 X-1 pulses. The source region lies in M82.'

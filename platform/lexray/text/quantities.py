@@ -1,4 +1,4 @@
-"""Measured numbers in prose and LaTeX, with their units as `astropy.units` knows them, and when two are the same."""
+"""Find measured numbers with their units in prose and LaTeX, and decide whether two of them are the same."""
 
 import functools
 import math
@@ -63,7 +63,7 @@ _DECIMAL = re.compile(r"[+-]?\s*\d{1,3}\.\d{1,3}$")
 _POWERS = re.compile(
     r"10\s*(?:\^\s*\{|<(?:SUP|sup)>)\s*([+-]?\d{1,3}(?:\.\d{1,3})?)\s*(?:-{1,3}|–|−)\s*([+-]?\d{1,3}(?:\.\d{1,3})?)\s*(?:\}|</)"
 )
-#: What stands behind a logarithm is not the quantity whose unit it may carry.
+#: A number after a logarithm is not the quantity whose unit follows it.
 _LOGARITHM = re.compile(
     r"\blog(?![a-z])(?:_?\s*10)?(?:[^=~≈∼<>;,]{0,40}[=~≈∼<>]|[\s(]{0,6}[A-Za-z]+(?:_\s{0,9}\w+)?[\s)]{0,6}(?:of|is|at|about)?)"
     r"\s{0,6}(?:[+-]?[\d.]+\s{0,6}(?:-{1,3}|–|±|to)\s{0,6})?$"
@@ -111,7 +111,7 @@ class QuantityMention:
     start : int
         Place of its first character.
     last_place : float
-        What one more in the last digit is worth.
+        Value of one unit in the last digit.
     about : bool
         Stated as approximate: '~45 s'.
     shared : bool
@@ -143,7 +143,7 @@ class _Candidate:
 
 @functools.lru_cache(maxsize=4096)  # choosing, naming and grounding ask for the same sentences
 def find_quantities(text: str, number_words: bool = False) -> tuple[QuantityMention, ...]:
-    """Numbers of a text that measure something; those of names, years, references and coordinates do not.
+    """Find the numbers of a text that are measurements, not parts of names, years, references or coordinates.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def find_quantities(text: str, number_words: bool = False) -> tuple[QuantityMent
 
 
 def is_same_quantity(stated: QuantityMention, reference: QuantityMention) -> bool:
-    """Whether a number says what a source gives, to the precision of the digits in which it is said.
+    """Whether a stated number equals a reference, to the precision of its digits.
 
     >>> days, seconds, other = (find_quantities(text)[0] for text in ("62.0 days", "5.36e6 s", "61.4 days"))
     >>> is_same_quantity(seconds, days), is_same_quantity(other, days)
@@ -192,7 +192,7 @@ def is_same_quantity(stated: QuantityMention, reference: QuantityMention) -> boo
 
 
 def quantity_type(quantity: QuantityMention) -> str:
-    """What a quantity is by its unit, for people: 'a luminosity', 'a time'."""
+    """The kind of a quantity by its unit, for people: 'a luminosity', 'a time'."""
     if quantity.unit is None:
         return "a number"
     names = {str(name) for name in quantity.unit.physical_type}
@@ -396,7 +396,7 @@ def _share_units(text: str, flat: str, places: Sequence[_Candidate]) -> list[_Ca
 
 
 def _measures(flat: str, place: _Candidate) -> bool:
-    """Whether a number measures anything, judged by what stands around it."""
+    """Whether a number is a measurement, judged by the text around it."""
     found, end = place.found, place.end
     if found.text[:1].isalpha():
         return True  # a number word

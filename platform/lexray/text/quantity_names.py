@@ -1,4 +1,4 @@
-"""What a number in a sentence measures: the nearest word for a quantity of its dimension."""
+"""Name the quantity that a number in a sentence measures: the nearest word for a quantity of its dimension."""
 
 import functools
 import re
@@ -52,7 +52,7 @@ _MORE = re.compile(
 
 
 def quantity_name(sentence: str, found: QuantityMention) -> str | None:
-    """What a quantity of a sentence measures, None where no word nearby says it.
+    """Name of the quantity that a number measures, None where no word nearby names it.
 
     >>> from lexray.text.quantities import find_quantities
     >>> text = "A power law of photon index 1.9 is absorbed by a column density of 3e21 cm^-2"

@@ -1,4 +1,4 @@
-"""Sentences of scientific prose: 'et al.', 'e.g.', 'Fig. 2', '4.7 x 10^{39} erg s^{-1}' and '$L_X$' end none."""
+"""Split scientific prose into sentences: 'et al.', 'e.g.', 'Fig. 2' and '4.7 x 10^{39} erg s^{-1}' end none."""
 
 import re
 
@@ -31,7 +31,7 @@ def normalise_whitespace(text: str) -> str:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Sentences of a text, verbatim but for white space; joined with spaces they are the text again.
+    """Split a text into sentences, verbatim but for white space; joined with spaces they give the text again.
 
     >>> split_sentences("Pulsed at 31.6 s (Smith et al. 2018). It has L = 4.7 x 10^{39} erg s^{-1}.")
     ['Pulsed at 31.6 s (Smith et al. 2018).', 'It has L = 4.7 x 10^{39} erg s^{-1}.']

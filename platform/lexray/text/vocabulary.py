@@ -1,8 +1,8 @@
-"""Words and quantities in which papers speak of an X-ray source's physics."""
+"""The words that papers use for the physics of X-ray sources."""
 
 import re
 
-#: Stems (see `terms`) that say what a source is, how its spectrum looks, how it varies and what surrounds it.
+#: Stems (see `terms`) of words for a source's class, spectrum, variability and surroundings.
 PHYSICAL = frozenset(
     """
     aperiodic coherent cold constant cool curve gas light loop non-variable sinusoidal stable strong unchanged weak
@@ -25,7 +25,7 @@ PHYSICAL = frozenset(
     """.split()  # noqa: SIM905 -- a list of one word a line would bury the code
 )
 
-#: Phrases by which a sentence speaks of the paper, not of the source.
+#: Phrases of sentences that are about the paper, not about the source.
 ABOUT_THE_PAPER = re.compile(
     r"\b(?:we (?:discuss|present|report|describe|review|summari[sz]e|compare our)|in this (?:paper|work|letter|study)"
     r"|(?:future|further|additional|follow-?up|deeper|more) (?:\w+ ){0,2}(?:observation|work|stud|monitoring)\w*"

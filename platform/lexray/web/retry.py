@@ -65,19 +65,19 @@ class RateLimiter:
         self._free = 0.0
         self._queue = asyncio.Lock()
 
-    async def turn(self) -> None:
+    async def acquire(self) -> None:
         """Wait until a request may begin."""
         async with self._queue:
-            while (seconds := self._left()) > 0:  # more than once where `hold` is called meanwhile
+            while (seconds := self._left()) > 0:  # more than once where `pause` is called meanwhile
                 await asyncio.sleep(seconds)
             self._take()
 
-    def block(self) -> None:
-        """As `turn`, for code that is not asynchronous."""
+    def acquire_blocking(self) -> None:
+        """As `acquire`, for code that is not asynchronous."""
         time.sleep(self._left())
         self._take()
 
-    def hold(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """Let nobody begin for this long: a server that says when to come back means all of our connections."""
         self._free = max(self._free, time.monotonic() + seconds)
 

@@ -53,14 +53,14 @@ class TapResponse:
 class _Session(requests.Session):
     """A session that names us, keeps the pace and never waits for ever."""
 
-    def __init__(self, politeness: RetryPolicy) -> None:
+    def __init__(self, policy: RetryPolicy) -> None:
         super().__init__()
         self.headers["User-Agent"] = USER_AGENT
-        self._timeout, self._pace = politeness.timeout, RateLimiter(politeness.requests_per_second)
+        self._timeout, self._rate_limiter = policy.timeout, RateLimiter(policy.requests_per_second)
         self.made = 0
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        self._pace.block()
+        self._rate_limiter.acquire_blocking()
         self.made += 1
         kwargs["timeout"] = kwargs.get("timeout") or self._timeout
         return super().request(*args, **kwargs)
@@ -73,26 +73,26 @@ class Tap:
     ----------
     url : str
         Base URL, to which ``/sync`` and ``/async`` belong.
-    politeness : RetryPolicy
+    policy : RetryPolicy
     mode : {'sync', 'async'}
         Whether to wait for answers on the line, or to leave the query with the service and look in again.
     maxrec : int, optional
         Rows to ask for; the service's own limit where None.
-    say : callable, optional
+    warn : callable, optional
         Told about each try that has to be repeated.
     """
 
     def __init__(
         self,
         url: str,
-        politeness: RetryPolicy,
+        policy: RetryPolicy,
         mode: Literal["sync", "async"] = "sync",
         maxrec: int | None = None,
-        say: Callable[[str], None] = lambda line: None,
+        warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.url = url.rstrip("/")
-        self._politeness, self._mode, self._maxrec, self._say = politeness, mode, maxrec, say
-        self._session = _Session(politeness)
+        self._policy, self._mode, self._maxrec, self._warn = policy, mode, maxrec, warn
+        self._session = _Session(policy)
         self._service = TAPService(self.url, session=self._session)
         self._generator = np.random.default_rng()
 
@@ -130,13 +130,13 @@ class Tap:
                 if not _may_pass(error, code):
                     kind = NoTable if isinstance(error, DALFormatError) else LexrayError
                     raise kind(f"{self.url}: {_explained(error)}") from None
-                seconds = self._politeness.wait(attempt, asked, self._generator)
+                seconds = self._policy.wait(attempt, asked, self._generator)
                 if seconds is None:
                     asked_for = f", and asks to come back in {asked:.0f} s" if asked else ""
                     raise LexrayError(
                         f"{self.url} does not answer (asked {attempt + 1} times{asked_for}): {_explained(error)}"
                     ) from None
-                self._say(f"{self.url}: {_explained(error)}; asking again in {seconds:.1f} s")
+                self._warn(f"{self.url}: {_explained(error)}; asking again in {seconds:.1f} s")
                 time.sleep(seconds)
                 attempt += 1
 

@@ -35,7 +35,7 @@ def publish(page: ReportPage, out: str, context: JobContext, n_detections: int, 
     """
     write_report(page, out, context.run)
     for line in page.results.left_out:
-        context.progress.say(f"    left out: {line}")
+        context.progress.info(f"    left out: {line}")
     counts = {f"{name}_sources": n for name, n in page.origin.sources.items()}
     counts |= {"test_detections": n_detections, "figures": len(page.figures) + len(page.light_curves)}
     return JobResult(

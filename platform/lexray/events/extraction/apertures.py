@@ -1,8 +1,8 @@
-"""Sources taken out of a field: which events are each one's, and which tell its background.
+"""Extract sources from a field: which events belong to each source, and which measure its background.
 
-An event belongs to one source at most, so that a photon never counts twice and a file's account balances. Where
-apertures overlap it is the one whose centre is nearest in units of its radius; a small source on top of a much larger
-one, a pulsar in its nebula, keeps its whole aperture, which in those units the larger would take.
+An event belongs to at most one source, so that no photon counts twice and the counts of a file add up. Where apertures
+overlap it belongs to the source whose centre is nearest in units of its radius; a small source on top of a much larger
+one, a pulsar in its nebula, keeps its whole aperture, which in those units would belong to the larger.
 
 The background is an annulus around the source with all its neighbours cut out, as in CIAO's `roi` and SAS's `region`
 (concentric with the source, from once to three times its radius there). Ours begins at twice the radius, since the
@@ -37,7 +37,7 @@ INNER, OUTER, WIDEST = 2.0, 5.0, 12.0
 LEAST_OUTER_ARCSEC = 10.0
 #: It is widened until its exposed area is so many times the source's; where that fails the source is 'crowded'.
 AREA_RATIO = 10.0
-#: Below this ratio there is no background to speak of.
+#: Below this ratio the background is not measured.
 _LEAST_RATIO = 1.0
 #: A neighbour is cut out of the background with its radius enlarged by this.
 _CUT = 1.5
@@ -45,7 +45,7 @@ _CUT = 1.5
 _LARGER = 3.0
 #: Exposed share of an aperture below which it lies at an edge.
 _WHOLE = 0.98
-#: Less than this share of the aperture left to a source, after edges and neighbours, is no measurement of it.
+#: A source with less than this share of its aperture, after edges and neighbours, is not measured.
 _LEAST_SHARE = 0.01
 _SOURCE_POINTS, _BACKGROUND_POINTS = 1024, 2048
 #: Points along a side of the grid over a shape that is no circle.
@@ -56,7 +56,7 @@ _REGION_REACH = 0.25
 
 @dataclass(frozen=True)
 class Aperture:
-    """What a field's events hold of one source.
+    """One source's events in a field, and its background's.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ def extract(
     sources : SourceTable
         May cover the whole sky.
     coverage : ExposedArea or None
-        The exposed part of the field; None where nothing is known of it, and all counts as exposed.
+        The exposed part of the field; None where it is unknown and the whole field counts as exposed.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What lies beside a per-source event file of the Chandra Source Catalog: its regions and its effective area."""
+"""Products next to a per-source event file of the Chandra Source Catalog: its regions and its effective area."""
 
 import re
 from functools import lru_cache
@@ -12,9 +12,9 @@ _VERSION = re.compile(r"(?<=\d)N\d{3}(?=_)")
 
 
 def find_csc_products(event_file: str) -> dict[str, Location]:
-    """Regions ('reg3') and effective area ('arf3') beside a file, those of them that are there.
+    """Find the regions ('reg3') and effective area ('arf3') next to a file, as far as they exist.
 
-    Of the file's own version where there is one, else of the latest.
+    The file's own version of each is preferred, and then the latest.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""From a file's events to detections: which source they are of, when it was observed, and with what area."""
+"""Make detections from a file's events: which source they belong to, when it was observed, and with what area."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from lexray.sources import name_from_position
 _EXPOSURE_TOLERANCE = 0.05
 #: Of a source, what a chip has to have seen for its good times to count.
 _LEAST_SHARE = 0.1
-#: Seconds; a chip that observed for less has no rate to speak of.
+#: Seconds; a chip that observed for less has no meaningful rate.
 _SHORTEST = 1e-3
 Indices = NDArray[np.int64]
 
@@ -65,7 +65,7 @@ class ExtractedSource:
     flags: tuple[str, ...] = ()
 
 
-def whole_file(field: EventFile, stem: str) -> ExtractedSource:
+def whole_file(event_file: EventFile, stem: str) -> ExtractedSource:
     """The file as one detection.
 
     A file made for one source says so with SRCNAME or SOURCE, and its RA_TARG and DEC_TARG are the source's. Otherwise
@@ -73,71 +73,77 @@ def whole_file(field: EventFile, stem: str) -> ExtractedSource:
 
     Parameters
     ----------
-    field : Field
+    event_file : EventFile
     stem : str
         The file's name without its ending: the last resort for a name.
     """
-    header, imaging = field.header, field.instrument.imaging
+    header, imaging = event_file.header, event_file.instrument.imaging
     own = header.text("SRCNAME") or header.text("SOURCE")
     keywords = (("RA_TARG", "DEC_TARG"), ("RA_OBJ", "DEC_OBJ"))
-    ra, dec = _position(field, keywords if imaging or own else keywords[::-1])
+    ra, dec = _position(event_file, keywords if imaging or own else keywords[::-1])
     name = own or header.text("OBJECT")
     if not name and not imaging and np.isfinite(ra):
         name = name_from_position(ra, dec)
     name = name or stem
     is_field = imaging and not own
     return ExtractedSource(
-        name, ra, dec, field.observed(), name, point_source=not is_field, flags=("whole_field",) if is_field else ()
+        name,
+        ra,
+        dec,
+        event_file.observed(),
+        name,
+        point_source=not is_field,
+        flags=("whole_field",) if is_field else (),
     )
 
 
-def detect(field: EventFile, extracted: ExtractedSource, file: str, sha256: str) -> EventList | None:
+def detect(event_file: EventFile, extracted: ExtractedSource, file: str, sha256: str) -> EventList | None:
     """The detection of a source in a field; None where none of its events lies in a band and in its good times.
 
     Parameters
     ----------
-    field : Field
+    event_file : EventFile
     extracted : ExtractedSource
     file, sha256 : str
         Where it lies, and of its bytes, for the detection's row.
     """
-    header, instrument, clock = field.header, field.instrument, field.clock
-    gti = field.times.of(_detectors(field, extracted))
-    kept = _in_order(field, extracted.events[field.cause[extracted.events] < 0])
-    kept = kept[gti.contains(field.seconds[kept])]
+    header, instrument, time_system = event_file.header, event_file.instrument, event_file.time_system
+    gti = event_file.times.of(_detectors(event_file, extracted))
+    kept = _in_order(event_file, extracted.events[event_file.cause[extracted.events] < 0])
+    kept = kept[gti.contains(event_file.seconds[kept])]
     if not len(kept):
         return None
     t_ref = float(gti.start[0])
-    exposure = _exposure(field, extracted.events, gti)
+    exposure = _exposure(event_file, extracted.events, gti)
     frame_time = instrument.frame_time(header)
     counts_per_frame = len(extracted.events) * frame_time / gti.ontime
     flags = list(extracted.flags)
-    if np.any(field.cause == CAUSES.index("overflow")):
+    if np.any(event_file.cause == CAUSES.index("overflow")):
         flags.append("overflow")
     if instrument.pi_to_kev is None:
         flags.append("no_energies")
     if extracted.point_source and instrument.piled_up(counts_per_frame):
         flags.append("pile_up")
     said = (("ONTIME", 1.0), ("EXPOSURE", exposure / gti.ontime))
-    if any(_contradicts(field, keyword, gti.ontime, live) for keyword, live in said):
+    if any(_contradicts(event_file, keyword, gti.ontime, live) for keyword, live in said):
         flags.append("exposure_mismatch")
-    if field.unsorted and np.any(np.diff(field.seconds[extracted.events]) < 0):
+    if event_file.unsorted and np.any(np.diff(event_file.seconds[extracted.events]) < 0):
         flags.append("unsorted")
     background = None
     if extracted.background is not None:
-        around = _in_order(field, extracted.background[field.cause[extracted.background] < 0])
-        around = around[gti.contains(field.seconds[around])]
-        scale = extracted.scale * _exposure(field, extracted.background, gti) / exposure
-        background = Background(field.seconds[around] - t_ref, field.energy[around], scale)
-    mjd = clock.mjd(t_ref)
-    observation = _observation(field)
+        around = _in_order(event_file, extracted.background[event_file.cause[extracted.background] < 0])
+        around = around[gti.contains(event_file.seconds[around])]
+        scale = extracted.scale * _exposure(event_file, extracted.background, gti) / exposure
+        background = Background(event_file.seconds[around] - t_ref, event_file.energy[around], scale)
+    mjd = time_system.mjd(t_ref)
+    observation = _observation(event_file)
     return EventList(
         detection_id=f"{instrument.mission}:{observation}:{instrument.name}:{extracted.region}",
         source_id=extracted.source_id,
-        time=field.seconds[kept] - t_ref,
-        energy=field.energy[kept],
+        time=event_file.seconds[kept] - t_ref,
+        energy=event_file.energy[kept],
         gti=gti.shift(-t_ref),
-        bands=field.bands,
+        bands=event_file.bands,
         exposure=exposure,
         mission=instrument.mission,
         instrument=instrument.name,
@@ -147,11 +153,11 @@ def detect(field: EventFile, extracted: ExtractedSource, file: str, sha256: str)
         dec=extracted.dec,
         t_ref=t_ref,
         t_ref_mjd=mjd,
-        timesys=clock.timesys,
-        timeref=clock.timeref,
+        timesys=time_system.timesys,
+        timeref=time_system.timeref,
         frame_time=frame_time,
         counts_per_frame=counts_per_frame,
-        area=_area(field, extracted, mjd),
+        area=_area(event_file, extracted, mjd),
         background=background,
         flags=tuple(flags),
         file=file,
@@ -166,42 +172,42 @@ def finish(found: Sequence[EventList], by: Segmentation | None, min_events: int)
     return enough, sum(map(len, pieces)) - sum(map(len, enough))
 
 
-def _in_order(field: EventFile, indices: Indices) -> Indices:
-    """Events by time; those of one frame stay in the file's order."""
-    return indices[np.argsort(field.seconds[indices], kind="stable")] if field.unsorted else indices
+def _in_order(event_file: EventFile, indices: Indices) -> Indices:
+    """Sort events by time; those of one frame stay in the file's order."""
+    return indices[np.argsort(event_file.seconds[indices], kind="stable")] if event_file.unsorted else indices
 
 
-def _detectors(field: EventFile, extracted: ExtractedSource) -> list[int]:
+def _detectors(event_file: EventFile, extracted: ExtractedSource) -> list[int]:
     """Detectors that watched a source: telescopes side by side all do, of one telescope's chips those that saw it.
 
     A chip that saw less than a tenth of it, a stray photon beyond the gap, is not one of them: its good times are not
     the source's. A field is what all its chips saw.
     """
-    if field.instrument.telescopes > 1:
-        return list(field.times.by_detector)
+    if event_file.instrument.telescopes > 1:
+        return list(event_file.times.by_detector)
     least = _LEAST_SHARE if extracted.point_source else 0.0
-    return [number for number, share in _shares(field, extracted.events).items() if share >= least]
+    return [number for number, share in _shares(event_file, extracted.events).items() if share >= least]
 
 
-def _shares(field: EventFile, events: Indices) -> dict[int, float]:
+def _shares(event_file: EventFile, events: Indices) -> dict[int, float]:
     """Share of a region's area that lies on each chip, as far as its events' rates show it."""
-    if field.detector is None or not len(events):
+    if event_file.detector is None or not len(events):
         return {}
-    numbers, counts = np.unique(field.detector[events], return_counts=True)
-    good = np.array([field.times.of([number]).ontime for number in numbers.tolist()])
+    numbers, counts = np.unique(event_file.detector[events], return_counts=True)
+    good = np.array([event_file.times.of([number]).ontime for number in numbers.tolist()])
     rates = counts / np.maximum(good, _SHORTEST)
     return dict(zip(numbers.tolist(), (rates / rates.sum()).tolist(), strict=True))
 
 
-def _exposure(field: EventFile, events: Indices, gti: GoodTimeIntervals) -> float:
+def _exposure(event_file: EventFile, events: Indices, gti: GoodTimeIntervals) -> float:
     """Live time of a region within a source's good times, in seconds.
 
     Chips count by the share of the region that lies on them; of telescopes side by side it is what all of them had
     together over how many they are.
     """
-    instrument, header, times = field.instrument, field.header, field.times
+    instrument, header, times = event_file.instrument, event_file.header, event_file.times
     side_by_side = instrument.telescopes > 1 and bool(times.by_detector)
-    shares = dict.fromkeys(times.by_detector, 1.0) if side_by_side else _shares(field, events)
+    shares = dict.fromkeys(times.by_detector, 1.0) if side_by_side else _shares(event_file, events)
     if not shares:
         return gti.ontime * instrument.live_fraction(header, gti.ontime)
     live = 0.0
@@ -212,39 +218,39 @@ def _exposure(field: EventFile, events: Indices, gti: GoodTimeIntervals) -> floa
     return live / max(instrument.telescopes, len(shares)) if side_by_side else live
 
 
-def _contradicts(field: EventFile, keyword: str, ontime: float, live: float) -> bool:
+def _contradicts(event_file: EventFile, keyword: str, ontime: float, live: float) -> bool:
     """Whether a header's time is not the detection's, nor any chip's (it is the aim point's), nor the file's."""
-    said = field.header.number(keyword)
-    found = [ontime, field.times.everywhere.ontime, *(gti.ontime for gti in field.times.by_detector.values())]
+    said = event_file.header.number(keyword)
+    found = [ontime, event_file.times.everywhere.ontime, *(gti.ontime for gti in event_file.times.by_detector.values())]
     return bool(np.isfinite(said) and all(abs(said - live * t) > _EXPOSURE_TOLERANCE * live * t for t in found))
 
 
-def _observation(field: EventFile) -> str:
+def _observation(event_file: EventFile) -> str:
     """OBS_ID, with Chandra's observation interval behind it where there are several (CXC: acisf00735_001)."""
-    obs_id, interval = field.header.text("OBS_ID"), field.header.number("OBI_NUM")
+    obs_id, interval = event_file.header.text("OBS_ID"), event_file.header.number("OBI_NUM")
     return f"{obs_id}_{int(interval):03d}" if interval > 0 else obs_id
 
 
-def _area(field: EventFile, extracted: ExtractedSource, mjd: float) -> tuple[float, ...] | None:
+def _area(event_file: EventFile, extracted: ExtractedSource, mjd: float) -> tuple[float, ...] | None:
     """Effective area by band: the ARF's, which knows of gaps, else the nominal one of what is left of the aperture."""
     if extracted.area is not None or not extracted.point_source:
         return extracted.area
     off_axis = 0.0
-    ra, dec = _position(field, (("RA_PNT", "DEC_PNT"), ("RA_NOM", "DEC_NOM")))
+    ra, dec = _position(event_file, (("RA_PNT", "DEC_PNT"), ("RA_NOM", "DEC_NOM")))
     if np.isfinite(ra) and np.isfinite(extracted.ra):
         angle = angular_separation(*np.radians([ra, dec, extracted.ra, extracted.dec]))
         off_axis = float(np.degrees(angle)) * 60
-    area = nominal_area(field.instrument, field.bands, mjd, off_axis, extracted.aperture)
+    area = nominal_area(event_file.instrument, event_file.bands, mjd, off_axis, extracted.aperture)
     return None if area is None else tuple(extracted.share * of_band for of_band in area)
 
 
-def _position(field: EventFile, keywords: tuple[tuple[str, str], ...]) -> tuple[float, float]:
-    header = field.header
+def _position(event_file: EventFile, keywords: tuple[tuple[str, str], ...]) -> tuple[float, float]:
+    header = event_file.header
     if header.text("RADECSYS").startswith("FK4") or header.text("RADESYS").startswith("FK4"):
         return float("nan"), float("nan")  # of 1950: 0.6° from ICRS by now, so no position is better than that one
     for keyword_ra, keyword_dec in keywords:
         ra, dec = header.number(keyword_ra), header.number(keyword_dec)
-        # Exactly (0, 0) is what software writes that knows no position; taken for one, such sources would all be one.
+        # Software that knows no position writes exactly (0, 0); if that counted, all such sources would be one.
         if 0 <= ra <= 360 and abs(dec) <= 90 and (ra, dec) != (0.0, 0.0):
             return ra, dec
     return float("nan"), float("nan")

@@ -1,4 +1,4 @@
-"""Which sources a file shows: the one that it was cut out for, those of a source table, or the field as a whole."""
+"""Find the sources of a file: the one that it was made for, those of a source table, or the field as a whole."""
 
 from dataclasses import replace
 
@@ -24,19 +24,19 @@ _ARCSEC = 3600.0
 
 
 def extract_sources(
-    field: EventFile, path: str, sources: SourceTable | None, look_beside: bool = True
+    event_file: EventFile, path: str, sources: SourceTable | None, look_beside: bool = True
 ) -> list[ExtractedSource]:
     """The sources of a file, with the events of each.
 
     Parameters
     ----------
-    field : Field
+    event_file : EventFile
     path : str
-        Of the file; the Chandra Source Catalog's regions and areas are looked for beside it.
+        The file's path; the Chandra Source Catalog's regions and areas are looked for next to it.
     sources : SourceTable or None
-        Sources to look for in fields. A file of one source takes its name from there, where one lies at its position.
+        Sources to look for in fields. A file of one source is named after the one at its position.
     look_beside : bool
-        Whether to look beside the file.
+        Whether to look for these products.
 
     Raises
     ------
@@ -46,17 +46,17 @@ def extract_sources(
         'bad_region' where a source's region cannot be applied to this field.
     """
     name = path.rpartition("/")[2]
-    if is_stacked(field.header, name):
+    if is_stacked(event_file.header, name):
         raise RefusedInput("stacked", "the file mixes several observations; take its single observations' files")
     if look_beside and region_file_of(path) is not None:
-        return [_of_catalogue(field, path, sources)]
-    whole = detections.whole_file(field, stem(name))
+        return [_of_catalogue(event_file, path, sources)]
+    whole = detections.whole_file(event_file, stem(name))
     if sources is None:
         return [whole]
-    if not field.instrument.imaging or "whole_field" not in whole.flags:
+    if not event_file.instrument.imaging or "whole_field" not in whole.flags:
         return [_renamed(whole, sources)]
     try:
-        return _of_field(field, sources)
+        return _of_field(event_file, sources)
     except ConfigError as error:  # of a source's region in this field; other fields may have no such source
         raise RefusedInput("bad_region", str(error)) from None
 
@@ -66,12 +66,12 @@ def stem(name: str) -> str:
     return name.removesuffix(".gz").removesuffix(".fz").rpartition(".")[0] or name
 
 
-def _of_field(field: EventFile, sources: SourceTable) -> list[ExtractedSource]:
-    plane, observed, x, y = _positions(field)
+def _of_field(event_file: EventFile, sources: SourceTable) -> list[ExtractedSource]:
+    plane, observed, x, y = _positions(event_file)
     found = []
     for aperture in extract(x, y, plane, sources, ExposedArea.of(x, y)):
         source = aperture.source
-        area, flags = _area(sources.arf[source], field)
+        area, flags = _area(sources.arf[source], event_file)
         found.append(
             ExtractedSource(
                 source_id=sources.source_id[source],
@@ -90,7 +90,7 @@ def _of_field(field: EventFile, sources: SourceTable) -> list[ExtractedSource]:
     return found
 
 
-def _of_catalogue(field: EventFile, path: str, sources: SourceTable | None) -> ExtractedSource:
+def _of_catalogue(event_file: EventFile, path: str, sources: SourceTable | None) -> ExtractedSource:
     """The source of a Chandra Source Catalog file: `regevt3` holds a rectangle as large as its background's region."""
     try:
         beside = find_csc_products(path)
@@ -100,13 +100,13 @@ def _of_catalogue(field: EventFile, path: str, sources: SourceTable | None) -> E
         source, background = csc_regions(unpack(read_bytes(beside["reg3"].path)))
     except (OSError, ConfigError) as error:
         raise RefusedInput("unreadable", f"its regions: {' '.join(str(error).split())}") from None
-    plane, observed, x, y = _positions(field)
+    plane, observed, x, y = _positions(event_file)
     aperture = apply_regions(x, y, source, background, ExposedArea.of(x, y))
     ra, dec = (float(value[0]) for value in plane.to_sky(aperture.x, aperture.y))
     words = stem(path.rpartition("/")[2]).split("_")
     region = next((word for word in words if word.startswith("r") and word[1:].isdigit()), "")
-    own = field.header.text("SRCNAME") or field.header.text("SOURCE") or name_from_position(ra, dec)
-    area, flags = _area(beside["arf3"].path if "arf3" in beside else None, field)
+    own = event_file.header.text("SRCNAME") or event_file.header.text("SOURCE") or name_from_position(ra, dec)
+    area, flags = _area(beside["arf3"].path if "arf3" in beside else None, event_file)
     extracted = ExtractedSource(
         source_id=own,
         ra=ra,
@@ -127,14 +127,14 @@ def _background(observed: Indices, aperture: Aperture) -> Indices | None:
     return observed[aperture.background] if aperture.scale > 0 else None
 
 
-def _positions(field: EventFile) -> tuple[Plane, np.ndarray, np.ndarray, np.ndarray]:
+def _positions(event_file: EventFile) -> tuple[Plane, np.ndarray, np.ndarray, np.ndarray]:
     """The sky's plane, the events that were observed, and where they fell in it, in pixels."""
-    x, y = field.instrument.sky_columns
-    plane = Plane.of(field.table, x, y) if x in field.table and y in field.table else None
+    x, y = event_file.instrument.sky_columns
+    plane = Plane.of(event_file.table, x, y) if x in event_file.table and y in event_file.table else None
     if plane is None:
         raise RefusedInput("no_wcs", f"columns '{x}' and '{y}' with their WCS keywords are needed to find sources")
-    observed = field.observed()
-    places = [known_position(field.table.numbers(axis)[observed]) for axis in (x, y)]
+    observed = event_file.observed()
+    places = [known_position(event_file.table.numbers(axis)[observed]) for axis in (x, y)]
     return plane, observed, places[0], places[1]
 
 
@@ -153,11 +153,11 @@ def _renamed(extracted: ExtractedSource, sources: SourceTable) -> ExtractedSourc
     return replace(extracted, source_id=sources.source_id[near[inside[np.argmin(apart[inside])]]])
 
 
-def _area(arf: str | None, field: EventFile) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
+def _area(arf: str | None, event_file: EventFile) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
     """Effective area of an ARF, None where there is none to be had, and 'bad_arf' where there should be one."""
     if arf is None:
         return None, ()
     try:
-        return arf_area(unpack(read_bytes(arf)), field.bands), ()
+        return arf_area(unpack(read_bytes(arf)), event_file.bands), ()
     except (OSError, RefusedInput):
         return None, ("bad_arf",)

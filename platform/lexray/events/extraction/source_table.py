@@ -1,4 +1,4 @@
-"""Tables that say where the sources are: which of them lie in a field, and how large each one's aperture is."""
+"""Source tables: where the sources are, which of them lie in a field, and how large each one's aperture is."""
 
 import csv
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ _MAX_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class SourceTable:
-    """Sources that are to be taken out of fields.
+    """Sources to extract from fields.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ def _unit_vectors(ra: Float64s | float, dec: Float64s | float) -> Float64s:
 
 
 def read_sources(path: str | Path) -> SourceTable:
-    """Read a source table from a file, wherever it lies; response files that it names are beside it.
+    """Read a source table from a local path or a URI; response files that it names lie next to it.
 
     See `parse_sources` for what it may be.
 
@@ -119,14 +119,14 @@ def parse_sources(content: bytes, name: str) -> SourceTable:
     Parameters
     ----------
     content : bytes
-        CSV, ECSV, FITS, VOTable or Parquet, told apart by how they begin; may be gzipped.
+        CSV, ECSV, FITS, VOTable or Parquet, recognised by their first bytes; may be gzipped.
     name : str
-        What messages call it.
+        The table's name in messages.
 
     Raises
     ------
     ConfigError
-        Naming file, column and row (from 1) of what is missing, doubled or out of range.
+        If something is missing, doubled or out of range; the message names file, column and row (from 1).
     """
     table = _Rows(_read(content, name), name)
     n = len(table)

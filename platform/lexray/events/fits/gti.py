@@ -15,7 +15,7 @@ from lexray.events.fits.headers import Header
 from lexray.events.fits.time_system import TimeSystem
 
 Detectors = NDArray[np.int64]
-#: Seconds. No mission lasted so long; a file that says so is damaged, and its segments would be without number.
+#: Seconds. No mission lasted so long; such a file is damaged, and would be cut into millions of segments.
 _LONGEST = 100 * 365.25 * 86400
 
 
@@ -73,7 +73,7 @@ def read_good_times(
     tables: Sequence[BinaryTable],
     kind_of: Callable[[str, Header, Header], GoodTimes | None],
     events: Header,
-    clock: TimeSystem,
+    time_system: TimeSystem,
 ) -> GoodTimesByDetector:
     """Good times that a file's extensions give, in seconds of the events' clock.
 
@@ -89,7 +89,7 @@ def read_good_times(
         extension with good-time intervals, such as `missions.Instrument.good_times`.
     events : Header
         Of the events table; what an extension's header does not repeat is as there.
-    clock : TimeSystem
+    time_system : TimeSystem
         Of the events.
 
     Raises
@@ -101,7 +101,7 @@ def read_good_times(
     for table in tables:
         found = kind_of(table.name, table.header, events)
         if found is not None:
-            kinds[found.kind][found.detector].append(_intervals(table, events, clock))
+            kinds[found.kind][found.detector].append(_intervals(table, events, time_system))
     if not kinds:
         raise RefusedInput("no_gti", "the file has no extension with good-time intervals")
     merged = [{detector: _merged(gtis) for detector, gtis in kind.items()} for kind in kinds.values()]
@@ -122,9 +122,9 @@ def read_good_times(
     return GoodTimesByDetector(everywhere, by_detector)
 
 
-def _intervals(table: BinaryTable, events: Header, clock: TimeSystem) -> GoodTimeIntervals:
+def _intervals(table: BinaryTable, events: Header, time_system: TimeSystem) -> GoodTimeIntervals:
     own = TimeSystem.of(table.header.over(events))
-    ahead = own.ahead_of(clock)
+    ahead = own.ahead_of(time_system)
     return GoodTimeIntervals(*(own.seconds(table.numbers(name)) + ahead for name in ("start", "stop")))
 
 

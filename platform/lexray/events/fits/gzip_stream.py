@@ -1,4 +1,4 @@
-"""Bytes of a FITS file out of what a disk or a store holds of it."""
+"""Unpack a gzipped FITS file, up to a limit."""
 
 import zlib
 
@@ -7,7 +7,7 @@ from lexray.errors import RefusedInput
 _GZIP_MAGIC = b"\x1f\x8b"
 #: A gzip stream that grows past this is no event file: the longest observations stay below 2 GB.
 MAX_BYTES = 8 << 30
-#: Event files shrink to a third; a stream that grows to so many times its size is a bomb, once it is large.
+#: Event files shrink to a third; a large stream that grows to so many times its size is a decompression bomb.
 _MAX_GROWTH, _LARGE = 200, 256 << 20
 _CHUNK = 64 << 20
 

@@ -1,4 +1,4 @@
-"""What the times of a FITS extension count from, and in what unit (FITS standard 4.0, section 9; OGIP 93-003)."""
+"""The reference and unit of the times in a FITS extension (FITS standard 4.0, section 9; OGIP 93-003)."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ _TIMEREF = {"": "local", "LOCAL": "local", "SOLARSYSTEM": "barycentred"}
 
 @dataclass(frozen=True)
 class TimeSystem:
-    """A mission's clock.
+    """Reference epoch, unit and scale of a file's times.
 
     Attributes
     ----------

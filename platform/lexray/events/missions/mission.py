@@ -1,4 +1,4 @@
-"""What the reader has to know of a mission, of one of its instruments, and of the events it gives."""
+"""The conventions of a mission's and an instrument's event files that the reader needs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Screen:
     keep : callable
         Which events stay, BinaryTable of N rows -> b1[N].
     document : str
-        Where the mission says so.
+        The mission's document that defines it.
     """
 
     cause: str

@@ -1,4 +1,4 @@
-"""How much of a telescope a source sees: effective area on axis, vignetting, point-spread function.
+"""A telescope's effective area on axis, its vignetting and its point-spread function.
 
 Numbers of a mission's documents, for observations that come without an ARF. They hold for the standard mode and filter
 and know nothing of chip gaps, bad columns or support structures.

@@ -42,7 +42,7 @@ class Calibration:
 
     Attributes
     ----------
-    doubt : dict of str to Tensor
+    uncertainty : dict of str to Tensor
         Weights of the network that writes the representation's variance.
     population : dict of str to Tensor
         Projection and Gaussian mixture of the training's representations.
@@ -50,7 +50,7 @@ class Calibration:
         Photons of simulated detections, increasing, and their scores.
     """
 
-    doubt: dict[str, Tensor]
+    uncertainty: dict[str, Tensor]
     population: dict[str, Tensor]
     null_counts: Tensor
     null_score: Tensor
@@ -64,13 +64,13 @@ class Calibration:
         counts : f[N, B]
             Photons by band.
         """
-        d = self.doubt
+        d = self.uncertainty
         hidden = torch.nn.functional.silu(_known(features, counts, d) @ d["0.weight"].T + d["0.bias"])
         return (hidden @ d["2.weight"].T + d["2.bias"]).exp() * d["scale"].square()
 
     def score(self, encoding: Encoding, counts: Tensor) -> Tensor:
         """Anomaly of each detection in nats, f4[N]."""
-        return encoding.misfit - self._log_population(_known(encoding.features, counts, self.doubt))
+        return encoding.misfit - self._log_population(_known(encoding.features, counts, self.uncertainty))
 
     def p_value(self, score: Tensor, counts: Tensor) -> Tensor:
         """Share of simulated detections of similar brightness with a score at least as high, f4[N].
@@ -97,7 +97,7 @@ class Calibration:
     def tensors(self) -> dict[str, Tensor]:
         """Of a model file."""
         return {
-            **{f"doubt.{name}": value for name, value in self.doubt.items()},
+            **{f"uncertainty.{name}": value for name, value in self.uncertainty.items()},
             **{f"population.{name}": value for name, value in self.population.items()},
             "null_counts": self.null_counts,
             "null_score": self.null_score,
@@ -106,12 +106,12 @@ class Calibration:
     @staticmethod
     def of_tensors(tensors: Mapping[str, Tensor]) -> Calibration:
         """What `tensors` wrote."""
-        groups: dict[str, dict[str, Tensor]] = {"doubt": {}, "population": {}}
+        groups: dict[str, dict[str, Tensor]] = {"uncertainty": {}, "population": {}}
         for name, value in tensors.items():
             group, _, key = name.partition(".")
             if key:
                 groups[group][key] = value
-        return Calibration(groups["doubt"], groups["population"], tensors["null_counts"], tensors["null_score"])
+        return Calibration(groups["uncertainty"], groups["population"], tensors["null_counts"], tensors["null_score"])
 
 
 def calibrate(model: Reconstructor, photons: Photons, seed: int = 0) -> Calibration:
@@ -124,14 +124,14 @@ def calibrate(model: Reconstructor, photons: Photons, seed: int = 0) -> Calibrat
         Some hundred detections at least, of the training's.
     seed : int
     """
-    doubt = _learn_uncertainty(model, photons, seed)
+    uncertainty = _learn_uncertainty(model, photons, seed)
     encoding, counts = model.encode(photons), photons.counts.float()
-    population = _learn_population(_known(encoding.features, counts, doubt), seed)
-    bare = Calibration(doubt, population, torch.zeros(0), torch.zeros(0))
+    population = _learn_population(_known(encoding.features, counts, uncertainty), seed)
+    bare = Calibration(uncertainty, population, torch.zeros(0), torch.zeros(0))
     again = simulate_like(model, photons, keyed_generator(seed, 1))
     score, number = bare.score(model.encode(again), again.counts.float()), again.counts.sum(1).float()
     order = number.argsort()
-    return Calibration(doubt, population, number[order].contiguous(), score[order].contiguous())
+    return Calibration(uncertainty, population, number[order].contiguous(), score[order].contiguous())
 
 
 def _known(features: Tensor, counts: Tensor, scale: Mapping[str, Tensor]) -> Tensor:

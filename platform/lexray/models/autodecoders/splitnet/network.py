@@ -136,10 +136,10 @@ class TimeNet(nn.Module):
         self.context = nn.Linear(self.n_features, sizes[-1])
         self.up = nn.ModuleList(nn.Conv1d(a + b, b, 3, padding=1) for a, b in zip(coarse, fine, strict=True))
         self.shape = nn.Conv1d(width, 1 + n_bands, 3, padding=1)
-        self.doubt = nn.Conv1d(width, 2 * n_bands, 3, padding=1)
+        self.uncertainty = nn.Conv1d(width, 2 * n_bands, 3, padding=1)
 
     def forward(self, channels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Shape, doubt and features of binned photons.
+        """Shape, uncertainty and features of binned photons.
 
         Parameters
         ----------
@@ -166,7 +166,7 @@ class TimeNet(nn.Module):
         h = h + F.gelu(self.context(features))[..., None]
         for up, skip in zip(self.up, reversed(skips), strict=True):
             h = F.gelu(up(torch.cat([h.repeat_interleave(2, dim=-1), skip], dim=1)))
-        shape, (log_variance, log_shift) = self.shape(h), self.doubt(h).chunk(2, dim=1)
+        shape, (log_variance, log_shift) = self.shape(h), self.uncertainty(h).chunk(2, dim=1)
         return shape[:, :1] + 0.3 * shape[:, 1:], log_variance, log_shift, features
 
 
