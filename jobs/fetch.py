@@ -1,7 +1,8 @@
 """`lexray fetch csc`: sources of the Chandra Source Catalog, as labels, a source table and their event files.
 
-``OUT/labels`` the catalogue's columns, a row a source (the `labels` table); ``OUT/sources.parquet`` the source table
-for ingest; ``OUT/detections.parquet`` which observation has which source under which file; ``OUT/events/`` the files.
+``OUT/labels`` has the catalogue's columns, one row per source (the `labels` table); ``OUT/sources.parquet`` is the
+source table for ingest; ``OUT/detections.parquet`` names the observation, source and files of each detection;
+``OUT/events/`` has the files.
 """
 
 import asyncio

@@ -27,7 +27,7 @@ class RatesConfig(JobConfig):
 
 
 def run(config: RatesConfig, context: JobContext) -> JobResult:
-    """Reconstruct every detection that the model can take, and write the rates table: a row a detection and band."""
+    """Reconstruct every detection that the model can take, and write one row per detection and band."""
     n_bands = load_autodecoder(config.autodecoder).n_bands
     n = delta.dataset(config.events).count_rows()
     depends_on = [*(delta.version(path) for path in (config.events, config.autodecoder)), config.bins]

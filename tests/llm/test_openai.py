@@ -296,7 +296,7 @@ async def test_an_engine_that_answers_nothing_any_more_ends_the_job(models: Open
         for _ in range(15):
             with pytest.raises(RefusedInput):
                 await client.embed(["one"])
-        with pytest.raises(LexrayError, match="16 requests failed one after the other, the last: 500") as caught:
+        with pytest.raises(LexrayError, match="16 requests failed in a row, the last: 500") as caught:
             await client.embed(["one"])
     assert not isinstance(caught.value, RefusedInput)
 

@@ -70,7 +70,7 @@ def write_tables(out: Path, sources: pa.Table, detections: pa.Table, radius: flo
     ----------
     out : Path
     sources, detections : pyarrow.Table
-        As the catalogue gives them, one row a source and one a detection of it.
+        As the catalogue gives them, one row per source and one per detection of it.
     radius : float or None
         Aperture of all sources in arcsec; None takes 90 % of the counts, from the off-axis angle.
     """

@@ -51,7 +51,7 @@ class SourceText:
 
 @dataclass(frozen=True)
 class TextColumn:
-    """A column of texts in one version of a table with `source_id`, one row a source.
+    """A column of texts in one version of a table with `source_id`, one row per source.
 
     Attributes
     ----------

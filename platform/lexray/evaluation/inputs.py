@@ -20,7 +20,7 @@ Float32s = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Representation:
-    """A matrix of features, one row a source.
+    """A matrix of features, one row per source.
 
     Attributes
     ----------

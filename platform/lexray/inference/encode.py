@@ -42,7 +42,7 @@ def encoder(autodecoder: str, device: str) -> PartFunction:
 
 
 def reconstructor(autodecoder: str, bins: int) -> PartFunction:
-    """Function that gives rows of the `rates` table, a row a detection and band, `bins` cells each.
+    """Function that gives rows of the `rates` table, one row per detection and band, `bins` cells each.
 
     `lower` and `upper` are null where the autodecoder has no intervals.
     """

@@ -1,4 +1,4 @@
-"""The file index of an ingest: one row a file (`schemas.FILES`), from its reading to the detections that it gave.
+"""The file index of an ingest: one row per file (`schemas.FILES`), from its reading to the detections that it gave.
 
 Free of Ray. Workers call `ingest_files`; the driver gathers their rows, `resolve` decides which identifiers two files
 would share, whatever the order in which the files were read, and `rewrite` puts that right in the fragments. The file

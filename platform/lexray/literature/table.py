@@ -1,4 +1,4 @@
-"""Write the `literature` table, one row a paper and source; papers wait on disk until all are collected."""
+"""Write the `literature` table, one row per paper and source; papers wait on disk until all are collected."""
 
 import tempfile
 from collections import Counter

@@ -1,7 +1,7 @@
 """Models behind an API like OpenAI's, wherever they run: OpenAI's own, vLLM's server, llama.cpp's, and others.
 
 Requests and answers are those of OpenAI's API reference, ``POST /v1/chat/completions``, ``POST /v1/embeddings`` and
-``GET /v1/models``. What is retried, what refuses one input and what ends the job is said at `EndpointClient`.
+``GET /v1/models``. `EndpointClient` says which errors are retried, which refuse one input and which end the job.
 """
 
 import asyncio
@@ -261,14 +261,14 @@ class EndpointClient:
             body["response_format"] = {"type": "json_schema", "json_schema": named}
 
         def read(response: httpx.Response) -> ChatCompletion:
-            said = _parse(_ChatResponse, response)
-            message, why = said.choices[0].message, said.choices[0].finish_reason or ""
+            parsed = _parse(_ChatResponse, response)
+            message, why = parsed.choices[0].message, parsed.choices[0].finish_reason or ""
             if message.refusal or why == "content_filter":
                 raise RefusedInput("refused_by_engine", self._clean(message.refusal or "its content filter refuses"))
             if message.content is None:
                 raise _RetryableRequest("invalid_response", "the answer has no content")
-            usage = said.usage or _Usage()
-            return ChatCompletion(message.content, usage.prompt_tokens, usage.completion_tokens, why, said.model)
+            usage = parsed.usage or _Usage()
+            return ChatCompletion(message.content, usage.prompt_tokens, usage.completion_tokens, why, parsed.model)
 
         return await self._with_retries("chat/completions", body, read)
 
@@ -285,12 +285,12 @@ class EndpointClient:
         body: dict[str, Any] = {"input": list(texts), "encoding_format": "base64"}
 
         def read(response: httpx.Response) -> EmbeddedTexts:
-            said = _parse(_EmbeddingsResponse, response)
-            found = {item.index: item.embedding for item in said.data}
-            if len(said.data) != len(texts) or sorted(found) != list(range(len(texts))):
+            parsed = _parse(_EmbeddingsResponse, response)
+            found = {item.index: item.embedding for item in parsed.data}
+            if len(parsed.data) != len(texts) or sorted(found) != list(range(len(texts))):
                 raise _RetryableRequest("invalid_response", f"{len(texts)} vectors were asked for, {len(found)} came")
             vectors = [_decode_vector(found[index]) for index in range(len(texts))]
-            return EmbeddedTexts(vectors, (said.usage or _Usage()).prompt_tokens, said.model)
+            return EmbeddedTexts(vectors, (parsed.usage or _Usage()).prompt_tokens, parsed.model)
 
         return await self._with_retries("embeddings", body, read)
 
@@ -392,16 +392,16 @@ class EndpointClient:
 
     def _give_up(self, failure: _RetryableRequest, attempts: int) -> NoReturn:
         self._lost += 1
-        said = f"{failure.detail} (asked {attempts} times)"
+        message = f"{failure.detail} (asked {attempts} times)"
         if failure.asked is not None and failure.asked > self.endpoint.patience:
-            said = f"{failure.detail}: it asks to come back in {failure.asked:.0f} s, longer than `patience`"
+            message = f"{failure.detail}: it asks to come back in {failure.asked:.0f} s, longer than `patience`"
         if failure.reason == "connection":
-            raise LexrayError(f"{self}: it can no longer be reached: {said}; what is finished is kept, run again")
+            raise LexrayError(f"{self}: it can no longer be reached: {message}; what is finished is kept, run again")
         if self._lost >= _MAX_CONSECUTIVE_FAILURES:
             raise LexrayError(
-                f"{self}: {self._lost} requests failed one after the other, the last: {said}; what is finished is kept"
+                f"{self}: {self._lost} requests failed in a row, the last: {message}; what is finished is kept"
             )
-        raise RefusedInput("invalid_response" if failure.reason == "invalid_response" else "engine_error", said)
+        raise RefusedInput("invalid_response" if failure.reason == "invalid_response" else "engine_error", message)
 
     def _clean(self, words: str) -> str:
         """An endpoint's own words on one line, without our key should it repeat it."""

@@ -229,7 +229,7 @@ def describe(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
     for name, field in model.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            rows += [(f"{name}.{key}", kind, default, said) for key, kind, default, said in describe(annotation)]
+            rows += [(f"{name}.{key}", kind, default, meaning) for key, kind, default, meaning in describe(annotation)]
             continue
         type_name = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
         default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))

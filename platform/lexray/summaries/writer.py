@@ -306,7 +306,7 @@ class Writer:
             row = {"status": "failed", "reason": refused.reason, "detail": refused.detail}
         except LexrayError:  # of the engine, not of this source
             raise
-        except Exception as error:  # one odd source is no reason to end the work on all others
+        except Exception as error:  # one source's error must not end the work on all others
             row = {"status": "failed", "reason": "internal_error", "detail": f"{type(error).__name__}: {error}"[:300]}
         return {
             **self.provenance,

@@ -134,7 +134,7 @@ def ground_in_evidence(
     n_checks, missing = 0, []
     for found in find_quantities(summary):
         n_checks += 1
-        if not any(said.has(found) for said in evidence):
+        if not any(paper.has(found) for paper in evidence):
             missing.append(f'{quantity_type(found)} of "{found.text}" is in no sentence on the source')
     for name, value, unit, paper in quantities:
         n_checks += 1
@@ -147,9 +147,9 @@ def ground_in_evidence(
     for mention in find_mentions(summary):
         if mention.stance != "denied":
             named.setdefault((mention.kind, mention.label), f'the word "{mention.words}"')
-    said = with_implied(label for paper in evidence for label in paper.labels(named))
+    supported = with_implied(label for paper in evidence for label in paper.labels(named))
     n_checks += len(named)
-    missing += [f"{words} is in no sentence on the source" for label, words in named.items() if label not in said]
+    missing += [f"{words} is in no sentence on the source" for label, words in named.items() if label not in supported]
     return Grounding(1 - len(missing) / n_checks if n_checks else None, tuple(missing))
 
 
@@ -159,9 +159,8 @@ def _check_quantity(evidence: Sequence[Evidence], value: str, unit: str, paper: 
     if not found:
         return "is no number with a unit that is known"
     if paper is None:
-        return (
-            "" if all(any(said.has(one) for said in evidence) for one in found) else "is in no sentence on the source"
-        )
+        everywhere = all(any(of_paper.has(one) for of_paper in evidence) for one in found)
+        return "" if everywhere else "is in no sentence on the source"
     if not 0 <= paper < len(evidence):
         return "names a paper that was not given"
     return (

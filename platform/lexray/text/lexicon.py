@@ -16,7 +16,7 @@ from lexray.text.labels import UNKNOWN, LabelKind, ObjectClass, SpectralShape, V
 from lexray.text.latex import strip_markup
 from lexray.text.vocabulary import singular
 
-Stance = Literal["said", "hedged", "denied"]
+Stance = Literal["asserted", "hedged", "denied"]
 LABEL_CATEGORIES: tuple[LabelKind, ...] = ("object_class", "variability", "spectral_shape")
 
 #: Phrases by label, singular, lower-case, hyphens as spaces; '|' separates them, '+' names a second label they imply.
@@ -230,7 +230,7 @@ def majority_labels(sentences: Iterable[str]) -> dict[LabelKind, str]:
     for sentence in sentences:
         stances: dict[tuple[LabelKind, str], float] = {}  # of equal labels in a sentence the firmest
         for mention in find_mentions(sentence):
-            worth = {"said": 1.0, "hedged": 0.5, "denied": 0.0}[mention.stance]
+            worth = {"asserted": 1.0, "hedged": 0.5, "denied": 0.0}[mention.stance]
             place = (mention.kind, mention.label)
             stances[place] = max(stances.get(place, 0.0), worth)
         both = with_implied(label for label, worth in stances.items() if worth)
@@ -353,13 +353,13 @@ def _refers_to_flux(flat: str, start: int, end: int) -> bool:
 
 def _stance(flat: str, start: int, end: int) -> Stance:
     if _NEGATION.match(flat, start):
-        return "said"  # 'no variability' is steady
+        return "asserted"  # 'no variability' is steady
     before = _clause_before(flat, start)
     if _NEGATION.search(_NO_NEGATION.sub("", before)) or _NEGATION_AFTER.match(flat[end : end + 70]):
         return "denied"
     if _HEDGES.search(before) or re.match(r"\s*\(?(?:candidate|scenario|interpretation|\?)", flat[end:]):
         return "hedged"
-    return "said"
+    return "asserted"
 
 
 def _clause_before(flat: str, start: int) -> str:

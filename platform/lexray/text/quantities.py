@@ -467,10 +467,10 @@ def _power(value: float, exponent: int) -> float:
 
 
 @functools.lru_cache(maxsize=65536)
-def _scale(source: u.UnitBase | None, said: u.UnitBase | None) -> float | None:
-    """What turns a number in one unit into the other, None where they do not measure the same."""
+def _scale(source: u.UnitBase | None, target: u.UnitBase | None) -> float | None:
+    """Factor from one unit to the other, None where they measure different quantities."""
     one = source if source is not None else u.dimensionless_unscaled
-    other = said if said is not None else u.dimensionless_unscaled
+    other = target if target is not None else u.dimensionless_unscaled
     if one == other:
         return 1.0
     try:

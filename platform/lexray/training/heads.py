@@ -13,7 +13,7 @@ from lexray.training.source_means import source_means
 def fit_heads_to_tables(
     embeddings: pa.Table, labels: pa.Table, split_of: Mapping[str, str], class_column: str = "class"
 ) -> Heads:
-    """Fit heads to the X-ray rows of an `embeddings` table and a `labels` table, one row a source.
+    """Fit heads to the X-ray rows of an `embeddings` table and a `labels` table, one row per source.
 
     Parameters
     ----------

@@ -65,11 +65,11 @@ def parse_space(
     problems: list[str] = []
     domains: dict[str, Domain] = {}
     former = former_keys(model)
-    for given, said in space.items():
-        key = former.get(given, given)
-        problem = _unknown_key(key, keys) or _malformed(said)
+    for given_key, given_domain in space.items():
+        key = former.get(given_key, given_key)
+        problem = _unknown_key(key, keys) or _malformed(given_domain)
         if problem is None:
-            kind, values = next(iter(said.items()))
+            kind, values = next(iter(given_domain.items()))
             domains[key] = Domain(kind, tuple(values))
             problem = _out_of_place(domains[key], model, key, base)
         if problem is not None:
@@ -86,12 +86,12 @@ def _unknown_key(key: str, keys: Collection[str]) -> str | None:
     return "not a key that can be searched" + (f", did you mean '{nearest[0]}'?" if nearest else "")
 
 
-def _malformed(said: Any) -> str | None:
+def _malformed(given_domain: Any) -> str | None:
     """What is wrong with ``{kind: [values]}`` by itself."""
     kinds = "; ".join(f"{kind}: {takes}" for kind, takes in KINDS.items())
-    if not isinstance(said, Mapping) or len(said) != 1:
-        return f"takes one of {kinds}, got {said!r}"
-    kind, values = next(iter(said.items()))
+    if not isinstance(given_domain, Mapping) or len(given_domain) != 1:
+        return f"takes one of {kinds}, got {given_domain!r}"
+    kind, values = next(iter(given_domain.items()))
     if kind not in KINDS:
         return f"unknown kind '{kind}', it takes one of {kinds}"
     if not isinstance(values, list) or not values:

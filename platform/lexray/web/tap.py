@@ -169,8 +169,8 @@ def _arrow(table: Table) -> pa.Table:
         else:
             texts = [None if gone else _text(value) for value, gone in zip(values, mask, strict=True)]
             array = pa.array(texts, pa.string())
-        said = {"unit": str(column.unit or ""), "meaning": " ".join(str(column.description or "").split())}
-        fields.append(pa.field(name, array.type, metadata={k: v for k, v in said.items() if v} or None))
+        metadata = {"unit": str(column.unit or ""), "meaning": " ".join(str(column.description or "").split())}
+        fields.append(pa.field(name, array.type, metadata={k: v for k, v in metadata.items() if v} or None))
         columns.append(array)
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 

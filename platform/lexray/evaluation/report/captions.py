@@ -50,13 +50,13 @@ def gain_figures(
     m = found.metrics
     bars = [GainBar(MODEL_LABELS["constant"], 0.0, 0.0, 0.0, "baseline")] + [
         GainBar(
-            said,
+            label,
             m[f"heldout_gain.{k}"],
             m[f"heldout_gain.{k}_low"],
             m[f"heldout_gain.{k}_high"],
             roles.get(k, "baseline"),
         )
-        for k, said in models.items()
+        for k, label in models.items()
         if k not in ("constant", "true_rate_with_level") and f"heldout_gain.{k}" in m
     ]
     if len(bars) == 1:
@@ -237,8 +237,8 @@ def property_figure(
 ) -> dict[str, CaptionedFigure]:
     """Predicted against true properties, each from the first of `representations` that it was read off."""
     panels = [
-        ScatterPanel(said, probes[column, key].truth, probes[column, key].predicted, probes[column, key].r2)
-        for column, said in properties.items()
+        ScatterPanel(label, probes[column, key].truth, probes[column, key].predicted, probes[column, key].r2)
+        for column, label in properties.items()
         for key in [next((k for k in representations if (column, k) in probes), "")]
         if key
     ]

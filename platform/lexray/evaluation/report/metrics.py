@@ -12,7 +12,7 @@ from lexray.evaluation.heldout import DetectionScore, gain, gain_interval
 from lexray.evaluation.inputs import Representation
 from lexray.evaluation.regression import NeighbourResult, ProbeResult, classify_by_neighbours, probe
 
-#: Models of the held-out gain, as named in metrics and as said to a person.
+#: Models of the held-out gain, by their names in metrics, with their labels in the report.
 MODEL_LABELS = {
     "constant": "constant rate",
     "bayesian_blocks": "Bayesian Blocks",
@@ -123,7 +123,7 @@ def measure_gain(
     seed : int
         Of the bootstrap.
     models : mapping, optional
-        Name to what is said to a person, by default `MODEL_LABELS`.
+        Labels by name, by default `MODEL_LABELS`.
     """
     models = MODEL_LABELS if models is None else models
     if not scores:
@@ -146,7 +146,7 @@ def measure_gain(
             name, value, low, high, 0.0, "constant rate", len(scored), "bits", strong=model == "autodecoder"
         )
         results.add(GAIN_SECTION, row)
-    baselines = {name: said for name, said in models.items() if name not in _NOT_BASELINES}
+    baselines = {name: label for name, label in models.items() if name not in _NOT_BASELINES}
     for model, label in baselines.items():
         both = [s for s in scores if {model, "autodecoder"} <= set(s.log_likelihood)]
         if not both:
@@ -214,7 +214,7 @@ def _pooled_gain_interval(
 def measure_retrieval(
     found: EvaluationResults, xray: NDArray[Any], text: NDArray[Any], seed: int
 ) -> dict[str, NDArray[np.int64]]:
-    """Retrieval both ways over paired rows; returns the ranks by direction, as said to a person."""
+    """Retrieval both ways over paired rows; returns the ranks by direction."""
     n = len(xray)
     by_chance = retrieval.chance(n)
     found.metrics |= {"retrieval.n_sources": n}
@@ -270,7 +270,7 @@ def measure_properties(
     seed : int
         Of the forest and the bootstrap.
     properties : mapping
-        Column → what is said to a person.
+        Labels by column.
     strong : str
         The representation whose rows stand out.
     forest_columns : collection of str

@@ -151,7 +151,7 @@ class LightCurveData:
 
 
 def light_curve(theme: Theme, curve: LightCurveData) -> Figure:
-    """Counts by band with the reconstructed rate over them, one row a band.
+    """Counts by band with the reconstructed rate over them, one row per band.
 
     Gaps are shaded. Where less than a third of the span is good time, the axis is the clock of good time instead, and
     dotted lines stand where gaps were cut out.

@@ -204,7 +204,7 @@ def fit_heads(
     Parameters
     ----------
     embeddings : f4[N, E]
-        X-ray embeddings, one row a source (or a detection).
+        X-ray embeddings, one row per source (or a detection).
     labels : mapping
         Columns of N values beside the rows: numbers (None or NaN where unknown) become properties, the strings of
         `class_column` classes; other strings are left alone.
