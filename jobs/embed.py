@@ -1,4 +1,4 @@
-"""`lexray embed`: texts → vectors, by vLLM on Ray Data, by sentence-transformers in this process, or by an API."""
+"""`lexray embed`: embed texts with vLLM on Ray Data, sentence-transformers in this process, or an API."""
 
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -98,7 +98,7 @@ def _engine(config: EmbedConfig, context: JobContext) -> EmbeddingEngine:
 
 
 def _limited(model: TextModel, config: EmbedConfig) -> TextModel:
-    """The model with the prefix and the longest text that the configuration asks for."""
+    """The model with the configuration's prefix and longest text."""
     prefix = model.document_prefix if config.document_prefix is None else config.document_prefix
     return replace(model, document_prefix=prefix, max_length=min(model.max_length, config.max_length or 10**9))
 

@@ -18,7 +18,7 @@ from lexray.tables.quarantine import write_quarantine
 
 
 class EncodeConfig(JobConfig):
-    """Configuration of `encode`."""
+    """Configuration of `lexray encode`."""
 
     events: str = Field(description="events table")
     autodecoder: str = Field(description="folder of a trained autodecoder")

@@ -37,7 +37,7 @@ from lexray.training.splits import read_splits, sources_of
 
 
 class EvaluateConfig(JobConfig):
-    """Configuration of `evaluate`."""
+    """Configuration of `lexray evaluate`."""
 
     events: str = Field(description="events table")
     autodecoder: str | None = Field(None, description="folder of a trained autodecoder; without it no gain of ours")

@@ -52,7 +52,7 @@ HEADLINE_METRICS = (
 
 
 class EvaluateAutodecoderConfig(JobConfig):
-    """Configuration of `evaluate autodecoder`."""
+    """Configuration of `lexray evaluate autodecoder`."""
 
     former_keys: ClassVar = {"beside": "baseline_autodecoders", "kind": "group_by"}
 

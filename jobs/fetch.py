@@ -27,7 +27,7 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$
 
 
 class FetchConfig(JobConfig):
-    """Keys of `lexray fetch csc`. One of `cone`, `adql` and `names` says which sources."""
+    """Configuration of `lexray fetch csc`. One of `cone`, `adql` and `names` says which sources."""
 
     out: Annotated[str, AfterValidator(require_local_path)] = Field(
         description="a local folder; see above for what it gets"

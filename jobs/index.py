@@ -14,7 +14,7 @@ from lexray.tables.files import require_local_path
 
 
 class IndexConfig(JobConfig):
-    """Configuration of `index`."""
+    """Configuration of `lexray index`."""
 
     out: Annotated[str, AfterValidator(require_local_path)] = Field(
         description="folder of the release, on a local disk"

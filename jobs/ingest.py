@@ -1,4 +1,4 @@
-"""`lexray ingest`: event files into the `events` table, a detection a row; what cannot be read into its quarantine."""
+"""`lexray ingest`: read event files into the `events` table, one row per detection; others go to quarantine."""
 
 import time
 from functools import cached_property
@@ -26,7 +26,7 @@ from lexray.version import __version__
 
 
 class IngestConfig(JobConfig):
-    """Keys of `lexray ingest`."""
+    """Configuration of `lexray ingest`."""
 
     former_keys: ClassVar = {"unscreened": "no_screening"}
 
@@ -69,12 +69,12 @@ class IngestConfig(JobConfig):
 
     @property
     def never_skip(self) -> bool:
-        """Contents may have changed behind names, sizes and times that have not."""
+        """With ``verify=sha256`` contents are compared, which may change without a file's name, size or time."""
         return self.verify == "sha256"
 
     @cached_property
     def settings(self) -> str:
-        """Hash of all that decides what is made of a file's bytes."""
+        """Hash of all settings that affect what is read from a file."""
         keys = {"sources", "n_parts", "bands", "no_screening", "segment_length", "segment_clock", "min_events"}
         used = self.model_dump(include=keys)
         used["unscreened"] = used.pop("no_screening")  # by its former name: else every archive would be read again
@@ -90,7 +90,7 @@ class IngestConfig(JobConfig):
 
     @property
     def options(self) -> ReadOptions:
-        """What is wanted of event files."""
+        """How event files are read."""
         return ReadOptions(
             bands=bands_by_mission(self.bands),
             no_screening=frozenset(self.no_screening),
@@ -138,7 +138,7 @@ def run(config: IngestConfig, context: JobContext) -> JobResult:
         outputs=outputs,
         refused=len(refusals),
         accepted=index.num_rows - len(refusals),
-        # What could not be fetched may be there the next time, and a server that gives no date may have changed it.
+        # A file that could not be fetched may be there the next time, and one without a date may have changed.
         complete=not incremental.may_differ(index),
     )
 

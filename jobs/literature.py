@@ -24,7 +24,7 @@ from lexray.tables.quarantine import write_quarantine
 from lexray.tables.schemas import LITERATURE
 from lexray.web.cache import Cache
 
-#: Where answers are kept if `out` is in an object store.
+#: Folder of the cache if `out` is in an object store.
 _HOME_CACHE = "~/.cache/lexray/literature"
 
 

@@ -1,4 +1,4 @@
-"""`lexray project`: latents and text vectors, of any data, into the shared space of a trained alignment."""
+"""`lexray project`: project latents and text vectors into the shared space of a trained alignment."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +23,7 @@ ProjectRows = Callable[[Towers, str, pa.Table], pa.Table]
 
 
 class ProjectConfig(JobConfig):
-    """What `lexray project` takes."""
+    """Configuration of `lexray project`."""
 
     alignment: str = Field(description="folder of a trained alignment")
     latents: str | None = Field(None, description="latents table")

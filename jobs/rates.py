@@ -18,7 +18,7 @@ from lexray.tables.schemas import RATES
 
 
 class RatesConfig(JobConfig):
-    """Configuration of `rates`."""
+    """Configuration of `lexray rates`."""
 
     events: str = Field(description="events table")
     autodecoder: str = Field(description="folder of a trained autodecoder")

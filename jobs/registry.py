@@ -1,4 +1,4 @@
-"""The jobs by the name of their command."""
+"""The jobs by the names of their commands."""
 
 import importlib
 from functools import partial
@@ -33,5 +33,5 @@ def load_job(name: str) -> Job[Any]:
     return job
 
 
-#: What loads the job of each command, for whoever plans a pipeline.
+#: The function that loads each command's job, for planning pipelines.
 REGISTRY = {name: partial(load_job, name) for name in JOBS}

@@ -1,4 +1,4 @@
-"""Write an archive that looks like the real thing, from nothing but a seed."""
+"""`lexray simulate`: write an archive of simulated event files, papers and labels, from a seed."""
 
 import time
 
@@ -17,7 +17,7 @@ class SimulateConfig(JobConfig):
 
 
 def run(config: SimulateConfig, context: JobContext) -> JobResult:
-    """Simulate, write, and log what came of it."""
+    """Simulate the archive, write it, and log its counts."""
     start = time.monotonic()
     with context.progress.task("sources", total=config.sources) as task:
         archive = simulate_archive(config.out, config.sources, config.seed, task.advance)

@@ -1,4 +1,4 @@
-"""`lexray summarize`: papers → a summary of each source, by a language model or out of the papers' own sentences."""
+"""`lexray summarize`: summarize each source's papers, with a language model or by their own sentences."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,4 +1,4 @@
-"""`lexray train alignment`: latents and text vectors of the same sources → two towers into one space."""
+"""`lexray train alignment`: train two towers that bring a source's latents and text vectors into one space."""
 
 from dataclasses import asdict, fields
 from typing import ClassVar
@@ -15,7 +15,7 @@ from lexray.training.pairs import read_pairs
 
 
 class TrainAlignmentConfig(JobConfig):
-    """What `lexray train alignment` takes."""
+    """Configuration of `lexray train alignment`."""
 
     former_keys: ClassVar = {"batch": "batch_size"}
 
@@ -67,12 +67,12 @@ class TrainAlignmentConfig(JobConfig):
 
     @property
     def settings(self) -> AlignmentSettings:
-        """The keys that are the training's own."""
+        """The settings of the training itself."""
         return AlignmentSettings(**self.model_dump(include={field.name for field in fields(AlignmentSettings)}))
 
     @property
     def training(self) -> AlignmentTraining:
-        """How it is trained on Ray, under a name that is equal for equal data and settings."""
+        """The training on Ray; its name is the same for the same data and settings."""
         inputs = {path: delta.version(path) for path in (self.latents, self.text_embeddings, self.events)}
         made_of = {"settings": asdict(self.settings), "split_seed": self.split_seed, "inputs": inputs}
         return AlignmentTraining(

@@ -28,7 +28,7 @@ from lexray.training.autodecoder_config import (
 
 
 class TrainAutodecoderConfig(JobConfig):
-    """Configuration of `train autodecoder`."""
+    """Configuration of `lexray train autodecoder`."""
 
     out: Annotated[str, AfterValidator(require_local_path)] = Field(
         description="folder of the autodecoder, on a local disk"
@@ -70,13 +70,13 @@ class TrainAutodecoderConfig(JobConfig):
 
     @property
     def section(self) -> AutodecoderConfig:
-        """That of the model type."""
+        """The section of the model type."""
         section: AutodecoderConfig = getattr(self, self.model_type)
         return section
 
     @property
     def settings(self) -> Schedule:
-        """What the library takes."""
+        """The model type's settings."""
         shared = self.model_dump(include={"seed", "patience", "precision", "compile"}, exclude_none=True)
         return self.section.settings(**shared)
 
@@ -87,7 +87,7 @@ class TrainAutodecoderConfig(JobConfig):
 
     @property
     def training(self) -> AutodecoderTraining:
-        """How it is trained on Ray, under a name that is equal for equal data and settings."""
+        """The training on Ray; its name is the same for the same data and settings."""
         made_of = [delta.version(self.events), self.model_type, asdict(self.settings), self.split_seed]
         return AutodecoderTraining(
             settings=self.settings,

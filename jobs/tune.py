@@ -28,7 +28,7 @@ class AshaConfig(BaseConfig):
 
 
 class TuneConfig(JobConfig):
-    """What `lexray tune` takes."""
+    """Configuration of `lexray tune`."""
 
     job: Literal["train alignment"] = Field("train alignment", description="the training; so far only the alignment's")
     base: dict[str, Any] = Field(description="the training's configuration, without 'out'")
@@ -49,12 +49,12 @@ class TuneConfig(JobConfig):
 
     @property
     def tables(self) -> list[str]:
-        """What is read."""
+        """Tables that the search reads."""
         return [self.base[key] for key in _TABLES if key in self.base]
 
     @property
     def training(self) -> train_alignment.TrainAlignmentConfig:
-        """The configuration that draws are merged into."""
+        """The configuration that each trial's values are merged into."""
         return parse(train_alignment.TrainAlignmentConfig, {**self.base, "out": self.out}, "lexray tune: base")
 
 

@@ -1,4 +1,4 @@
-"""The routes: HTTP in, the engine's answers out."""
+"""The routes of the service."""
 
 import asyncio
 import base64
@@ -37,7 +37,7 @@ _PAGE_POLICY = (
 
 
 class BatchedEmbedder(Protocol):
-    """The two computations that are worth doing for several callers at once."""
+    """The two computations that are batched over callers."""
 
     @property
     def embed_text(self) -> Callable[[str], Awaitable[TextVector]]:

@@ -1,6 +1,6 @@
-"""What the service does with a request, without HTTP and without Ray: lists of inputs in, answers out.
+"""The service's answers, without HTTP and without Ray: lists of inputs in, answers out.
 
-All methods block and use torch: the service calls them in threads, a batch at a time.
+All methods block and use torch: the service calls them in threads, one batch at a time.
 """
 
 from dataclasses import dataclass

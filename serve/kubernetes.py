@@ -1,6 +1,6 @@
-"""What KubeRay imports: a RayService's ``import_path`` names `build`, its ``args`` are the keys of `ServeConfig`.
+"""The application for KubeRay: a RayService's ``import_path`` names `build`, its ``args`` are keys of `ServeConfig`.
 
-There the operator starts Serve, in processes of its own; `lexray serve` does it everywhere else.
+On Kubernetes the operator starts Serve; everywhere else `lexray serve` does.
 """
 
 from ray import serve

@@ -1,4 +1,4 @@
-"""Who may ask, how often and how much: the middleware in front of every handler."""
+"""Authentication and limits of rate and size: the middleware in front of every handler."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""Observations that callers hand in: FITS uploads and JSON, to event lists."""
+"""Read the observations that callers send, as FITS files or JSON, into event lists."""
 
 import re
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _MIN_ONTIME, _MAX_ONTIME, _MIN_LIVE_FRACTION = 1e-3, 1e9, 1e-4
 
 @dataclass(frozen=True)
 class UploadedObservation:
-    """An event list that was handed in, and how many of its events could not be used."""
+    """An event list that a caller sent, and how many of its events could not be used."""
 
     events: EventList
     n_dropped: int
@@ -111,7 +111,7 @@ def from_fits(content: BinaryIO, filename: str, max_bytes: int, max_events: int)
                 413, f"the gzipped file holds more than {_MAX_INFLATION * max_bytes / 2**20:g} MiB"
             ) from None
         raise
-    # Nothing is looked for beside an upload: what lies on this machine is none of the caller's.
+    # Nothing is looked for next to an upload: files of this machine are not the caller's.
     reading = read_content(plain, _safe_name(filename), ReadOptions(csc_products=False))
     return _check_size(UploadedObservation(reading.events, reading.n_in - len(reading.events)), max_events)
 

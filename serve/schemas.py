@@ -1,4 +1,4 @@
-"""What callers send. What they get back is in `lexray.api`."""
+"""Bodies of requests. Those of responses are in `lexray.api`."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class ApiRequest(BaseModel):
-    """Base of all requests: a key that nobody reads is a mistake, and is refused."""
+    """Base of all requests; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -93,7 +93,7 @@ def deployed(config: ServeConfig, keys: tuple[str, ...], is_own_cluster: bool) -
     finally:
         if not is_own_cluster:
             serve.delete(APPLICATION)
-        # A cluster that others use keeps Serve for their applications.
+        # On a shared cluster Serve keeps running for other applications.
         if is_own_cluster or not serve.status().applications:
             # Ray prints on stdout that the controller, which ends itself here, is dead.
             with contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""The command line: a command a job, all of one form, and the commands that are no jobs.
+"""The command line: one command for each job, all of one form, and the other commands.
 
 Modules are imported when their command runs: importing Ray and torch takes seconds.
 """
@@ -111,7 +111,7 @@ def print_keys(job: Job[Any]) -> None:
 
 
 def print_report(job: Job[Any], report: JobReport, as_json: bool) -> None:
-    """Say what a job did, and end the process with its exit code."""
+    """Print what a job did, and end the process with its exit code."""
     if as_json:
         sys.stdout.write(json.dumps(report.as_dict(), default=str) + "\n")
     else:

@@ -1,7 +1,7 @@
-"""What this machine can and cannot run, and why.
+"""Check what this machine can and cannot run, and why.
 
-Each check finds one thing out and says what follows from it. Nothing heavy is started: vLLM, for one, takes most of a
-minute to import, so it is judged by what is installed beside it.
+Each check finds out one thing and says what follows from it. Nothing heavy is started: importing vLLM takes most of a
+minute, so it is judged by the packages that are installed with it.
 """
 
 import hashlib
@@ -50,9 +50,9 @@ class Check:
     status : str
         'ok'; 'warn' where something is slower or cannot be done; 'fail' where the pipeline cannot run.
     found : str
-        What is there.
+        What was found.
     advice : str
-        What follows and what to do; empty where all is well.
+        What follows from it and what to do; empty where all is well.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Check:
 
 
 def run_checks(workdir: str = ".") -> list[Check]:
-    """Look at everything; `workdir` is where results would be written."""
+    """Run all checks; `workdir` is the folder that results would be written to."""
     folder = Path(workdir).expanduser().resolve()
     checks: tuple[Callable[[], Check], ...] = (
         python,

@@ -1,4 +1,4 @@
-"""Configuration keys as options of a command: ``--sources 600`` says what ``--set sources=600`` says."""
+"""Configuration keys as options of a command: ``--sources 600`` means ``--set sources=600``."""
 
 import difflib
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from lexray.errors import ConfigError
 from lexray.runtime.config import describe, former_keys
 from lexray.runtime.job import C, Job
 
-#: Options that every job's command has beside its keys.
+#: Options of every job's command besides its keys.
 COMMON_OPTIONS = ("--config", "--set", "--out", "--json", "--keys", "--help")
 
 
 def split_options(job: Job[C], arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part a command's arguments into inputs and overrides.
+    """Split a command's arguments into inputs and overrides.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def split_options(job: Job[C], arguments: Sequence[str]) -> tuple[list[str], lis
     Returns
     -------
     inputs : list of str
-        What is no option.
+        Arguments that are no options.
     overrides : list of str
         ``key=value``, for `config.read_yaml`.
 

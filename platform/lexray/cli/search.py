@@ -1,4 +1,4 @@
-"""`lexray search`: ask a release in words or with an event file, without a service."""
+"""`lexray search`: search a release with a sentence or an event file, without a service."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def search(release: str, query: str, k: int = 10, modality: str | None = None) -
     release : str
         Folder of the release.
     query : str
-        Path of an event file, where there is one of that name; else a sentence.
+        Path of an event file, if there is one of that name; else a sentence.
     k : int
         How many.
     modality : {'xray', 'text'}, optional

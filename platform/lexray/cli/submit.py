@@ -1,7 +1,7 @@
 """Jobs on a cluster, through Ray's job server: send one, follow its log, end with its exit code.
 
-A submitted job is the same command line, run on the cluster's head. Sent along are the YAML files that its arguments
-name and, with a wheel, Lexray itself; data are not: paths must be ones that the cluster's machines read.
+A submitted job is the same command line, run on the cluster's head. The YAML files that its arguments name and, with a
+wheel, Lexray itself are sent along, but no data: the cluster's machines must be able to read all paths.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class SubmissionResult:
 
     @property
     def advice(self) -> str:
-        """What a person can do about it; empty where there is nothing to say."""
+        """What a person can do about it; empty where nothing needs to be done."""
         if "No module named lexray" in self.log or "No module named 'lexray'" in self.log:
             return "Lexray is not installed on the cluster: use an image that has it, or send it along with --wheel"
         return ""
@@ -156,7 +156,7 @@ def submit(
 
 
 def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str], object]) -> SubmissionResult:
-    """Hand a job's log to `write` as it grows, from its beginning, until the job ends.
+    """Pass a job's log to `write` as it grows, from its beginning, until the job ends.
 
     A broken connection is made again. Interrupting it (Ctrl-C) stops following, not the job.
 

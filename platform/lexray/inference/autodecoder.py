@@ -1,4 +1,4 @@
-"""A trained autodecoder for people and jobs: event lists in, representations and rates out."""
+"""A trained autodecoder: event lists in, representations and rates out."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ _FORMER_SETTINGS = {
     "lone": "single_detection_weight",
 }
 _PENALTIES = {"grid": GridPenaltyWeights, "resnet": loss.ResnetPenaltyWeights}
-#: Most detections that a model of each type is calibrated on: what is quick for one is hours for another.
+#: Most detections that a model of each type is calibrated on; `resnet` would take hours and is not calibrated.
 MAX_CALIBRATION = {"splitnet": 4000, "grid": 600, "resnet": 0}
-#: Fewer say nothing.
+#: With fewer detections nothing is calibrated.
 _MIN_CALIBRATION = 50
 
 Float32s = NDArray[np.float32]
@@ -104,7 +104,7 @@ class Autodecoder:
     start : f[D], optional
         Mean latent of the training, where there are latents.
     calibration : Calibration, optional
-        What it has learnt of itself.
+        Variances of its representations and scores of ordinary detections.
     device : torch.device, optional
     """
 

@@ -1,4 +1,4 @@
-"""Rows of an `events` table to rows of other tables by a trained autodecoder; what workers load, and no more."""
+"""The functions that workers of `encode` and `rates` apply to rows of an `events` table."""
 
 import numpy as np
 import pyarrow as pa

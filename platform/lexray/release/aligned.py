@@ -1,4 +1,4 @@
-"""Both encoders of a release behind one noun: event lists and sentences into one space."""
+"""Both encoders of a release in one class: event lists and sentences into one space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a release is made of: trained models, vectors and tables, checked against one another."""
+"""Assemble a release from trained models, vectors and tables, which are checked against one another."""
 
 import shutil
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ INPUT_KEYS = ("autodecoder", "alignment", "embeddings", "summaries", "labels", "
 
 @dataclass(frozen=True)
 class ReleaseParts:
-    """What a release is put together from.
+    """The parts of a release.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class ReleaseParts:
     embeddings : str
         Table of the vectors that can be found.
     summaries, labels, events : str or None
-        Tables: what is said of a source, what heads are fitted to, and counts and positions.
+        Tables of summaries, of labels to fit heads to, and of counts and positions.
     text_model : str
         Sentence model that the alignment was trained with.
     split_seed : int

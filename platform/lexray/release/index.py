@@ -1,4 +1,4 @@
-"""The search index of a release: vectors of the shared space with what is known of their sources, in LanceDB."""
+"""The search index of a release, in LanceDB: vectors of the shared space, with metadata of their sources."""
 
 import json
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Hit:
     scores : dict
         The best cosine by modality, 'xray' and 'text', of the vectors that were asked for and that the source has.
     known : dict
-        What the index holds of the source: summary, class, bibcodes, n_events …
+        Metadata of the source: summary, class, bibcodes, n_events …
     """
 
     source_id: str
@@ -68,7 +68,7 @@ def schema(dimension: int) -> pa.Schema:
 def index_rows(
     embeddings: pa.Table, summaries: pa.Table | None, labels: pa.Table | None, events: pa.Table | None
 ) -> pa.Table:
-    """Rows of the index: one a vector, each with what is known of its source.
+    """Rows of the index, one per vector, with metadata of its source.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ class SentenceModelRef(BaseConfig):
 
 
 class ReleaseManifest(BaseConfig):
-    """What a release is made of."""
+    """The manifest: what a release contains and was made from."""
 
     format: int = RELEASE_FORMAT
     release: str = Field("", description="the release's id: the first 12 digits of the sha256 of the rest")
@@ -53,7 +53,7 @@ class ReleaseManifest(BaseConfig):
     def identity(self) -> str:
         """Id that follows from the content, so that a changed manifest no longer answers to its name."""
         said = self.model_dump(mode="json", exclude={"release"})
-        if not self.text_model.query_prefix:  # which Lexray 0.1.0 did not say
+        if not self.text_model.query_prefix:  # Lexray 0.1.0 did not record it
             del said["text_model"]["query_prefix"]
         content = json.dumps(said, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
@@ -218,5 +218,5 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def summary(release: Release) -> dict[str, Any]:
-    """What people and clients are told of a release: the manifest without the list of files."""
+    """The manifest without the list of files, for people and clients."""
     return release.manifest.model_dump(mode="json", exclude={"files", "inputs"})

@@ -40,7 +40,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Axis:
-    """The clock of a light curve's axis: the wall's, or where most of the time is gap, that of good time.
+    """The time axis of a light curve: elapsed time or, if most of it is gaps, good time.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Axis:
 
     @classmethod
     def of(cls, events: EventList) -> "Axis":
-        """Gaps are cut out where less than a third of the span is good time, as in the report."""
+        """Axis of an event list; gaps are cut out if less than a third of the span is good time, as in the report."""
         return cls(events, events.gti.ontime < events.duration / 3)
 
     def ks(self, seconds: Any) -> Float64s:

@@ -1,4 +1,4 @@
-"""Which detection a person means."""
+"""Find the detection that a person names."""
 
 import difflib
 from pathlib import Path
