@@ -109,5 +109,4 @@ JOB = Job(
     run=run,
     inputs=("summaries",),
     positional=("summaries",),
-    summary="Turn summaries into text vectors with a sentence model.",
 )

@@ -70,5 +70,4 @@ JOB = Job(
     run=run,
     inputs=("events", "autodecoder"),
     positional=("events",),
-    summary="Encode detections with a trained autodecoder.",
 )

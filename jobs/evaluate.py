@@ -105,5 +105,4 @@ JOB = Job(
         "rates",
     ),
     positional=("events",),
-    summary="Measure everything, and write the report.",
 )

@@ -136,5 +136,4 @@ JOB = Job(
     run=run,
     inputs=("events", "autodecoder", "baseline_autodecoders", "latents", "labels", "true_rates"),
     positional=("events",),
-    summary="Measure how well an autodecoder reconstructs rates, and write the report.",
 )

@@ -146,5 +146,4 @@ JOB = Job(
     run=run,
     inputs=("adql", "names"),
     positional=(),
-    summary="Get sources of the Chandra Source Catalog: labels, a source table and their event files.",
 )

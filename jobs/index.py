@@ -66,5 +66,4 @@ JOB = Job(
     run=run,
     inputs=INPUT_KEYS,
     positional=("autodecoder", "alignment", "embeddings"),
-    summary="Complete a release: models, heads, text model and search index in one folder.",
 )

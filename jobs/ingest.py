@@ -149,6 +149,5 @@ JOB = Job(
     run=run,
     inputs=("inputs", "sources"),
     positional=("inputs",),
-    summary="Read event files into the events table; what cannot be read goes to quarantine.",
     summary_table=summary_table,
 )

@@ -117,5 +117,4 @@ JOB = Job(
     run=run,
     inputs=("inputs", "events", "sources"),
     positional=("inputs",),
-    summary="Find papers on sources: in files, in SIMBAD, in ADS.",
 )

@@ -99,5 +99,4 @@ JOB = Job(
     run=run,
     inputs=("alignment", "latents", "text_embeddings"),
     positional=("alignment",),
-    summary="Put latents and text vectors into the shared space.",
 )

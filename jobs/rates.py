@@ -65,5 +65,4 @@ JOB = Job(
     run=run,
     inputs=("events", "autodecoder"),
     positional=("events",),
-    summary="Write reconstructed rates of detections.",
 )

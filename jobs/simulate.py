@@ -45,5 +45,4 @@ JOB = Job(
     run=run,
     inputs=(),
     positional=("out",),
-    summary="Write an archive of event files, papers and labels that looks like the real thing.",
 )

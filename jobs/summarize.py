@@ -135,5 +135,4 @@ JOB = Job(
     run=run,
     inputs=("literature",),
     positional=("literature",),
-    summary="Write a summary of each source from its papers.",
 )

@@ -118,5 +118,4 @@ JOB = Job(
     run=run,
     inputs=("latents", "text_embeddings", "events"),
     positional=("latents", "text_embeddings", "events"),
-    summary="Fit the two towers that bring latents and text into one space.",
 )

@@ -127,5 +127,4 @@ JOB = Job(
     run=run,
     inputs=("events",),
     positional=("events",),
-    summary="Fit an autodecoder to an events table.",
 )

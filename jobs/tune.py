@@ -114,5 +114,4 @@ JOB = Job(
     run=run,
     inputs=("tables",),
     positional=(),
-    summary="Search the parameters of a training with Ray Tune.",
 )

@@ -1,14 +1,18 @@
-"""Builders of event lists and photons, shared by all tests: what a test does not name has a plain value."""
+"""Builders of event lists, photons and papers, shared by all tests: what a test does not name has a plain value."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import ArrayLike
 
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
+from lexray.literature.crossmatch import Match, literature_row
+from lexray.literature.papers import Paper
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
+from lexray.tables.schemas import LITERATURE
 
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 #: Energies in keV, one in each of `BANDS`.
@@ -97,3 +101,9 @@ def photons(
         BackgroundPhotons.none(n) if background is None else background,
         n_bands,
     )
+
+
+def literature_table(papers: Sequence[Paper], matches: Sequence[Match]) -> pa.Table:
+    """Rows of the `literature` table, of papers that files brought."""
+    rows = [literature_row(paper, match, "file") for paper, match in zip(papers, matches, strict=True)]
+    return pa.Table.from_pylist(rows, schema=LITERATURE)

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import literature_table
 from lexray.errors import ConfigError, RefusedInput
 from lexray.jobs.literature import JOB, LiteratureConfig
-from lexray.literature.crossmatch import Match, SourceCatalogue, to_table
+from lexray.literature.crossmatch import Match, SourceCatalogue
 from lexray.literature.deduplicate import deduplicate
 from lexray.literature.names import best_known_first, name_pattern, plain_name, searchable_names
 from lexray.literature.papers import FORMATS, Paper, parse_paper, read_papers
@@ -217,7 +218,7 @@ def test_any_row_is_a_paper_or_a_refusal(row: dict[str, Any]) -> None:
         assert paper.abstract or paper.body
         assert (paper.ra is None) == (paper.dec is None)
         assert paper.ra is None or math.isfinite(paper.ra)
-        to_table([paper], [Match(paper.source_id, None, None)])
+        literature_table([paper], [Match(paper.source_id, None, None)])
     assert reason in {None, "no_source_id", "no_text", "bad_value", "bad_encoding"}
 
 

@@ -83,35 +83,3 @@ def log_likelihood(
     for t, of in zip(time, rate, strict=True):
         total += float(np.sum(np.log(of(np.asarray(t, dtype=np.float64))))) - integral(of, good_time, breaks)
     return total
-
-
-def joint_log_likelihood(
-    time: Sequence[Float64s],
-    background_time: Sequence[Float64s],
-    source: Sequence[Rate],
-    background: Sequence[Rate],
-    scale: float,
-    good_time: Sequence[tuple[float, float]],
-    breaks: ArrayLike = (),
-) -> float:
-    """Log-likelihood of the photons of a source's region and of its background's.
-
-    Parameters
-    ----------
-    time, background_time : sequence of f8[P_b]
-        Arrival times in both regions by band, in seconds.
-    source, background : sequence of callable
-        Rates of the source, and of the background in its own region.
-    scale : float
-        The background region's area × exposure over the source's.
-    good_time, breaks
-        As in `integral`.
-    """
-
-    def both(s: Rate, b: Rate) -> Rate:
-        return lambda t: np.asarray(s(t) + b(t) / scale)
-
-    in_source = [both(s, b) for s, b in zip(source, background, strict=True)]
-    return log_likelihood(time, in_source, good_time, breaks) + log_likelihood(
-        background_time, background, good_time, breaks
-    )

@@ -1,7 +1,5 @@
 """The Poisson process likelihood against closed forms, brute-force integration and simulation."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import reference
@@ -16,11 +14,9 @@ from lexray.models.autodecoders.likelihood import (
     Cells,
     cell_counts,
     cells,
-    joint_log_likelihood_events,
     level,
     log_integral,
     log_likelihood,
-    log_likelihood_cells,
     log_likelihood_events,
     profile_log_likelihood,
     source_counts,
@@ -186,37 +182,6 @@ def test_the_unbinned_likelihood_has_its_closed_form(
     assert found == pytest.approx(reference.log_likelihood([time], [by_reference], gti), rel=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.floats(1.0, 30.0))
-def test_source_and_background_together_equal_the_reference(seed: int, scale: float) -> None:
-    """Two bands; rates whose logarithms are linear between knots; photons anywhere within the gaps' complement."""
-    random = np.random.default_rng(seed)
-    knots = np.linspace(0, 1000, 6)
-    logs = random.normal(-3, 1, (2, 2, 6))
-    source, background = ([reference.piecewise_linear(knots, u) for u in curves] for curves in logs)
-
-    def draw(n: int) -> list[np.ndarray]:
-        spans = np.array(GAPS)[random.integers(len(GAPS), size=n)]
-        time = spans[:, 0] + random.uniform(size=n) * (spans[:, 1] - spans[:, 0])
-        return [np.sort(time[: n // 2]), np.sort(time[n // 2 :])]
-
-    seen, beside = draw(40), draw(90)
-    expected = reference.joint_log_likelihood(seen, beside, source, background, scale, GAPS, knots)
-
-    def at(curves: np.ndarray, times: list[np.ndarray]) -> torch.Tensor:
-        values = [np.interp(t, knots, u) for t, u in zip(times, curves, strict=True)]
-        return torch.tensor(np.concatenate(values)).float()
-
-    def integrals(rates: list[reference.Rate]) -> torch.Tensor:
-        return torch.tensor([[reference.integral(rate, GAPS, knots) for rate in rates]]).float()
-
-    found = joint_log_likelihood_events(
-        at(logs[0], seen), at(logs[1], seen), torch.tensor([0, 40]), at(logs[1], beside), torch.tensor([0, 90]),
-        integrals(source), integrals(background), torch.tensor([scale]),
-    )  # fmt: skip
-    assert found.item() == pytest.approx(expected, rel=2e-5, abs=1e-3)
-
-
 def test_the_reference_agrees_with_its_own_closed_form() -> None:
     def rate(t: np.ndarray) -> np.ndarray:
         return np.asarray(np.exp(-2.0 + 0.003 * t))
@@ -224,20 +189,6 @@ def test_the_reference_agrees_with_its_own_closed_form() -> None:
     closed = reference.integral_of_exponential(0.003, -2.0, GAPS)
     assert reference.integral(rate, GAPS, np.linspace(0, 1000, 7)) == pytest.approx(closed, rel=1e-12)
     assert reference.integral_of_exponential(0.0, -2.0, GAPS) == pytest.approx(np.exp(-2.0) * 655.0, rel=1e-12)
-
-
-def test_a_rate_constant_in_cells_is_the_same_binned_and_unbinned() -> None:
-    random = np.random.default_rng(8)
-    log_rate = random.normal(-3, 1, (1, 2, 10))
-    time = np.sort(np.concatenate([random.uniform(a, b, 30) for a, b in GAPS]))
-    band = random.integers(0, 2, 90)
-    one = source(time.tolist(), band.tolist(), GAPS, 2)
-    edges = np.linspace(0, 1000, 11)
-    good = [sum(max(0.0, min(b, y) - max(a, x)) for a, b in GAPS) for x, y in pairwise(edges)]
-    binned = log_likelihood_cells(torch.tensor(log_rate), cell_counts(one, 10), torch.tensor([good]))
-    by_hand = torch.tensor(log_rate[0][band, (time / 100).astype(int)])
-    integral = torch.tensor((np.exp(log_rate) * np.array(good)).sum(-1))
-    assert binned.item() == pytest.approx(log_likelihood_events(by_hand, torch.tensor([0, 90]), integral).item())
 
 
 def above_background(seed: int, n_bands: int = 2, n_knots: int = 8) -> Cells:

@@ -49,8 +49,8 @@ def _copy(config: CountConfig, context: JobContext) -> JobResult:
     return JobResult(outputs=[str(folder / "beside.txt")])
 
 
-COUNT = Job("count", CountConfig, _count, ("inputs",), ("inputs",), "Count.")
-COPY = Job("copy", CountConfig, _copy, ("inputs",), ("inputs",), "Copy.")
+COUNT = Job("count", CountConfig, _count, ("inputs",), ("inputs",))
+COPY = Job("copy", CountConfig, _copy, ("inputs",), ("inputs",))
 
 
 class JobBench:

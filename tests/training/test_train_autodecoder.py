@@ -21,7 +21,7 @@ from lexray.runtime.tracking import MlflowClient
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS
 from lexray.training import autodecoder
-from lexray.training.autodecoder_config import MAX_VALIDATION, SECTIONS
+from lexray.training.autodecoder_config import MAX_VALIDATION
 
 pytestmark = pytest.mark.ray
 
@@ -160,7 +160,9 @@ def test_a_training_that_diverges_ends_with_one_line_that_names_detections(
 
 def test_keys_of_all_kinds_are_described_and_go_where_they_belong() -> None:
     keys = {"events": "events", "out": "out", "seed": 3, "precision": "bfloat16"}
-    for model_type, section in SECTIONS.items():
+    for model_type in SETTINGS_OF_TYPE:
+        section = train_autodecoder.TrainAutodecoderConfig.model_fields[model_type].annotation
+        assert section is not None
         assert all(said for key, _, _, said in describe(section)), model_type
         config = parse(
             train_autodecoder.TrainAutodecoderConfig,

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
@@ -274,12 +273,3 @@ def counts(index: pa.Table) -> dict[str, int]:
         **{f"refused_{row['values']}": row["counts"] for row in sorted(by_reason, key=lambda row: row["values"])},
         **{name: pc.sum(index[name]).as_py() or 0 for name in names},
     }
-
-
-def balances(index: pa.Table) -> bool:
-    """Whether in every file that was read the events in are those kept plus those dropped by each cause."""
-    taken = index.filter(pc.is_valid(index["events_in"]))
-    total = np.asarray(taken["events_kept"]).copy()
-    for cause in CAUSES:
-        total += np.asarray(taken[f"dropped_{cause}"])
-    return bool(np.all(total == np.asarray(taken["events_in"])))

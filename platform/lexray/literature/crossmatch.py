@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from astropy import units as u
 from astropy.coordinates import SkyCoord, angular_separation, search_around_sky
 from numpy.typing import NDArray
@@ -211,12 +210,6 @@ def literature_row(paper: Paper, match: Match, found_by: str) -> dict[str, Any]:
     """Row of the `literature` table."""
     row = {key: getattr(paper, key) for key in _PAPER_COLUMNS} | asdict(match)
     return row | {"identifiers": list(match.identifiers), "found_by": found_by}
-
-
-def to_table(papers: Sequence[Paper], matches: Sequence[Match]) -> pa.Table:
-    """Rows of the `literature` table, of papers that files brought."""
-    rows = [literature_row(paper, match, "file") for paper, match in zip(papers, matches, strict=True)]
-    return pa.Table.from_pylist(rows, schema=LITERATURE)
 
 
 def _positions(papers: Sequence[Paper]) -> Float64s:

@@ -54,14 +54,6 @@ class Paper:
     n_citations: int | None
     n_mentions: int | None = None
 
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """The value by which two rows are one paper: the bibcode, else the arXiv number, else all its text."""
-        for kind, value in (("bibcode", self.bibcode), ("arxiv", self.arxiv)):
-            if value:
-                return kind, value
-        return self.title or "", self.abstract or "", self.body or ""
-
 
 def paper_files(inputs: Iterable[str]) -> list[str]:
     """Files behind paths, patterns and URIs; a folder gives those below it that have a known ending.

@@ -107,8 +107,6 @@ class Job(Generic[C]):
     positional : tuple of str
         Keys that positional arguments of the command fill, in order; the last takes all that are left where its type
         is a list.
-    summary : str
-        One line for the help.
     summary_table : callable, optional
         Makes a table of (counts, metrics) for a person; by default each has a line.
     """
@@ -118,7 +116,6 @@ class Job(Generic[C]):
     run: Callable[[C, JobContext], JobResult]
     inputs: tuple[str, ...]
     positional: tuple[str, ...]
-    summary: str
     summary_table: Callable[[dict[str, Any], dict[str, float]], Table] | None = None
 
 

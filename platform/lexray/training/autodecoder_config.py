@@ -103,7 +103,7 @@ class SplitnetConfig(AutodecoderConfig):
     )
 
     def settings(self, **shared: Any) -> SplitnetSettings:
-        """As `Section.settings`."""
+        """As `AutodecoderConfig.settings`."""
         return SplitnetSettings(**self.model_dump(), **shared)
 
 
@@ -148,7 +148,7 @@ class GridConfig(AutodecoderConfig):
     penalties: GridPenaltiesConfig = GridPenaltiesConfig()
 
     def settings(self, **shared: Any) -> GridSettings:
-        """As `Section.settings`."""
+        """As `AutodecoderConfig.settings`."""
         own = {**self.model_dump(), "penalties": GridPenaltyWeights(**self.penalties.model_dump())}
         return GridSettings(**own, **shared)
 
@@ -185,14 +185,6 @@ class ResnetConfig(AutodecoderConfig):
     penalties: ResnetPenaltiesConfig = ResnetPenaltiesConfig()
 
     def settings(self, **shared: Any) -> ResnetSettings:
-        """As `Section.settings`."""
+        """As `AutodecoderConfig.settings`."""
         own = {**self.model_dump(), "penalties": loss.ResnetPenaltyWeights(**self.penalties.model_dump())}
         return ResnetSettings(**own, **shared)
-
-
-#: Section of each model type, under its name; `train autodecoder` has a key for each.
-SECTIONS: dict[ModelType, type[AutodecoderConfig]] = {
-    "splitnet": SplitnetConfig,
-    "grid": GridConfig,
-    "resnet": ResnetConfig,
-}

@@ -4,10 +4,9 @@ A detection observed during its good time :math:`G` with photons :math:`(t_j, b_
 
 .. math:: \log L = \sum_j \log\lambda_{b_j}(t_j) - \sum_b \int_G \lambda_b(t)\,dt .
 
-It comes in three forms:
+It comes in two forms:
 
 - *unbinned*, `log_likelihood_events`: log-rates at the photons, and the integral however it was done;
-- *on cells*, `log_likelihood_cells`: a rate that is constant within each cell, of which counts and exposure are enough;
 - *on knots*, `log_likelihood`: a log-rate that is linear between K equidistant knots. With
   :math:`\log\lambda_b(t) = \sum_k u_{bk} h_k(t)` over hat functions :math:`h_k`, the first sum is
   :math:`\sum_{bk} W_{bk} u_{bk}` with :math:`W_{bk} = \sum_{j: b_j = b} h_k(t_j)`, exactly: the photons of a detection
@@ -20,8 +19,7 @@ two are one likelihood: the source's region sees :math:`s + b/r`, the background
 
 .. math:: \log L = \sum_{src} \log(s + b/r) - \int_G (s + b/r)\,dt + \sum_{bkg} \log b - \int_G b\,dt
 
-(`joint_log_likelihood_events`). On knots, :math:`b` is estimated first (`lexray.models.background`) and then held:
-`Cells.background`.
+On knots, :math:`b` is estimated first (`lexray.models.autodecoders.background`) and then held: `Cells.background`.
 """
 
 from __future__ import annotations
@@ -250,66 +248,8 @@ def log_likelihood_events(log_rate: Tensor, offsets: Tensor, integral: Tensor) -
     return _sum_by_owner(log_rate, offsets) - integral.sum(-1)
 
 
-def joint_log_likelihood_events(
-    source: Tensor,
-    background: Tensor,
-    offsets: Tensor,
-    background_alone: Tensor,
-    background_offsets: Tensor,
-    source_integral: Tensor,
-    background_integral: Tensor,
-    scale: Tensor,
-) -> Tensor:
-    """Unbinned log-likelihood of a source's region and its background's, seen during the same good time.
-
-    Parameters
-    ----------
-    source, background : f[P]
-        Log-rates of the source, and of the background in its own region, at each photon of the source's region.
-    offsets : i8[N + 1]
-    background_alone : f[Q]
-        Log-rate of the background at each photon of its own region.
-    background_offsets : i8[N + 1]
-    source_integral, background_integral : f[N, B]
-        Of both rates over good time, in counts.
-    scale : f[N]
-        The background region's area × exposure over the source's.
-
-    Returns
-    -------
-    f[N]
-        In nats.
-    """
-    behind = background - scale.log()[owner(offsets)]
-    at_source = torch.logaddexp(source, behind)
-    in_source = log_likelihood_events(at_source, offsets, source_integral + background_integral / scale[:, None])
-    return in_source + log_likelihood_events(background_alone, background_offsets, background_integral)
-
-
 def _sum_by_owner(values: Tensor, offsets: Tensor) -> Tensor:
     return values.new_zeros(len(offsets) - 1).index_add(0, owner(offsets), values)
-
-
-def log_likelihood_cells(log_rate: Tensor, counts: Tensor, exposure: Tensor) -> Tensor:
-    """Log-likelihood of each detection under a rate that is constant within cells.
-
-    Parameters
-    ----------
-    log_rate : f[N, B, C]
-        In log(ct/s).
-    counts : f[N, B, C]
-        Photons.
-    exposure : f[N, C]
-        Good time in seconds. A cell without any is not looked at.
-
-    Returns
-    -------
-    f[N]
-        In nats.
-    """
-    seen = (exposure > 0)[:, None, :]
-    log_rate = torch.where(seen, log_rate, 0.0)
-    return (counts * seen * log_rate - exposure[:, None, :] * log_rate.exp()).sum((-1, -2))
 
 
 def log_likelihood(log_rate: Tensor, data: Cells) -> Tensor:
