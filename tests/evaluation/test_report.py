@@ -258,7 +258,7 @@ def test_the_worst_summaries_are_listed_worst_first_with_what_is_missing(page: R
     assert list(listing.rows[3]) == ["bad 03", "3%", "2", "vllm", "finding 3"]
     assert "Of 32 summaries" in listing.intro
     assert "31 hold some" in listing.intro
-    html = render(replace(page, listings=[listing]))
+    html = render(replace(page, tables=[listing]))
     assert "finding 3" in html
     assert "ungrounded-summaries" in check(html).ids
     delta.write(table, "summaries", SUMMARIES, pa.Table.from_pylist(rows[:2], schema=SUMMARIES))

@@ -85,7 +85,7 @@ def test_what_another_run_writes_after_the_gathering_stays(tmp_path: Path) -> No
 
 def test_rows_that_do_not_fit_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(LexrayError, match="columns that the table does not have: odd"):
-        RowCheckpoints(str(tmp_path / "out"), SUMMARIES).note(0, pa.table({"source_id": ["a"], "odd": [1]}))
+        RowCheckpoints(str(tmp_path / "out"), SUMMARIES).write(0, pa.table({"source_id": ["a"], "odd": [1]}))
 
 
 @settings(deadline=None, max_examples=25)
