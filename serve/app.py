@@ -10,12 +10,12 @@ from typing import Annotated, Any, Protocol
 import numpy as np
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import HTMLResponse
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from lexray.api import Embedding, EmbeddingsResponse, EventsResponse, Health, ReleaseResponse, SearchResponse, Usage
 from lexray.api import Problem as ProblemDocument
+from lexray.array_types import Float32s
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import EventList
 from lexray.serve import observations, problems
@@ -27,7 +27,6 @@ from lexray.serve.problems import RefusedRequest
 from lexray.serve.schemas import EmbeddingsRequest, EventsRequest, SearchRequest
 from lexray.version import __version__
 
-Float32s = NDArray[np.float32]
 _MODEL_ALIAS = "lexray"
 #: The page holds its own style and script and loads nothing from anywhere.
 _PAGE_POLICY = (

@@ -6,7 +6,7 @@ All methods block and use torch: the service calls them in threads, one batch at
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from lexray.api import (
     BandCounts,
@@ -17,6 +17,7 @@ from lexray.api import (
     ReleaseResponse,
     Source,
 )
+from lexray.array_types import Float32s
 from lexray.events.eventlist import EventList
 from lexray.llm.sentence_encoder import TextTokenizer
 from lexray.release.aligned import AlignedModel
@@ -24,7 +25,6 @@ from lexray.release.index import Hit
 from lexray.release.manifest import summary
 from lexray.serve.observations import UploadedObservation
 
-Float32s = NDArray[np.float32]
 _LIGHT_CURVE_BINS = 128
 
 

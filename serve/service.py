@@ -7,14 +7,13 @@ import logging
 import os
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from fastapi import FastAPI
-from numpy.typing import NDArray
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import RayServeException
 
+from lexray.array_types import Float32s
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
 from lexray.release.aligned import load_aligned
@@ -22,7 +21,6 @@ from lexray.serve.app import create_app
 from lexray.serve.config import ServeConfig
 from lexray.serve.engine import ServingEngine, TextVector
 
-Float32s = NDArray[np.float32]
 APPLICATION = "lexray"
 #: Requests that a replica works on at a time; more wait in HAProxy.
 _MAX_ONGOING = 256

@@ -10,14 +10,14 @@ from typing import Any, Self, TypeVar
 
 import httpx
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ValidationError
 
 from lexray.api import EmbeddingsResponse, EventsResponse, Health, Modality, ReleaseResponse, SearchResponse, Source
+from lexray.array_types import Float32s
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
 
-Float32s = NDArray[np.float32]
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
 #: What can be asked about: words, an observation, an event file, or a vector of the release's space.
 Query = str | EventList | Path | ArrayLike

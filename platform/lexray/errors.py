@@ -1,6 +1,8 @@
 """Errors that a user meets: one line that says what was wrong, where, and what to do."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -23,6 +25,12 @@ class ConfigError(LexrayError):
     """Wrong usage or configuration: the message names the key and what it takes."""
 
     exit_code = EXIT_USAGE
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``, did you mean 'NEAREST'?`` for the end of a message on an unknown word; empty where nothing is known."""
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)
+    return f", did you mean '{nearest[0]}'?" if nearest else ""
 
 
 class RefusedInput(LexrayError):

@@ -635,7 +635,7 @@ def test_a_table_that_lacks_a_vector_is_not_committed(embed: Embed, tmp_path: Pa
     endpoint = parse(Endpoint, {"url": "http://localhost", "model": "a-model"})
     plan = WorkPlan(more, HttpEmbeddingEngine(endpoint, "", 8).spec, report.out)
     assert [part.missing for part in plan.progress().values() if part.missing] == [1]
-    with pytest.raises(LexrayError, match="1 finished vectors are gone, another run wrote this table meanwhile"):
+    with pytest.raises(LexrayError, match="1 finished rows are gone, another run wrote this table meanwhile"):
         plan.commit(8)
     assert set(vectors(report.out)) == {"A", "B"}
     plan.commit(8, failed={"C"})

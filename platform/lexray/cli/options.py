@@ -1,9 +1,8 @@
 """Configuration keys as options of a command: ``--sources 600`` means ``--set sources=600``."""
 
-import difflib
 from collections.abc import Sequence
 
-from lexray.errors import ConfigError
+from lexray.errors import ConfigError, did_you_mean
 from lexray.runtime.config import describe, former_keys
 from lexray.runtime.job import C, Job
 
@@ -76,5 +75,4 @@ def _value_phrase(n: int) -> str:
 
 def _unknown_option(option: str, keys: list[str]) -> str:
     valid = [*COMMON_OPTIONS, *(f"--{key.replace('_', '-')}" for key in keys)]
-    nearest = difflib.get_close_matches(option, valid, n=1, cutoff=0.0)
-    return f"unknown option {option}" + (f", did you mean {nearest[0]}?" if nearest else "")
+    return f"unknown option '{option}'{did_you_mean(option, valid)}"

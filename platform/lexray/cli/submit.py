@@ -6,7 +6,6 @@ wheel, Lexray itself are sent along, but no data: the cluster's machines must be
 
 import asyncio
 import contextlib
-import difflib
 import json
 import logging
 import os
@@ -27,7 +26,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from rich.table import Column, Table
 from rich.text import Text
 
-from lexray.errors import EXIT_FAILED, ConfigError, LexrayError
+from lexray.errors import EXIT_FAILED, ConfigError, LexrayError, did_you_mean
 from lexray.tables.files import refuse_credentials
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -133,8 +132,7 @@ def submit(
     command = next((c for c in commands if list(arguments[: len(c.split())]) == c.split()), None)
     if command is None:
         words = " ".join(arguments[:2]) or "nothing"
-        nearest = difflib.get_close_matches(words, commands, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"lexray submit: cannot submit '{words}', did you mean '{nearest}'?")
+        raise ConfigError(f"lexray submit: cannot submit '{words}'{did_you_mean(words, commands)}")
     with tempfile.TemporaryDirectory(prefix="lexray-submit-") as folder:
         sent = _copy_yaml_files(arguments, Path(folder))
         if wheel is not None:

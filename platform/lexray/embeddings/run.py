@@ -7,10 +7,11 @@ from typing import Any
 import pyarrow.compute as pc
 
 from lexray.embeddings.engines import EmbeddingEngine
-from lexray.embeddings.store import EmbeddingStats, PartProgress, Provenance, TextColumn, WorkPlan
+from lexray.embeddings.store import EmbeddingStats, Provenance, TextColumn, WorkPlan
 from lexray.runtime.progress import Progress
 from lexray.runtime.tracking import MlflowRun
 from lexray.tables import delta
+from lexray.tables.row_checkpoints import PartProgress
 
 #: Texts of which MLflow shows the first.
 _SAMPLE = 20
@@ -92,7 +93,7 @@ def embed_missing(
         plan = replace(plan, dimension=engine.dimension)
         parts = plan.progress()
     missing = _missing(parts)
-    run = EmbeddingRun(engine, plan, sum(part.texts for part in parts.values()), sum(missing.values()))
+    run = EmbeddingRun(engine, plan, sum(part.rows for part in parts.values()), sum(missing.values()))
     with progress.task("texts", total=run.n_missing) as task:
         for result in engine.embed(plan, list(missing)) if missing else ():
             run.stats.add(result)

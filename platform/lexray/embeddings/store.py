@@ -2,12 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +18,9 @@ from lexray.errors import ConfigError, LexrayError
 from lexray.llm.sentence_encoder import Vectors, unit_vectors
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
-from lexray.tables.row_checkpoints import RowCheckpoints
+from lexray.tables.row_checkpoints import PartProgress, RowCheckpoints, in_threads
 from lexray.tables.schemas import text_embeddings
 
-T = TypeVar("T")
-#: Parts that are read at once: an object store answers slowly to each.
-_MAX_THREADS = 8
 #: Columns by which a row is known to be finished; a dimension of 1 stands for any.
 _KEY_COLUMNS = pa.schema([text_embeddings(1).field(name) for name in ("source_id", "key")])
 
@@ -247,20 +242,6 @@ class EmbeddingStats:
 
 
 @dataclass(frozen=True)
-class PartProgress:
-    """How much of a part is done.
-
-    Attributes
-    ----------
-    texts, missing : int
-        Its texts, and those among them without a vector.
-    """
-
-    texts: int
-    missing: int
-
-
-@dataclass(frozen=True)
 class WorkPlan:
     """Texts, and which of them `out` has no vector of.
 
@@ -294,7 +275,7 @@ class WorkPlan:
             return PartProgress(len(keys), sum(pair not in finished for pair in keys.items()))
 
         parts = self.texts.parts()
-        return dict(zip(parts, _in_threads(look, parts), strict=True))
+        return dict(zip(parts, in_threads(look, parts), strict=True))
 
     def missing(self, part: int) -> list[SourceText]:
         """Texts of a part without a vector."""
@@ -312,7 +293,7 @@ class WorkPlan:
             keys = dict(zip(found["source_id"].to_pylist(), found["key"].to_pylist(), strict=True))
             return len(keys) if keys == self._wanted(part, failed) and len(keys) == found.num_rows else -1
 
-        counts = list(_in_threads(rows_of, self.texts.parts()))
+        counts = list(in_threads(rows_of, self.texts.parts()))
         return min(counts, default=0) >= 0 and sum(counts) == table.count_rows()
 
     def commit(self, dimension: int, failed: Set[str] = frozenset()) -> None:
@@ -330,22 +311,8 @@ class WorkPlan:
         LexrayError
             If a finished vector is gone; the table stays as it was.
         """
-        schema = text_embeddings(dimension)
-        rows, gathered_at = RowCheckpoints(self.out, schema), time.time_ns()
-
-        def gather(part: int) -> tuple[int, delta.Fragment]:
-            wanted = self._wanted(part, failed)
-            return len(wanted), rows.gather(part, wanted)
-
-        gathered = list(_in_threads(gather, self.texts.parts()))
-        missing = sum(n_wanted - fragment.n_rows for n_wanted, fragment in gathered)
-        if missing:
-            raise LexrayError(
-                f"{self.out}: {missing} finished vectors are gone, another run wrote this table meanwhile; run again"
-            )
-        fragments = [fragment for _, fragment in gathered if fragment.n_rows]
-        delta.commit(self.out, "text_embeddings", schema, fragments)
-        rows.remove(gathered_at)
+        rows = RowCheckpoints(self.out, text_embeddings(dimension))
+        rows.commit("text_embeddings", self.texts.parts(), lambda part: self._wanted(part, failed))
 
     def _wanted(self, part: int, failed: Set[str]) -> dict[str, str]:
         """Key of each source that the table must have."""
@@ -448,12 +415,6 @@ class EmbeddingWriter:
             }
             | {name: pa.array([value] * len(chosen), pa.string()) for name, value in vars(self.provenance).items()}
         )
-
-
-def _in_threads(look: Callable[[int], T], parts: Sequence[int]) -> Iterator[T]:
-    """`look` at each part, several at a time; the results come in the parts' order."""
-    with ThreadPoolExecutor(_MAX_THREADS) as pool:
-        yield from pool.map(look, parts)
 
 
 def _is_text(data_type: pa.DataType) -> bool:

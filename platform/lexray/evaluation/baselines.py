@@ -2,12 +2,10 @@
 
 import numpy as np
 from astropy.stats import bayesian_blocks as _bayesian_blocks
-from numpy.typing import NDArray
 
+from lexray.array_types import Float64s
 from lexray.evaluation.heldout import PiecewiseRate, counts_per_band
 from lexray.events.eventlist import EventList, GoodTimeIntervals
-
-Float64s = NDArray[np.float64]
 
 #: Probability that a block begins where nothing changes; astropy's default.
 FALSE_ALARM = 0.05

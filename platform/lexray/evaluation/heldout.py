@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lexray.array_types import Float64s
 from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.sources import stable_hash
-
-Float64s = NDArray[np.float64]
 
 #: Share of the photons that models are fitted to.
 FIT_FRACTION = 0.8

@@ -9,13 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lexray.array_types import Float32s
 from lexray.evaluation.tables import read_rows
 from lexray.sources import fold_name
 from lexray.tables import delta
 from lexray.tables.list_columns import stack_lists
 from lexray.training.source_means import source_means
-
-Float32s = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

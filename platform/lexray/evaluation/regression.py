@@ -10,7 +10,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-Float64s = NDArray[np.float64]
+from lexray.array_types import Float64s
 
 #: Numbers of neighbours that validation sources choose from.
 K_CANDIDATES = (1, 3, 5, 9, 15, 25, 41)

@@ -1,9 +1,10 @@
 """Adaptive binning: bins are halved as long as each half would hold enough events."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Float64s = NDArray[np.float64]
+from lexray.array_types import Float64s
+
 #: No bin is narrower than this share of the whole, however many events crowd in one place.
 _FINEST = 2.0**-16
 

@@ -1,6 +1,5 @@
 """Convert event lists to rows of the `events` table, and back."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
+from lexray.tables.list_columns import list_array
 from lexray.tables.schemas import EVENTS
 
 
@@ -26,25 +26,16 @@ def to_table(events: list[EventList]) -> pa.Table:
     columns |= {
         "ontime": [e.gti.ontime for e in events],
         "bands": [e.bands.edges for e in events],
-        "gti_start": _lists([e.gti.start for e in events], np.float64),
-        "gti_stop": _lists([e.gti.stop for e in events], np.float64),
-        "time": _lists([e.time for e in events], np.float64),
-        "energy": _lists([e.energy for e in events], np.float32),
+        "gti_start": list_array([e.gti.start for e in events], np.float64),
+        "gti_stop": list_array([e.gti.stop for e in events], np.float64),
+        "time": list_array([e.time for e in events], np.float64),
+        "energy": list_array([e.energy for e in events], np.float32),
         "n_events": [len(e) for e in events],
-        "bkg_time": _lists([None if b is None else b.time for b in backgrounds], np.float64),
-        "bkg_energy": _lists([None if b is None else b.energy for b in backgrounds], np.float32),
+        "bkg_time": list_array([None if b is None else b.time for b in backgrounds], np.float64),
+        "bkg_energy": list_array([None if b is None else b.energy for b in backgrounds], np.float32),
         "bkg_scale": [None if b is None else b.scale for b in backgrounds],
     }
     return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in EVENTS], schema=EVENTS)
-
-
-def _lists(arrays: Sequence[NDArray[Any] | None], kind: type[np.floating[Any]]) -> pa.Array:
-    """A list column of ragged arrays, copied once and not value by value."""
-    lengths = [0 if array is None else len(array) for array in arrays]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = np.concatenate([np.zeros(0, kind), *(array for array in arrays if array is not None)], dtype=kind)
-    absent = pa.array([array is None for array in arrays]) if any(array is None for array in arrays) else None
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=absent)
 
 
 def from_table(rows: pa.Table) -> list[EventList]:

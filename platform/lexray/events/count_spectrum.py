@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lexray.array_types import Float64s
 from lexray.events.adaptive_bins import adaptive_bins
 from lexray.events.lightcurve import poisson_interval
-
-Float64s = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

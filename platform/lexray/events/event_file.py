@@ -8,8 +8,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lexray.array_types import Float32s, Float64s
 from lexray.errors import RefusedInput
-from lexray.events.eventlist import Bands, Float32s, Float64s
+from lexray.events.eventlist import Bands
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.compressed_table import open_table
 from lexray.events.fits.drop_causes import CAUSES

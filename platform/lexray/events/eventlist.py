@@ -6,8 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Float64s = NDArray[np.float64]
-Float32s = NDArray[np.float32]
+from lexray.array_types import Float32s, Float64s
 
 
 @dataclass(frozen=True)

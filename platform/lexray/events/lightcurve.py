@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import chi2
 
+from lexray.array_types import Float64s, Int64s
 from lexray.events.adaptive_bins import adaptive_bins
-from lexray.events.eventlist import EventList, Float64s
+from lexray.events.eventlist import EventList
 
-Int64s = NDArray[np.int64]
 #: Probability of the errors: that of one Gaussian standard deviation.
 _ONE_SIGMA = 0.682689492137086
 #: Gaps shorter than this share of the whole do not end a bin; their time counts as lost all the same.

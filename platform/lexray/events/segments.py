@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lexray.array_types import Float64s
 from lexray.errors import RefusedInput
-from lexray.events.eventlist import Background, EventList, Float64s, GoodTimeIntervals
+from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 
 _SECONDS_PER_DAY = 86400.0
 #: A detection with more segments is a damaged file, or a length that was meant in other units.

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lexray.array_types import Bools
 from lexray.tables import delta
+from lexray.tables.list_columns import flatten_lists
 from lexray.tables.quarantine import Refusal
 
 #: Columns that tell without the photons.
@@ -24,8 +26,6 @@ _UNTOLD = "has photons or a background that no model can take"
 _ROUNDING = 1e-6
 #: Share of a band's edge that the lower one differs by at least: edges are read with six digits.
 _NARROWEST = 1e-5
-
-Bools = NDArray[np.bool_]
 
 
 def faults(rows: pa.Table, n_bands: int) -> dict[str, str]:
@@ -184,8 +184,7 @@ _PHOTON_CHECKS: Checks = (
 
 def _lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """How long each row's list is; 0 where it is null."""
-    lengths: NDArray[np.int64] = pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
-    return lengths
+    return np.diff(flatten_lists(column)[1])
 
 
 def _owner(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -194,8 +193,7 @@ def _owner(column: pa.ChunkedArray) -> NDArray[np.int64]:
 
 def _values(column: pa.ChunkedArray) -> NDArray[np.floating]:
     """All rows' values behind one another, NaN where null."""
-    values: NDArray[np.floating] = pc.list_flatten(column).fill_null(np.nan).to_numpy()
-    return values
+    return flatten_lists(column)[0]
 
 
 def _last(column: pa.ChunkedArray) -> NDArray[np.floating]:

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lexray.array_types import Float32s, Float64s
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
 from lexray.inference.photons import photons_of
@@ -57,9 +57,6 @@ _PENALTIES = {"grid": GridPenaltyWeights, "resnet": loss.ResnetPenaltyWeights}
 MAX_CALIBRATION = {"splitnet": 4000, "grid": 600, "resnet": 0}
 #: With fewer detections nothing is calibrated.
 _MIN_CALIBRATION = 50
-
-Float32s = NDArray[np.float32]
-Float64s = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from lexray.events import validate
 from lexray.events.arrow import from_table
 from lexray.inference.autodecoder import load_autodecoder
 from lexray.inference.photons import PHOTON_COLUMNS, photons_of_table
 from lexray.runtime.map_parts import PartFunction
+from lexray.tables.list_columns import list_array
 
 #: Columns of `events` that an encoder reads.
 COLUMNS = ("detection_id", "source_id", "n_events", *PHOTON_COLUMNS)
@@ -29,8 +29,8 @@ def encoder(autodecoder: str, device: str) -> PartFunction:
             "source_id": rows["source_id"],
             "model": [model.name] * n,
             "latent": pa.FixedSizeListArray.from_arrays(encoded.latent.ravel(), model.latent_dim),
-            "log_rate": _lists(encoded.log_rate),
-            "latent_var": None if encoded.latent_var is None else _lists(encoded.latent_var),
+            "log_rate": list_array(encoded.log_rate, np.float32),
+            "latent_var": None if encoded.latent_var is None else list_array(encoded.latent_var, np.float32),
             "nll": encoded.nll,
             "n_steps": np.full(n, encoded.n_steps, dtype=np.int32),
             "anomaly": encoded.anomaly,
@@ -63,9 +63,3 @@ def reconstructor(autodecoder: str, bins: int) -> PartFunction:
         return pa.table(columns)
 
     return reconstruct
-
-
-def _lists(rows: NDArray[np.float32]) -> pa.Array:
-    """A list column of f4[N, M]."""
-    n, length = rows.shape
-    return pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32) * length), rows.ravel())

@@ -13,6 +13,7 @@ from torch import Tensor
 from lexray.errors import LexrayError
 from lexray.events.eventlist import Bands, EventList
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
+from lexray.tables.list_columns import flatten_lists
 
 #: Columns of the `events` table that `photons_of_table` reads.
 PHOTON_COLUMNS = (
@@ -66,11 +67,11 @@ def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
 
     The lists' values and offsets are taken as they are; there is no loop over rows, but one over the few sets of bands.
     """
-    time, offsets = _ragged(rows["time"])
-    energy, _ = _ragged(rows["energy"])
-    start, gti_offsets = _ragged(rows["gti_start"])
-    stop, _ = _ragged(rows["gti_stop"])
-    edges, edge_offsets = _ragged(rows["bands"])
+    time, offsets = flatten_lists(rows["time"])
+    energy, _ = flatten_lists(rows["energy"])
+    start, gti_offsets = flatten_lists(rows["gti_start"])
+    stop, _ = flatten_lists(rows["gti_stop"])
+    edges, edge_offsets = flatten_lists(rows["bands"])
     _require(bool(np.all(np.diff(edge_offsets) == n_bands + 1)), f"events: a row has not {n_bands} energy bands")
     _require(bool(np.all(np.diff(gti_offsets) > 0)), "events: a row has no good time")
     edges = edges.reshape(-1, n_bands + 1)
@@ -87,7 +88,7 @@ def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
         torch.from_numpy(np.array(energy)),
         torch.from_numpy(edges[:, [0, -1]].copy()),
         torch.from_numpy((_numbers(rows["exposure"]) / _numbers(rows["ontime"])).astype(np.float32)),
-        torch.from_numpy(_ragged(area)[0].astype(np.float32).reshape(-1, n_bands)),
+        torch.from_numpy(flatten_lists(area)[0].astype(np.float32).reshape(-1, n_bands)),
         torch.from_numpy(_numbers(rows["frame_time"]).astype(np.float32)),
         _background_of_table(rows, edges),
         n_bands,
@@ -95,8 +96,8 @@ def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
 
 
 def _background_of_table(rows: pa.Table, edges: NDArray[np.floating]) -> BackgroundPhotons:
-    time, offsets = _ragged(rows["bkg_time"].fill_null([]))
-    energy, _ = _ragged(rows["bkg_energy"].fill_null([]))
+    time, offsets = flatten_lists(rows["bkg_time"])
+    energy, _ = flatten_lists(rows["bkg_energy"])
     band = _bands_of(energy, offsets, edges)
     before = np.concatenate([[0], np.cumsum(band >= 0)])
     return BackgroundPhotons(
@@ -123,13 +124,6 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     """A column's values, NaN where null."""
     values: NDArray[np.float64] = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
     return values
-
-
-def _ragged(column: pa.ChunkedArray) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    offsets = array.offsets.to_numpy().astype(np.int64)
-    values = array.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
-    return values, offsets - offsets[0]
 
 
 def _values(arrays: Sequence[NDArray[np.generic]], kind: torch.dtype) -> Tensor:

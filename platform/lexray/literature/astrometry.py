@@ -13,7 +13,7 @@ from astropy.coordinates import SkyCoord, angular_separation
 from astropy.time import Time
 from numpy.typing import NDArray
 
-Float64s = NDArray[np.float64]
+from lexray.array_types import Float64s
 
 #: The share of the true positions within the radii that tables hold.
 CONFIDENCE = 0.95

@@ -9,14 +9,13 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord, angular_separation, search_around_sky
 from numpy.typing import NDArray
 
+from lexray.array_types import Float64s
 from lexray.literature.astrometry import mission_error, p_chance
 from lexray.literature.papers import Paper
 from lexray.literature.sources import TargetSource
 from lexray.sources import fold_name
 from lexray.tables import delta
 from lexray.tables.schemas import LITERATURE
-
-Float64s = NDArray[np.float64]
 
 #: Radius in arcsec in which our sources are counted, for the probability that one lies near by chance.
 _COUNTING_RADIUS = 120.0

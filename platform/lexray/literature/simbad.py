@@ -17,6 +17,7 @@ import numpy as np
 from astropy.table import Table
 from pydantic import Field
 
+from lexray.array_types import Float64s
 from lexray.errors import LexrayError
 from lexray.literature import astrometry
 from lexray.literature.connectors import PaperMatch
@@ -222,7 +223,7 @@ class SimbadConnector:
         """Each row's object and its source, brought to one epoch."""
         nan = math.nan
 
-        def column(name: str) -> astrometry.Float64s:
+        def column(name: str) -> Float64s:
             return np.array([nan if row[name] is None else row[name] for row in rows], dtype=float)
 
         asked = [sources[row["asked"]] for row in rows]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lexray.errors import LexrayError
+from lexray.tables.files import sha256_of
 
 #: Nothing that has to be unpickled is fetched, nor the same weights in other frameworks' forms.
 SETTINGS_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -80,7 +81,7 @@ def sha256_of_weights(folder: Path) -> str:
                 pass
         except (SafetensorError, OSError) as error:
             raise LexrayError(f"text model {folder}: {file.name} is damaged: {error}; fetch it again") from None
-    digests = [_sha256(file) for file in files]
+    digests = [sha256_of(file) for file in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -98,8 +99,3 @@ def read_json(path: Path, name: str, model_type: str) -> Any:
         raise LexrayError(f"text model {name}: not a {model_type}, {path.name} is missing in {path.parent}") from None
     except ValueError as error:
         raise LexrayError(f"text model {name}: {path} is not JSON: {error}") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

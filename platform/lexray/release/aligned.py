@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lexray.array_types import Float32s
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
 from lexray.release.index import Hit, SearchIndex
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from lexray.llm.sentence_encoder import TextEncoder
     from lexray.models.alignment.heads import Heads
     from lexray.models.alignment.towers import Towers
-
-Float32s = NDArray[np.float32]
 
 
 @dataclass

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from lexray.errors import LexrayError
 from lexray.runtime.config import BaseConfig
+from lexray.tables.files import sha256_of
 from lexray.tables.provenance import PROVENANCE_FILE
 from lexray.version import __version__
 
@@ -199,12 +200,6 @@ def publish(folder: Path, out: str | Path, replace: bool = False) -> Release:
     else:
         folder.rename(target)
     return Release(target, _read_manifest(target))
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> dict[str, Path]:

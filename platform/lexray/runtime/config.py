@@ -4,7 +4,6 @@ Unknown keys are refused and the nearest valid one is named. YAML may use OmegaC
 ``${workdir}/events`` or ``${oc.env:HOME}``. A key's former name is still read for one version, with a warning.
 """
 
-import difflib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
 from pydantic_core import ErrorDetails
 
-from lexray.errors import ConfigError
+from lexray.errors import ConfigError, did_you_mean
 from lexray.tables.files import refuse_credentials
 
 _LOG = logging.getLogger("lexray")
@@ -209,8 +208,7 @@ def _explain(model: type[BaseModel], error: ErrorDetails) -> str:
     if error["type"] != "extra_forbidden":
         return f"'{key}': {error['msg']}, got {error['input']!r}"
     valid = list(_descend(model, error["loc"][:-1]).model_fields)
-    nearest = difflib.get_close_matches(str(error["loc"][-1]), valid, n=1, cutoff=0.0)
-    return f"unknown key '{key}'" + (f", did you mean '{nearest[0]}'?" if nearest else "")
+    return f"unknown key '{key}'{did_you_mean(str(error['loc'][-1]), valid)}"
 
 
 def _descend(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:

@@ -5,7 +5,6 @@ are read before the first starts, so that a wrong key in the last one is reporte
 """
 
 import contextlib
-import difflib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
-from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError, find_user_error
+from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError, did_you_mean, find_user_error
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import BaseConfig, JobConfig, RayConfig, TrackingConfig, parse
 from lexray.runtime.job import Job, JobReport, execute, is_up_to_date
@@ -107,7 +106,7 @@ def plan_steps(
         raise ConfigError("steps: the pipeline has none")
     for name in (*only, *([] if until is None else [until])):
         if name not in names:
-            raise ConfigError(f"the pipeline has no step '{name}', did you mean '{_nearest(name, names)}'?")
+            raise ConfigError(f"the pipeline has no step '{name}'{did_you_mean(name, names)}")
     if until is not None:
         steps = steps[: names.index(until) + 1]
     return [step for step in steps if not only or step.name in only]
@@ -189,8 +188,7 @@ def _plan_step(name: str, values: Mapping[str, Any], config: PipelineConfig, reg
     commands = {command.replace(" ", "_"): command for command in registry}
     job_name = str(values.get("job", name)).replace(" ", "_")
     if job_name not in commands:
-        nearest = _nearest(job_name, list(commands))
-        raise ConfigError(f"steps.{name}: there is no job '{job_name}', did you mean '{nearest}'?")
+        raise ConfigError(f"steps.{name}: there is no job '{job_name}'{did_you_mean(job_name, commands)}")
     job = registry[commands[job_name]]()
     shared = [key for key in SHARED_KEYS if key in values]
     if shared:
@@ -201,7 +199,3 @@ def _plan_step(name: str, values: Mapping[str, Any], config: PipelineConfig, reg
     return PipelineStep(
         name, job, parse(job.config, {**own, "tracking": config.tracking, "ray": config.ray}, f"steps.{name}")
     )
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]

@@ -10,9 +10,10 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from lexray.array_types import Float64s
 from lexray.evaluation.report.plots import LIGHT
 from lexray.events.count_spectrum import CountSpectrum, count_spectrum, counted
-from lexray.events.eventlist import EventList, Float64s
+from lexray.events.eventlist import EventList
 from lexray.events.lightcurve import LightCurve, background_rate, poisson_interval
 
 #: Events a bin and band that a light curve is cut for.

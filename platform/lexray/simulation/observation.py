@@ -10,10 +10,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lexray.array_types import Float64s
 from lexray.events.eventlist import Bands, GoodTimeIntervals
 from lexray.simulation.pointing import Pointing, draw_pointing
 from lexray.simulation.source_classes import log_normal
-from lexray.simulation.spectra import ZONE_EDGES, Array, draw_energies
+from lexray.simulation.spectra import ZONE_EDGES, draw_energies
 from lexray.simulation.true_rate import CELLS, TrueRate
 
 #: Chandra's default bands, keV.
@@ -62,7 +63,7 @@ class SimulatedObservation:
     dtcor: float
     rate: TrueRate
     pointing: Pointing
-    time: Array
+    time: Float64s
     energy: NDArray[np.float32]
     pi: NDArray[np.int32]
     x: NDArray[np.float32]
@@ -70,7 +71,7 @@ class SimulatedObservation:
     grade: NDArray[np.int16]
 
     @cached_property
-    def true_rate(self) -> Array:
+    def true_rate(self) -> Float64s:
         """Mean rate of each band in `N_CELLS` equal cells since the first good time, f8[3, CELLS] ct/s of ontime."""
         return self.rate.cells(CELLS)[BAND_ZONES]
 
@@ -104,7 +105,7 @@ def observe(
     obs_id: str,
     t_ref: float,
     rate: TrueRate,
-    mixture: Array,
+    mixture: Float64s,
     position: tuple[float, float],
     generator: np.random.Generator,
 ) -> SimulatedObservation:
@@ -161,7 +162,7 @@ def observe(
     )
 
 
-def _uniform_in(gti: GoodTimeIntervals, n: int, generator: np.random.Generator) -> Array:
+def _uniform_in(gti: GoodTimeIntervals, n: int, generator: np.random.Generator) -> Float64s:
     """`n` times uniform in the intervals, never on their ends."""
     length = gti.stop - gti.start
     which = generator.choice(len(length), n, p=length / length.sum())

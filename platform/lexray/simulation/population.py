@@ -13,12 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lexray.array_types import Float64s, Int64s
 from lexray.evaluation.heldout import PiecewiseRate
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
-
-Float64s = NDArray[np.float64]
-Int64s = NDArray[np.int64]
 
 KINDS = ("steady", "flare", "eclipse", "periodic", "red_noise", "step", "two_flares", "decay")
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))

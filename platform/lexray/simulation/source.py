@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lexray.array_types import Float64s
 from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.simulation.observation import (
     BAND_ZONES,
@@ -21,7 +22,7 @@ from lexray.simulation.observation import (
     observe,
 )
 from lexray.simulation.source_classes import SourceClass, class_at
-from lexray.simulation.spectra import ENERGY_EDGES, ZONE_EDGES, Array, Spectrum, zone_shares
+from lexray.simulation.spectra import ENERGY_EDGES, ZONE_EDGES, Spectrum, zone_shares
 from lexray.simulation.true_rate import TrueRate
 from lexray.simulation.variability import Variation, draw_variation
 from lexray.sources import name_from_position
@@ -216,7 +217,7 @@ def simulate_source(seed: int, index: int) -> SimulatedSource:
     )
 
 
-def _good_mean(shape: Array, gti: GoodTimeIntervals) -> Array:
+def _good_mean(shape: Float64s, gti: GoodTimeIntervals) -> Float64s:
     """Mean over the good time of each zone's shape, f8[Z]."""
     good = gti.exposure(np.linspace(0.0, gti.stop[-1], shape.shape[1] + 1))
     return np.asarray(shape @ good / good.sum())

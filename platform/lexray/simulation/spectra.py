@@ -9,12 +9,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from lexray.array_types import Float64s
 
 #: Bin edges in keV, f8[971].
-ENERGY_EDGES: Array = np.arange(30, 1001) / 100.0
+ENERGY_EDGES: Float64s = np.arange(30, 1001) / 100.0
 #: Bin centres in keV, f8[970].
-ENERGY: Array = (ENERGY_EDGES[1:] + ENERGY_EDGES[:-1]) / 2
+ENERGY: Float64s = (ENERGY_EDGES[1:] + ENERGY_EDGES[:-1]) / 2
 #: The zones that events are drawn in: below the bands, the three bands, above them (keV).
 ZONE_EDGES = (0.3, 0.5, 1.2, 2.0, 7.0, 10.0)
 #: First bin of each zone, and one past the last.
@@ -83,7 +83,7 @@ _LINES = np.array(
 )
 
 
-def cross_section(energy: Array) -> Array:
+def cross_section(energy: Float64s) -> Float64s:
     """Photoelectric cross-section of cold interstellar matter.
 
     Parameters
@@ -100,27 +100,27 @@ def cross_section(energy: Array) -> Array:
     return np.asarray((row[..., 1] + row[..., 2] * energy + row[..., 3] * energy**2) / energy**3 * 1e-24)
 
 
-def effective_area(energy: Array) -> Array:
+def effective_area(energy: Float64s) -> Float64s:
     """Effective area in cm² at each energy in keV: telescope and detector together, smooth."""
     return np.asarray(np.exp(np.interp(np.log(energy), np.log(_AREA[:, 0]), np.log(_AREA[:, 1]))))
 
 
-def resolution(energy: Array) -> Array:
+def resolution(energy: Float64s) -> Float64s:
     """Standard deviation of the measured energy in keV: about 95 eV of full width at 1.5 keV, 150 eV at 5.9 keV."""
     return 0.030 + 0.0057 * energy
 
 
-def power_law(gamma: float) -> Array:
+def power_law(gamma: float) -> Float64s:
     """Photons per keV of a power law with photon index `gamma`, f8[E], any norm."""
     return np.asarray(ENERGY**-gamma)
 
 
-def black_body(kt: float) -> Array:
+def black_body(kt: float) -> Float64s:
     """Photons per keV of a black body of temperature `kt` keV, f8[E], any norm."""
     return np.asarray(ENERGY**2 / np.expm1(ENERGY / kt))
 
 
-def plasma(kt: float) -> Array:
+def plasma(kt: float) -> Float64s:
     """Photons per keV of an optically thin thermal plasma of temperature `kt` keV, f8[E], any norm.
 
     Bremsstrahlung with a Gaunt factor of (kT/E)^0.4, and lines whose emissivity is log-normal about the ion's own
@@ -136,7 +136,7 @@ def plasma(kt: float) -> Array:
     return np.asarray((1 - share) * _unit_energy(continuum) + share * _unit_energy(lines))
 
 
-def _unit_energy(photons: Array) -> Array:
+def _unit_energy(photons: Float64s) -> Float64s:
     """The same spectrum with one unit of energy between 0.5 and 7 keV."""
     return photons / max(float(np.sum((photons * ENERGY)[_IN_BAND])), 1e-300)
 
@@ -144,7 +144,7 @@ def _unit_energy(photons: Array) -> Array:
 _HALF_WIDTH = 36  # bins on either side that an event may move: 4 σ at 10 keV
 
 
-def _redistribution() -> Array:
+def _redistribution() -> Float64s:
     """Probability that a photon of bin i − half … i + half is measured in bin i, f8[E, 2·half + 1]."""
     offset = np.arange(-_HALF_WIDTH, _HALF_WIDTH + 1) * 0.01
     true_energy = np.clip(ENERGY[:, None] + offset, 0.05, None)
@@ -186,7 +186,7 @@ class Spectrum:
     bb_share: float = 0.0
     line_share: float = 0.0
 
-    def emitted(self) -> Array:
+    def emitted(self) -> Float64s:
         """Photons per keV before absorption, f8[E], of unit energy between 0.5 and 7 keV."""
         total = np.zeros_like(ENERGY)
         left = 1.0 - self.hot_share - self.bb_share - self.line_share
@@ -204,7 +204,7 @@ class Spectrum:
             total += self.line_share * _unit_energy(line)
         return _unit_energy(total)
 
-    def counts(self) -> tuple[Array, float, float]:
+    def counts(self) -> tuple[Float64s, float, float]:
         """What ACIS counts of it.
 
         Returns
@@ -229,12 +229,12 @@ class Spectrum:
         return {f.name: float(getattr(self, f.name)) for f in fields(self)}
 
 
-def zone_shares(counts: Array) -> Array:
+def zone_shares(counts: Float64s) -> Float64s:
     """Events in each zone of `ZONE_EDGES`, f8[5], of a spectrum counted in bins."""
     return np.asarray(np.add.reduceat(counts, ZONE_BINS[:-1]))
 
 
-def draw_energies(counts: Array, zone: NDArray[np.integer], generator: np.random.Generator) -> NDArray[np.float32]:
+def draw_energies(counts: Float64s, zone: NDArray[np.integer], generator: np.random.Generator) -> NDArray[np.float32]:
     """Energies of events whose zone is known.
 
     Parameters

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lexray.array_types import Float64s
 from lexray.events.eventlist import GoodTimeIntervals
-
-Array = NDArray[np.float64]
 
 #: Cells of a detection on which a rate's level is constant; every published cell holds 8 of them.
 FINE_CELLS = 2048
@@ -32,28 +31,28 @@ class Pulse:
     """
 
     period: float
-    amplitude: Array
-    phase: Array
+    amplitude: Float64s
+    phase: Float64s
 
-    def factor(self, zone: NDArray[np.integer], time: Array) -> Array:
+    def factor(self, zone: NDArray[np.integer], time: Float64s) -> Float64s:
         """Value at each event's zone and time, f8[N]."""
         angle = self._angle(time)
         return np.asarray(1 + np.sum(self.amplitude[zone].T * np.cos(angle), axis=0))
 
-    def bound(self) -> Array:
+    def bound(self) -> Float64s:
         """Upper bound of each zone's factor, f8[Z]."""
         return np.asarray(1 + np.sum(self.amplitude, axis=1))
 
-    def primitive(self, time: Array) -> Array:
+    def primitive(self, time: Float64s) -> Float64s:
         """Antiderivative of each zone's factor, f8[Z, T]."""
         omega = 2 * np.pi * np.arange(1, len(self.phase) + 1) / self.period
         return np.asarray(time + (self.amplitude / omega) @ np.sin(self._angle(time)))
 
-    def diluted(self, share: Array) -> "Pulse":
+    def diluted(self, share: Float64s) -> "Pulse":
         """The pulse of a rate of which only `share` (f8[Z]) pulsates."""
         return Pulse(self.period, self.amplitude * share[:, None], self.phase)
 
-    def _angle(self, time: Array) -> Array:
+    def _angle(self, time: Float64s) -> Float64s:
         harmonic = np.arange(1, len(self.phase) + 1)[:, None]
         return harmonic * (2 * np.pi / self.period) * time + self.phase[:, None]
 
@@ -70,7 +69,7 @@ class TrueRate:
     pulse : Pulse, optional
     """
 
-    def __init__(self, level: Array, gti: GoodTimeIntervals, pulse: Pulse | None = None) -> None:
+    def __init__(self, level: Float64s, gti: GoodTimeIntervals, pulse: Pulse | None = None) -> None:
         self.gti = gti
         self.pulse = pulse
         self.duration = float(gti.stop[-1])
@@ -84,16 +83,16 @@ class TrueRate:
         self._all = level[:, self._cell] * self._elapsed(edges)
         self._expected = self._all * self._good
 
-    def _elapsed(self, edges: Array) -> Array:
+    def _elapsed(self, edges: Float64s) -> Float64s:
         """Integral of the pulse between consecutive edges, f8[Z or 1, S]."""
         return np.diff(edges)[None, :] if self.pulse is None else np.diff(self.pulse.primitive(edges), axis=1)
 
     @property
-    def expected(self) -> Array:
+    def expected(self) -> Float64s:
         """Expected counts of each zone in good time, f8[Z]."""
         return np.asarray(np.sum(self._expected, axis=1))
 
-    def cumulative(self, time: ArrayLike) -> Array:
+    def cumulative(self, time: ArrayLike) -> Float64s:
         """Expected counts of each zone in good time until each time, f8[Z, T]: Λ(t) of the time-rescaling theorem."""
         t = np.clip(np.asarray(time, dtype=np.float64), 0.0, self.duration)
         before = np.concatenate([np.zeros((len(self._expected), 1)), np.cumsum(self._expected, axis=1)], axis=1)
@@ -102,7 +101,7 @@ class TrueRate:
         part = t - start if self.pulse is None else self.pulse.primitive(t) - self.pulse.primitive(start)
         return np.asarray(before[:, segment] + self._level[:, self._cell[segment]] * part * self._good[segment])
 
-    def cells(self, n: int = CELLS) -> Array:
+    def cells(self, n: int = CELLS) -> Float64s:
         """Mean rate in `n` equal cells, f8[Z, n] ct/s.
 
         The mean is over the cell's good time, so that rate × good time is the expected count exactly; over all of the
@@ -111,7 +110,7 @@ class TrueRate:
         coarse = self._cell // (FINE_CELLS // n)
         length = np.diff(self._edges)
 
-        def total(values: Array) -> Array:
+        def total(values: Float64s) -> Float64s:
             return np.stack([np.bincount(coarse, weights=row, minlength=n) for row in np.atleast_2d(values)])
 
         good_time = total(length * self._good)
@@ -119,7 +118,7 @@ class TrueRate:
         mean = total(self._all) / total(length)
         return np.asarray(np.where(seen, total(self._expected) / np.where(seen, good_time, 1.0), mean))
 
-    def draw(self, generator: np.random.Generator) -> tuple[Array, NDArray[np.int64]]:
+    def draw(self, generator: np.random.Generator) -> tuple[Float64s, NDArray[np.int64]]:
         """Events of the inhomogeneous Poisson process, exactly.
 
         Candidates come from the levels by inversion of their cumulative; a pulse thins them (Lewis & Shedler 1979).
@@ -144,12 +143,12 @@ class TrueRate:
         return time[order], zone[order]
 
 
-def cell_centres(duration: float) -> Array:
+def cell_centres(duration: float) -> Float64s:
     """Centres of the fine cells, f8[FINE_CELLS] s."""
     return np.asarray((np.arange(FINE_CELLS) + 0.5) * (duration / FINE_CELLS))
 
 
-def flare(time: Array, peak_time: float, rise: float, decay: float, amplitude: Array) -> Array:
+def flare(time: Float64s, peak_time: float, rise: float, decay: float, amplitude: Float64s) -> Float64s:
     """Flare on a level of one: linear rise over `rise` seconds, then an exponential decay.
 
     Parameters
@@ -171,7 +170,7 @@ def flare(time: Array, peak_time: float, rise: float, decay: float, amplitude: A
     return np.asarray(amplitude[:, None] * np.where(time < peak_time, before, after))
 
 
-def dips(time: Array, middle: float, period: float, width: float, depth: Array) -> Array:
+def dips(time: Float64s, middle: float, period: float, width: float, depth: Float64s) -> Float64s:
     """Factor of recurring box-shaped dips or eclipses, f8[Z, K].
 
     Parameters
@@ -189,7 +188,7 @@ def dips(time: Array, middle: float, period: float, width: float, depth: Array) 
     return np.asarray(1 - depth[:, None] * (distance < width / 2))
 
 
-def red_noise(time: Array, span: float, rms: float, generator: np.random.Generator) -> Array:
+def red_noise(time: Float64s, span: float, rms: float, generator: np.random.Generator) -> Float64s:
     """Factor exp(Σ a_j sin(2π j t / span + φ_j)) with amplitudes falling as 1/j, f8[K].
 
     Parameters

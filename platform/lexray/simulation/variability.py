@@ -4,9 +4,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from lexray.array_types import Float64s
 from lexray.events.eventlist import GoodTimeIntervals
 from lexray.simulation.source_classes import SourceClass, log_normal
-from lexray.simulation.true_rate import Array, Pulse, cell_centres, dips, flare, red_noise
+from lexray.simulation.true_rate import Pulse, cell_centres, dips, flare, red_noise
 
 KINDS = ("steady", "flare", "dip", "eclipse", "periodic", "red_noise")
 _ZONES = 5
@@ -50,7 +51,7 @@ class Variation:
 
     def shapes(
         self, starts: list[float], windows: list[GoodTimeIntervals], generator: np.random.Generator
-    ) -> list[tuple[Array, Pulse | None]]:
+    ) -> list[tuple[Float64s, Pulse | None]]:
         """Shape of each observation on the fine cells, f8[5, FINE_CELLS], and its pulse.
 
         Parameters
@@ -68,7 +69,7 @@ class Variation:
         first = windows[0]
         longest = int(np.argmax(first.stop - first.start))
         middle = starts[0] + float(generator.uniform(first.start[longest], first.stop[longest]))
-        made: list[tuple[Array, Pulse | None]] = []
+        made: list[tuple[Float64s, Pulse | None]] = []
         for number, (start, gti) in enumerate(zip(starts, windows, strict=True)):
             duration = float(gti.stop[-1])
             time = cell_centres(duration)
@@ -89,14 +90,14 @@ class Variation:
             made.append((shape, pulse))
         return made
 
-    def _flare(self, time: Array, gti: GoodTimeIntervals, generator: np.random.Generator) -> Array:
+    def _flare(self, time: Float64s, gti: GoodTimeIntervals, generator: np.random.Generator) -> Float64s:
         length = gti.stop - gti.start
         which = int(generator.choice(len(length), p=length / length.sum()))
         peak = float(gti.start[which] + length[which] * generator.uniform(0.05, 0.85))
         height = self.amplitude * generator.uniform(0.7, 1.3) * _FLARE_TILT
         return flare(time, peak, self.timescale * float(generator.uniform(0.08, 0.25)), self.timescale, height)
 
-    def _by_zone(self) -> Array:
+    def _by_zone(self) -> Float64s:
         return np.asarray(np.geomspace(self.tilt, 1 / self.tilt, _ZONES))
 
     def _pulse(self, phase: float, elapsed: float) -> Pulse:

@@ -9,16 +9,16 @@ import contextlib
 import functools
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import ray
 import ray.data
 from ray.exceptions import RayError
 
-from lexray.errors import LexrayError, RefusedInput, find_user_error
+from lexray.errors import RefusedInput, find_user_error
 from lexray.llm import hub, vllm
 from lexray.llm.chat_model import ChatTokenizer, LanguageModel, Messages
 from lexray.llm.openai import Endpoint, EndpointClient
@@ -28,11 +28,11 @@ from lexray.summaries.extractive import papers_by_source
 from lexray.summaries.schema import MAX_TOKENS, SCHEMA
 from lexray.summaries.writer import ChatModel, Completion, PreviousRow, SummaryRequest, Writer
 from lexray.tables import delta
-from lexray.tables.delta import Fragment
-from lexray.tables.row_checkpoints import RowCheckpoints
+from lexray.tables.row_checkpoints import PartProgress, RowCheckpoints
 from lexray.tables.schemas import SUMMARIES
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 #: The default backend's grammars let control characters into strings, and white space of any length between them.
 _STRUCTURED_OUTPUTS = {"backend": "guidance", "disable_any_whitespace": True}
@@ -46,20 +46,6 @@ _OUTPUT_ARGUMENTS = frozenset(
 )
 #: Failures that are an answer's fault, not the engine's.
 _REJECTED_REASONS = frozenset({"invalid_answer", "too_long", "too_many_words"})
-
-
-@dataclass(frozen=True)
-class SummaryProgress:
-    """How much of a part is done.
-
-    Attributes
-    ----------
-    sources, missing : int
-        Sources with papers, and those among them without a finished row.
-    """
-
-    sources: int
-    missing: int
 
 
 @dataclass
@@ -274,9 +260,15 @@ def write_missing(
     store = RowCheckpoints(out, SUMMARIES)
     if force:
         store.remove()
-    parts = _progress_by_part(literature, out, writer, force=force)
+
+    def progress_of(part: int) -> PartProgress:
+        papers = _papers(literature, part)
+        return PartProgress(len(papers), len(_unfinished(store, part, papers, writer, force=force)))
+
+    numbers = list(delta.part_files(literature))
+    parts = dict(zip(numbers, _on_ray(progress_of, numbers), strict=True))
     stats = WritingStats(
-        n_sources=sum(part.sources for part in parts.values()), n_written=sum(part.missing for part in parts.values())
+        n_sources=sum(part.rows for part in parts.values()), n_written=sum(part.missing for part in parts.values())
     )
     if stats.n_written:
         if engine.start_notice:
@@ -286,26 +278,8 @@ def write_missing(
             for cost in _write_parts(literature, store, unfinished, writer, engine, force=force):
                 stats.add(cost)
                 task.advance()
-    gathered_at = time.time_ns()
-    fragments = _gather(literature, store, writer)
-    lost = stats.n_sources - sum(fragment.n_rows for fragment in fragments)
-    if lost:
-        raise LexrayError(f"{out}: {lost} finished rows are gone, another run wrote this table meanwhile; run again")
-    delta.commit(out, "summaries", SUMMARIES, fragments)
-    store.remove(gathered_at)
+    store.commit("summaries", list(parts), lambda part: _keys(_papers(literature, part), writer), _on_ray)
     return stats
-
-
-def _progress_by_part(literature: str, out: str, writer: Writer, *, force: bool) -> dict[int, SummaryProgress]:
-    """How many sources each part has and lacks; by `force` no row counts as finished."""
-
-    def look(row: Row) -> Row:
-        papers = _papers(literature, row["part"])
-        unfinished = _unfinished(RowCheckpoints(out, SUMMARIES), row["part"], papers, writer, force=force)
-        return {"part": row["part"], "sources": len(papers), "missing": len(unfinished)}
-
-    looked = _part_dataset(list(delta.part_files(literature))).map(look).take_all()
-    return {row["part"]: SummaryProgress(row["sources"], row["missing"]) for row in looked}
 
 
 def _write_parts(
@@ -323,18 +297,14 @@ def _write_parts(
         yield from engine.apply(_part_dataset(parts).flat_map(requests), writer, store).iter_rows()
 
 
-def _gather(literature: str, store: RowCheckpoints, writer: Writer) -> list[Fragment]:
-    """One file a part of all rows that are finished, for `delta.commit`."""
-
-    def join(row: Row) -> Row:
-        keys = _keys(_papers(literature, row["part"]), writer)
-        return asdict(store.gather(row["part"], keys))
-
-    joined = _part_dataset(list(delta.part_files(literature))).map(join)
-    return [Fragment(**row) for row in joined.take_all()]
+def _on_ray(function: Callable[[int], T], parts: Sequence[int]) -> list[T]:
+    """Apply a function to each part, one Ray task each; the results come in the parts' order."""
+    task = ray.remote(function)
+    results: list[T] = ray.get([task.remote(part) for part in parts])
+    return results
 
 
-def _part_dataset(parts: list[int]) -> "ray.data.Dataset":
+def _part_dataset(parts: Sequence[int]) -> "ray.data.Dataset":
     return ray.data.from_items([{"part": part} for part in parts], override_num_blocks=max(len(parts), 1))
 
 

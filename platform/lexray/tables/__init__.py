@@ -32,11 +32,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "require_local_path",
             "resolve_path",
         ],
-        "list_columns": ["finite_rows", "stack_lists", "vectors"],
+        "list_columns": ["finite_rows", "flatten_lists", "list_array", "stack_lists", "vectors"],
         "part_checkpoints": ["PartCheckpoints"],
         "provenance": ["read_provenance", "remove_provenance", "write_provenance"],
         "quarantine": ["Refusal", "write_quarantine"],
-        "row_checkpoints": ["RowCheckpoints"],
+        "row_checkpoints": ["PartProgress", "RowCheckpoints"],
         "schemas": ["check", "documented_field", "embeddings", "latents", "text_embeddings"],
     },
 )

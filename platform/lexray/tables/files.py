@@ -9,6 +9,7 @@ tables, logs and MLflow.
 import fnmatch
 import functools
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -160,6 +161,12 @@ def find_files(given: str, wanted: Callable[[str], bool]) -> list[Location]:
         return sorted(_of_web(path, wanted) if path.startswith(_WEB) else _of_store(path, wanted))
     except (OSError, pa.ArrowInvalid, ValueError) as error:
         raise ConfigError(f"{given}: cannot be looked into: {_one_line(error)}") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a local file, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_bytes(path: str) -> bytes:

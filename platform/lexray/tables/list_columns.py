@@ -1,5 +1,6 @@
-"""List columns of Arrow tables as NumPy arrays."""
+"""List columns of Arrow tables ↔ NumPy arrays, without a Python loop over their values."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,30 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lexray.errors import LexrayError
+
+
+def list_array(rows: Iterable[NDArray[Any] | None], kind: type[np.floating[Any]]) -> pa.Array:
+    """A list column of the arrays of some rows; None gives null."""
+    arrays = list(rows)
+    offsets = np.concatenate([[0], np.cumsum([0 if array is None else len(array) for array in arrays])])
+    values = np.concatenate([np.zeros(0, kind), *(array for array in arrays if array is not None)], dtype=kind)
+    absent = pa.array([array is None for array in arrays]) if any(array is None for array in arrays) else None
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), mask=absent)
+
+
+def flatten_lists(column: "pa.ChunkedArray[Any]") -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
+    """The values of a list column behind one another, and where each row's begin.
+
+    Returns
+    -------
+    values : f[P]
+        NaN where null.
+    offsets : i8[N + 1]
+        Row i has ``values[offsets[i]:offsets[i + 1]]``; a null row has none.
+    """
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy()
+    values: NDArray[np.floating[Any]] = pc.list_flatten(column).fill_null(np.nan).to_numpy()
+    return values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def stack_lists(column: "pa.ChunkedArray[Any]") -> NDArray[np.float32]:

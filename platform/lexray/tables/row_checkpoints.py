@@ -6,7 +6,10 @@ the hash of everything that it depends on, so finished rows are recognised witho
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,10 +17,39 @@ import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet
 
+from lexray.errors import LexrayError
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
 from lexray.tables.files import filesystem
 from lexray.tables.schemas import check
+
+T = TypeVar("T")
+#: `key` by `source_id` of the rows that a part must have.
+KeysOfPart = Callable[[int], Mapping[str, str]]
+#: Applies a function to each part; the results come in the parts' order.
+MapParts = Callable[[Callable[[int], Any], Sequence[int]], Iterable[Any]]
+#: Parts that are read at once: an object store answers slowly to each.
+_MAX_THREADS = 8
+
+
+@dataclass(frozen=True)
+class PartProgress:
+    """How much of a part is done.
+
+    Attributes
+    ----------
+    rows, missing : int
+        Rows that the part must have, and those among them that are not finished.
+    """
+
+    rows: int
+    missing: int
+
+
+def in_threads(function: Callable[[int], T], parts: Sequence[int]) -> Iterator[T]:
+    """Apply a function to each part, several at a time; the results come in the parts' order."""
+    with ThreadPoolExecutor(_MAX_THREADS) as pool:
+        yield from pool.map(function, parts)
 
 
 class RowCheckpoints:
@@ -85,6 +117,39 @@ class RowCheckpoints:
                 best[source] = i
         chosen = rows.take(pa.array([best[source] for source in sorted(best)], pa.int64()))
         return delta.write_part(self.out, self.schema, part, chosen)
+
+    def commit(self, name: str, parts: Sequence[int], keys_of: KeysOfPart, map_parts: MapParts = in_threads) -> None:
+        """Gather the rows of every part, commit the table, and delete the checkpoints.
+
+        Parameters
+        ----------
+        name : str
+            What the table is, as for `delta.commit`.
+        parts : sequence of int
+        keys_of : callable
+            `key` by `source_id` of the rows that a part must have, by the part's number.
+        map_parts : callable
+            Applies a function to each part.
+
+        Raises
+        ------
+        LexrayError
+            If a finished row is gone; the table stays as it was.
+        """
+        gathered_at = time.time_ns()
+
+        def gather(part: int) -> tuple[int, Fragment]:
+            keys = keys_of(part)
+            return len(keys), self.gather(part, keys)
+
+        gathered = list(map_parts(gather, parts))
+        lost = sum(n_wanted - fragment.n_rows for n_wanted, fragment in gathered)
+        if lost:
+            raise LexrayError(
+                f"{self.out}: {lost} finished rows are gone, another run wrote this table meanwhile; run again"
+            )
+        delta.commit(self.out, name, self.schema, [fragment for _, fragment in gathered if fragment.n_rows])
+        self.remove(gathered_at)
 
     def remove(self, before: int | None = None) -> None:
         """Delete the checkpoints, once the table is committed or they are no longer wanted.

@@ -1,13 +1,12 @@
 """The space that a search draws configurations from, as YAML says it: ``{dropout: {uniform: [0.0, 0.5]}}``."""
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from lexray.errors import ConfigError
+from lexray.errors import ConfigError, did_you_mean
 from lexray.runtime.config import former_keys
 
 #: Kinds of a key's domain, and what each takes.
@@ -82,8 +81,7 @@ def parse_space(
 def _unknown_key(key: str, keys: Collection[str]) -> str | None:
     if key in keys:
         return None
-    nearest = difflib.get_close_matches(str(key), keys, n=1, cutoff=0.0)
-    return "not a key that can be searched" + (f", did you mean '{nearest[0]}'?" if nearest else "")
+    return f"not a key that can be searched{did_you_mean(str(key), keys)}"
 
 
 def _malformed(given_domain: Any) -> str | None:

@@ -16,11 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lexray.array_types import Float64s
 from lexray.evaluation.heldout import PiecewiseRate
 from lexray.evaluation.retrieval import cutoff
 from lexray.events.eventlist import EventList
-
-Float64s = NDArray[np.float64]
 
 #: The order in which classes are drawn; others follow by name.
 CLASSES = ("AGN", "YSO", "LM-STAR", "HM-STAR", "NS", "LMXB", "CV", "HMXB")

@@ -18,18 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from lexray.array_types import Bools, Float64s, Int64s
 from lexray.errors import ConfigError, RefusedInput
 from lexray.events.extraction.exposed_area import ExposedArea
 from lexray.events.extraction.regions import PixelShape, parse_region
 from lexray.events.extraction.source_table import SourceTable
 from lexray.events.extraction.wcs import Plane
-
-Float64s = NDArray[np.float64]
-Int64s = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 #: The background's annulus in units of the aperture's radius: where it begins, ends, and how far it is widened at most.
 INNER, OUTER, WIDEST = 2.0, 5.0, 12.0
@@ -198,7 +194,7 @@ def apply_regions(
 
 
 def _area_outside(
-    x: Float64s, y: Float64s, centre: tuple[float, float], clear: float, exposed: Callable[[Float64s, Float64s], Mask]
+    x: Float64s, y: Float64s, centre: tuple[float, float], clear: float, exposed: Callable[[Float64s, Float64s], Bools]
 ) -> float:
     """Exposed area of the box around the events that is farther than `clear` from a place, square pixels."""
     n = 8 * _SHAPE_GRID
@@ -218,7 +214,7 @@ def _flags(exposed: float, overlaps: bool, ratio: float) -> tuple[str, ...]:
     return tuple(flag for flag, raised in states.items() if raised)
 
 
-def _everywhere(x: Float64s, y: Float64s) -> Mask:
+def _everywhere(x: Float64s, y: Float64s) -> Bools:
     return np.ones(np.shape(x), dtype=bool)
 
 
@@ -286,10 +282,10 @@ class _Field:
     def __len__(self) -> int:
         return len(self.source)
 
-    def contains(self, k: int, points: Float64s, enlarged: float = 1.0) -> Mask:
+    def contains(self, k: int, points: Float64s, enlarged: float = 1.0) -> Bools:
         """Whether points f8[2, P] lie in an aperture, or in it enlarged about its centre."""
         x, y = self.centre[k]
-        inside: Mask = (points[0] - x) ** 2 + (points[1] - y) ** 2 <= (enlarged * self.radius[k]) ** 2
+        inside: Bools = (points[0] - x) ** 2 + (points[1] - y) ** 2 <= (enlarged * self.radius[k]) ** 2
         shape = self.shape[k]
         if shape is not None and np.any(inside):
             offset = (points[:, inside] - self.centre[k][:, None]) / enlarged
@@ -321,7 +317,7 @@ class _Field:
         order = np.argsort(owner, kind="stable")
         return np.split(place[order], np.searchsorted(owner[order], np.arange(1, len(self))))
 
-    def lost(self, k: int, points: Float64s) -> tuple[Mask, bool]:
+    def lost(self, k: int, points: Float64s) -> tuple[Bools, bool]:
         """Which points of an aperture are a neighbour's, and whether any neighbour shares area with it."""
         near = self._neighbours(k, self.radius[k], 1.0)
         apart = self._apart(k, points)
@@ -337,9 +333,9 @@ class _Field:
             lost |= shared
         return lost, overlaps
 
-    def cut(self, k: int, outer: float, points: Float64s, inner: float) -> Mask:
+    def cut(self, k: int, outer: float, points: Float64s, inner: float) -> Bools:
         """Which points are not background of a source: within `inner` of it, or in a neighbour's enlarged aperture."""
-        cut: Mask = self._apart(k, points) <= inner / self.radius[k]
+        cut: Bools = self._apart(k, points) <= inner / self.radius[k]
         for j in self._neighbours(k, outer, _CUT):
             if not self._lies_upon(k, j):
                 cut |= self.contains(j, points, _CUT)
@@ -375,7 +371,7 @@ class _Annulus:
     ratio: float
 
 
-def _measure_source(field: _Field, k: int, exposed: Callable[[Float64s, Float64s], Mask]) -> _SourceArea:
+def _measure_source(field: _Field, k: int, exposed: Callable[[Float64s, Float64s], Bools]) -> _SourceArea:
     shape = field.shape[k]
     if shape is None:
         points = field.centre[k][:, None] + field.radius[k] * _SUNFLOWER
@@ -392,7 +388,7 @@ def _measure_source(field: _Field, k: int, exposed: Callable[[Float64s, Float64s
 
 
 def _measure_background(
-    field: _Field, k: int, exposed: Callable[[Float64s, Float64s], Mask], source_area: float, least_outer: float
+    field: _Field, k: int, exposed: Callable[[Float64s, Float64s], Bools], source_area: float, least_outer: float
 ) -> _Annulus:
     """The annulus, widened until it is large enough or as wide as it may be."""
     inner = INNER * float(field.radius[k])

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy.coordinates import angular_separation
-from numpy.typing import NDArray
 
+from lexray.array_types import Int64s
 from lexray.events.event_file import EventFile
 from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 from lexray.events.extraction.effective_area import nominal_area
@@ -20,7 +20,6 @@ _EXPOSURE_TOLERANCE = 0.05
 _LEAST_SHARE = 0.1
 #: Seconds; a chip that observed for less has no meaningful rate.
 _SHORTEST = 1e-3
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,11 @@ class ExtractedSource:
     ra, dec : float
         Degrees, ICRS; NaN if unknown.
     events : i8[n]
-        Indices of the field's events in its aperture.
+        Int64s of the field's events in its aperture.
     region : str
         What tells it from others of the file, for the detection's id.
     background : i8[m] or None
-        Indices of the events of its background region; None where it has none.
+        Int64s of the events of its background region; None where it has none.
     scale : float
         The background region's exposed area over the aperture's.
     aperture : float
@@ -54,9 +53,9 @@ class ExtractedSource:
     source_id: str
     ra: float
     dec: float
-    events: Indices
+    events: Int64s
     region: str
-    background: Indices | None = None
+    background: Int64s | None = None
     scale: float = np.nan
     aperture: float = np.inf
     share: float = 1.0
@@ -172,7 +171,7 @@ def finish(found: Sequence[EventList], by: Segmentation | None, min_events: int)
     return enough, sum(map(len, pieces)) - sum(map(len, enough))
 
 
-def _in_order(event_file: EventFile, indices: Indices) -> Indices:
+def _in_order(event_file: EventFile, indices: Int64s) -> Int64s:
     """Sort events by time; those of one frame stay in the file's order."""
     return indices[np.argsort(event_file.seconds[indices], kind="stable")] if event_file.unsorted else indices
 
@@ -189,7 +188,7 @@ def _detectors(event_file: EventFile, extracted: ExtractedSource) -> list[int]:
     return [number for number, share in _shares(event_file, extracted.events).items() if share >= least]
 
 
-def _shares(event_file: EventFile, events: Indices) -> dict[int, float]:
+def _shares(event_file: EventFile, events: Int64s) -> dict[int, float]:
     """Share of a region's area that lies on each chip, as far as its events' rates show it."""
     if event_file.detector is None or not len(events):
         return {}
@@ -199,7 +198,7 @@ def _shares(event_file: EventFile, events: Indices) -> dict[int, float]:
     return dict(zip(numbers.tolist(), (rates / rates.sum()).tolist(), strict=True))
 
 
-def _exposure(event_file: EventFile, events: Indices, gti: GoodTimeIntervals) -> float:
+def _exposure(event_file: EventFile, events: Int64s, gti: GoodTimeIntervals) -> float:
     """Live time of a region within a source's good times, in seconds.
 
     Chips count by the share of the region that lies on them; of telescopes side by side it is what all of them had

@@ -14,8 +14,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lexray.array_types import Float64s
 from lexray.errors import RefusedInput
-from lexray.events.eventlist import Bands, Float64s
+from lexray.events.eventlist import Bands
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import Buffer, scan
 from lexray.events.missions import Instrument

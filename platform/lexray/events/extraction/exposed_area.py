@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull, Delaunay, QhullError
 
-Float64s = NDArray[np.float64]
+from lexray.array_types import Float64s
 
 #: Events that a window of ordinary background should hold: of 36, fewer than half come by chance once in 2,000 times.
 _EVENTS_A_WINDOW = 36.0

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 from astropy.coordinates import angular_separation
 
+from lexray.array_types import Int64s
 from lexray.errors import ConfigError, RefusedInput
 from lexray.events.event_file import EventFile
 from lexray.events.extraction import detections
 from lexray.events.extraction.apertures import Aperture, apply_regions, extract
 from lexray.events.extraction.csc_products import find_csc_products
-from lexray.events.extraction.detections import ExtractedSource, Indices
+from lexray.events.extraction.detections import ExtractedSource
 from lexray.events.extraction.effective_area import arf_area
 from lexray.events.extraction.exposed_area import ExposedArea
 from lexray.events.extraction.regions import csc_regions, is_stacked, region_file_of
@@ -123,7 +124,7 @@ def _of_catalogue(event_file: EventFile, path: str, sources: SourceTable | None)
     return extracted if sources is None else replace(_renamed(extracted, sources), region=extracted.region)
 
 
-def _background(observed: Indices, aperture: Aperture) -> Indices | None:
+def _background(observed: Int64s, aperture: Aperture) -> Int64s | None:
     return observed[aperture.background] if aperture.scale > 0 else None
 
 

@@ -27,12 +27,11 @@ from regions import (
     SkyRegion,
 )
 
+from lexray.array_types import Float64s
 from lexray.errors import RefusedInput
 from lexray.events.extraction.wcs import Plane
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import Buffer, Hdu, Header, scan
-
-Float64s = NDArray[np.float64]
 
 #: `regions` counts pixels from 0, FITS and the events from 1.
 _FIRST_PIXEL = 1.0

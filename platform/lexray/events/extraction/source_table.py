@@ -16,14 +16,13 @@ from astropy.table import MaskedColumn, Table
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from lexray.array_types import Float64s, Int64s
 from lexray.errors import ConfigError, RefusedInput
 from lexray.events.extraction.regions import check_region
 from lexray.events.fits.gzip_stream import unpack
 from lexray.sources import fold_name
 from lexray.tables.files import read_bytes, resolve_path
 
-Float64s = NDArray[np.float64]
-Int64s = NDArray[np.int64]
 #: A source table that unpacks to more is refused: ten million sources take half of it as text.
 _MAX_BYTES = 2 << 30
 

@@ -13,13 +13,12 @@ from astropy.coordinates import FK5, ICRS, Galactic, SkyCoord
 from astropy.coordinates.baseframe import BaseCoordinateFrame
 from astropy.wcs import WCS
 from astropy.wcs.utils import wcs_to_celestial_frame
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from lexray.array_types import Float64s
 from lexray.errors import RefusedInput
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import Header
-
-Float64s = NDArray[np.float64]
 
 #: FITS counts pixels from 1; events' positions are FITS pixels.
 _ORIGIN = 1

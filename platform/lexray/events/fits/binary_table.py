@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lexray.array_types import Float64s
 from lexray.errors import RefusedInput
 from lexray.events.fits.headers import Buffer, Hdu, Header
-
-Float64s = NDArray[np.float64]
 
 #: Big-endian NumPy type of the TFORM codes that hold numbers, and the bytes of a value of every code but bits.
 _TYPES = {"B": ">u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}

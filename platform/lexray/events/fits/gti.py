@@ -8,8 +8,9 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
+from lexray.array_types import Float64s
 from lexray.errors import RefusedInput
-from lexray.events.eventlist import Float64s, GoodTimeIntervals
+from lexray.events.eventlist import GoodTimeIntervals
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import Header
 from lexray.events.fits.time_system import TimeSystem

@@ -6,8 +6,8 @@ import numpy as np
 from astropy.time import Time, TimeDelta
 from numpy.typing import ArrayLike
 
+from lexray.array_types import Float64s
 from lexray.errors import RefusedInput
-from lexray.events.eventlist import Float64s
 from lexray.events.fits.headers import Header
 
 _SECONDS_PER_DAY = 86400.0

@@ -13,7 +13,7 @@ layer kept growing (https://cxc.harvard.edu/caldb/downloads/Release_notes/CALDB_
 
 import numpy as np
 
-from lexray.events.eventlist import Float64s
+from lexray.array_types import Float64s
 
 _J2000 = 51544.5
 _DAYS = 365.25

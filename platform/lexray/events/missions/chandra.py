@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lexray.events.eventlist import Bands, Float64s
+from lexray.array_types import Float64s
+from lexray.events.eventlist import Bands
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header

@@ -1,6 +1,7 @@
 """NICER XTI: a concentrator without images, so a file holds one source, its OBJECT."""
 
-from lexray.events.eventlist import Bands, Float64s
+from lexray.array_types import Float64s
+from lexray.events.eventlist import Bands
 from lexray.events.missions import screens
 from lexray.events.missions.mission import Instrument, Mission, Screen
 from lexray.events.missions.optics import Optics

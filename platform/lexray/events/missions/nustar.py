@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from lexray.events.eventlist import Bands, Float64s
+from lexray.array_types import Float64s
+from lexray.events.eventlist import Bands
 from lexray.events.missions import screens
 from lexray.events.missions.mission import Instrument, Mission, Screen
 from lexray.events.missions.optics import Optics, PointSpread

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lexray.events.eventlist import Float64s
+from lexray.array_types import Float64s
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass, replace
 
-from lexray.events.eventlist import Bands, Float64s
+from lexray.array_types import Float64s
+from lexray.events.eventlist import Bands
 from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header
 from lexray.events.missions import screens
