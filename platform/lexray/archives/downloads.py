@@ -9,25 +9,25 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-import numpy as np
 
 from lexray.archives.manifest import DownloadManifest
 from lexray.archives.verify_fits import check_whole
 from lexray.errors import RefusedInput
-from lexray.web.retry import TRANSIENT, USER_AGENT, RateLimiter, RetryPolicy, retry_after
+from lexray.web.retry import (
+    TRANSIENT,
+    USER_AGENT,
+    OutOfRetries,
+    RateLimiter,
+    Retrier,
+    Retryable,
+    RetryPolicy,
+    retry_after,
+)
 
 T = TypeVar("T")
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 #: Damage that may have happened on the way: worth another try.
 _DAMAGE = ("bad_gzip", "truncated", "not_fits")
-
-
-class _RetryableDownload(Exception):
-    """A failure that may pass."""
-
-    def __init__(self, reason: str, detail: str, asked: float | None = None) -> None:
-        super().__init__(detail)
-        self.reason, self.detail, self.asked = reason, detail, asked
 
 
 class Downloads:
@@ -48,10 +48,10 @@ class Downloads:
     def __init__(self, folder: Path, policy: RetryPolicy) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.manifest = folder, DownloadManifest(folder)
-        self.requests = self.retries = self.bytes = 0
+        self.requests = self.bytes = 0
         self._policy = policy
         self._rate_limiter = RateLimiter(policy.requests_per_second)
-        self._generator = np.random.default_rng()  # jitter must differ between clients
+        self._retrier = Retrier(policy, self._rate_limiter)
         self._http = httpx.AsyncClient(
             # Files are stored as they are: a transfer encoding on top of them would make ranges and lengths ambiguous.
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
@@ -84,9 +84,14 @@ class Downloads:
                 return response.json()
             except ValueError:
                 words = " ".join(response.text.split())[:80]
-                raise _RetryableDownload("bad_answer", f"{url} answers with no JSON but {words!r}") from None
+                raise Retryable("bad_answer", f"{url} answers with no JSON but {words!r}") from None
 
         return await self._with_retries(once)
+
+    @property
+    def retries(self) -> int:
+        """Requests that were repeated."""
+        return self._retrier.retries
 
     async def fetch(self, key: str, url: str, params: dict[str, str], path: str) -> Path:
         """A FITS file, to `path` below the folder, with ``.gz`` behind it where it comes gzipped.
@@ -110,7 +115,7 @@ class Downloads:
                 return await asyncio.to_thread(check_whole, part)
             except RefusedInput as error:
                 part.unlink()  # what is damaged must not be continued
-                raise _RetryableDownload(error.reason, error.detail) from None
+                raise Retryable(error.reason, error.detail) from None
 
         packed = await self._with_retries(once)
         if packed and not target.name.endswith(".gz"):
@@ -121,27 +126,20 @@ class Downloads:
         return target
 
     async def _with_retries(self, once: Callable[[], Awaitable[T]]) -> T:
-        """Ask until there is an answer, or no hope of one."""
-        attempt = 0
-        while True:
+        async def request() -> T:
             await self._rate_limiter.acquire()
             self.requests += 1
             try:
                 return await once()
             except httpx.TimeoutException:
-                failure = _RetryableDownload("timeout", f"no answer within {self._policy.timeout:g} s")
+                raise Retryable("timeout", f"no answer within {self._policy.timeout:g} s") from None
             except httpx.TransportError as error:
-                failure = _RetryableDownload("connection", str(error) or type(error).__name__)
-            except _RetryableDownload as error:
-                failure = error
-            seconds = self._policy.wait(attempt, failure.asked, self._generator)
-            if seconds is None:
-                raise _out_of_retries(failure, attempt + 1, self._policy)
-            attempt += 1
-            self.retries += 1
-            if failure.asked is not None:
-                self._rate_limiter.pause(failure.asked)
-            await asyncio.sleep(seconds)
+                raise Retryable("connection", str(error) or type(error).__name__) from None
+
+        try:
+            return await self._retrier.with_retries(request)
+        except OutOfRetries as error:
+            raise _refusal(error.failure, error.attempts, self._policy) from None
 
     async def _transfer(self, key: str, url: str, params: dict[str, str], part: Path) -> None:
         """Bring `part` to its full length."""
@@ -157,7 +155,7 @@ class Downloads:
                 return  # it was whole already
             if response.status_code == 416 or (response.status_code == 206 and start != have):
                 part.unlink(missing_ok=True)
-                raise _RetryableDownload("bad_range", f"the server cannot continue after {have} bytes; beginning anew")
+                raise Retryable("bad_range", f"the server cannot continue after {have} bytes; beginning anew")
             _raise_for_status(response)
             continued = response.status_code == 206
             self.manifest.add(replace(known, path="", size=0, validator=_validator(response)))
@@ -167,7 +165,7 @@ class Downloads:
             length = response.headers.get("Content-Length")
             expected = None if length is None else int(length) + (have if continued else 0)
         if expected is not None and part.stat().st_size != expected:
-            raise _RetryableDownload("truncated", f"{part.stat().st_size} of {expected} bytes came")
+            raise Retryable("truncated", f"{part.stat().st_size} of {expected} bytes came")
 
 
 def _raise_for_status(response: httpx.Response) -> None:
@@ -175,7 +173,7 @@ def _raise_for_status(response: httpx.Response) -> None:
         return
     status = f"{response.status_code} {response.reason_phrase}".strip()
     if response.status_code in TRANSIENT:
-        raise _RetryableDownload(f"http_{response.status_code}", status, retry_after(response.headers))
+        raise Retryable(f"http_{response.status_code}", status, retry_after(response.headers))
     raise RefusedInput(f"http_{response.status_code}", f"{response.url}: {status}")
 
 
@@ -192,7 +190,7 @@ def _validator(response: httpx.Response) -> str:
     return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
 
 
-def _out_of_retries(failure: _RetryableDownload, attempts: int, policy: RetryPolicy) -> RefusedInput:
+def _refusal(failure: Retryable, attempts: int, policy: RetryPolicy) -> RefusedInput:
     if failure.asked is not None and failure.asked > policy.patience:
         wanted = f"{failure.detail}: the server asks to come back in {failure.asked:.0f} s, longer than http.patience"
         return RefusedInput("wait_too_long", wanted)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import httpx
-import numpy as np
 from pydantic import Field
 
 from lexray.errors import ConfigError, LexrayError
@@ -25,7 +24,16 @@ from lexray.literature.sources import TargetSource
 from lexray.runtime.config import BaseConfig
 from lexray.tables.quarantine import Refusal
 from lexray.web.cache import Cache
-from lexray.web.retry import TRANSIENT, USER_AGENT, RateLimiter, RetryPolicy, retry_after
+from lexray.web.retry import (
+    TRANSIENT,
+    USER_AGENT,
+    OutOfRetries,
+    RateLimiter,
+    Retrier,
+    Retryable,
+    RetryPolicy,
+    retry_after,
+)
 
 _FIELDS = "bibcode,title,abstract,year,citation_count,identifier,keyword,doctype"
 #: Record types of ADS that are no papers.
@@ -77,11 +85,11 @@ class AdsConnector:
     """
 
     def __init__(self, config: AdsConfig, cache: Cache, warn: Callable[[str], None] = lambda line: None) -> None:
-        self._config, self._cache, self._warn = config, cache, warn
+        self._config, self._cache = config, cache
         self._url = config.url.rstrip("/")
         self._counts: Counter[str] = Counter()
         self._rate_limiter = RateLimiter(config.http.requests_per_second)
-        self._generator = np.random.default_rng()
+        self._retrier = Retrier(config.http, self._rate_limiter, lambda line: warn(f"{self._url}: {line}"))
         self._token_name, self._token = _token(config.token_env)
         self._http = httpx.Client(
             # No redirects: the token is for this server alone.
@@ -95,7 +103,8 @@ class AdsConnector:
     def counts(self) -> dict[str, int]:
         """What was done so far."""
         names = ("completed", "unknown_bibcodes", "names", "papers", "not_naming", "requests", "retries")
-        return {name: self._counts[name] for name in names}
+        counts = self._counts | Counter(retries=self._retrier.retries)
+        return {name: counts[name] for name in names}
 
     def papers(
         self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()
@@ -236,39 +245,38 @@ class AdsConnector:
     def _request(self, place: str, parameters: dict[str, str], body: str | None) -> Doc:
         """The `response` of an answer, after as many retries as it needs."""
         url = f"{self._url}/search/{place}"
-        attempt = 0
-        while True:
-            self._rate_limiter.acquire_blocking()
-            self._counts["requests"] += 1
-            asked = None
-            try:
-                if body is None:
-                    answer = self._http.get(url, params=parameters)
-                else:
-                    headers = {"Content-Type": "big-query/csv"}
-                    answer = self._http.post(url, params=parameters, content=body.encode(), headers=headers)
-                if answer.is_success:
-                    return _check_response(answer)
-                asked = _retry_after(answer)
-                self._raise_if_unavailable(answer)
-                failure = f"{answer.status_code} {answer.reason_phrase}".strip()
-            except httpx.TimeoutException:
-                failure = f"no answer within {self._config.http.timeout:g} s"
-            except httpx.TransportError as error:
-                failure = self._clean(str(error) or type(error).__name__)
-            except ValueError as error:
-                failure = f"the answer is none of a search: {self._clean(str(error))}"
-            seconds = self._config.http.wait(attempt, asked, self._generator)
-            if seconds is None:
-                later = f"; it asks to come back in {asked:.0f} s" if asked else ""
-                raise LexrayError(
-                    f"{url} does not answer (asked {attempt + 1} times): {failure}{later}; "
-                    "run again later, what has come is kept"
-                )
-            self._warn(f"{url}: {failure}; asking again in {seconds:.1f} s")
-            time.sleep(seconds)
-            self._counts["retries"] += 1
-            attempt += 1
+        try:
+            return self._retrier.with_retries_blocking(lambda: self._ask(url, parameters, body))
+        except OutOfRetries as error:
+            asked = error.failure.asked
+            later = f"; it asks to come back in {asked:.0f} s" if asked else ""
+            raise LexrayError(
+                f"{url} does not answer (asked {error.attempts} times): {error.failure.detail}{later}; "
+                "run again later, what has come is kept"
+            ) from None
+
+    def _ask(self, url: str, parameters: dict[str, str], body: str | None) -> Doc:
+        self._rate_limiter.acquire_blocking()
+        self._counts["requests"] += 1
+        asked = None
+        try:
+            if body is None:
+                answer = self._http.get(url, params=parameters)
+            else:
+                headers = {"Content-Type": "big-query/csv"}
+                answer = self._http.post(url, params=parameters, content=body.encode(), headers=headers)
+            if answer.is_success:
+                return _check_response(answer)
+            asked = _retry_after(answer)
+            self._raise_if_unavailable(answer)
+            failure = f"{answer.status_code} {answer.reason_phrase}".strip()
+        except httpx.TimeoutException:
+            failure = f"no answer within {self._config.http.timeout:g} s"
+        except httpx.TransportError as error:
+            failure = self._clean(str(error) or type(error).__name__)
+        except ValueError as error:
+            failure = f"the answer is none of a search: {self._clean(str(error))}"
+        raise Retryable("no_answer", failure, asked)
 
     def _raise_if_unavailable(self, answer: httpx.Response) -> None:
         if answer.status_code in (401, 403):

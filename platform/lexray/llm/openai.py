@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from lexray.errors import LexrayError, RefusedInput
-from lexray.web.retry import TRANSIENT, USER_AGENT, RateLimiter, RetryPolicy, retry_after
+from lexray.web.retry import (
+    TRANSIENT,
+    USER_AGENT,
+    OutOfRetries,
+    RateLimiter,
+    Retrier,
+    Retryable,
+    RetryPolicy,
+    retry_after,
+)
 
 T = TypeVar("T")
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
@@ -164,14 +173,6 @@ class _ModelsResponse(BaseModel):
     data: list[ServedModel]
 
 
-class _RetryableRequest(Exception):
-    """A failure that may pass."""
-
-    def __init__(self, reason: str, detail: str, asked: float | None = None) -> None:
-        super().__init__(detail)
-        self.reason, self.detail, self.asked = reason, detail, asked
-
-
 class EndpointClient:
     """Connections to one endpoint, for one event loop; use it in an ``async with`` block.
 
@@ -199,13 +200,13 @@ class EndpointClient:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.requests = self.retries = 0
+        self.requests = 0
         self._key = os.environ.get(endpoint.api_key_env, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise LexrayError(f"{self}: the key in {endpoint.api_key_env} holds signs that no key has")
         self._rate_limiter = RateLimiter(endpoint.requests_per_second)
         self._room = asyncio.Semaphore(endpoint.connections)
-        self._generator = np.random.default_rng()  # jitter must differ between clients
+        self._retrier = Retrier(endpoint, self._rate_limiter)
         self._answered = False
         self._lost = 0
         self._http = httpx.AsyncClient(
@@ -266,7 +267,7 @@ class EndpointClient:
             if message.refusal or why == "content_filter":
                 raise RefusedInput("refused_by_engine", self._clean(message.refusal or "its content filter refuses"))
             if message.content is None:
-                raise _RetryableRequest("invalid_response", "the answer has no content")
+                raise Retryable("invalid_response", "the answer has no content")
             usage = parsed.usage or _Usage()
             return ChatCompletion(message.content, usage.prompt_tokens, usage.completion_tokens, why, parsed.model)
 
@@ -288,7 +289,7 @@ class EndpointClient:
             parsed = _parse(_EmbeddingsResponse, response)
             found = {item.index: item.embedding for item in parsed.data}
             if len(parsed.data) != len(texts) or sorted(found) != list(range(len(texts))):
-                raise _RetryableRequest("invalid_response", f"{len(texts)} vectors were asked for, {len(found)} came")
+                raise Retryable("invalid_response", f"{len(texts)} vectors were asked for, {len(found)} came")
             vectors = [_decode_vector(found[index]) for index in range(len(texts))]
             return EmbeddedTexts(vectors, (parsed.usage or _Usage()).prompt_tokens, parsed.model)
 
@@ -325,24 +326,23 @@ class EndpointClient:
         except (httpx.RequestError, ValueError, KeyError, TypeError):
             return owner
 
+    @property
+    def retries(self) -> int:
+        """Requests that were repeated."""
+        return self._retrier.retries
+
     async def _with_retries(self, path: str, body: dict[str, Any] | None, read: Callable[[httpx.Response], T]) -> T:
         """Ask until there is an answer that can be read, or no hope of one."""
-        attempt = 0
-        while True:
-            try:
-                found = read(await self._ask(path, body))
-                self._lost = 0
-                return found
-            except _RetryableRequest as error:
-                failure = error
-            seconds = self.endpoint.wait(attempt, failure.asked, self._generator)
-            if seconds is None:
-                self._give_up(failure, attempt + 1)
-            attempt += 1
-            self.retries += 1
-            if failure.asked is not None:
-                self._rate_limiter.pause(failure.asked)
-            await asyncio.sleep(seconds)
+
+        async def request() -> T:
+            return read(await self._ask(path, body))
+
+        try:
+            answer = await self._retrier.with_retries(request)
+        except OutOfRetries as error:
+            self._give_up(error.failure, error.attempts)
+        self._lost = 0
+        return answer
 
     async def _ask(self, path: str, body: dict[str, Any] | None) -> httpx.Response:
         """One request's answer, if its status is one of success."""
@@ -359,11 +359,11 @@ class EndpointClient:
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if not self._answered:  # a wrong address should not take a minute to say
                     raise LexrayError(f"{self}: it cannot be reached: {_error_text(error)}") from None
-                raise _RetryableRequest("connection", _error_text(error)) from None
+                raise Retryable("connection", _error_text(error)) from None
             except httpx.TimeoutException:
-                raise _RetryableRequest("timeout", f"no answer within {self.endpoint.timeout:g} s") from None
+                raise Retryable("timeout", f"no answer within {self.endpoint.timeout:g} s") from None
             except httpx.RequestError as error:
-                raise _RetryableRequest("cut", f"the answer broke off: {_error_text(error)}") from None
+                raise Retryable("cut", f"the answer broke off: {_error_text(error)}") from None
         self._answered = True
         if not response.is_success:
             self._refuse(response, path)
@@ -385,12 +385,12 @@ class EndpointClient:
         if status == 404 and path != "models":
             raise LexrayError(f"{self}: there is no such model, or no /{path} (404): {message}")
         if status in TRANSIENT or status >= 500:
-            raise _RetryableRequest(f"http_{status}", f"{status} {message}".strip(), retry_after(response.headers))
+            raise Retryable(f"http_{status}", f"{status} {message}".strip(), retry_after(response.headers))
         if status == 413 or (status in (400, 422) and _TOO_LONG.search(response.text)):
             raise RefusedInput("too_long", message)
         raise RefusedInput("refused_by_engine", f"{status} {message}".strip())
 
-    def _give_up(self, failure: _RetryableRequest, attempts: int) -> NoReturn:
+    def _give_up(self, failure: Retryable, attempts: int) -> NoReturn:
         self._lost += 1
         message = f"{failure.detail} (asked {attempts} times)"
         if failure.asked is not None and failure.asked > self.endpoint.patience:
@@ -415,7 +415,7 @@ def _parse(model: type[ResponseT], response: httpx.Response) -> ResponseT:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise _RetryableRequest(
+        raise Retryable(
             "invalid_response", f"not the answer that was asked for: {place} {first['msg']}"[:300]
         ) from None
 
@@ -427,7 +427,7 @@ def _decode_vector(said: str | list[float | None]) -> NDArray[np.float32]:
     try:
         return np.frombuffer(base64.b64decode(said, validate=True), dtype="<f4").astype(np.float32)
     except (binascii.Error, ValueError):
-        raise _RetryableRequest("invalid_response", "a vector that is not base64 of numbers") from None
+        raise Retryable("invalid_response", "a vector that is not base64 of numbers") from None
 
 
 def _error_message(response: httpx.Response) -> str:

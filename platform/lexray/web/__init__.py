@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "cache": ["Cache"],
-        "retry": ["RateLimiter", "RetryPolicy", "retry_after"],
+        "retry": ["OutOfRetries", "RateLimiter", "Retrier", "RetryPolicy", "Retryable", "retry_after"],
         "tap": ["NoTable", "QueryRefused", "Tap", "quoted"],
     },
 )

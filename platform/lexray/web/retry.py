@@ -1,10 +1,12 @@
-"""How hard a public archive may be asked, and when to ask again after it said no."""
+"""Requests to public servers: how many at once, how fast, and when a failed one is repeated."""
 
 import asyncio
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -12,6 +14,7 @@ from pydantic import Field
 from lexray.runtime.config import BaseConfig
 from lexray.version import __version__
 
+T = TypeVar("T")
 #: How we introduce ourselves, so that an archive can see who asks and tell us when it is too much.
 USER_AGENT = f"lexray/{__version__}"
 #: Answers after which it is worth asking again (RFC 9110, section 15): the server's troubles, and "not so fast".
@@ -86,3 +89,91 @@ class RateLimiter:
 
     def _take(self) -> None:
         self._free = max(self._free, time.monotonic()) + self._interval
+
+
+class Retryable(Exception):
+    """A request failed and may pass the next time.
+
+    Parameters
+    ----------
+    reason : str
+        A short code.
+    detail : str
+        What happened, for a person.
+    asked : float, optional
+        Seconds that the server asks to wait, see `retry_after`.
+    """
+
+    def __init__(self, reason: str, detail: str, asked: float | None = None) -> None:
+        super().__init__(detail)
+        self.reason, self.detail, self.asked = reason, detail, asked
+
+
+class OutOfRetries(Exception):
+    """A request failed as often as the policy allows, or the server asks for a longer wait than it allows."""
+
+    def __init__(self, failure: Retryable, attempts: int) -> None:
+        super().__init__(failure.detail)
+        self.failure, self.attempts = failure, attempts
+
+
+class Retrier:
+    """Repeats requests to one server.
+
+    Parameters
+    ----------
+    policy : RetryPolicy
+    limiter : RateLimiter
+        It lets nobody begin while the server asks to wait.
+    warn : callable, optional
+        Called with a line for each failure that is followed by another attempt.
+
+    Attributes
+    ----------
+    retries : int
+        Repetitions so far.
+    """
+
+    def __init__(
+        self, policy: RetryPolicy, limiter: RateLimiter, warn: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.retries = 0
+        self._policy, self._limiter, self._warn = policy, limiter, warn
+        self._generator = np.random.default_rng()  # jitter must differ between clients
+
+    async def with_retries(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Call `request` until it raises no `Retryable`.
+
+        Raises
+        ------
+        OutOfRetries
+            If there is no other attempt.
+        """
+        for attempt in itertools.count():
+            try:
+                return await request()
+            except Retryable as error:
+                seconds = self._wait(attempt, error)
+            await asyncio.sleep(seconds)
+        raise AssertionError
+
+    def with_retries_blocking(self, request: Callable[[], T]) -> T:
+        """As `with_retries`, for code that is not asynchronous."""
+        for attempt in itertools.count():
+            try:
+                return request()
+            except Retryable as error:
+                seconds = self._wait(attempt, error)
+            time.sleep(seconds)
+        raise AssertionError
+
+    def _wait(self, attempt: int, failure: Retryable) -> float:
+        """Seconds until the next attempt."""
+        seconds = self._policy.wait(attempt, failure.asked, self._generator)
+        if seconds is None:
+            raise OutOfRetries(failure, attempt + 1) from failure
+        self.retries += 1
+        if failure.asked is not None:
+            self._limiter.pause(failure.asked)
+        self._warn(f"{failure.detail}; asking again in {seconds:.1f} s")
+        return seconds

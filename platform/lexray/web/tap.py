@@ -4,7 +4,6 @@ The Table Access Protocol is IVOA's (Dowler et al. 2010, REC-TAP-1.0; 2019, REC-
 off says so in an INFO element, QUERY_STATUS = OVERFLOW, and looks complete otherwise.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,16 @@ from pyvo.dal.exceptions import DALOverflowWarning, DALRateLimitError
 from urllib3.exceptions import HTTPError
 
 from lexray.errors import LexrayError
-from lexray.web.retry import TRANSIENT, USER_AGENT, RateLimiter, RetryPolicy, retry_after
+from lexray.web.retry import (
+    TRANSIENT,
+    USER_AGENT,
+    OutOfRetries,
+    RateLimiter,
+    Retrier,
+    Retryable,
+    RetryPolicy,
+    retry_after,
+)
 
 _LINE = 300
 #: A connection that broke, before the answer or within it.
@@ -56,11 +64,11 @@ class _Session(requests.Session):
     def __init__(self, policy: RetryPolicy) -> None:
         super().__init__()
         self.headers["User-Agent"] = USER_AGENT
-        self._timeout, self._rate_limiter = policy.timeout, RateLimiter(policy.requests_per_second)
+        self._timeout, self.rate_limiter = policy.timeout, RateLimiter(policy.requests_per_second)
         self.made = 0
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        self._rate_limiter.acquire_blocking()
+        self.rate_limiter.acquire_blocking()
         self.made += 1
         kwargs["timeout"] = kwargs.get("timeout") or self._timeout
         return super().request(*args, **kwargs)
@@ -91,10 +99,10 @@ class Tap:
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.url = url.rstrip("/")
-        self._policy, self._mode, self._maxrec, self._warn = policy, mode, maxrec, warn
+        self._mode, self._maxrec = mode, maxrec
         self._session = _Session(policy)
         self._service = TAPService(self.url, session=self._session)
-        self._generator = np.random.default_rng()
+        self._retrier = Retrier(policy, self._session.rate_limiter, lambda line: warn(f"{self.url}: {line}"))
 
     @property
     def requests(self) -> int:
@@ -119,28 +127,29 @@ class Tap:
         LexrayError
             It does not answer.
         """
-        attempt = 0
-        while True:
-            try:
-                return self._ask(adql, uploads)
-            except DALQueryError as error:
-                raise QueryRefused(f"{self.url} refuses the query: {_one_line(error)}") from None
-            except (DALAccessError, requests.RequestException, HTTPError) as error:
-                code, asked = _status(error)
-                if not _may_pass(error, code):
-                    kind = NoTable if isinstance(error, DALFormatError) else LexrayError
-                    raise kind(f"{self.url}: {_explained(error)}") from None
-                seconds = self._policy.wait(attempt, asked, self._generator)
-                if seconds is None:
-                    asked_for = f", and asks to come back in {asked:.0f} s" if asked else ""
-                    raise LexrayError(
-                        f"{self.url} does not answer (asked {attempt + 1} times{asked_for}): {_explained(error)}"
-                    ) from None
-                self._warn(f"{self.url}: {_explained(error)}; asking again in {seconds:.1f} s")
-                time.sleep(seconds)
-                attempt += 1
+        try:
+            return self._retrier.with_retries_blocking(lambda: self._ask(adql, uploads))
+        except OutOfRetries as error:
+            asked = error.failure.asked
+            asked_for = f", and asks to come back in {asked:.0f} s" if asked else ""
+            reason = error.failure.detail.removeprefix(f"{self.url}: ")
+            raise LexrayError(
+                f"{self.url} does not answer (asked {error.attempts} times{asked_for}): {reason}"
+            ) from None
 
     def _ask(self, adql: str, uploads: Mapping[str, Table] | None) -> TapResponse:
+        try:
+            return self._run(adql, uploads)
+        except DALQueryError as error:
+            raise QueryRefused(f"{self.url} refuses the query: {_one_line(error)}") from None
+        except (DALAccessError, requests.RequestException, HTTPError) as error:
+            code, asked = _status(error)
+            if not _may_pass(error, code):
+                kind = NoTable if isinstance(error, DALFormatError) else LexrayError
+                raise kind(f"{self.url}: {_explained(error)}") from None
+            raise Retryable("no_answer", _explained(error), asked) from None
+
+    def _run(self, adql: str, uploads: Mapping[str, Table] | None) -> TapResponse:
         with warnings.catch_warnings():
             # Archives' VOTables are full of small offences against the standard that harm nothing here.
             warnings.simplefilter("ignore")
