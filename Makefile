@@ -1,4 +1,4 @@
-# Every target may be run again: what is done is not done twice.
+# Every target can be run again; work that is up to date is skipped.
 PYTHON ?= python3
 # `LLM=llm` takes vLLM's GPU build.
 LLM    ?= llm-cpu
@@ -8,7 +8,7 @@ BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 WORK   := build/demo
 
-# Real event files and papers beside the project join the demo's simulated ones where they are.
+# Event files and papers in ../shared/data are added to the demo's simulated ones if they exist.
 EVENTS := $(wildcard ../shared/data/real-events)
 PAPERS := $(wildcard ../shared/data/real-literature.jsonl)
 ifneq ($(EVENTS),)

@@ -1,12 +1,13 @@
 """Speed of the autodecoders: training beside PPAD at its published size, time to a gain, encoding, and how both grow.
 
-python benchmarks/autodecoder_speed.py [--parts training reach encode growth] [--kinds splitnet grid] [--out FILE]
+python benchmarks/autodecoder_speed.py [--parts training reach encode growth] [--model-types splitnet grid] [--out FILE]
 
-``training``: sources a second through loss, gradient and optimiser, each kind at its own batch; kinds take turns, and
-the ratios are of one round each, so that what else the machine does meets all alike. ``reach``: seconds of training, on
-4,000 sources of `lexray.simulation.population`, until it predicts new sources with three quarters of what the true
-rate gains. ``encode``: milliseconds a new source, in batches. ``scaling``: seconds and peak memory of one epoch over
-1,000, 10,000 and 100,000 sources of 300 photons that lie in part files, each in a process of its own. All on one core.
+``training``: sources per second through loss, gradient and optimiser, each model type at its own batch; the types
+take turns, and the ratios are of one round each, so that other work of the machine affects all alike. ``reach``:
+seconds of training, on 4,000 sources of `lexray.simulation.population`, until it predicts new sources with three
+quarters of what the true rate gains. ``encode``: milliseconds a new source, in batches. ``growth``: seconds and peak
+memory of one epoch over 1,000, 10,000 and 100,000 sources of 300 photons that lie in part files, each in a process of
+its own. All on one core.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reconstruction import machine, settings_of, training_speed
+from reconstruction import default_settings, machine, training_speed
 
 from lexray.evaluation.heldout import score_models
 from lexray.inference.autodecoder import Autodecoder
@@ -39,26 +40,28 @@ _PART = 1000
 _SHARE = 0.75
 
 
-def training(kinds: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Sources a second of every kind and of PPAD as published."""
+def training(model_types: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Sources a second of every model type and of PPAD as published."""
     photons = simulate(512, 0, spread=0.0).photons
-    settings = {kind: settings_of(kind, 0) for kind in [*kinds, "resnet"]}
-    found = [{kind: training_speed(s, photons) for kind, s in settings.items()} for _ in range(rounds)]
+    settings = {model_type: default_settings(model_type, 0) for model_type in [*model_types, "resnet"]}
+    found = [{model_type: training_speed(s, photons) for model_type, s in settings.items()} for _ in range(rounds)]
     return {
-        "sources_per_s": {kind: statistics.median(f[kind] for f in found) for kind in settings},
-        "over_resnet": {kind: statistics.median(f[kind] / f["resnet"] for f in found) for kind in kinds},
-        "batch": {kind: s.batch_size for kind, s in settings.items()},
+        "sources_per_s": {model_type: statistics.median(f[model_type] for f in found) for model_type in settings},
+        "over_resnet": {
+            model_type: statistics.median(f[model_type] / f["resnet"] for f in found) for model_type in model_types
+        },
+        "batch": {model_type: s.batch_size for model_type, s in settings.items()},
     }
 
 
-def time_to_gain(kinds: Sequence[str], seconds: float, epochs: int | None) -> dict[str, Any]:
+def time_to_gain(model_types: Sequence[str], seconds: float, epochs: int | None) -> dict[str, Any]:
     """Seconds of training until new sources are predicted well enough, and what was reached."""
     both = simulate(4_600, 1)
     train, new = both.photons.select(torch.arange(4_000)), both.select(range(4_000, 4_600))
     goal = _SHARE * _ceiling(new)
     found: dict[str, Any] = {"goal_bits_per_photon": goal}
-    for kind in kinds:
-        settings = settings_of(kind, 0)
+    for model_type in model_types:
+        settings = default_settings(model_type, 0)
         settings = replace(settings, epochs=epochs or settings.epochs, patience=0)
         trainer = AutodecoderTrainer(settings, InMemoryParts({0: train}, {0: new.photons}))
         took, gain = 0.0, 0.0
@@ -67,7 +70,7 @@ def time_to_gain(kinds: Sequence[str], seconds: float, epochs: int | None) -> di
             trainer.run_epoch()
             took += time.perf_counter() - start
             gain = trainer.evaluate()
-        found[kind] = {"seconds": took, "gain": gain, "reached": gain >= goal, "epochs": trainer.epoch}
+        found[model_type] = {"seconds": took, "gain": gain, "reached": gain >= goal, "epochs": trainer.epoch}
     return found
 
 
@@ -84,19 +87,19 @@ def _ceiling(new: SimulatedPopulation) -> float:
     return gain(true, flat, [s.n_held for s in scores])
 
 
-def encode(kinds: Sequence[str], rounds: int) -> dict[str, Any]:
+def encode(model_types: Sequence[str], rounds: int) -> dict[str, Any]:
     """Milliseconds a new source; how well the network was trained makes no difference to it."""
     photons = simulate(2_000, 2, spread=0.0).photons
     found = {}
-    for kind in kinds:
-        model = Autodecoder.fit(photons.select(torch.arange(256)), replace(settings_of(kind, 0), epochs=1))
+    for model_type in model_types:
+        model = Autodecoder.fit(photons.select(torch.arange(256)), replace(default_settings(model_type, 0), epochs=1))
         model.encode_photons(photons.select(torch.arange(256)))
         times = []
         for _ in range(rounds):
             start = time.perf_counter()
             model.encode_photons(photons)
             times.append(time.perf_counter() - start)
-        found[kind] = 1000 * statistics.median(times) / len(photons)
+        found[model_type] = 1000 * statistics.median(times) / len(photons)
     return found
 
 
@@ -123,9 +126,9 @@ class PartFiles:
         return {}
 
 
-def scaling(kinds: Sequence[str], sizes: Sequence[int]) -> dict[str, Any]:
-    """Seconds and peak memory of an epoch, by kind and number of sources."""
-    found: dict[str, Any] = {kind: {} for kind in kinds}
+def scaling(model_types: Sequence[str], sizes: Sequence[int]) -> dict[str, Any]:
+    """Seconds and peak memory of an epoch, by model type and number of sources."""
+    found: dict[str, Any] = {model_type: {} for model_type in model_types}
     with tempfile.TemporaryDirectory(prefix="lexray-bench-") as name:
         folder = Path(name)
         counts = []
@@ -134,20 +137,20 @@ def scaling(kinds: Sequence[str], sizes: Sequence[int]) -> dict[str, Any]:
             torch.save(photons, folder / f"{part}.pt")
             counts.append(len(photons.time))
         (folder / "counts.json").write_text(json.dumps(counts))
-        for kind in kinds:
+        for model_type in model_types:
             for n in sizes:
-                code = f"import autodecoder_speed as a; a.child({kind!r}, {name!r}, {n})"
+                code = f"import autodecoder_speed as a; a.scaling_in_subprocess({model_type!r}, {name!r}, {n})"
                 done = subprocess.run(
                     [sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=True
                 )
-                found[kind][str(n)] = json.loads(done.stdout.splitlines()[-1])
+                found[model_type][str(n)] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def scaling_in_subprocess(kind: str, folder: str, n: int) -> None:
+def scaling_in_subprocess(model_type: str, folder: str, n: int) -> None:
     """What `scaling` runs in a process of its own."""
     torch.set_num_threads(1)
-    trainer = AutodecoderTrainer(settings_of(kind, 0), PartFiles(Path(folder), n))
+    trainer = AutodecoderTrainer(default_settings(model_type, 0), PartFiles(Path(folder), n))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     trainer.run_epoch()
@@ -166,9 +169,9 @@ def _rounded(value: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed of the autodecoders.")
     parser.add_argument("--parts", nargs="+", default=["training", "reach", "encode", "growth"])
-    parser.add_argument("--kinds", nargs="+", default=["splitnet", "grid"], help="beside resnet")
+    parser.add_argument("--model-types", nargs="+", default=["splitnet", "grid"], help="compared with resnet")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=120.0, help="most that `time_to_gain` trains a kind")
+    parser.add_argument("--seconds", type=float, default=120.0, help="most that `time_to_gain` trains a model type")
     parser.add_argument("--epochs", type=int, help="epochs of `time_to_gain`, along which learning rates fall")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "autodecoder_speed.json")
@@ -179,10 +182,10 @@ def main() -> None:
     before = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
     result = {**before, "benchmark": "autodecoder_speed", "lexray": __version__, "machine": machine(), "threads": 1}
     measures = {
-        "training": lambda: training(arguments.kinds, arguments.rounds),
-        "reach": lambda: time_to_gain(arguments.kinds, arguments.seconds, arguments.epochs),
-        "encode": lambda: encode(arguments.kinds, arguments.rounds),
-        "growth": lambda: scaling(arguments.kinds, arguments.sizes),
+        "training": lambda: training(arguments.model_types, arguments.rounds),
+        "reach": lambda: time_to_gain(arguments.model_types, arguments.seconds, arguments.epochs),
+        "encode": lambda: encode(arguments.model_types, arguments.rounds),
+        "growth": lambda: scaling(arguments.model_types, arguments.sizes),
     }
     for part in arguments.parts:
         load = os.getloadavg()[0]

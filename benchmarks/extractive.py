@@ -25,7 +25,7 @@ from lexray.simulation.source import SimulatedSource, simulate_source
 from lexray.summaries.extractive import Corpus, ExtractiveSummarizer
 from lexray.tables.schemas import LITERATURE
 from lexray.text.grounding import ground
-from lexray.text.labels import LabelKind
+from lexray.text.labels import LabelCategory
 from lexray.text.masking import NameMask
 
 FACTS = {"nature": "class", "variability": "variability", "spectrum": "spectral shape"}
@@ -103,7 +103,11 @@ def speed(sources: list[tuple[SimulatedSource, list[SimulatedPaper]]]) -> dict[s
     summary = (
         "The source is an HMXB with a period of 62 days, 4.7e39 erg/s and a power law of photon index 1.5. It flares."
     )
-    labels: dict[LabelKind, str] = {"object_class": "HMXB", "variability": "periodic", "spectral_shape": "power law"}
+    labels: dict[LabelCategory, str] = {
+        "object_class": "HMXB",
+        "variability": "periodic",
+        "spectral_shape": "power law",
+    }
     listed = [("period", "62", "d", 0), ("luminosity", "4.7e39", "erg/s", 1)]
     grounding = _process_seconds(lambda ten: ground(summary, labels, listed, ten, names), tens)
     return {

@@ -1,16 +1,16 @@
-"""Training and encoding of every kind of autodecoder on a GPU, beside what the device can do.
+"""Training and encoding of every model type of autodecoder on a GPU, compared with what the device can do.
 
-    python benchmarks/gpu.py [--kinds splitnet grid resnet] [--steps 300] [--quick] [--out FILE]
+    python benchmarks/gpu.py [--model-types splitnet grid resnet] [--steps 300] [--quick] [--out FILE]
 
-First the device's ceilings: a large copy for memory bandwidth, large matrix products for FLOPs in each precision. Then
-each kind (`resnet` at the published size) trains for the same number of steps in each precision, compiled or not, at
-its own batch and at a larger one: sources a second, FLOPs a second and bytes a second, each as a share of the ceiling,
-and the held-out gain after these steps, so that a precision that harms the likelihood shows. FLOPs are those of matrix
-products and convolutions; bytes are what the operators read and write one by one, an upper bound of what leaves the
-chip and no figure for compiled code. Last, new sources a second, fitted and scored.
+First the device's ceilings: a large copy for memory bandwidth, large matrix products for FLOPs in each precision.
+Then each model type (`resnet` at the published size) trains for the same number of steps in each precision, compiled
+or not, at its own batch and at a larger one: sources a second, FLOPs a second and bytes a second, each as a share of
+the ceiling, and the held-out gain after these steps, so that a precision that harms the likelihood shows. FLOPs are
+those of matrix products and convolutions; bytes are what the operators read and write one by one, an upper bound of
+what leaves the chip and no figure for compiled code. Last, new sources a second, fitted and scored.
 
-Writes benchmarks/results/gpu.json where there is a GPU. Where there is none it runs a tiny version on the CPU, says so,
-and writes only what --out names.
+Writes benchmarks/results/gpu.json where there is a GPU. Where there is none it runs a tiny version on the CPU, says
+so, and writes only what --out names.
 """
 
 import argparse
@@ -64,14 +64,14 @@ MODES: dict[str, tuple[str, dict[str, Any]]] = {
     "bfloat16 compiled": ("highest", {"compile": True, "precision": "bfloat16"}),
 }
 ON_CPU = ("float32", "bfloat16")
-#: The larger batch, as a multiple of the kind's own.
+#: The larger batch, as a multiple of the model type's own.
 LARGER = 16
 _WARM_UP = 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training and encoding on a GPU beside its ceilings.")
-    parser.add_argument("--kinds", nargs="+", choices=MODEL_SETTINGS, default=list(MODEL_SETTINGS))
+    parser.add_argument("--model-types", nargs="+", choices=MODEL_SETTINGS, default=list(MODEL_SETTINGS))
     parser.add_argument("--modes", nargs="+", choices=MODES, help="all, or on a CPU float32 and bfloat16")
     parser.add_argument("--steps", type=int, default=300, help="of each training")
     parser.add_argument("--train", type=int, default=4_000, help="simulated sources to train on")
@@ -105,8 +105,8 @@ def main() -> None:
         "encoding": {},
     }
     print(f"{result['device']}\n{json.dumps(result['ceilings'])}", flush=True)
-    for kind in arguments.kinds:
-        settings = replace(MODEL_SETTINGS[kind], seed=0, **(TINY[kind] if tiny else {}))
+    for model_type in arguments.model_types:
+        settings = replace(MODEL_SETTINGS[model_type], seed=0, **(TINY[model_type] if tiny else {}))
         cells: dict[str, Any] = {}
         for batch in (settings.batch_size,) if tiny else (settings.batch_size, LARGER * settings.batch_size):
             for mode in modes:
@@ -116,15 +116,15 @@ def main() -> None:
                     )
                 )
                 cells[f"{mode}, batch {batch}"] = cell
-                print(f"{kind:9} {mode:18} batch {batch:5} {json.dumps(cell)}", flush=True)
-        result["training"][kind] = cells
-        result["encoding"][kind] = attempt(
-            lambda s=replace(settings, **({} if tiny else ENCODING.get(kind, {}))): encode(
+                print(f"{model_type:9} {mode:18} batch {batch:5} {json.dumps(cell)}", flush=True)
+        result["training"][model_type] = cells
+        result["encoding"][model_type] = attempt(
+            lambda s=replace(settings, **({} if tiny else ENCODING.get(model_type, {}))): encode(
                 s, new, device, result["ceilings"]
             )
         )
-        print(f"{kind:9} encoding {json.dumps(result['encoding'][kind])}", flush=True)
-        if out:  # after each kind, so that a run cut short leaves what it had
+        print(f"{model_type:9} encoding {json.dumps(result['encoding'][model_type])}", flush=True)
+        if out:  # after each model type, so that a run cut short leaves what it had
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -135,14 +135,14 @@ def ceilings(device: torch.device, tiny: bool) -> dict[str, float]:
     source = torch.randn(numbers, device=device)
     target = torch.empty_like(source)
     found = {"copy_GB_s": 2 * source.nbytes / repeat(lambda: target.copy_(source), device) / 1e9}
-    for name, kind, precision in (
+    for name, model_type, precision in (
         ("float32", torch.float32, "highest"),
         ("tf32", torch.float32, "high"),
         ("bfloat16", torch.bfloat16, "highest"),
     ):
         if name == "tf32" and device.type == "cpu":
             continue
-        a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
+        a, b = (torch.randn(side, side, device=device, dtype=model_type) for _ in range(2))
         with matmul_precision(precision):
             found[f"{name}_TFLOP_s"] = 2 * side**3 / repeat(lambda a=a, b=b: a @ b, device) / 1e12
     return {name: rounded(value) for name, value in found.items()}
@@ -246,7 +246,7 @@ def batch_preparation_seconds(settings: Schedule, train: Photons, device: torch.
 
 
 def encode(settings: Schedule, new: Photons, device: torch.device, most: dict[str, float]) -> dict[str, Any]:
-    """New sources a second in float32, fitted where the kind needs it, and scored on a fifth of their photons."""
+    """New sources a second in float32, fitted where the model type needs it, and scored on a fifth of their photons."""
     learner = settings.learner()
     learner.network.to(device).eval()
     fit, held = new.thin(0.8, keyed_generator(1))
@@ -270,7 +270,7 @@ def encode(settings: Schedule, new: Photons, device: torch.device, most: dict[st
 
 
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` gives, or why it could not: one kind or mode that a device cannot do must not cost the others."""
+    """What `work` gives, or why it could not: a model type or mode that fails must not cost the others."""
     try:
         return work()
     except Exception as error:

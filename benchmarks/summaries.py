@@ -40,7 +40,7 @@ from lexray.runtime.progress import Progress
 from lexray.summaries.extractive import papers_by_source
 from lexray.summaries.prompts import PromptTemplates
 from lexray.summaries.schema import MAX_TOKENS, SCHEMA
-from lexray.summaries.writer import SummaryRequest, Writer, WriterSettings
+from lexray.summaries.writer import PreviousRow, SummaryRequest, Writer, WriterSettings
 from lexray.tables import delta
 from lexray.text.grounding import Evidence, ground_in_evidence
 from lexray.version import __version__
@@ -79,8 +79,9 @@ def prompts(table: str, model: str) -> list[list[int]]:
         WriterSettings(min_grounded=0.0, temperature=1.0), dict.fromkeys(("engine", "model", "revision"), ""), _CONTEXT
     )
     tokens, templates = ChatTokenizer(model), PromptTemplates.read()
-    works = [writer.prepare(s, papers, 0, tokens.count) for s, papers in papers_by_source(delta.read(table)).items()]
-    return [tokens.chat(templates.messages(templates.summary, text, 150)) for work in works for text in work.prompts]
+    sources, none = papers_by_source(delta.read(table)), PreviousRow()
+    requests = [writer.prepare(source, papers, none, tokens.count) for source, papers in sources.items()]
+    return [tokens.chat(templates.messages(templates.summary, text, 150)) for one in requests for text in one.prompts]
 
 
 def vllm_direct(task: str, model: str, path: str) -> dict[str, float]:
@@ -157,7 +158,10 @@ def overheads(table: str, model: str) -> dict[str, float]:
         return time.perf_counter() - start
 
     works: list[SummaryRequest] = []
-    prepare = clock(lambda: works.extend(writer.prepare(s, papers, 0, tokens.count) for s, papers in sources.items()))
+    none = PreviousRow()
+    prepare = clock(
+        lambda: works.extend(writer.prepare(s, papers, none, tokens.count) for s, papers in sources.items())
+    )
     said = "The source is a young star with a plasma temperature of 1.2 keV; it flares, its luminosity is 3e30 erg/s."
     labels = {"object_class": "young star", "variability": "flaring", "spectral_shape": "thermal plasma"}
     check = clock(

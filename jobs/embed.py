@@ -32,18 +32,18 @@ class EmbedConfig(JobConfig):
     model: str = Field(DEFAULT_MODEL, description="sentence model: its folder, or its name on the Hugging Face hub")
     endpoint: Endpoint | None = Field(None, description="an API like OpenAI's: url, model and more; for engine 'http'")
     document_prefix: str | None = Field(
-        None, description="put before each text; by default what the model's folder says, of an endpoint's nothing"
+        None, description="prefix of each text; by default the model folder's, for an endpoint none"
     )
     max_length: int | None = Field(
         None, ge=8, description="tokens of a text that are read; by default, and at most, as many as the model takes"
     )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="'auto' takes a GPU where there is one")
     replicas: Positive | tuple[Positive, Positive] = Field(
-        1, description="vLLM engines: so many at most, or the fewest and the most of them"
+        1, description="vLLM engines: the largest number, or the smallest and the largest"
     )
     tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer of a vLLM engine's model")
     pipeline_parallel: int = Field(1, ge=1, description="groups of a model's layers, each on GPUs of its own")
-    batch_size: int = Field(64, ge=1, description="texts a call")
+    batch_size: int = Field(64, ge=1, description="texts per call")
     price_per_million_tokens: float | None = Field(None, ge=0, description="what the endpoint takes, in any currency")
     price_per_hour: float | None = Field(None, ge=0, description="what the machines that embed cost, all together")
 

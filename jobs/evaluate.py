@@ -1,6 +1,6 @@
 """`lexray evaluate`: measure everything on the test sources, and write the report.
 
-`OUT/metrics.json` holds one number a key:
+`OUT/metrics.json` holds one number per key:
 
 - ``heldout_gain.MODEL`` bits per held-out photon over a constant rate, for ``bayesian_blocks``, ``autodecoder``,
   ``true_rate`` (the true shape at a fitted level, as all models have) and ``true_rate_with_level``; ``…_low`` and
@@ -40,14 +40,14 @@ class EvaluateConfig(JobConfig):
     """Configuration of `lexray evaluate`."""
 
     events: str = Field(description="events table")
-    autodecoder: str | None = Field(None, description="folder of a trained autodecoder; without it no gain of ours")
+    autodecoder: str | None = Field(None, description="trained autodecoder; without it, only baselines are scored")
     latents: str | None = Field(None, description="latents table")
     summaries: str | None = Field(None, description="summaries table, for the report's examples")
-    text_embeddings: str | None = Field(None, description="text_embeddings table: what the words alone hold")
+    text_embeddings: str | None = Field(None, description="text_embeddings table, to measure what text alone predicts")
     embeddings: str | None = Field(None, description="embeddings table, of the shared space")
     labels: str | None = Field(None, description="labels table or Parquet file: classes and properties")
     true_rates: str | None = Field(None, description="rates that a simulator drew the photons from, for the ceiling")
-    rates: str | None = Field(None, description="rates table for the light curves; else the autodecoder is asked")
+    rates: str | None = Field(None, description="rates table for the light curves; by default the autodecoder's")
     seed: int = Field(0, ge=0, description="seed of the thinning, the bootstrap and the map")
     split_seed: int = Field(0, description="seed of the split into train, val and test")
 

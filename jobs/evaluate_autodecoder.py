@@ -1,10 +1,10 @@
 """`lexray evaluate autodecoder`: how well a trained autodecoder reconstructs, and what its representation holds.
 
-`OUT/metrics.json` holds one number a key:
+`OUT/metrics.json` holds one number per key:
 
 - ``heldout_gain.MODEL`` as `lexray evaluate` writes it, for ``autodecoder``, ``bayesian_blocks``, ``kernel``,
   ``total_variation``, ``baseline.NAME`` and ``true_rate``, with ``…_share_of_ceiling`` and ``autodecoder_over_MODEL``;
-- ``heldout_gain.by_kind.KIND.MODEL`` and ``heldout_gain.by_counts.BIN.MODEL``;
+- ``heldout_gain.by_group.GROUP.MODEL`` and ``heldout_gain.by_counts.BIN.MODEL``;
 - ``regression.PROPERTY.REPRESENTATION.METHOD.r2`` for the properties of `lexray.evaluation.report.autodecoder`, the
   representations ``latents`` and ``log_rate``, the methods ``ridge`` and ``forest``;
 - ``anomalies.share_below_1pct``.
@@ -89,7 +89,7 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
     results = EvaluationResults()
     metrics.measure_gain(results, scores, config.seed, names)
     group_of_detection = {s.detection_id: group_of[s.source_id] for s in scores if s.source_id in group_of}
-    add_grouped_gains(results, "by_kind", metrics.gains_by_group(scores, group_of_detection, names))
+    add_grouped_gains(results, "by_group", metrics.gains_by_group(scores, group_of_detection, names))
     steps = lineage([path for path in (config.autodecoder, config.latents, config.labels) if path is not None])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -30,7 +30,7 @@ class FetchConfig(JobConfig):
     """Configuration of `lexray fetch csc`. One of `cone`, `adql` and `names` says which sources."""
 
     out: Annotated[str, AfterValidator(require_local_path)] = Field(
-        description="a local folder; see above for what it gets"
+        description="local folder for labels, tables and event files"
     )
     cone: tuple[float, float, float] | None = Field(
         None, description="RA DEC RADIUS: a position in degrees (ICRS) and a radius in arcmin"
@@ -49,7 +49,7 @@ class FetchConfig(JobConfig):
     )
     columns: list[Identifier] = Field(list(csc.COLUMNS), description="columns of the master table that become labels")
     tap: str = Field(csc.TAP_URL, description="the catalogue's TAP service")
-    mode: Literal["sync", "async"] = Field("sync", description="how queries are put to the TAP service")
+    mode: Literal["sync", "async"] = Field("sync", description="whether queries are synchronous or asynchronous")
     page: int = Field(5000, ge=1, description="sources asked for at once; what the service cuts off is asked for again")
     maxrec: int | None = Field(None, ge=1, description="rows that an answer may have; by default the service's limit")
     files: str = Field(csc.FILES_URL, description="the catalogue's file service")

@@ -39,7 +39,7 @@ class IngestConfig(JobConfig):
         None, description="table of sources to look for in fields (CSV, FITS, VOTable, ECSV, Parquet)"
     )
     n_parts: int = Field(16, ge=1, description="parts of the table; a source's detections share one")
-    files_per_task: int = Field(2048, ge=1, description="most files that a worker reads before it hands back")
+    files_per_task: int = Field(2048, ge=1, description="largest number of files that one task reads")
     bands: dict[str, list[float]] = Field(
         {},
         description="edges of the energy bands in keV by 'mission' or 'mission/instrument', where the mission's own "

@@ -42,7 +42,7 @@ class SummarizeConfig(JobConfig, WriterSettings):
     )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="'auto' takes a GPU where there is one")
     replicas: Positive | tuple[Positive, Positive] = Field(
-        1, description="engines, or the fewest and the most of them: more are started while sources wait"
+        1, description="engines, or the smallest and the largest number: more are started while sources wait"
     )
     tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer of a vLLM engine's model")
     pipeline_parallel: int = Field(1, ge=1, description="groups of a model's layers, each on GPUs of its own")

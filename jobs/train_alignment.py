@@ -89,8 +89,8 @@ class TrainAlignmentConfig(JobConfig):
 def run(config: TrainAlignmentConfig, context: JobContext) -> JobResult:
     """Read the pairs, train on Ray, write the towers of the best epoch."""
     pairs = read_pairs(config.latents, config.text_embeddings, config.events, config.split_seed)
-    if pairs.n_unusable:
-        context.progress.warn(f"left out {pairs.n_unusable} detections or texts with missing or non-finite numbers")
+    if pairs.n_invalid:
+        context.progress.warn(f"left out {pairs.n_invalid} detections or texts with missing or non-finite numbers")
     training = config.training
     if config.force:
         training.forget()

@@ -58,7 +58,7 @@ def create_app(
 
     Parameters
     ----------
-    engine : Engine
+    engine : ServingEngine
         The release.
     embedder : BatchedEmbedder
         Called once a text and once an event list; they gather what comes at the same time.

@@ -93,10 +93,10 @@ def test_every_model_is_scored_on_the_test_sources(evaluated: tuple[Path, Any, d
 @pytest.mark.ray
 def test_groups_add_up_to_the_whole(evaluated: tuple[Path, Any, dict[str, float]]) -> None:
     _, _, metrics = evaluated
-    by_kind = {key.split(".")[2] for key in metrics if key.startswith("heldout_gain.by_kind.")}
+    by_kind = {key.split(".")[2] for key in metrics if key.startswith("heldout_gain.by_group.")}
     assert by_kind == set(KINDS)
-    assert metrics["heldout_gain.by_kind.steady.true_rate"] == pytest.approx(0, abs=1e-9)
-    for grouped in ("by_kind", "by_counts"):
+    assert metrics["heldout_gain.by_group.steady.true_rate"] == pytest.approx(0, abs=1e-9)
+    for grouped in ("by_group", "by_counts"):
         gains = [v for k, v in metrics.items() if k.startswith(f"heldout_gain.{grouped}.") and k.endswith(".true_rate")]
         assert min(gains) < metrics["heldout_gain.true_rate"] < max(gains)
 

@@ -114,10 +114,10 @@ def test_a_killed_run_goes_on_and_the_table_is_that_of_an_undisturbed_one(
     assert (again / "done").read_text().split() == [str(parts[-1])]
     assert report.counts == {"detections": N, "left_out": 0}
     assert content(out) == content(undisturbed)
-    assert not Path(f"{out}.journal").exists()
+    assert not Path(f"{out}.part_checkpoints").exists()
 
 
-def test_a_journal_is_of_one_output_of_the_same_inputs(tmp_path: Path) -> None:
+def test_part_checkpoints_are_of_one_output_of_the_same_inputs(tmp_path: Path) -> None:
     out = str(tmp_path / "table")
     schema = pa.schema([("x", pa.int64())])
     checkpoints = PartCheckpoints(out, ["v1"])

@@ -1,19 +1,22 @@
 """`splitnet`: its cells, its splits, its losses against scipy, and what a small trained one says of new sources."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from scipy import stats
 
 from builders import BANDS, event_list
 from lexray.errors import LexrayError
 from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 from lexray.events.reader import read_events
-from lexray.inference.autodecoder import Autodecoder, load_autodecoder
+from lexray.inference.autodecoder import DESCRIPTION, WEIGHTS, Autodecoder, load_autodecoder
 from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.learner import keyed_generator
 from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, FEWEST, MOST, bin_photons, n_cells
@@ -226,13 +229,34 @@ def test_encoding_does_not_depend_on_company_or_order(model: Autodecoder, new: S
     assert together.n_steps == 0
 
 
-def test_saved_and_loaded_it_answers_the_same(model: Autodecoder, new: SimulatedPopulation, tmp_path: object) -> None:
+def test_saved_and_loaded_it_answers_the_same(model: Autodecoder, new: SimulatedPopulation, tmp_path: Path) -> None:
     model.save(str(tmp_path))
     again = load_autodecoder(str(tmp_path))
     one, other = (m.encode_photons(new.photons) for m in (model, again))
     for name in ("latent", "latent_var", "log_rate", "nll", "anomaly", "p_value"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert again.name == model.name
+
+
+def test_what_the_version_before_saved_is_read_with_one_line(
+    model: Autodecoder, new: SimulatedPopulation, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.save(tmp_path)
+    description = json.loads((tmp_path / DESCRIPTION).read_text())
+    former = {"batch_size": "batch", "grad_clip_norm": "clip", "warmup_steps": "warm_up", "part_streams": "lanes",
+              "background_augmentation": "contaminate", "gap_augmentation": "hide"}  # fmt: skip
+    stored = {former.get(name, name): value for name, value in description["settings"].items()}
+    (tmp_path / DESCRIPTION).write_text(json.dumps({"kind": "splitnet", "settings": stored}))
+    tensors = load_file(tmp_path / WEIGHTS)
+    assert {name.split(".")[0] for name in tensors if ".uncertainty." in name} == {"network", "calibration"}
+    renamed = {name.replace(".uncertainty.", ".doubt."): tensor for name, tensor in tensors.items()}
+    save_file(renamed, tmp_path / WEIGHTS)
+
+    again = load_autodecoder(tmp_path)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert again.settings == model.settings
+    photons = new.photons.select(torch.arange(5))
+    np.testing.assert_array_equal(again.encode_photons(photons).latent, model.encode_photons(photons).latent)
 
 
 def test_a_flare_of_the_background_alone_leaves_the_source_flat(model: Autodecoder) -> None:

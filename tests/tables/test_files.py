@@ -184,6 +184,10 @@ _SECRET = "wJalrXUtnFEMI"
         f"https://bucket.s3.amazonaws.com/a.fits?X-Amz-Expires=60&X-Amz-Signature={_SECRET}",
         f"https://account.blob.core.windows.net/c/a.fits?sv=2024&sig={_SECRET}",
         f"https://archive.org/a.fits?access_token={_SECRET}",
+        f"https://{_SECRET}@archive.org/a.fits",
+        f"https://archive.org/a.fits?sessionid={_SECRET}",
+        f"https://archive.org/a.fits;jsessionid={_SECRET}",
+        f"https://archive.org/a.fits#token={_SECRET}",
     ],
 )
 def test_a_path_that_holds_credentials_is_refused_and_not_repeated(uri: str) -> None:
@@ -204,6 +208,8 @@ def test_a_path_that_holds_credentials_is_refused_and_not_repeated(uri: str) -> 
         "https://archive.org:8443/a.fits?obsid=10027&keyword=x",
         "https://[::1]:8443/a.fits",
         "hdfs://somebody@namenode:8020/a.fits",
+        "abfs://container@account.dfs.core.windows.net/a.fits",
+        "https://archive.org/a;b.fits#section",
     ],
 )
 def test_a_path_without_credentials_is_taken(uri: str) -> None:

@@ -51,7 +51,7 @@ def test_pairs_are_of_the_split_and_have_both_sides(tables: Tables, pairs: Paire
         assert abs(len(found) - sum(splits[s] == name for s in both)) <= 1  # the last may have had one detection only
         assert int(found.offsets[-1]) == len(found.xray)
         assert (found.offsets.diff() >= 1).all()
-    assert pairs.n_unusable == 1
+    assert pairs.n_invalid == 1
     assert pairs.made_with == {"autodecoder": "grid-1", "text_model": "words-1"}
     assert pairs.train.xray.shape[1] == LATENT_DIM + N_BANDS
 

@@ -7,5 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "csc": ["Catalogue", "Detection", "aperture_radius", "canonical_name", "fetch_product"],
         "downloads": ["Downloads"],
+        "manifest": ["DownloadManifest"],
     },
 )

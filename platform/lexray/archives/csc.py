@@ -1,6 +1,6 @@
 """The Chandra Source Catalog: which sources it has where, and which files each of their detections has.
 
-Release 2.1 (Evans et al. 2024, ApJS 274, 22). Three kinds of things are told apart: a *master source* on the sky; a
+Release 2.1 (Evans et al. 2024, ApJS 274, 22). Three things are distinguished: a *master source* on the sky; a
 *detection* of it in a stack of observations; and the detection's region in one observation (`obsid`, `obi`,
 `region_id`), which files are made of. The tables and how they are joined: https://cxc.cfa.harvard.edu/csc/cli/adql.html
 and https://cxc.cfa.harvard.edu/csc/faq/src-detect_mapping.html; the names of files:

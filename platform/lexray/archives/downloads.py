@@ -155,7 +155,7 @@ class Downloads:
                 return  # it was whole already
             if response.status_code == 416 or (response.status_code == 206 and start != have):
                 part.unlink(missing_ok=True)
-                raise Retryable("bad_range", f"the server cannot continue after {have} bytes; beginning anew")
+                raise Retryable("bad_range", f"the server cannot continue after {have} bytes; starting again")
             _raise_for_status(response)
             continued = response.status_code == 206
             self.manifest.add(replace(known, path="", size=0, validator=_validator(response)))

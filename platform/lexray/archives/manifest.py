@@ -1,4 +1,4 @@
-"""What has been fetched already: a line a file, appended as it arrives; a killed run costs what was in flight."""
+"""What has been fetched already: one line per file, appended as it arrives; a killed run costs what was in flight."""
 
 import json
 from dataclasses import asdict, dataclass

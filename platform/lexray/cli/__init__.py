@@ -1,1 +1,5 @@
 """The command line. Nothing imports it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"app": ["main"]})

@@ -22,6 +22,7 @@ from packaging.version import Version
 from rich.table import Column, Table
 
 from lexray.errors import EXIT_DONE, EXIT_FAILED
+from lexray.runtime.config import without_password
 from lexray.tables.files import sha256_of
 
 Status = Literal["ok", "warn", "fail"]
@@ -79,7 +80,7 @@ def run_checks(workdir: str = ".") -> list[Check]:
         shared_memory,
         lambda: disk(folder),
         lambda: writable(folder),
-        lambda: _program("chromium", ("chromium", "chromium-browser", "google-chrome"), "pictures of the web page"),
+        lambda: _program("chromium", ("chromium", "chromium-browser", "google-chrome"), "screenshots of the web page"),
         lambda: _program("kubectl", ("kubectl",), "rendering and applying k8s/"),
     )
     return [check() for check in checks]
@@ -166,17 +167,17 @@ def torch_packages() -> Check:
     installed = {name: version for name in _TORCH_PACKAGES if (version := _version(name)) is not None}
     found = ", ".join(f"{name} {version}" for name, version in installed.items()) or "none, as it should be on a CPU"
     if "+cpu" not in (_version("torch") or ""):
-        return Check("torch's companions", "ok", ", ".join(installed) or "none")
+        return Check("torch packages", "ok", ", ".join(installed) or "none")
     foreign = [name for name, version in installed.items() if "+cpu" not in version or _built_for_cuda(name)]
     if foreign:
         return Check(
-            "torch's companions",
+            "torch packages",
             "fail",
             found,
             "CUDA builds beside a CPU torch: vLLM dies with «operator torchvision::nms does not exist»; "
             f"text models need none of them: pip uninstall {' '.join(foreign)}",
         )
-    return Check("torch's companions", "ok", found)
+    return Check("torch packages", "ok", found)
 
 
 def text_model() -> Check:
@@ -227,10 +228,10 @@ def mlflow() -> Check:
             return Check(
                 "mlflow",
                 "fail",
-                f"{version}, {_without_password(uri)}: {_first_line(error)}",
+                f"{version}, {without_password(uri)}: {_first_line(error)}",
                 "start it, or unset MLFLOW_TRACKING_URI",
             )
-    return Check("mlflow", "ok", f"{version}, {_without_password(uri)}")
+    return Check("mlflow", "ok", f"{version}, {without_password(uri)}")
 
 
 def cores() -> Check:
@@ -329,10 +330,6 @@ def _memory_limits() -> Iterator[int]:
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.is_file() and used.is_file() and (maximum := limit.read_text().strip()) != "max":
         yield max(0, int(maximum) - int(used.read_text()))
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//…@", uri)
 
 
 def _first_line(error: Exception) -> str:

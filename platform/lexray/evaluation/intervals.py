@@ -16,7 +16,7 @@ RateInterval = tuple[PiecewiseRate, PiecewiseRate]
 def rate_intervals(model: Autodecoder, events: Sequence[EventList], level: float) -> list[RateInterval] | None:
     """Interval of each detection's rate in every cell that holds the truth with probability `level`.
 
-    None where this kind of model gives none.
+    None where this model type gives none.
     """
     intervals = model.rate_intervals(events, level=level)
     if intervals is None:

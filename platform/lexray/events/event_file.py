@@ -107,7 +107,7 @@ def read_event_file(
     detector = None
     if instrument.detector_column is not None and times.by_detector and instrument.detector_column in table:
         detector = table.integers(instrument.detector_column)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is no number is counted, and needs no warning
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN is counted and needs no warning
         energy, overflow = _energies(table, instrument, chosen)
         screens = () if instrument.mission in no_screening else instrument.screens
         reasons = [

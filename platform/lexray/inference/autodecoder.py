@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts
 
 WEIGHTS, DESCRIPTION = "autodecoder.safetensors", "autodecoder.json"
+_LOG = logging.getLogger("lexray")
 #: Settings of each model type.
 SETTINGS_OF_TYPE: dict[str, type[Schedule]] = {
     "splitnet": SplitnetSettings,
@@ -157,7 +159,7 @@ class Autodecoder:
 
     @property
     def name(self) -> str:
-        """Kind and sizes, as the `latents` table names it."""
+        """Model type and sizes, as the `latents` table names it."""
         return self._model.name
 
     @property
@@ -283,7 +285,7 @@ class Autodecoder:
         return -self._model.encode(photons_of(events, self.n_bands)).nll.double().numpy()
 
     def save(self, folder: str | Path) -> None:
-        """Write `training.safetensors` and `training.json`."""
+        """Write the weights (`WEIGHTS`) and the description (`DESCRIPTION`)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
@@ -314,10 +316,13 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
     folder = Path(path)
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
-        tensors = {_current_name(name): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+        stored = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise LexrayError(f"{path}: no autodecoder here ({Path(str(error.filename)).name} is missing)") from None
-    model_type = description.get("model_type") or description["kind"]  # as Lexray 0.1.0 called it
+    tensors = {_current_name(name): tensor for name, tensor in stored.items()}
+    if "model_type" not in description:
+        _LOG.warning("%s: it has Lexray 0.1.0's names of settings, which are read for one more version", path)
+    model_type = description.get("model_type") or description["kind"]
     if model_type not in SETTINGS_OF_TYPE:
         known_types = ", ".join(SETTINGS_OF_TYPE)
         raise LexrayError(f"{path}: an autodecoder of type '{model_type}', this Lexray knows {known_types}")
@@ -333,9 +338,7 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
 
 def _current_name(tensor: str) -> str:
     """A tensor's name; Lexray 0.1.0 stored the uncertainty's as 'doubt'."""
-    return tensor.replace("network.doubt.", "network.uncertainty.").replace(
-        "calibration.doubt.", "calibration.uncertainty."
-    )
+    return ".".join("uncertainty" if part == "doubt" else part for part in tensor.split("."))
 
 
 def _settings(model_type: str, values: Mapping[str, Any]) -> Schedule:

@@ -2,6 +2,8 @@
 
 import json
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +13,43 @@ from numpy.typing import NDArray
 
 from lexray.errors import LexrayError
 from lexray.models.alignment.towers import Towers
+from lexray.runtime.map_parts import PartFunction
 from lexray.tables import delta
 from lexray.tables.files import filesystem
 from lexray.tables.list_columns import finite_rows, vectors
+from lexray.tables.quarantine import Refusal
+
+
+@dataclass(frozen=True)
+class ProjectedTable:
+    """A table whose vectors go into the shared space.
+
+    Attributes
+    ----------
+    path : str
+    modality : {'xray', 'text'}
+    identity : str
+        Column that identifies a row.
+    project : callable
+        Turns (towers, path, rows of the table) into rows of `embeddings`: `project_latents` or `project_texts`.
+    """
+
+    path: str
+    modality: str
+    identity: str
+    project: Callable[[Towers, str, pa.Table], pa.Table]
+
+    def refusals(self, written: Sequence[Mapping[str, str]]) -> list[Refusal]:
+        """Rows of the table that have no vector among the `id` and `modality` of those written."""
+        done = {row["id"] for row in written if row["modality"] == self.modality}
+        detail = f"{self.identity} {{}}: its vector is missing or holds numbers that are not finite"
+        names = delta.read(self.path, [self.identity], order=self.identity)[self.identity].to_pylist()
+        return [Refusal(self.path, "not_finite", detail.format(name)) for name in names if name not in done]
+
+
+def projector(towers: Towers, table: ProjectedTable) -> PartFunction:
+    """The function of `map_parts.map_parts` that projects a table's parts."""
+    return lambda _, rows: table.project(towers, table.path, rows)
 
 
 def load_towers(path: str) -> Towers:
@@ -55,22 +91,22 @@ def check_texts(towers: Towers, alignment: str, text_embeddings: str) -> None:
 def project_latents(towers: Towers, table: str, rows: pa.Table) -> pa.Table:
     """Rows of a `latents` table → rows of `embeddings`; those with missing or non-finite numbers are left out."""
     features = vectors(table, rows, "latent"), vectors(table, rows, "log_rate")
-    usable = finite_rows(np.concatenate(features, axis=1))
-    latent, log_rate = (feature[usable] for feature in features)
-    return _rows(rows, usable, "detection_id", "xray", towers.embed_xray(latent, log_rate))
+    finite = finite_rows(np.concatenate(features, axis=1))
+    latent, log_rate = (feature[finite] for feature in features)
+    return _rows(rows, finite, "detection_id", "xray", towers.embed_xray(latent, log_rate))
 
 
 def project_texts(towers: Towers, table: str, rows: pa.Table) -> pa.Table:
     """Rows of a `text_embeddings` table → rows of `embeddings`; see `project_latents`."""
     text = vectors(table, rows, "embedding")
-    usable = finite_rows(text)
-    return _rows(rows, usable, "source_id", "text", towers.embed_text(text[usable]))
+    finite = finite_rows(text)
+    return _rows(rows, finite, "source_id", "text", towers.embed_text(text[finite]))
 
 
 def _rows(
-    rows: pa.Table, usable: NDArray[np.bool_], identity: str, modality: str, embedding: NDArray[np.float32]
+    rows: pa.Table, finite: NDArray[np.bool_], identity: str, modality: str, embedding: NDArray[np.float32]
 ) -> pa.Table:
-    rows = rows.filter(pa.array(usable))
+    rows = rows.filter(pa.array(finite))
     columns = {
         "id": rows[identity],
         "source_id": rows["source_id"],
@@ -85,7 +121,7 @@ def _check_width(table: str, column: str, expected: int, alignment: str) -> None
     found = len(first[column][0]) if first.num_rows else expected
     if found != expected:
         raise LexrayError(
-            f"{table}: '{column}' has {found} numbers a row, the alignment {alignment} was trained on {expected}; "
+            f"{table}: '{column}' has {found} numbers per row, the alignment {alignment} was trained on {expected}; "
             "use the models that its training used, or train another alignment"
         )
 

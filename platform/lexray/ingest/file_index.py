@@ -54,7 +54,7 @@ def ingest_files(files: Iterable[Location], table: str, n_parts: int, options: R
     Returns
     -------
     pyarrow.Table
-        A row a file, of schema `FILES`.
+        One row per file, of schema `FILES`.
     """
     known = {file.path: file for file in files}
     rows: list[Row] = []

@@ -14,7 +14,7 @@ from lexray.tables.files import Location
 from lexray.tables.schemas import EVENTS
 
 #: Mark of the events table's commits: the version of the file index that belongs to them.
-ACCOUNT_MARK = "lexray.files"
+FILE_INDEX_MARK = "lexray.files"
 #: Refusals that another try may not meet: the machine's fault, not the file's.
 _PASSING = ("unreadable", "no_such_file")
 
@@ -65,11 +65,11 @@ def read_file_index(table: str) -> FileIndex:
     The file index is written before the events are committed, and the commit names its version: a run that is killed
     between the two leaves a file index that no commit names, which is never read.
     """
-    version, of_account = delta.read_mark(table, ACCOUNT_MARK)
-    own_version, _ = delta.read_mark(file_index_of(table), ACCOUNT_MARK)
-    if of_account is None or own_version is None:
+    version, index_version = delta.read_mark(table, FILE_INDEX_MARK)
+    own_version, _ = delta.read_mark(file_index_of(table), FILE_INDEX_MARK)
+    if index_version is None or own_version is None:
         return FileIndex(version, own_version, FILES.empty_table())
-    rows = delta.dataset(file_index_of(table), of_account).to_table(columns=FILES.names)
+    rows = delta.dataset(file_index_of(table), index_version).to_table(columns=FILES.names)
     return FileIndex(version, own_version, rows.cast(FILES))
 
 
@@ -81,11 +81,11 @@ def commit(table: str, index: pa.Table, before: FileIndex) -> None:
     LexrayError
         If another run has written either table since `before` was read. The events table is unchanged.
     """
-    own, mark = file_index_of(table), ACCOUNT_MARK
+    own, mark = file_index_of(table), FILE_INDEX_MARK
     written = delta.write_part(own, FILES, 0, index.sort_by("file"))
-    of_account = delta.commit_over(own, "files", FILES, [written], before.own_version, (mark, 0))
+    index_version = delta.commit_over(own, "files", FILES, [written], before.own_version, (mark, 0))
     fragments = file_index.fragments(index)
-    delta.commit_over(table, "events", EVENTS, fragments, before.version, (mark, of_account))
+    delta.commit_over(table, "events", EVENTS, fragments, before.version, (mark, index_version))
 
 
 def file_index_of(table: str) -> str:

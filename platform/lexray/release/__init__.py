@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "aligned": ["AlignedModel", "load_aligned"],
+        "assemble": ["ReleaseParts"],
         "index": ["Hit", "SearchIndex", "index_rows"],
         "manifest": [
             "Release",

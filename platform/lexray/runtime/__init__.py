@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "job": ["Job", "JobContext", "JobReport", "JobResult", "execute", "is_up_to_date"],
         "map_parts": ["PartFunction", "results_of_parts"],
         "peak_memory": ["PeakMemory"],
+        "pipeline": ["PipelineConfig", "PipelineReport", "plan_steps"],
         "progress": ["Progress", "ProgressTask"],
         "ray_session": ["relay_progress", "session"],
         "tracking": ["MlflowRun", "reopen", "run", "start_run"],

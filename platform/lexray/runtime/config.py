@@ -1,4 +1,4 @@
-"""Configuration: one pydantic model a job, read from YAML, overridden by ``--set key=value``.
+"""Configuration: one pydantic model per job, read from YAML, overridden by ``--set key=value``.
 
 Unknown keys are refused and the nearest valid one is named. YAML may use OmegaConf's interpolation,
 ``${workdir}/events`` or ``${oc.env:HOME}``. A key's former name is still read for one version, with a warning.

@@ -20,7 +20,7 @@ from lexray.summaries.schema import MAX_QUANTITIES
 from lexray.tables.schemas import SUMMARIES
 from lexray.text.designations import SourceNames
 from lexray.text.grounding import Evidence, ground_in_evidence, paper_texts, sentences_about
-from lexray.text.labels import UNKNOWN, LabelKind
+from lexray.text.labels import UNKNOWN, LabelCategory
 from lexray.text.lexicon import LABEL_CATEGORIES, majority_labels, mentioned_labels
 from lexray.text.masking import NameMask
 from lexray.text.quantities import find_quantities, format_unit
@@ -99,7 +99,7 @@ class Sentence:
     paper: int
     weights: dict[str, float]
     score: float
-    tells: frozenset[LabelKind] = frozenset()
+    tells: frozenset[LabelCategory] = frozenset()
 
     @property
     def n_words(self) -> int:

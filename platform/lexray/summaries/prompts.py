@@ -1,4 +1,4 @@
-"""What a language model is asked: one template a file, known by the hash of what is in it."""
+"""What a language model is asked: one template per file, known by the hash of what is in it."""
 
 import hashlib
 from collections.abc import Sequence

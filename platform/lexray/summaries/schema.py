@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from lexray.errors import RefusedInput
-from lexray.text.labels import Confidence, LabelKind, ObjectClass, SpectralShape, Variability
+from lexray.text.labels import Confidence, LabelCategory, ObjectClass, SpectralShape, Variability
 
 #: Of English prose, which 1,200 characters hold with some to spare.
 MAX_WORDS, MAX_CHARACTERS = 150, 1200
@@ -59,7 +59,7 @@ class SourceSummary(BaseModel):
         return len(self.summary.split())
 
     @property
-    def labels(self) -> dict[LabelKind, str]:
+    def labels(self) -> dict[LabelCategory, str]:
         """The three words that it chose, by their keys."""
         return {
             "object_class": self.object_class,

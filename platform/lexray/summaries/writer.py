@@ -26,7 +26,7 @@ from lexray.summaries.schema import MAX_CHARACTERS, MAX_TOKENS, Quantity, Source
 from lexray.tables import delta
 from lexray.text.designations import SourceNames
 from lexray.text.grounding import Evidence, Grounding, ground_in_evidence, sentences_about
-from lexray.text.labels import UNKNOWN, LabelKind
+from lexray.text.labels import UNKNOWN, LabelCategory
 from lexray.text.masking import NameMask
 from lexray.text.prompt_injection import remove_prompt_injections
 from lexray.text.sentences import normalise_whitespace, split_sentences
@@ -444,14 +444,16 @@ def _without_delimiters(text: str) -> str:
 
 
 def _ground(
-    evidence: Sequence[Evidence], summary: str, labels: Mapping[LabelKind, str], quantities: Sequence[Quantity]
+    evidence: Sequence[Evidence], summary: str, labels: Mapping[LabelCategory, str], quantities: Sequence[Quantity]
 ) -> Grounding:
     return ground_in_evidence(
         evidence, summary, labels, [(one.name, one.value, one.unit, one.number) for one in quantities]
     )
 
 
-def _is_grounded(evidence: Sequence[Evidence], labels: Mapping[LabelKind, str], quantities: Sequence[Quantity]) -> bool:
+def _is_grounded(
+    evidence: Sequence[Evidence], labels: Mapping[LabelCategory, str], quantities: Sequence[Quantity]
+) -> bool:
     return _ground(evidence, "", labels, quantities).share in (None, 1.0)
 
 

@@ -36,7 +36,8 @@ _BUCKETS = ("s3", "s3a", "gs", "gcs")
 _ANONYMOUS = "anonymous@"
 #: Keys of a URI's query that hold a secret, or the signature of a signed link.
 _SECRET = re.compile(
-    r"secret|passw|token|signature|credential|^sig$|(access|account|api|sas|private)[-_]?key|^key$|^auth", re.IGNORECASE
+    r"secret|passw|token|signature|credential|session|^sig$|(access|account|api|sas|private)[-_]?key|^key$|^auth",
+    re.IGNORECASE,
 )
 _WHERE_CREDENTIALS_BELONG = {
     "s3": "they belong in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile that AWS_PROFILE names",
@@ -83,8 +84,8 @@ def refuse_credentials(uri: str) -> None:
     ----------
     uri : str
         With a scheme. Refused are a user's name before a bucket (``s3://KEY:SECRET@bucket``; Google's ``anonymous``
-        is none), a password before a host (``https://NAME:PASSWORD@host``), and a query that names a secret
-        (``?secret_key=…``, ``?X-Amz-Signature=…``).
+        is none) and before a web host (``https://TOKEN@host``), a password before any host, and a query, parameter or
+        fragment that names a secret (``?secret_key=…``, ``?X-Amz-Signature=…``, ``;jsessionid=…``).
 
     Raises
     ------
@@ -92,13 +93,14 @@ def refuse_credentials(uri: str) -> None:
         It says where credentials belong.
     """
     scheme, _, rest = uri.partition("://")
-    place, _, query = rest.partition("?")
+    place = re.split("[?#]", rest, maxsplit=1)[0]
+    parameters = re.split("[?&;#]", rest)[1:]
     user, at, host = place.partition("/")[0].rpartition("@")
-    names_bucket = scheme.lower() in _BUCKETS
+    names_bucket, names_nobody = scheme.lower() in _BUCKETS, scheme.lower() in (*_BUCKETS, *_WEB)
     # A secret may hold a slash: then what stands before the slash ends in neither a bucket nor a port.
     cut_off = ":" in host if names_bucket else not re.fullmatch(r"[^:]*(:\d*)?|\[.*\](:\d*)?", host)
-    in_query = any(_SECRET.search(item.partition("=")[0]) for item in re.split("[&;]", query))
-    if cut_off or in_query or (at and (":" in user or (names_bucket and f"{user}@" != _ANONYMOUS))):
+    names_secret = any(_SECRET.search(item.partition("=")[0]) for item in parameters)
+    if cut_off or names_secret or (at and (":" in user or (names_nobody and f"{user}@" != _ANONYMOUS))):
         raise ConfigError(
             f"a {scheme}:// path holds credentials, which would be written to tables and logs: leave them out of it; "
             f"{_WHERE_CREDENTIALS_BELONG.get(scheme.lower(), _OF_OTHERS)}"

@@ -14,7 +14,7 @@ from lexray.version import __version__
 
 
 class PartCheckpoints:
-    """Fragments of a table that is being written, a small file each in ``OUT.journal``.
+    """Fragments of a table that is being written, a small file each in ``OUT.part_checkpoints``.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class PartCheckpoints:
     def __init__(self, out: str, depends_on: Sequence[Any], *, from_scratch: bool = False) -> None:
         self._out = out
         self._system, root = filesystem(out)
-        self._root, key = f"{root}.journal", delta.digest([__version__, *depends_on])
+        self._root, key = f"{root}.part_checkpoints", delta.digest([__version__, *depends_on])
         self._folder = f"{self._root}/{key}"
         for info in self._system.get_file_info(pyarrow.fs.FileSelector(self._root, allow_not_found=True)):
             if from_scratch or info.base_name != key:

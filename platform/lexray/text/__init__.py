@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "designations": ["SourceNames"],
         "grounding": ["Evidence", "Grounding", "ground", "ground_in_evidence", "paper_texts", "sentences_about"],
-        "labels": ["Confidence", "LabelKind", "ObjectClass", "SpectralShape", "Variability"],
+        "labels": ["Confidence", "LabelCategory", "ObjectClass", "SpectralShape", "Variability"],
         "lexicon": ["majority_labels", "mentioned_labels"],
         "masking": ["NameMask"],
         "prompt_injection": ["remove_prompt_injections"],

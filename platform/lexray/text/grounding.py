@@ -9,7 +9,7 @@ from typing import Any
 
 from lexray.text.attribution import attribute_sentences
 from lexray.text.designations import SourceNames
-from lexray.text.labels import UNKNOWN, LabelKind
+from lexray.text.labels import UNKNOWN, LabelCategory
 from lexray.text.lexicon import find_mentions, mentioned_labels, trigger_words, with_implied
 from lexray.text.prompt_injection import remove_prompt_injections
 from lexray.text.quantities import QuantityMention, find_quantities, is_same_quantity, quantity_type, read_quantity
@@ -52,7 +52,7 @@ class Evidence:
         self.sentences = tuple(sentences)
         self._lowered = [sentence.lower() for sentence in self.sentences]
         self._quantities: dict[int, tuple[QuantityMention, ...]] = {}
-        self._labels: dict[int, set[tuple[LabelKind, str]]] = {}
+        self._labels: dict[int, set[tuple[LabelCategory, str]]] = {}
 
     def has(self, quantity: QuantityMention) -> bool:
         """Whether a sentence gives this number."""
@@ -60,7 +60,7 @@ class Evidence:
             is_same_quantity(quantity, found) for i in range(len(self.sentences)) for found in self._quantities_of(i)
         )
 
-    def labels(self, wanted: Collection[tuple[LabelKind, str]]) -> set[tuple[LabelKind, str]]:
+    def labels(self, wanted: Collection[tuple[LabelCategory, str]]) -> set[tuple[LabelCategory, str]]:
         """Labels that sentences with a word for one of `wanted` speak of."""
         words = trigger_words(wanted)
         candidates = [i for i, lowered in enumerate(self._lowered) if any(word in lowered for word in words)]
@@ -71,7 +71,7 @@ class Evidence:
             self._quantities[i] = find_quantities(self.sentences[i], number_words=True)
         return self._quantities[i]
 
-    def _labels_of(self, i: int) -> set[tuple[LabelKind, str]]:
+    def _labels_of(self, i: int) -> set[tuple[LabelCategory, str]]:
         if i not in self._labels:
             self._labels[i] = mentioned_labels(self.sentences[i])
         return self._labels[i]
@@ -97,7 +97,7 @@ def sentences_about(paper: Mapping[str, Any], names: SourceNames) -> list[str]:
 
 def ground(
     summary: str,
-    labels: Mapping[LabelKind, str],
+    labels: Mapping[LabelCategory, str],
     quantities: Sequence[ReportedQuantity],
     papers: Sequence[Mapping[str, Any]],
     names: Sequence[str] | SourceNames,
@@ -128,7 +128,10 @@ def ground(
 
 
 def ground_in_evidence(
-    evidence: Sequence[Evidence], summary: str, labels: Mapping[LabelKind, str], quantities: Sequence[ReportedQuantity]
+    evidence: Sequence[Evidence],
+    summary: str,
+    labels: Mapping[LabelCategory, str],
+    quantities: Sequence[ReportedQuantity],
 ) -> Grounding:
     """As `ground`, in papers that have been read already."""
     n_checks, missing = 0, []
@@ -141,7 +144,7 @@ def ground_in_evidence(
         problem = _check_quantity(evidence, value, unit, paper)
         if problem:
             missing.append(f'{name} of "{_with_unit(value, unit)}" {problem}')
-    named: dict[tuple[LabelKind, str], str] = {
+    named: dict[tuple[LabelCategory, str], str] = {
         (kind, label): f'{_CATEGORY_NAMES[kind]} "{label}"' for kind, label in labels.items() if label != UNKNOWN
     }
     for mention in find_mentions(summary):
@@ -157,7 +160,7 @@ def _check_quantity(evidence: Sequence[Evidence], value: str, unit: str, paper: 
     """Why a listed quantity was not found; empty where it was."""
     found = read_quantity(value, unit)
     if not found:
-        return "is no number with a unit that is known"
+        return "is not a number with a known unit"
     if paper is None:
         everywhere = all(any(of_paper.has(one) for of_paper in evidence) for one in found)
         return "" if everywhere else "is in no sentence on the source"

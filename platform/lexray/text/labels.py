@@ -16,5 +16,5 @@ SpectralShape = Literal[
 ]  # fmt: skip
 Confidence = Literal["low", "medium", "high"]
 #: Properties that have labels.
-LabelKind = Literal["object_class", "variability", "spectral_shape"]
+LabelCategory = Literal["object_class", "variability", "spectral_shape"]
 UNKNOWN = "unknown"

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lexray.text.labels import UNKNOWN, LabelKind, ObjectClass, SpectralShape, Variability
+from lexray.text.labels import UNKNOWN, LabelCategory, ObjectClass, SpectralShape, Variability
 from lexray.text.latex import strip_markup
 from lexray.text.vocabulary import singular
 
 Stance = Literal["asserted", "hedged", "denied"]
-LABEL_CATEGORIES: tuple[LabelKind, ...] = ("object_class", "variability", "spectral_shape")
+LABEL_CATEGORIES: tuple[LabelCategory, ...] = ("object_class", "variability", "spectral_shape")
 
 #: Phrases by label, singular, lower-case, hyphens as spaces; '|' separates them, '+' names a second label they imply.
-_PHRASES: Mapping[LabelKind, Mapping[str, str]] = {
+_PHRASES: Mapping[LabelCategory, Mapping[str, str]] = {
     "object_class": {
         "AGN": "active galactic nucleus|active galactic nuclei|active nucleus|active galaxy|active nuclei|quasar|seyfert"
         "|blazar|bl lac|supermassive black hole|super massive black hole|radio galaxy|qso",
@@ -86,7 +86,7 @@ _PHRASES: Mapping[LabelKind, Mapping[str, str]] = {
     },
 }
 #: Abbreviations, only in capitals: 'ns' is a unit.
-_ABBREVIATIONS: Mapping[str, tuple[LabelKind, str]] = {
+_ABBREVIATIONS: Mapping[str, tuple[LabelCategory, str]] = {
     short: ("object_class", label)
     for label, names in {
         "AGN": "AGN QSO LLAGN BLRG NLS1", "ULX": "ULX HLX ULXP", "HMXB": "HMXB BeXRB SGXB SFXT", "LMXB": "LMXB UCXB",
@@ -109,7 +109,7 @@ _NEUTRAL_PHRASES = """
     bright star|star field|foreground star|standard star|neutron star equation|black hole mass function|wind of a star
 """
 #: Labels that another implies: an HMXB is an X-ray binary.
-IMPLIES: Mapping[tuple[LabelKind, str], tuple[str, ...]] = {
+IMPLIES: Mapping[tuple[LabelCategory, str], tuple[str, ...]] = {
     ("object_class", "HMXB"): ("X-ray binary",),
     ("object_class", "LMXB"): ("X-ray binary",),
     ("object_class", "magnetar"): ("neutron star",),
@@ -172,7 +172,7 @@ _MAX_SCOPE = 80
 class LabelMention:
     """A label that a sentence mentions: its words, and whether the sentence asserts, hedges or denies it."""
 
-    kind: LabelKind
+    kind: LabelCategory
     label: str
     words: str
     stance: Stance
@@ -192,7 +192,7 @@ def find_mentions(sentence: str) -> tuple[LabelMention, ...]:
     )
 
 
-def mentioned_labels(sentence: str) -> set[tuple[LabelKind, str]]:
+def mentioned_labels(sentence: str) -> set[tuple[LabelCategory, str]]:
     """Labels that a sentence asserts or hedges, with those that they imply.
 
     >>> sorted(label for _, label in mentioned_labels("A wind-fed HMXB with no sign of eclipses"))
@@ -203,9 +203,9 @@ def mentioned_labels(sentence: str) -> set[tuple[LabelKind, str]]:
     )
 
 
-def with_implied(labels: Iterable[tuple[LabelKind, str]]) -> set[tuple[LabelKind, str]]:
+def with_implied(labels: Iterable[tuple[LabelCategory, str]]) -> set[tuple[LabelCategory, str]]:
     """Labels and what goes with them: a power law beside thermal emission is 'power law and thermal'."""
-    found: set[tuple[LabelKind, str]] = set(labels)
+    found: set[tuple[LabelCategory, str]] = set(labels)
     found |= {(kind, implied) for kind, label in tuple(found) for implied in IMPLIES.get((kind, label), ())}
     if ("spectral_shape", "power law") in found and {
         ("spectral_shape", "blackbody"),
@@ -215,20 +215,20 @@ def with_implied(labels: Iterable[tuple[LabelKind, str]]) -> set[tuple[LabelKind
     return found
 
 
-def trigger_words(labels: Iterable[tuple[LabelKind, str]]) -> frozenset[str]:
+def trigger_words(labels: Iterable[tuple[LabelCategory, str]]) -> frozenset[str]:
     """Beginnings of words, in lower case, of which a sentence holds one where it speaks of one of these labels."""
     return frozenset(word for label in labels for word in _FIRST_WORDS.get(label, ()))
 
 
-def majority_labels(sentences: Iterable[str]) -> dict[LabelKind, str]:
+def majority_labels(sentences: Iterable[str]) -> dict[LabelCategory, str]:
     """The label of each kind that sentences mention most, 'unknown' where they mention none.
 
     An assertion counts one, a hedge a half. More general labels support a specific one: papers call an HMXB a neutron
     star, too. Of equals the first in the list of `labels` wins.
     """
-    weights: dict[tuple[LabelKind, str], float] = {}
+    weights: dict[tuple[LabelCategory, str], float] = {}
     for sentence in sentences:
-        stances: dict[tuple[LabelKind, str], float] = {}  # of equal labels in a sentence the firmest
+        stances: dict[tuple[LabelCategory, str], float] = {}  # of equal labels in a sentence the firmest
         for mention in find_mentions(sentence):
             worth = {"asserted": 1.0, "hedged": 0.5, "denied": 0.0}[mention.stance]
             place = (mention.kind, mention.label)
@@ -238,7 +238,7 @@ def majority_labels(sentences: Iterable[str]) -> dict[LabelKind, str]:
             stances[_POWER_LAW_AND_THERMAL] = 1.0
         for place, worth in stances.items():
             weights[place] = weights.get(place, 0.0) + worth
-    chosen: dict[LabelKind, str] = {}
+    chosen: dict[LabelCategory, str] = {}
     for kind, choices in LABELS.items():
         support = {
             name: weights[kind, name]
@@ -250,8 +250,8 @@ def majority_labels(sentences: Iterable[str]) -> dict[LabelKind, str]:
     return chosen
 
 
-_POWER_LAW_AND_THERMAL: tuple[LabelKind, str] = ("spectral_shape", "power law and thermal")
-LABELS: Mapping[LabelKind, tuple[str, ...]] = {
+_POWER_LAW_AND_THERMAL: tuple[LabelCategory, str] = ("spectral_shape", "power law and thermal")
+LABELS: Mapping[LabelCategory, tuple[str, ...]] = {
     "object_class": get_args(ObjectClass),
     "variability": get_args(Variability),
     "spectral_shape": get_args(SpectralShape),
@@ -269,9 +269,9 @@ _SUPPORTED_BY: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def _first_words() -> dict[tuple[LabelKind, str], frozenset[str]]:
+def _first_words() -> dict[tuple[LabelCategory, str], frozenset[str]]:
     """For each label the first word of each phrase for it, of those that imply it and of abbreviations."""
-    words: dict[tuple[LabelKind, str], set[str]] = {}
+    words: dict[tuple[LabelCategory, str], set[str]] = {}
     for listed in _TABLE.values():
         for phrase, labelled in listed:
             for label in labelled:
@@ -288,17 +288,17 @@ def _first_words() -> dict[tuple[LabelKind, str], frozenset[str]]:
     return {label: frozenset(found) for label, found in words.items()}
 
 
-def _table() -> dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelKind, str], ...]]]]:
+def _table() -> dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelCategory, str], ...]]]]:
     """Phrases by their first word, the longest first."""
-    table: dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelKind, str], ...]]]] = {}
-    entries: list[tuple[str, tuple[tuple[LabelKind, str], ...]]] = []
+    table: dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelCategory, str], ...]]]] = {}
+    entries: list[tuple[str, tuple[tuple[LabelCategory, str], ...]]] = []
     for kind, labels in _PHRASES.items():
         for label, phrases in labels.items():
             for phrase in phrases.split("|"):
                 also = tuple((kind, other) for other in _SECOND_LABELS.get(phrase, ()))
                 entries.append((phrase, ((kind, label), *also)))
     entries += [(phrase.strip(), ()) for line in _NEUTRAL_PHRASES.strip().splitlines() for phrase in line.split("|")]
-    merged: dict[str, tuple[tuple[LabelKind, str], ...]] = {}
+    merged: dict[str, tuple[tuple[LabelCategory, str], ...]] = {}
     for phrase, labelled in entries:
         merged[phrase] = merged.get(phrase, ()) + labelled
     for phrase, labelled in merged.items():
@@ -317,7 +317,7 @@ _TABLE = _table()
 _FIRST_WORDS = _first_words()
 
 
-def _label_spans(flat: str) -> Iterator[tuple[LabelKind, str, int, int]]:
+def _label_spans(flat: str) -> Iterator[tuple[LabelCategory, str, int, int]]:
     matches = list(_WORD.finditer(flat))
     words = [match.group() for match in matches]
     behind = 0

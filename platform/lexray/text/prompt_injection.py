@@ -1,4 +1,4 @@
-"""Prompt injection: remove from a paper what only a model that reads it can be meant by.
+"""Prompt injection: remove marks of prompts and hidden text from papers.
 
 Two things are recognised with certainty. *Marks* delimit turns, instructions or data in prompts: those of chat
 templates, of code blocks, and the tags that our own prompts put around papers. *Hidden text* is what people do not see:

@@ -32,7 +32,7 @@ Ema = Annotated[
 PartStreams = Annotated[
     int, Field(ge=1, description="streams of parts that a batch is drawn from; at least the workers")
 ]
-Bands = Annotated[int, Field(ge=1, description="energy bands of every detection; those with others are left out")]
+NumberOfBands = Annotated[int, Field(ge=1, description="energy bands of a detection; others are left out")]
 LatentDim = Annotated[int, Field(ge=1, description="numbers in a latent")]
 Width = Annotated[int, Field(ge=1, description="hidden units of a layer")]
 FitSteps = Annotated[int, Field(ge=1, description="optimiser steps for the latent of a new detection")]
@@ -65,7 +65,7 @@ class AutodecoderConfig(BaseConfig):
     warmup_steps: WarmupSteps = GridSettings.warmup_steps
     ema: Ema = GridSettings.ema
     part_streams: PartStreams = GridSettings.part_streams
-    n_bands: Bands = GridSettings.n_bands
+    n_bands: NumberOfBands = GridSettings.n_bands
 
     @abstractmethod
     def settings(self, **shared: Any) -> Schedule:
@@ -108,7 +108,7 @@ class SplitnetConfig(AutodecoderConfig):
 
 
 class GridPenaltiesConfig(BaseConfig):
-    """Weights beside the log-likelihood in nats."""
+    """Weights of the penalties, relative to the log-likelihood in nats."""
 
     tv_mean: Weight = Field(
         GridPenaltyWeights.tv_mean, description="total variation of the log-rate's mean over the bands"
@@ -154,7 +154,7 @@ class GridConfig(AutodecoderConfig):
 
 
 class ResnetPenaltiesConfig(BaseConfig):
-    """Weights beside the log-likelihood in nats."""
+    """Weights of the penalties, relative to the log-likelihood in nats."""
 
     total_variation: Weight = Field(
         loss.ResnetPenaltyWeights.total_variation, description="mean absolute change of the rate, on mesh and photons"

@@ -1,4 +1,4 @@
-"""Detections beside their sources' texts: the pairs that the alignment learns from, by split."""
+"""Pairs of a detection and its source's text: the pairs that the alignment learns from, by split."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class PairedTables:
         How many of the X-ray features are log-rates.
     made_with : dict
         Names of the models that made the tables: 'autodecoder' and 'text_model'.
-    n_unusable : int
+    n_invalid : int
         Detections and texts with missing or non-finite numbers, which were left out.
     """
 
@@ -38,7 +38,7 @@ class PairedTables:
     val: Pairs
     n_bands: int
     made_with: dict[str, str]
-    n_unusable: int
+    n_invalid: int
 
 
 def read_pairs(latents: str, text_embeddings: str, events: str, split_seed: int = 0) -> PairedTables:
@@ -88,8 +88,8 @@ def read_pairs(latents: str, text_embeddings: str, events: str, split_seed: int 
                 f"values with {events}?"
             )
         found[name] = _pairs(xray, text, [rows_of[key] for key in keys], [text_row[key] for key in keys])
-    n_unusable = int((~has_xray).sum() + (~has_text).sum())
-    return PairedTables(found["train"], found["val"], log_rate.shape[1], made_with, n_unusable)
+    n_invalid = int((~has_xray).sum() + (~has_text).sum())
+    return PairedTables(found["train"], found["val"], log_rate.shape[1], made_with, n_invalid)
 
 
 def _one_model(table: str, rows: pa.Table) -> str:

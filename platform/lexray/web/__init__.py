@@ -1,4 +1,4 @@
-"""HTTP for every client of ours: retries, a pace, a cache on disk and the Table Access Protocol."""
+"""HTTP for every client of ours: retries, rate limits, a cache on disk and the Table Access Protocol."""
 
 import lazy_loader
 

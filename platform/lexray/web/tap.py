@@ -59,7 +59,7 @@ class TapResponse:
 
 
 class _Session(requests.Session):
-    """A session that names us, keeps the pace and never waits for ever."""
+    """A session that names us, keeps to the rate limit and never waits for ever."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         super().__init__()

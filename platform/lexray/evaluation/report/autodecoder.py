@@ -121,7 +121,7 @@ def rate_models(autodecoder: str, baseline_autodecoders: Sequence[str]) -> tuple
 
 
 def rate_intervals_68(autodecoder: str, events: Sequence[EventList]) -> list[RateInterval] | None:
-    """The 68 % interval of each detection's rate; None where this kind of model gives none."""
+    """The 68 % interval of each detection's rate; None where this model type gives none."""
     return rate_intervals(load_autodecoder(autodecoder), events, 0.68)
 
 

@@ -1,4 +1,4 @@
-"""Which pictures the report has, what their captions say, and which examples stand in it."""
+"""Which figures the report has, what their captions say, and which examples stand in it."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -35,7 +35,7 @@ def gain_figures(
     Parameters
     ----------
     folder : Path
-        Where pictures go.
+        Folder of the figures.
     found : EvaluationResults
         What `metrics.measure_gain` measured.
     scores : sequence of DetectionScore
@@ -273,7 +273,7 @@ def retrieval_examples(
         hits = [
             RetrievedSource(
                 source_id=(name := pairs.source_ids[j]),
-                kind=class_of.get(name, ""),
+                source_class=class_of.get(name, ""),
                 summary=summaries.get(name, ""),
                 similarity=float(similarity[j]),
                 own=bool(j == i),

@@ -1,4 +1,4 @@
-"""From tables in memory to figures: what `metrics.json` holds and the report shows."""
+"""From tables in memory to metrics: what `metrics.json` holds and the report shows."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The report's pictures. Each is drawn twice, for light and for dark pages, on a transparent ground.
+"""The report's figures. Each is drawn twice, for light and for dark pages, on a transparent ground.
 
 Colours are those of Okabe & Ito (bands) and of Paul Tol (classes), which colour-blind readers can tell apart; classes
 differ in their marker as well.

@@ -58,7 +58,7 @@ class RetrievedSource:
     """A source that a query found."""
 
     source_id: str
-    kind: str
+    source_class: str
     summary: str
     similarity: float
     own: bool
@@ -70,7 +70,7 @@ class RetrievalExample:
 
     query: str
     source_id: str
-    kind: str
+    source_class: str
     rank: int
     n: int
     hits: list[RetrievedSource]

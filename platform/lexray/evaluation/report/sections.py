@@ -1,4 +1,4 @@
-"""Sections of the report, each from its tables to figures and pictures."""
+"""Sections of the report, each from its tables to metrics and figures."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,7 +35,7 @@ def embedding_section(
     text_embeddings: str | None,
     seed: int,
 ) -> tuple[dict[str, CaptionedFigure], list[RetrievalExample]]:
-    """Retrieval, properties and classes, with their pictures and examples; what lacks its table is left out by name."""
+    """Retrieval, properties and classes, with their figures and examples; what lacks its table is left out by name."""
     figures: dict[str, CaptionedFigure] = {}
     examples: list[RetrievalExample] = []
     representations = [] if latents is None else [inputs.latent_representation(latents, metadata.splits)]
@@ -82,7 +82,7 @@ def light_curve_section(
     Parameters
     ----------
     folder : Path
-        Where pictures go.
+        Folder of the figures.
     metadata : SourceMetadata
         Splits and classes.
     scores : sequence of DetectionScore

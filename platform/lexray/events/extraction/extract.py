@@ -25,7 +25,7 @@ _ARCSEC = 3600.0
 
 
 def extract_sources(
-    event_file: EventFile, path: str, sources: SourceTable | None, look_beside: bool = True
+    event_file: EventFile, path: str, sources: SourceTable | None, find_products: bool = True
 ) -> list[ExtractedSource]:
     """The sources of a file, with the events of each.
 
@@ -36,7 +36,7 @@ def extract_sources(
         The file's path; the Chandra Source Catalog's regions and areas are looked for next to it.
     sources : SourceTable or None
         Sources to look for in fields. A file of one source is named after the one at its position.
-    look_beside : bool
+    find_products : bool
         Whether to look for these products.
 
     Raises
@@ -49,7 +49,7 @@ def extract_sources(
     name = path.rpartition("/")[2]
     if is_stacked(event_file.header, name):
         raise RefusedInput("stacked", "the file mixes several observations; take its single observations' files")
-    if look_beside and region_file_of(path) is not None:
+    if find_products and region_file_of(path) is not None:
         return [_of_catalogue(event_file, path, sources)]
     whole = detections.whole_file(event_file, stem(name))
     if sources is None:

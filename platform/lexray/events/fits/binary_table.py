@@ -127,7 +127,7 @@ class BinaryTable:
         Raises
         ------
         RefusedInput
-            'missing_column', or 'bad_column' where it does not hold one number a row.
+            'missing_column', or 'bad_column' where it does not hold one number per row.
         """
         column = self.column(name)
         stored = self._stored(column)
@@ -184,7 +184,7 @@ class BinaryTable:
     def _stored(self, column: Column) -> NDArray[Any]:
         """One number a row as it is stored, a view of the file's bytes."""
         if column.repeat != 1 or column.code not in "BIJKED":
-            raise RefusedInput("bad_column", f"column '{column.name}' does not hold one number a row")
+            raise RefusedInput("bad_column", f"column '{column.name}' does not hold one number per row")
         return self._view(column, _TYPES[column.code], 1)[:, 0]
 
     def _view(self, column: Column, kind: str, n: int) -> NDArray[Any]:

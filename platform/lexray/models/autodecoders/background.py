@@ -1,8 +1,8 @@
 """The background in a source's region, from the photons of a region beside it.
 
 The background's rate is estimated as that of a source would be, its region's photons being an event list of their own.
-How many background photons it gives in each cell of the source's region is then held while the source is fitted
-(`lexray.models.likelihood`): a background region is usually several times larger, and knows its rate that much better.
+The background photons that it predicts in each cell of the source's region are then fixed while the source is fitted
+(`likelihood`): a background region is usually several times larger, so its rate is known that much better.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""What a trained autodecoder learns of itself: how sure its representations are, and which detections are odd.
+r"""What a trained autodecoder learns of itself: how sure its representations are, and which detections are anomalous.
 
 **Variance of the representation.** Two halves of a detection's photons, dealt at random, are two independent
 observations of one source. A small network learns from the differences between their representations how far each

@@ -50,7 +50,7 @@ class Reconstructor(Protocol):
 
     @property
     def name(self) -> str:
-        """Kind and sizes, as the `latents` table names it."""
+        """Model type and sizes, as the `latents` table names it."""
         ...
 
     @property

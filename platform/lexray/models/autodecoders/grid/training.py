@@ -1,4 +1,4 @@
-"""Fitting the `grid` autodecoder: a latent a detection and one decoder for all, no encoder.
+"""Fitting the `grid` autodecoder: one latent per detection and one decoder for all, no encoder.
 
 Latents belong to detections and have an Adam state of their own; they are updated where they are owned and never
 communicated. Only the decoder's gradients are summed over workers, so that communication does not grow with the number
@@ -42,7 +42,7 @@ _DEGREES, _HALF_WIDTH = 4, 0.79
 
 @dataclass(frozen=True)
 class GridPenaltyWeights:
-    """Weights beside the log-likelihood in nats.
+    """Weights of the penalties, relative to the log-likelihood in nats.
 
     Attributes
     ----------

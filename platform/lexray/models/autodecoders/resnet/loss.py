@@ -32,7 +32,7 @@ _PIECE = 65_536
 
 @dataclass(frozen=True)
 class ResnetPenaltyWeights:
-    """Weights beside the log-likelihood in nats.
+    """Weights of the penalties, relative to the log-likelihood in nats.
 
     Attributes
     ----------
