@@ -1,4 +1,4 @@
-"""How well each model reconstructs rates: held-out gain on new sources of eight kinds, as a share of the true rate's.
+"""How well each model reconstructs rates: held-out gain on new sources of eight types of light curve, as a share of the true rate's.
 
 python benchmarks/reconstruction.py [--seeds 0 1 2] [--models NAME …] [--quick] [--ppad-seconds 900] [--out FILE]
 
@@ -36,7 +36,7 @@ from lexray.evaluation.scoring import reconstructed_rates
 from lexray.evaluation.total_variation import TotalVariationFit
 from lexray.events.eventlist import EventList
 from lexray.models.autodecoders.photons import Photons
-from lexray.simulation.population import KINDS, SimulatedPopulation, simulate
+from lexray.simulation.population import LIGHT_CURVE_TYPES, SimulatedPopulation, simulate
 from lexray.version import __version__
 
 #: Training sources on which baselines choose.
@@ -181,7 +181,7 @@ def measure(
         "model": timed,
     }
     scores = score_models(events, models, seed=seed)
-    kinds = np.array([KINDS[k] for k in new.kind])
+    kinds = np.array([LIGHT_CURVE_TYPES[k] for k in new.light_curve_type])
     bins = count_bin_of([s.n_events for s in scores])
     low, high = gain_interval(*_likelihoods(scores, "model"), [s.source_id for s in scores], seed)
     result = {
@@ -190,7 +190,8 @@ def measure(
         "ceiling": _gain(scores, "true_rate"),
         "share_of_ceiling": _share(scores),
         "by_kind": {
-            kind: _gain_and_ceiling([s for s, k in zip(scores, kinds, strict=True) if k == kind]) for kind in KINDS
+            kind: _gain_and_ceiling([s for s, k in zip(scores, kinds, strict=True) if k == kind])
+            for kind in LIGHT_CURVE_TYPES
         },
         "by_counts": {
             name: _gain_and_ceiling(some)
@@ -208,7 +209,9 @@ def measure(
         if bounds is not None:
             found = coverage(truth, bounds, [e.gti for e in events])
             result[f"coverage_{100 * level:.0f}"] = float(found.mean())
-            result[f"coverage_{100 * level:.0f}_by_kind"] = {k: float(found[kinds == k].mean()) for k in KINDS}
+            result[f"coverage_{100 * level:.0f}_by_kind"] = {
+                k: float(found[kinds == k].mean()) for k in LIGHT_CURVE_TYPES
+            }
     return _rounded(result)
 
 
@@ -262,7 +265,7 @@ def summary(seeds: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Held-out gain of every model on eight kinds of simulated sources.")
+    parser = argparse.ArgumentParser(description="Held-out gain of every model on eight types of simulated sources.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--train", type=int, default=_TRAIN, help="sources to train on")

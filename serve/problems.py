@@ -76,7 +76,7 @@ class RefusedRequest(HTTPException):
 def problem_response(
     status: int, detail: str, reason: str | None = None, headers: Mapping[str, str] | None = None, **extra: Any
 ) -> JSONResponse:
-    """A problem document as an answer; `extra` are members beside RFC 9457's."""
+    """A problem document as an answer; `extra` are members in addition to RFC 9457's."""
     code = reason or _REASONS.get(status, "error")
     body = ProblemDocument(
         type=f"urn:lexray:problem:{code}",

@@ -21,7 +21,7 @@ from lexray.evaluation.kernel import FLOORS, GaussianKernel
 from lexray.evaluation.total_variation import TotalVariationFit
 from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.inference.autodecoder import photons_of
-from lexray.simulation.population import BANDS, DURATION, KINDS, SimulatedPopulation, simulate
+from lexray.simulation.population import BANDS, DURATION, LIGHT_CURVE_TYPES, SimulatedPopulation, simulate
 
 GAPPY = GoodTimeIntervals([0, 9_000, 20_000], [5_000, 16_000, DURATION])
 
@@ -39,7 +39,7 @@ def events_at(time: np.ndarray, gti: GoodTimeIntervals | None = None) -> EventLi
 
 
 def test_kinds_come_in_equal_shares_and_gaps_in_a_third(sources: SimulatedPopulation) -> None:
-    assert np.bincount(sources.kind).tolist() == [200] * len(KINDS)
+    assert np.bincount(sources.light_curve_type).tolist() == [200] * len(LIGHT_CURVE_TYPES)
     gaps = sources.photons.gti_offsets.diff().numpy() - 1
     assert abs((gaps > 0).mean() - 1 / 3) < 4 * math.sqrt(2 / 9 / 1600)
     assert gaps.max() == 4
@@ -69,9 +69,9 @@ def test_counts_and_bands_are_as_the_true_rate_expects(sources: SimulatedPopulat
 def test_times_follow_the_true_rate_and_lie_in_good_time(sources: SimulatedPopulation) -> None:
     """Each photon's share of the integrated rate before it is uniform: Kolmogorov–Smirnov, kind by kind."""
     events = sources.event_lists()
-    for kind in range(len(KINDS)):
+    for kind in range(len(LIGHT_CURVE_TYPES)):
         shares = []
-        for i in np.flatnonzero(sources.kind == kind):
+        for i in np.flatnonzero(sources.light_curve_type == kind):
             e, rate = events[i], sources.rate(i)
             assert e.gti.contains(e.time).all()
             edges = np.unique(np.concatenate([rate.edges, e.gti.start, e.gti.stop]))
@@ -81,12 +81,12 @@ def test_times_follow_the_true_rate_and_lie_in_good_time(sources: SimulatedPopul
             shares.append(np.interp(e.time, edges, grown) / grown[-1])
         uniform = np.sort(np.concatenate(shares))
         distance = np.abs(uniform - (np.arange(len(uniform)) + 0.5) / len(uniform)).max()
-        assert distance < 1.95 / math.sqrt(len(uniform)), KINDS[kind]  # 0.1 % of draws are further off
+        assert distance < 1.95 / math.sqrt(len(uniform)), LIGHT_CURVE_TYPES[kind]  # 0.1 % of draws are further off
 
 
 def test_shapes_are_what_their_names_say(sources: SimulatedPopulation) -> None:
     shape = np.exp(sources.log_rate.astype(np.float64))
-    by_kind = {name: shape[sources.kind == i] for i, name in enumerate(KINDS)}
+    by_kind = {name: shape[sources.light_curve_type == i] for i, name in enumerate(LIGHT_CURVE_TYPES)}
     assert np.all(by_kind["steady"] == 1)
     assert 3 < by_kind["flare"].max(axis=1).max() <= 20
     low = by_kind["eclipse"].min(axis=1)

@@ -20,7 +20,7 @@ from lexray.jobs.evaluate_autodecoder import JOB, EvaluateAutodecoderConfig
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
-from lexray.simulation.population import KINDS, simulate
+from lexray.simulation.population import LIGHT_CURVE_TYPES, simulate
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS, RATES, latents
 from lexray.training.splits import split
@@ -43,7 +43,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         t = (rate.edges[:-1] + rate.edges[1:]) / 2
         truth += [{"detection_id": e.detection_id, "band": b, "t": t, "rate": rate.rate[b]} for b in range(3)]
     pq.write_table(pa.Table.from_pylist(truth, RATES), path["true_rates"])
-    kinds = [KINDS[k] for k in sources.kind]
+    kinds = [LIGHT_CURVE_TYPES[k] for k in sources.light_curve_type]
     pq.write_table(pa.table({"source_id": [e.source_id for e in events], "kind": kinds}), path["labels"])
     models = {}
     for name, dim in (("autodecoder", 16), ("other", 2)):
@@ -74,7 +74,7 @@ def evaluated(
 @pytest.mark.ray
 def test_every_model_is_scored_on_the_test_sources(evaluated: tuple[Path, Any, dict[str, float]]) -> None:
     _, report, metrics = evaluated
-    sources = [f"sim:2:{KINDS[k]}:{i}" for i, k in enumerate(simulate(N, 2).kind)]
+    sources = [f"sim:2:{LIGHT_CURVE_TYPES[k]}:{i}" for i, k in enumerate(simulate(N, 2).light_curve_type)]
     n_test = [split(name.casefold()) for name in sources].count("test")
     assert metrics["heldout_gain.n_detections"] == report.counts["test_detections"] == n_test
     gains = {name: metrics[f"heldout_gain.{name}"] for name in ("bayesian_blocks", "kernel", "total_variation")}
@@ -94,7 +94,7 @@ def test_every_model_is_scored_on_the_test_sources(evaluated: tuple[Path, Any, d
 def test_groups_add_up_to_the_whole(evaluated: tuple[Path, Any, dict[str, float]]) -> None:
     _, _, metrics = evaluated
     by_kind = {key.split(".")[2] for key in metrics if key.startswith("heldout_gain.by_group.")}
-    assert by_kind == set(KINDS)
+    assert by_kind == set(LIGHT_CURVE_TYPES)
     assert metrics["heldout_gain.by_group.steady.true_rate"] == pytest.approx(0, abs=1e-9)
     for grouped in ("by_group", "by_counts"):
         gains = [v for k, v in metrics.items() if k.startswith(f"heldout_gain.{grouped}.") and k.endswith(".true_rate")]
@@ -119,7 +119,7 @@ def test_report_shows_charts_light_curves_and_the_rarest(evaluated: tuple[Path, 
     names = {path.name for path in out.glob("*.png")}
     expected = {"heldout_gain", "heldout_gain_by_class", "heldout_gain_by_counts", "properties", "lightcurve-1"}
     assert {f"{name}.png" for name in expected} <= names
-    rarest = f"sim:2:{KINDS[simulate(N, 2).kind[0]]}:0"
+    rarest = f"sim:2:{LIGHT_CURVE_TYPES[simulate(N, 2).light_curve_type[0]]}:0"
     assert f"<td>{rarest}</td>" in page
     assert metrics["anomalies.share_below_1pct"] == pytest.approx(2 / N)
     assert "chosen by their held-out gain on 20 training detections" in page

@@ -25,7 +25,7 @@ SMALL = GridSettings(latent_dim=16, n_knots=64, width=64, epochs=25, batch_size=
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[GridLearner, torch.Tensor]:
-    """A learner and its mean latent after a training on 400 detections of eight kinds, a third of them with gaps."""
+    """A learner and its mean latent after a training on 400 detections of eight types of light curve, a third of them with gaps."""
     trainer = AutodecoderTrainer(SMALL, InMemoryParts({0: simulate(400, 1).photons}))
     for _ in range(SMALL.epochs):
         trainer.run_epoch()
@@ -91,7 +91,7 @@ def test_what_it_learnt_predicts_held_out_photons_of_new_sources(trained: tuple[
     assert gains.dtype == torch.float64
     bits = float(gains.sum() / len(held.time) / np.log(2))
     assert bits > 0.12  # the true rates' is about 0.25
-    variable = torch.from_numpy(new.kind != 0)
+    variable = torch.from_numpy(new.light_curve_type != 0)
     assert gains[variable].mean() > 3 * gains[~variable].mean().abs()
 
 

@@ -23,7 +23,7 @@ from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, FEWEST, M
 from lexray.models.autodecoders.splitnet.inference import log_gamma_quantile
 from lexray.models.autodecoders.splitnet.network import NetworkInput, estimate
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings, log_negative_binomial, thin
-from lexray.simulation.population import KINDS, SimulatedPopulation, simulate
+from lexray.simulation.population import LIGHT_CURVE_TYPES, SimulatedPopulation, simulate
 
 SMALL = SplitnetSettings(width=8, epochs=12, batch_size=32, background_augmentation=0.3, warmup_steps=20, ema=0.98)
 
@@ -181,7 +181,7 @@ def test_it_predicts_held_out_photons_of_new_sources(model: Autodecoder, new: Si
     fit, held = new.photons.thin(0.8, keyed_generator(0))
     with torch.no_grad():
         gains = model._learner.gains(fit, held, None)
-    varying = torch.tensor([KINDS[k] != "steady" for k in new.kind])
+    varying = torch.tensor([LIGHT_CURVE_TYPES[k] != "steady" for k in new.light_curve_type])
     assert float(gains[varying].sum() / held.counts.sum(1)[varying].sum() / np.log(2)) > 0.1
     assert abs(float(gains[~varying].sum() / held.counts.sum(1)[~varying].sum())) < 0.05
 

@@ -163,7 +163,7 @@ def vllm() -> Check:
 
 
 def torch_packages() -> Check:
-    """CUDA builds of torchvision and its like beside a CPU torch break the import of vLLM."""
+    """CUDA builds of torchvision and its like with a CPU torch break the import of vLLM."""
     installed = {name: version for name in _TORCH_PACKAGES if (version := _version(name)) is not None}
     found = ", ".join(f"{name} {version}" for name, version in installed.items()) or "none, as it should be on a CPU"
     if "+cpu" not in (_version("torch") or ""):
@@ -174,7 +174,7 @@ def torch_packages() -> Check:
             "torch packages",
             "fail",
             found,
-            "CUDA builds beside a CPU torch: vLLM dies with «operator torchvision::nms does not exist»; "
+            "CUDA builds with a CPU torch: vLLM dies with «operator torchvision::nms does not exist»; "
             f"text models need none of them: pip uninstall {' '.join(foreign)}",
         )
     return Check("torch packages", "ok", found)

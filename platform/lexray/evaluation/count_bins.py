@@ -1,4 +1,4 @@
-"""Groups of detections in which a gain is reported beside the gain over all."""
+"""Groups of detections in which a gain is reported in addition to the gain over all."""
 
 from collections.abc import Sequence
 

@@ -36,7 +36,7 @@ class ReadOptions:
     min_events : int
         Detections, or segments, with fewer are left out.
     csc_products : bool
-        Whether regions and areas are looked for beside a file of the Chandra Source Catalog.
+        Whether regions and areas are looked for next to a file of the Chandra Source Catalog.
     """
 
     bands: Mapping[str, Bands] = field(default_factory=dict)

@@ -35,9 +35,9 @@ def find_event_files(inputs: Sequence[str]) -> list[Location]:
 
 def _with_csc_products(file: Location) -> Location:
     """The file, with a stamp that also changes when its regions or its effective area change or appear."""
-    beside = find_csc_products(file.path)
-    stamps = [file.stamp, *(f"{kind} {found.size} {found.stamp}" for kind, found in sorted(beside.items()))]
-    return replace(file, stamp=", ".join(stamps)) if beside else file
+    products = find_csc_products(file.path)
+    stamps = [file.stamp, *(f"{kind} {found.size} {found.stamp}" for kind, found in sorted(products.items()))]
+    return replace(file, stamp=", ".join(stamps)) if products else file
 
 
 def _is_event_file(path: str) -> bool:

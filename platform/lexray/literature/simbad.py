@@ -385,7 +385,7 @@ class _QueryResult:
 
 @dataclass(frozen=True)
 class _Pair:
-    """An object beside a source: arcsec, at the source's epoch; `sigma` of either coordinate's difference."""
+    """An object near a source: arcsec, at the source's epoch; `sigma` of either coordinate's difference."""
 
     separation: float | None
     sigma: float

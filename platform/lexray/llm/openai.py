@@ -320,7 +320,7 @@ class EndpointClient:
         owner = owners[0] if owners else ""
         if owner != "vllm":
             return owner
-        try:  # beside the API, and vLLM's own
+        try:  # not part of the API, vLLM's own
             answer = await self._http.get(f"{self.endpoint.url.removesuffix('/v1')}/version")
             return f"{owner} {answer.json()['version']}"
         except (httpx.RequestError, ValueError, KeyError, TypeError):

@@ -137,7 +137,7 @@ class SearchIndex:
         table : pyarrow.Table
             As `index_rows` gives it.
         ann_rows : int
-            From this many rows on, build an approximate index beside the vectors.
+            From this many rows on, build an approximate index of the vectors.
 
         Raises
         ------

@@ -147,7 +147,7 @@ def _read_manifest(folder: Path) -> ReleaseManifest:
 
 
 def create_draft(out: str | Path) -> Path:
-    """New empty folder beside `out` in which a release is put together."""
+    """New empty folder next to `out` in which a release is put together."""
     target = Path(out).expanduser().resolve()
     folder = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     folder.mkdir(parents=True)

@@ -22,7 +22,7 @@ class ProgressTask:
         self._id = None if bars is None else bars.add_task(name, total=total)
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        """Count `n` more; `note` is shown beside the count."""
+        """Count `n` more; `note` is shown next to the count."""
         self._done += n
         if self._bars is not None and self._id is not None:
             self._bars.update(self._id, advance=n, description=f"{self._name}  {note}" if note else self._name)

@@ -159,7 +159,7 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     if experiment is not None:
         return str(experiment.experiment_id)
     location = None
-    if uri.startswith("sqlite:////"):  # beside the database, wherever the job was started
+    if uri.startswith("sqlite:////"):  # next to the database, wherever the job was started
         location = (Path("/" + uri.removeprefix("sqlite:////")).parent / "mlartifacts").as_uri()
     try:
         return str(client.create_experiment(name, artifact_location=location))

@@ -1,4 +1,4 @@
-"""The eight kinds of variability on which reconstructions are compared: a simulator of whole populations at once.
+"""The eight types of variability on which reconstructions are compared: a simulator of whole populations at once.
 
 Unlike `lexray simulate`, which makes files that a telescope might have written, this draws thousands of sources in a
 second, with rates known exactly, for measurements that need thousands.
@@ -18,7 +18,7 @@ from lexray.evaluation.heldout import PiecewiseRate
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
 
-KINDS = ("steady", "flare", "eclipse", "periodic", "red_noise", "step", "two_flares", "decay")
+LIGHT_CURVE_TYPES = ("steady", "flare", "eclipse", "periodic", "red_noise", "step", "two_flares", "decay")
 BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 #: Seconds from the first good time's start to the last one's stop.
 DURATION = 28_800.0
@@ -43,8 +43,8 @@ class SimulatedPopulation:
     ----------
     photons : Photons
         In three bands (`BANDS`), of 28.8 ks each.
-    kind : i8[N]
-        Place in `KINDS`.
+    light_curve_type : i8[N]
+        Place in `LIGHT_CURVE_TYPES`.
     log_rate : f4[N, CELLS]
         Log of the true relative rate in equal cells of the observation, gaps included.
     level : f8[N]
@@ -55,21 +55,26 @@ class SimulatedPopulation:
     """
 
     photons: Photons
-    kind: Int64s
+    light_curve_type: Int64s
     log_rate: NDArray[np.float32]
     level: Float64s
     share: Float64s
     seed: int
 
     def __len__(self) -> int:
-        return len(self.kind)
+        return len(self.light_curve_type)
 
     def select(self, rows: Sequence[int] | Int64s) -> SimulatedPopulation:
         """The detections `rows`, in that order."""
         chosen = np.asarray(rows, dtype=np.int64)
         photons = self.photons.select(torch.from_numpy(chosen))
         return SimulatedPopulation(
-            photons, self.kind[chosen], self.log_rate[chosen], self.level[chosen], self.share[chosen], self.seed
+            photons,
+            self.light_curve_type[chosen],
+            self.log_rate[chosen],
+            self.level[chosen],
+            self.share[chosen],
+            self.seed,
         )
 
     def rate(self, row: int) -> PiecewiseRate:
@@ -79,11 +84,15 @@ class SimulatedPopulation:
 
     def event_lists(self) -> list[EventList]:
         """The detections one by one."""
-        return event_lists(self.photons, [f"sim:{self.seed}:{KINDS[k]}:{i}" for i, k in enumerate(self.kind)], BANDS)
+        return event_lists(
+            self.photons,
+            [f"sim:{self.seed}:{LIGHT_CURVE_TYPES[k]}:{i}" for i, k in enumerate(self.light_curve_type)],
+            BANDS,
+        )
 
 
 def simulate(n: int, seed: int, spread: float = SIGMA_LN_COUNTS) -> SimulatedPopulation:
-    """Draw `n` detections, the eight kinds in equal shares.
+    """Draw `n` detections, the eight types of light curve in equal shares.
 
     Parameters
     ----------
@@ -94,10 +103,10 @@ def simulate(n: int, seed: int, spread: float = SIGMA_LN_COUNTS) -> SimulatedPop
         Standard deviation of ln(expected counts).
     """
     generator = np.random.default_rng(seed)
-    kind = generator.permutation(np.arange(n) % len(KINDS))
+    light_curve_type = generator.permutation(np.arange(n) % len(LIGHT_CURVE_TYPES))
     shape = np.ones((n, CELLS))
     for number, draw in enumerate((_steady, _flare, _eclipse, _periodic, _red_noise, _step, _two_flares, _decay)):
-        rows = np.flatnonzero(kind == number)
+        rows = np.flatnonzero(light_curve_type == number)
         shape[rows] = draw(len(rows), generator)
     counts = np.exp(generator.normal(np.log(MEDIAN_COUNTS), spread, n))
     share = generator.dirichlet(np.ones(len(BANDS)), n)
@@ -108,7 +117,7 @@ def simulate(n: int, seed: int, spread: float = SIGMA_LN_COUNTS) -> SimulatedPop
     good = np.bincount(owner, _at(until, owner, stop) - _at(until, owner, start), minlength=n)
     level = counts / good
     photons = _draw_photons(until, level, share, start, stop, offsets, generator)
-    return SimulatedPopulation(photons, kind, np.log(shape).astype(np.float32), level, share, seed)
+    return SimulatedPopulation(photons, light_curve_type, np.log(shape).astype(np.float32), level, share, seed)
 
 
 def event_lists(photons: Photons, names: Sequence[str], bands: Bands) -> list[EventList]:

@@ -166,7 +166,7 @@ class ExtractiveSummarizer:
         papers_used = sorted({sentence.paper for sentence in chosen})
         labels = majority_labels(sentence for said in evidence for sentence in said.sentences)
         quantities = _key_quantities(chosen)
-        # As of a language model's, and the sentences besides.
+        # The columns of a language model's row, and the sentences.
         facts: dict[str, Any] = {
             **{str(kind): label for kind, label in labels.items()},
             "key_quantities": [

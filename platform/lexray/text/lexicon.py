@@ -204,7 +204,7 @@ def mentioned_labels(sentence: str) -> set[tuple[LabelCategory, str]]:
 
 
 def with_implied(labels: Iterable[tuple[LabelCategory, str]]) -> set[tuple[LabelCategory, str]]:
-    """Labels and what goes with them: a power law beside thermal emission is 'power law and thermal'."""
+    """Labels with those that they imply: a power law with thermal emission is 'power law and thermal'."""
     found: set[tuple[LabelCategory, str]] = set(labels)
     found |= {(kind, implied) for kind, label in tuple(found) for implied in IMPLIES.get((kind, label), ())}
     if ("spectral_shape", "power law") in found and {

@@ -10,7 +10,7 @@ from lexray.errors import ConfigError, did_you_mean
 from lexray.runtime.config import former_keys
 
 #: Kinds of a key's domain, and what each takes.
-KINDS = {
+DISTRIBUTIONS = {
     "uniform": "[low, high], drawn evenly",
     "loguniform": "[low, high] above 0, drawn evenly in the logarithm",
     "randint": "[low, high], whole numbers, both ends included",
@@ -25,7 +25,7 @@ class Domain:
     Attributes
     ----------
     kind : str
-        One of `KINDS`.
+        One of `DISTRIBUTIONS`.
     values : tuple
         What the kind takes.
     """
@@ -42,7 +42,7 @@ def parse_space(
     Parameters
     ----------
     space : mapping
-        ``{key: {kind: [values]}}``, with the kinds in `KINDS`.
+        ``{key: {kind: [values]}}``, with the kinds in `DISTRIBUTIONS`.
     model : type
         Configuration of the job that is tuned.
     base : mapping
@@ -86,23 +86,23 @@ def _unknown_key(key: str, keys: Collection[str]) -> str | None:
 
 def _malformed(given_domain: Any) -> str | None:
     """What is wrong with ``{kind: [values]}`` by itself."""
-    kinds = "; ".join(f"{kind}: {takes}" for kind, takes in KINDS.items())
+    kinds = "; ".join(f"{kind}: {takes}" for kind, takes in DISTRIBUTIONS.items())
     if not isinstance(given_domain, Mapping) or len(given_domain) != 1:
         return f"takes one of {kinds}, got {given_domain!r}"
     kind, values = next(iter(given_domain.items()))
-    if kind not in KINDS:
+    if kind not in DISTRIBUTIONS:
         return f"unknown kind '{kind}', it takes one of {kinds}"
     if not isinstance(values, list) or not values:
-        return f"{kind} takes {KINDS[kind]}, got {values!r}"
+        return f"{kind} takes {DISTRIBUTIONS[kind]}, got {values!r}"
     if kind == "choice":
         return None
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if not numbers or len(values) != 2 or values[0] >= values[1]:
-        return f"{kind} takes {KINDS[kind]}, the lower first, got {values!r}"
+        return f"{kind} takes {DISTRIBUTIONS[kind]}, the lower first, got {values!r}"
     if kind == "loguniform" and values[0] <= 0:
-        return f"{kind} takes {KINDS[kind]}, got {values!r}"
+        return f"{kind} takes {DISTRIBUTIONS[kind]}, got {values!r}"
     if kind == "randint" and not all(isinstance(v, int) for v in values):
-        return f"{kind} takes {KINDS[kind]}, got {values!r}"
+        return f"{kind} takes {DISTRIBUTIONS[kind]}, got {values!r}"
     return None
 
 

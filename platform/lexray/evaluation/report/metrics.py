@@ -316,7 +316,7 @@ def measure_properties(
 def measure_classes(
     found: EvaluationResults, representations: Sequence[Representation], class_of: Mapping[str, str], seed: int
 ) -> dict[str, NeighbourResult]:
-    """k-nearest-neighbour accuracy from each representation beside the majority class; by representation's key."""
+    """k-nearest-neighbour accuracy by representation, compared with the majority class."""
     results: dict[str, NeighbourResult] = {}
     for item in representations:
         classes = [class_of.get(source) for source in item.source_ids]

@@ -19,7 +19,7 @@ def find_csc_products(event_file: str) -> dict[str, Location]:
     Parameters
     ----------
     event_file : str
-        Path or URI; of any other file than a per-source event file nothing lies beside it.
+        Path or URI; only a per-source event file has products.
     """
     regions = region_file_of(event_file)
     if regions is None:

@@ -94,11 +94,11 @@ def _of_field(event_file: EventFile, sources: SourceTable) -> list[ExtractedSour
 def _of_catalogue(event_file: EventFile, path: str, sources: SourceTable | None) -> ExtractedSource:
     """The source of a Chandra Source Catalog file: `regevt3` holds a rectangle as large as its background's region."""
     try:
-        beside = find_csc_products(path)
-        if "reg3" not in beside:
+        products = find_csc_products(path)
+        if "reg3" not in products:
             name = str(region_file_of(path)).rpartition("/")[2]
-            raise RefusedInput("no_region", f"its regions are not beside it: {name}; fetch them too")
-        source, background = csc_regions(unpack(read_bytes(beside["reg3"].path)))
+            raise RefusedInput("no_region", f"its regions are not next to it: {name}; fetch them too")
+        source, background = csc_regions(unpack(read_bytes(products["reg3"].path)))
     except (OSError, ConfigError) as error:
         raise RefusedInput("unreadable", f"its regions: {' '.join(str(error).split())}") from None
     plane, observed, x, y = _positions(event_file)
@@ -107,7 +107,7 @@ def _of_catalogue(event_file: EventFile, path: str, sources: SourceTable | None)
     words = stem(path.rpartition("/")[2]).split("_")
     region = next((word for word in words if word.startswith("r") and word[1:].isdigit()), "")
     own = event_file.header.text("SRCNAME") or event_file.header.text("SOURCE") or name_from_position(ra, dec)
-    area, flags = _area(beside["arf3"].path if "arf3" in beside else None, event_file)
+    area, flags = _area(products["arf3"].path if "arf3" in products else None, event_file)
     extracted = ExtractedSource(
         source_id=own,
         ra=ra,
@@ -147,7 +147,7 @@ def _renamed(extracted: ExtractedSource, sources: SourceTable) -> ExtractedSourc
     near = sources.near(extracted.ra, extracted.dec, float(np.max(reach, initial=0.0)) / _ARCSEC)
     there, here = (sources.ra[near], sources.dec[near]), (extracted.ra, extracted.dec)
     apart = np.degrees(angular_separation(*np.radians(here), *np.radians(there))) * _ARCSEC
-    # Each within its own reach: beside a cluster of 5′ the table has point sources of 2″.
+    # Each within its own reach: near a cluster of 5′ the table has point sources of 2″.
     inside = np.flatnonzero(apart <= reach[near])
     if not len(inside):
         return extracted

@@ -1,7 +1,7 @@
 """Regions as astronomers write them, as shapes in a file's own sky pixels.
 
 Two forms. Text, as DS9 and CIAO write it: ``fk5; circle(10:00:00,+2:00:00,5")-circle(...)``. And FITS REGION tables
-(McDowell & Rots 1998, ASC-FITS-REGION-1.0), as the Chandra Source Catalog has them beside each source's events. The
+(McDowell & Rots 1998, ASC-FITS-REGION-1.0), as the Chandra Source Catalog has them next to each source's events. The
 geometry is that of the `regions` package. Its reader of FITS tables is not used: it forgets which shapes are excluded
 in tables that number their components, which are Chandra's.
 """
@@ -416,7 +416,7 @@ def csc_regions(content: Buffer) -> tuple[PixelShape, PixelShape | None]:
 
 
 def region_file_of(event_file: str) -> str | None:
-    """Name of the region file beside a Chandra Source Catalog event file.
+    """Name of the region file next to a Chandra Source Catalog event file.
 
     >>> region_file_of("a/acisf14031_000N028_r0016_regevt3.fits.gz")
     'a/acisf14031_000N028_r0016_reg3.fits.gz'

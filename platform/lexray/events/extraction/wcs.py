@@ -240,7 +240,7 @@ def _set_frame(wcs: WCS, header: Header, axes: list[_Axis]) -> None:
             if np.isfinite(value := header.number(key)):
                 setattr(wcs.wcs, attribute, value)
     if axes[0].type.startswith("G"):
-        return  # galactic coordinates have no equinox; a RADESYS beside them speaks of something else
+        return  # galactic coordinates have no equinox; a RADESYS next to them means something else
     said = next(filter(None, (header.text(key) for key in (f"RADE{axes[0].number}", "RADESYS", "RADECSYS"))), "")
     # FITS standard 4.0, section 8.3: what holds where the header does not say.
     by_equinox = "ICRS" if np.isnan(wcs.wcs.equinox) else "FK5" if wcs.wcs.equinox >= _FK5_BEGINS else "FK4"

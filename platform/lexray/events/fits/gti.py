@@ -79,7 +79,7 @@ def read_good_times(
     """Good times that a file's extensions give, in seconds of the events' clock.
 
     Extensions of one kind are merged: a time is good where any says so. Of
-    different kinds, a flare filter's beside the standard ones, all have to.
+    different kinds, a flare filter's and the standard ones, all have to.
 
     Parameters
     ----------

@@ -206,7 +206,7 @@ def fit_heads(
     embeddings : f4[N, E]
         X-ray embeddings, one row per source (or a detection).
     labels : mapping
-        Columns of N values beside the rows: numbers (None or NaN where unknown) become properties, the strings of
+        Columns of N values, one per row: numbers (None or NaN where unknown) become properties, the strings of
         `class_column` classes; other strings are left alone.
     splits : sequence of str, length N
         'train', 'val' or 'test' of each row. Weights come from 'train', strength of the penalty and temperature from

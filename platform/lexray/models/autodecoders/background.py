@@ -1,4 +1,4 @@
-"""The background in a source's region, from the photons of a region beside it.
+"""The background in a source's region, from the photons of a region near it.
 
 The background's rate is estimated as that of a source would be, its region's photons being an event list of their own.
 The background photons that it predicts in each cell of the source's region are then fixed while the source is fitted

@@ -135,7 +135,7 @@ def calibrate(model: Reconstructor, photons: Photons, seed: int = 0) -> Calibrat
 
 
 def _known(features: Tensor, counts: Tensor, scale: Mapping[str, Tensor]) -> Tensor:
-    """Standardised features beside log counts, f4[N, F + B]."""
+    """Standardised features and log counts side by side, f4[N, F + B]."""
     return torch.cat([(features - scale["mean"]) / scale["scale"], log_counts(counts)], dim=1)
 
 

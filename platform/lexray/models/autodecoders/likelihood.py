@@ -13,9 +13,9 @@ It comes in two forms:
   enter only through `hat_counts`, once. The integral is closed in each cell between two knots. Time is scaled by each
   detection's duration, so that the knots lie at 0, 1/(K − 1) … 1.
 
-Where a background region was seen beside the source, during the same good time and so with the same live fraction, the
-two are one likelihood: the source's region sees :math:`s + b/r`, the background's sees :math:`b`, with
-:math:`r` the ratio of their areas × exposures (`BackgroundPhotons.scale`),
+Where a background region was observed during the same good time, and so with the same live fraction, both regions have
+one likelihood: the source's region sees :math:`s + b/r`, the background's sees :math:`b`, with :math:`r` the ratio of
+their areas × exposures (`BackgroundPhotons.scale`),
 
 .. math:: \log L = \sum_{src} \log(s + b/r) - \int_G (s + b/r)\,dt + \sum_{bkg} \log b - \int_G b\,dt
 

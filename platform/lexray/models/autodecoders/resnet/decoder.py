@@ -214,7 +214,7 @@ def _decoder_of_shapes(state: Mapping[str, Tensor]) -> ResnetDecoder:
     width, entering = sizes["decoder.lin_in.weight"]
     latent_dim = entering - 1 - 2 * octaves
     if latent_dim < 1:
-        raise ValueError(f"not a PPAD state: {entering} inputs leave no latent beside {octaves} octaves")
+        raise ValueError(f"not a PPAD state: {entering} inputs leave no latent besides {octaves} octaves")
     numbers = {int(found[1]) for name in state if (found := re.match(r"decoder\.blocks\.(\d+)\.", name))}
     return ResnetDecoder(latent_dim, sizes["decoder.lin_out.weight"][0], width, len(numbers), octaves)
 
@@ -226,7 +226,7 @@ def _authors_name(ours: str) -> str:
 
 
 def _encoding_buffers(octaves: int) -> dict[str, Tensor]:
-    """What the authors' positional encoding keeps beside its parameters, of which it has none."""
+    """What the authors' positional encoding keeps; it has no parameters."""
     frequency = (torch.pi * 2.0 ** torch.arange(octaves, dtype=torch.float64)).repeat_interleave(2)
     phase = torch.tensor([0.0, torch.pi / 2], dtype=torch.float64).repeat(octaves)
     return {"code._freqs": frequency.reshape(1, 1, -1), "code._phases": phase.reshape(1, 1, -1)}

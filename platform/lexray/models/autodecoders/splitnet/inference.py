@@ -65,7 +65,7 @@ class SplitnetReconstructor:
         return self.network.times.n_features + self.settings.spectral_features
 
     def encode(self, photons: Photons) -> Encoding:
-        """Pooled features beside the spectrum's, f4[N, F]."""
+        """Pooled features and the spectrum's, side by side, f4[N, F]."""
         features = torch.empty(len(photons), self.n_features)
         nll, misfit = torch.empty(2, len(photons))
         for read in self._read(photons):
@@ -99,8 +99,8 @@ class SplitnetReconstructor:
 def _fit_of(data: BinnedPhotons, found: Estimate) -> tuple[Tensor, Tensor]:
     """`nll` and `misfit` of each detection, f8[N], source and background together, of arrival times in seconds."""
     counts, exposure = data.counts().double(), data.exposure[:, None].double()
-    source, beside = found.level[..., None] * found.density, found.contamination / exposure.clamp(min=1e-6)
-    log_rate = (source + beside).log() - data.width.double().log()[:, None, None]
+    source, background_rate = found.level[..., None] * found.density, found.contamination / exposure.clamp(min=1e-6)
+    log_rate = (source + background_rate).log() - data.width.double().log()[:, None, None]
     expected = source * exposure + found.contamination
     seen = (counts * log_rate).sum((1, 2))
     # Of as many photons in each band as were seen, dealt over the cells as the rate says.

@@ -162,11 +162,11 @@ def timing_gain(found: Estimate, exposure: Tensor, target: Tensor) -> Tensor:
     Both sources have the same expected counts during `exposure`; so have they with the background.
     """
     share = exposure[:, None]
-    beside = found.contamination / share.clamp(min=1e-6)
+    background_rate = found.contamination / share.clamp(min=1e-6)
     rate = found.level[..., None] * found.density
     total = (rate * share).sum(-1, keepdim=True)
     flat = total / share.sum(-1, keepdim=True)
-    return (target * ((rate + beside).log() - (flat + beside).log())).sum((1, 2))
+    return (target * ((rate + background_rate).log() - (flat + background_rate).log())).sum((1, 2))
 
 
 def counting_loss(found: Estimate, exposure: Tensor, target: Tensor, ratio: Tensor) -> Tensor:
