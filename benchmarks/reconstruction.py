@@ -1,4 +1,4 @@
-"""How well each model reconstructs rates: held-out gain on new sources of eight types of light curve, as a share of the true rate's.
+"""How well each model reconstructs rates: held-out gain on new sources, as a share of the true rate's.
 
 python benchmarks/reconstruction.py [--seeds 0 1 2] [--models NAME …] [--quick] [--ppad-seconds 900] [--out FILE]
 

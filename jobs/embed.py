@@ -1,9 +1,9 @@
 """`lexray embed`: embed texts with vLLM on Ray Data, sentence-transformers in this process, or an API."""
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from lexray.embeddings.engines import EmbeddingEngine, HfEmbeddingEngine, HttpEmbeddingEngine
 from lexray.embeddings.run import embed_missing, log_provenance
@@ -15,8 +15,6 @@ from lexray.llm.vllm import VllmSettings
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables.quarantine import Refusal, write_quarantine
-
-Positive = Annotated[int, Field(ge=1)]
 
 
 class EmbedConfig(JobConfig):
@@ -38,7 +36,7 @@ class EmbedConfig(JobConfig):
         None, ge=8, description="tokens of a text that are read; by default, and at most, as many as the model takes"
     )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="'auto' takes a GPU where there is one")
-    replicas: Positive | tuple[Positive, Positive] = Field(
+    replicas: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
         1, description="vLLM engines: the largest number, or the smallest and the largest"
     )
     tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer of a vLLM engine's model")

@@ -1,8 +1,8 @@
 """`lexray summarize`: summarize each source's papers, with a language model or by their own sentences."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from lexray.errors import ConfigError
 from lexray.llm import vllm
@@ -23,8 +23,6 @@ from lexray.summaries.schema import MAX_WORDS
 from lexray.summaries.statistics import summary_statistics
 from lexray.summaries.writer import Writer, WriterSettings
 
-Positive = Annotated[int, Field(ge=1)]
-
 
 class SummarizeConfig(JobConfig, WriterSettings):
     """Configuration of `lexray summarize`."""
@@ -41,7 +39,7 @@ class SummarizeConfig(JobConfig, WriterSettings):
         16384, ge=1024, description="tokens of a prompt and its answer, as far as the model takes them"
     )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="'auto' takes a GPU where there is one")
-    replicas: Positive | tuple[Positive, Positive] = Field(
+    replicas: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
         1, description="engines, or the smallest and the largest number: more are started while sources wait"
     )
     tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer of a vLLM engine's model")

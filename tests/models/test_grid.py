@@ -25,7 +25,7 @@ SMALL = GridSettings(latent_dim=16, n_knots=64, width=64, epochs=25, batch_size=
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[GridLearner, torch.Tensor]:
-    """A learner and its mean latent after a training on 400 detections of eight types of light curve, a third of them with gaps."""
+    """A learner and its mean latent after a training on 400 simulated detections, a third of them with gaps."""
     trainer = AutodecoderTrainer(SMALL, InMemoryParts({0: simulate(400, 1).photons}))
     for _ in range(SMALL.epochs):
         trainer.run_epoch()

@@ -20,7 +20,7 @@ from lexray.llm.chat_model import Messages
 from lexray.runtime.config import BaseConfig
 from lexray.sources import stable_hash
 from lexray.summaries.chunking import PromptPaper, TokenCounter, chunk_papers
-from lexray.summaries.extractive import source_names
+from lexray.summaries.extractive import PaperRow, source_names
 from lexray.summaries.prompts import MAX_FEEDBACK_CHARACTERS, PromptTemplates
 from lexray.summaries.schema import MAX_CHARACTERS, MAX_TOKENS, Quantity, SourceSummary, parse_summary
 from lexray.tables import delta
@@ -53,8 +53,6 @@ _HASHED_COLUMNS = (
     "identifiers",
     "matched_by",
 )
-
-PaperRow = Mapping[str, Any]
 
 
 class WriterSettings(BaseConfig):

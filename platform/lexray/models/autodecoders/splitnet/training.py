@@ -266,7 +266,7 @@ class Prepared:
 
 
 #: Detections of a batch by their number of cells.
-Sample = dict[int, ThinnedDetections]
+ThinnedBatch = dict[int, ThinnedDetections]
 
 
 class SplitnetLearner:
@@ -285,7 +285,7 @@ class SplitnetLearner:
         """Bin a part's photons."""
         return Prepared(*bin_photons(photons))
 
-    def draw(self, data: Prepared, rows: Tensor, generator: torch.Generator) -> Sample:
+    def draw(self, data: Prepared, rows: Tensor, generator: torch.Generator) -> ThinnedBatch:
         """Split the photons of `rows`."""
         size, place = data.size[rows], data.place[rows]
         sample = {}
@@ -295,7 +295,7 @@ class SplitnetLearner:
             sample[k] = thin(chosen, mine, generator, s.background_augmentation, s.gap_augmentation)
         return sample
 
-    def join(self, samples: Sequence[Sample]) -> Sample:
+    def join(self, samples: Sequence[ThinnedBatch]) -> ThinnedBatch:
         """One batch of several slices."""
         first = 0
         by_size: dict[int, list[ThinnedDetections]] = {}
@@ -305,11 +305,11 @@ class SplitnetLearner:
             first += sum(len(one.row) for one in sample.values())
         return {k: _concatenate(several) for k, several in sorted(by_size.items())}
 
-    def to(self, sample: Sample, device: torch.device) -> Sample:
+    def to(self, sample: ThinnedBatch, device: torch.device) -> ThinnedBatch:
         """The same batch on a device."""
         return {k: one.to(device) for k, one in sample.items()}
 
-    def losses(self, sample: Sample, latent: Tensor | None) -> Tensor:
+    def losses(self, sample: ThinnedBatch, latent: Tensor | None) -> Tensor:
         """Loss of each detection, f[M] in nats."""
         rows = torch.cat([one.row for one in sample.values()])
         found = torch.cat([self._losses(one) for one in sample.values()])
