@@ -20,7 +20,7 @@ from lexray.errors import RefusedInput
 from lexray.events.eventlist import EventList
 from lexray.serve import observations, problems
 from lexray.serve.config import Limits
-from lexray.serve.engine import ServingEngine, TextVector
+from lexray.serve.engine import EncodedEvents, ServingEngine, TextVector
 from lexray.serve.limits import AccessMiddleware, ApiKeys, TokenBucket
 from lexray.serve.observations import UploadedObservation
 from lexray.serve.problems import RefusedRequest
@@ -43,8 +43,8 @@ class BatchedEmbedder(Protocol):
         """Vector of a text."""
 
     @property
-    def embed_events(self) -> Callable[[EventList], Awaitable[Float32s]]:
-        """Vector f4[E] of an event list."""
+    def encode_events(self) -> Callable[[EventList], Awaitable[EncodedEvents]]:
+        """Vector and reconstructed rate of an event list."""
 
 
 def create_app(
@@ -108,8 +108,8 @@ def create_app(
         return text
 
     async def place(observation: UploadedObservation, k: int) -> EventsResponse:
-        vector = await embedder.embed_events(observation.events)
-        return await asyncio.to_thread(engine.observation, observation, vector, k)
+        encoded = await embedder.encode_events(observation.events)
+        return await asyncio.to_thread(engine.observation, observation, encoded, k)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def index() -> HTMLResponse:
@@ -168,7 +168,7 @@ def create_app(
             vector = (await embedder.embed_text(check_text(sent.text, "text"))).vector
         elif sent.events is not None:
             observation = await asyncio.to_thread(observations.from_json, sent.events, limits.max_events)
-            vector = await embedder.embed_events(observation.events)
+            vector = (await embedder.encode_events(observation.events)).vector
         else:
             vector = np.array(sent.vector, dtype=np.float32)
         try:

@@ -17,7 +17,7 @@ from lexray.api import (
     ReleaseResponse,
     Source,
 )
-from lexray.array_types import Float32s
+from lexray.array_types import Float32s, Float64s
 from lexray.events.eventlist import EventList
 from lexray.llm.sentence_encoder import TextTokenizer
 from lexray.release.aligned import AlignedModel
@@ -41,6 +41,24 @@ class TextVector:
 
     vector: Float32s
     tokens: int
+
+
+@dataclass(frozen=True)
+class EncodedEvents:
+    """An event list in the shared space, and its reconstructed rate.
+
+    Attributes
+    ----------
+    vector : f4[E]
+    edges : f8[bins + 1]
+        Seconds since `t_ref`.
+    rate : f8[B, bins]
+        ct/s of good time.
+    """
+
+    vector: Float32s
+    edges: Float64s
+    rate: Float64s
 
 
 class ServingEngine:
@@ -85,9 +103,10 @@ class ServingEngine:
         tokens, _ = self._tokens(texts, self._query_prefix)
         return [TextVector(vector, len(ids)) for vector, ids in zip(vectors, tokens, strict=True)]
 
-    def embed_events(self, events: list[EventList]) -> list[Float32s]:
-        """Vectors f4[E] of event lists."""
-        return list(self.aligned.embed_events(events))
+    def encode_events(self, events: list[EventList]) -> list[EncodedEvents]:
+        """Vectors and reconstructed rates of event lists, from one pass of the autodecoder."""
+        vectors, rates = self.aligned.embed_with_rates(events, _LIGHT_CURVE_BINS)
+        return [EncodedEvents(vector, edges, rate) for vector, (edges, rate, *_) in zip(vectors, rates, strict=True)]
 
     def search(self, vector: ArrayLike, k: int, modality: Modality | None) -> list[Source]:
         """Sources near a vector.
@@ -99,9 +118,9 @@ class ServingEngine:
         """
         return [_source_of_hit(hit) for hit in self.aligned.index.search(vector, k, modality)]
 
-    def observation(self, observation: UploadedObservation, vector: Float32s, k: int) -> EventsResponse:
-        """All that is said of an observation whose vector f4[E] is known."""
-        events = observation.events
+    def observation(self, observation: UploadedObservation, encoded: EncodedEvents, k: int) -> EventsResponse:
+        """Everything that the service answers on an observation."""
+        events, vector = observation.events, encoded.vector
         predictions = self.aligned.predict(vector[None])
         return EventsResponse(
             release=self.release,
@@ -118,7 +137,7 @@ class ServingEngine:
             classes=_classes(predictions.get("class_probabilities", {})),
             properties=self._properties(predictions.get("properties", {})),
             nearest=self.search(vector, k, None),
-            light_curve=self._light_curve(events),
+            light_curve=_light_curve(events, encoded),
         )
 
     def _properties(self, values: dict[str, Float32s]) -> dict[str, PropertyEstimate]:
@@ -133,20 +152,20 @@ class ServingEngine:
             if np.isfinite(values[item.name][0])
         }
 
-    def _light_curve(self, events: EventList) -> ReconstructedLightCurve:
-        t, rate = self.aligned.autodecoder.rate(events, bins=_LIGHT_CURVE_BINS)
-        edges = np.linspace(0.0, events.duration, len(t) + 1)
-        live = events.gti.exposure(edges) * (events.exposure / events.gti.ontime)
-        counts = [np.histogram(events.time[events.band == b], edges)[0] for b in range(len(events.bands))]
-        observed = [[float(n / s) if s > 0 else None for n, s in zip(row, live, strict=True)] for row in counts]
-        return ReconstructedLightCurve(
-            t=[float(x) for x in t], observed=observed, reconstructed=[[float(x) for x in r] for r in rate]
-        )
-
 
 def _source_of_hit(hit: Hit) -> Source:
     known = {key: value for key, value in hit.known.items() if value is not None}
     return Source.model_validate({"source_id": hit.source_id, "score": hit.score, "scores": hit.scores, **known})
+
+
+def _light_curve(events: EventList, encoded: EncodedEvents) -> ReconstructedLightCurve:
+    edges, rate = encoded.edges, encoded.rate
+    live = events.gti.exposure(edges) * (events.exposure / events.gti.ontime)
+    counts = [np.histogram(events.time[events.band == b], edges)[0] for b in range(len(events.bands))]
+    observed = [[float(n / s) if s > 0 else None for n, s in zip(row, live, strict=True)] for row in counts]
+    return ReconstructedLightCurve(
+        t=((edges[:-1] + edges[1:]) / 2).tolist(), observed=observed, reconstructed=[row.tolist() for row in rate]
+    )
 
 
 def _classes(probabilities: dict[str, Float32s]) -> dict[str, float]:

@@ -13,13 +13,12 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import RayServeException
 
-from lexray.array_types import Float32s
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
 from lexray.release.aligned import load_aligned
 from lexray.serve.app import create_app
 from lexray.serve.config import ServeConfig
-from lexray.serve.engine import ServingEngine, TextVector
+from lexray.serve.engine import EncodedEvents, ServingEngine, TextVector
 
 APPLICATION = "lexray"
 #: Requests that a replica works on at a time; more wait in HAProxy.
@@ -55,9 +54,9 @@ class Replica:
         return await asyncio.to_thread(self._engine.embed_texts, texts)
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)  # type: ignore[untyped-decorator]
-    async def embed_events(self, events: list[EventList]) -> list[Float32s]:
-        """Vectors of the event lists that came at the same time."""
-        return await asyncio.to_thread(self._engine.embed_events, events)
+    async def encode_events(self, events: list[EventList]) -> list[EncodedEvents]:
+        """Vectors and rates of the event lists that came at the same time."""
+        return await asyncio.to_thread(self._engine.encode_events, events)
 
 
 def application(config: ServeConfig, keys: tuple[str, ...]) -> serve.Application:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -323,8 +324,8 @@ class Direct:
     async def embed_text(self, text: str) -> TextVector:
         return self._engine.embed_texts([text])[0]
 
-    async def embed_events(self, events: EventList) -> Any:
-        return self._engine.embed_events([events])[0]
+    async def encode_events(self, events: EventList) -> Any:
+        return self._engine.encode_events([events])[0]
 
 
 @pytest.fixture(scope="module")
@@ -338,6 +339,29 @@ async def locked(engine: ServingEngine) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(engine, Direct(engine), Limits(), ("sesame", "open"), requests_per_minute=5)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://lexray") as client:
         yield client
+
+
+async def test_an_upload_is_encoded_once(
+    locked: httpx.AsyncClient, engine: ServingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its vector and its light curve come from one fit: the decoder runs no more often than for the vector alone."""
+    calls: list[int] = []
+    decoder = type(engine.aligned.autodecoder.network)
+    forward = decoder.forward
+
+    def counted(self: torch.nn.Module, *inputs: Any) -> Any:
+        calls.append(1)
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(decoder, "forward", counted)
+    engine.aligned.embed_events([source(3)])
+    alone = len(calls)
+    calls.clear()
+    key = {"Authorization": "Bearer sesame"}
+    sent = {"time": source(3).time.tolist(), "energy": source(3).energy.tolist(), "gti": [[0.0, 5000.0]]}
+    answer = await locked.post("/v1/events/embeddings", json=sent | {"mission": "chandra"}, headers=key)
+    assert len(answer.json()["light_curve"]["reconstructed"]) == 3
+    assert len(calls) == alone > 0
 
 
 async def test_a_locked_service_asks_for_a_key(locked: httpx.AsyncClient) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from lexray.models.autodecoders.grid.inference import GridReconstructor
 from lexray.models.autodecoders.grid.training import GridPenaltyWeights, GridSettings
 from lexray.models.autodecoders.learner import Schedule, keyed_generator
 from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.reconstructor import Reconstructor
+from lexray.models.autodecoders.reconstructor import Encoding, Reconstruction, Reconstructor
 from lexray.models.autodecoders.resnet import loss
 from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
 from lexray.models.autodecoders.resnet.inference import ResnetReconstructor
@@ -37,6 +37,8 @@ from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts
 
 WEIGHTS, DESCRIPTION = "autodecoder.safetensors", "autodecoder.json"
 _LOG = logging.getLogger("lexray")
+#: Edges f8[bins + 1] in s since t_ref, rate, lower and upper bound f8[B, bins] in ct/s of good time.
+RateInCells: TypeAlias = tuple[Float64s, Float64s, Float64s | None, Float64s | None]
 #: Settings of each model type.
 SETTINGS_OF_TYPE: dict[str, type[Schedule]] = {
     "splitnet": SplitnetSettings,
@@ -189,7 +191,10 @@ class Autodecoder:
 
     def encode_photons(self, photons: Photons) -> Encoded:
         """As `encode`, for N ragged detections."""
-        found, in_bands = self._model.encode(photons), photons.counts
+        return self._encoded(photons, self._model.encode(photons))
+
+    def _encoded(self, photons: Photons, found: Encoding) -> Encoded:
+        in_bands = photons.counts
         counts = in_bands.float()
         variance = anomaly = p_value = None
         if self.calibration is not None:
@@ -259,16 +264,21 @@ class Autodecoder:
 
     def rates_with_intervals(
         self, events: Sequence[EventList], bins: int = 256, level: float | None = 0.68
-    ) -> list[tuple[Float64s, Float64s, Float64s | None, Float64s | None]]:
+    ) -> list[RateInCells]:
         """`rates` and `rate_intervals` at once: (edges, rate, lower, upper).
 
         The bounds are None where `level` is, or where this type of autodecoder has none.
         """
         photons = photons_of(events, self.n_bands)
-        found = self._model.reconstruct(photons, bins, level)
-        without = [None] * len(events)
-        lower, upper = (without if bound is None else list(bound.numpy()) for bound in (found.lower, found.upper))
-        return list(zip(_edges(photons, bins), found.rate.numpy(), lower, upper, strict=True))
+        return _in_cells(photons, bins, self._model.reconstruct(photons, bins, level))
+
+    def encode_with_rates(
+        self, events: Sequence[EventList], bins: int = 256, level: float | None = None
+    ) -> tuple[Encoded, list[RateInCells]]:
+        """`encode` and `rates_with_intervals` from one pass of the network, or one fit."""
+        photons = photons_of(events, self.n_bands)
+        encoding, rates = self._model.encode_and_reconstruct(photons, bins, level)
+        return self._encoded(photons, encoding), _in_cells(photons, bins, rates)
 
     @property
     def has_intervals(self) -> bool:
@@ -365,6 +375,12 @@ def _reconstructor(
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+
+
+def _in_cells(photons: Photons, bins: int, found: Reconstruction) -> list[RateInCells]:
+    without = [None] * len(photons)
+    lower, upper = (without if bound is None else list(bound.numpy()) for bound in (found.lower, found.upper))
+    return list(zip(_edges(photons, bins), found.rate.numpy(), lower, upper, strict=True))
 
 
 def _edges(photons: Photons, bins: int) -> list[Float64s]:

@@ -16,7 +16,7 @@ from lexray.release.index import Hit, SearchIndex
 from lexray.release.manifest import Release
 
 if TYPE_CHECKING:
-    from lexray.inference.autodecoder import Autodecoder, Encoded
+    from lexray.inference.autodecoder import Autodecoder, Encoded, RateInCells
     from lexray.llm.sentence_encoder import TextEncoder
     from lexray.models.alignment.heads import Heads
     from lexray.models.alignment.towers import Towers
@@ -100,14 +100,29 @@ class AlignedModel:
         LexrayError
             If an event list has another number of bands than the autodecoder.
         """
+        self._check_bands(events)
+        fit = self.autodecoder.encode(events)
+        return fit, self.towers.embed_xray(fit.latent, fit.log_rate)
+
+    def embed_with_rates(self, events: list[EventList], bins: int) -> tuple[Float32s, list[RateInCells]]:
+        """`embed_events` and the reconstructed rate of each event list, from one pass of the autodecoder.
+
+        Raises
+        ------
+        LexrayError
+            As `encode`.
+        """
+        self._check_bands(events)
+        fit, rates = self.autodecoder.encode_with_rates(events, bins)
+        return self.towers.embed_xray(fit.latent, fit.log_rate), rates
+
+    def _check_bands(self, events: list[EventList]) -> None:
         for item in events:
             if len(item.bands) != self.autodecoder.n_bands:
                 raise LexrayError(
                     f"{item.detection_id}: {len(item.bands)} energy bands, this release was trained on "
                     f"{self.autodecoder.n_bands}"
                 )
-        fit = self.autodecoder.encode(events)
-        return fit, self.towers.embed_xray(fit.latent, fit.log_rate)
 
     def embed_events(self, events: list[EventList]) -> Float32s:
         """Unit vectors f4[N, E] of N event lists in the shared space.

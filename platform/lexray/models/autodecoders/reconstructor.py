@@ -85,6 +85,12 @@ class Reconstructor(Protocol):
         """
         ...
 
+    def encode_and_reconstruct(
+        self, photons: Photons, bins: int, level: float | None = None
+    ) -> tuple[Encoding, Reconstruction]:
+        """What `encode` and `reconstruct` return, from one pass of the network or one fit."""
+        ...
+
 
 def at_bins(log_rate: Tensor, bins: int, *, centred: bool, exposure: Tensor | None = None) -> Tensor:
     """Log-rates in equal bins, f8[N, B, bins]: between their samples, linearly, or of means over wider bins.

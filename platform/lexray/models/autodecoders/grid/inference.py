@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from lexray.models.autodecoders.grid.decoder import GridDecoder
-from lexray.models.autodecoders.grid.training import GridLearner, GridSettings, one_thread
+from lexray.models.autodecoders.grid.training import FittedDetections, GridLearner, GridSettings, one_thread
 from lexray.models.autodecoders.likelihood import Cells, cell_counts, log_likelihood
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.reconstructor import Encoding, Reconstruction, at_bins, misfit
@@ -58,23 +58,41 @@ class GridReconstructor:
 
     def encode(self, photons: Photons) -> Encoding:
         """The rate pooled over time, and the spectrum: see `representation`."""
-        features, nll, misfit = [torch.zeros(0, self.n_features)], [torch.zeros(0)], [torch.zeros(0)]
+        return self._encodings(self._fits(photons))
+
+    def reconstruct(self, photons: Photons, bins: int, level: float | None = None) -> Reconstruction:
+        """See `Reconstructor.reconstruct`; bounds as `GridLearner.interval` says."""
+        return self._rates(self._fits(photons), bins, level)
+
+    def encode_and_reconstruct(
+        self, photons: Photons, bins: int, level: float | None = None
+    ) -> tuple[Encoding, Reconstruction]:
+        """See `Reconstructor.encode_and_reconstruct`."""
+        fits = list(self._fits(photons))
+        return self._encodings(fits), self._rates(fits, bins, level)
+
+    def _fits(self, photons: Photons) -> Iterator[tuple[Photons, FittedDetections]]:
         for batch in _batches(photons):
-            log_rate, data = self._learner.fit(batch, self.start)
+            yield batch, self._learner.fit_detections(batch, self.start)
+
+    def _encodings(self, fits: Iterable[tuple[Photons, FittedDetections]]) -> Encoding:
+        features, nll, misfit = [torch.zeros(0, self.n_features)], [torch.zeros(0)], [torch.zeros(0)]
+        for batch, fitted in fits:
+            log_rate, data = fitted.log_rate, fitted.data
             features.append(represent(log_rate, batch))
             nll.append(-log_likelihood(log_rate, data) + data.counts.sum(1) * batch.duration.log().float())
             misfit.append(_misfit_on_knots(log_rate, batch, data))
         return Encoding(torch.cat(features), torch.cat(nll), torch.cat(misfit))
 
-    def reconstruct(self, photons: Photons, bins: int, level: float | None = None) -> Reconstruction:
-        """See `Reconstructor.reconstruct`; bounds as `GridLearner.interval` says."""
+    def _rates(
+        self, fits: Iterable[tuple[Photons, FittedDetections]], bins: int, level: float | None
+    ) -> Reconstruction:
         found = [torch.zeros(1 if level is None else 3, 0, self.n_bands, bins, dtype=torch.float64)]
-        for batch in _batches(photons):
-            if level is None:
-                log_rates = self._learner.fit(batch, self.start)[0][None]
-            else:
-                lower, upper = self._learner.interval(batch, self.start, level)
-                log_rates = torch.stack([(lower + upper) / 2, lower, upper])  # symmetric in the log-rate
+        for batch, fitted in fits:
+            log_rates = [fitted.log_rate]
+            if level is not None:
+                spread = self._learner.half_width(fitted, level)
+                log_rates += [fitted.log_rate - spread, fitted.log_rate + spread]
             in_bins = torch.stack([at_bins(log_rate, bins, centred=False) for log_rate in log_rates])
             found.append((in_bins - batch.duration.log()[:, None, None]).exp())
         return Reconstruction(*torch.cat(found, dim=1))

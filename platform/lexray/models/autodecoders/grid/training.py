@@ -269,7 +269,7 @@ class GridLearner:
         """
         gains = [torch.zeros(0, dtype=torch.float64)]
         for rows in _batches(len(fit)):
-            fitted = self._fit(fit.select(rows), start)
+            fitted = self.fit_detections(fit.select(rows), start)
             rest = self._prepare(held.select(rows))
             constant = profile_log_likelihood(torch.zeros_like(fitted.log_rate), rest)
             gains.append((profile_log_likelihood(fitted.log_rate, rest) - constant).double())
@@ -292,7 +292,7 @@ class GridLearner:
         data : Cells
             What it was fitted to.
         """
-        fitted = self._fit(photons, start)
+        fitted = self.fit_detections(photons, start)
         return fitted.log_rate, fitted.data
 
     def interval(self, photons: Photons, start: Tensor | None, probability: float = 0.68) -> tuple[Tensor, Tensor]:
@@ -320,15 +320,20 @@ class GridLearner:
         scale measured on simulations. It holds for a decoder of the default sizes that was trained on thousands of
         detections; one that cannot draw what it is shown does not know so, and its intervals are too narrow.
         """
-        fitted = self._fit(photons, start)
-        half_width = _HALF_WIDTH * float(stdtrit(_DEGREES, 0.5 + probability / 2))
+        fitted = self.fit_detections(photons, start)
+        spread = self.half_width(fitted, probability)
+        return fitted.log_rate - spread, fitted.log_rate + spread
+
+    def half_width(self, fitted: FittedDetections, probability: float) -> Tensor:
+        """Half the width of the interval of each detection's log-rate, f4[N, B, K]; see `interval`."""
+        quantile = _HALF_WIDTH * float(stdtrit(_DEGREES, 0.5 + probability / 2))
         parts = [torch.zeros_like(fitted.log_rate[:0])]
         with one_thread(), torch.no_grad():
-            for rows in torch.arange(len(photons)).tensor_split(max(1, math.ceil(len(photons) / _JACOBIANS))):
+            n = len(fitted.log_rate)
+            for rows in torch.arange(n).tensor_split(max(1, math.ceil(n / _JACOBIANS))):
                 log_rate, data = fitted.log_rate[rows], fitted.data.select(rows)
                 parts.append(self._variance(fitted.latent[rows], log_rate, data).sqrt())
-        spread = half_width * torch.cat(parts)
-        return fitted.log_rate - spread, fitted.log_rate + spread
+        return quantile * torch.cat(parts)
 
     def _variance(self, latent: Tensor, log_rate: Tensor, data: Cells) -> Tensor:
         """Of the log-rate at the knots, f4[N, B, K]."""
@@ -350,7 +355,8 @@ class GridLearner:
         variance: Tensor = ((jacobian @ covariance[:, None]) * jacobian).sum(-1).clamp(min=0.0) + 1 / total
         return variance
 
-    def _fit(self, photons: Photons, start: Tensor | None) -> _Fitted:
+    def fit_detections(self, photons: Photons, start: Tensor | None) -> FittedDetections:
+        """Fit latents of detections, the decoder held fixed; parameters as for `fit`."""
         s = self.settings
         start = torch.zeros(self.latent_dim) if start is None else start
         device = next(self.network.parameters()).device
@@ -369,12 +375,21 @@ class GridLearner:
             shape = (mean[:, None] + deviation).cpu()
             if s.single_detection_weight > 0:
                 shape = torch.lerp(shape, free_log_shape(data), s.single_detection_weight)
-        return _Fitted(latent, shape + level(shape, data)[..., None], data)
+        return FittedDetections(latent, shape + level(shape, data)[..., None], data)
 
 
 @dataclass(frozen=True)
-class _Fitted:
-    """N detections after their fit."""
+class FittedDetections:
+    """N detections after their fit.
+
+    Attributes
+    ----------
+    latent : f[N, D]
+    log_rate : f4[N, B, K]
+        At the knots, per unit of scaled time, gaps included.
+    data : Cells
+        What it was fitted to.
+    """
 
     latent: Tensor
     log_rate: Tensor

@@ -55,7 +55,9 @@ class ResnetReconstructor:
 
     def encode(self, photons: Photons) -> Encoding:
         """Latents, f4[N, D]."""
-        latent = fit_latents(self.network, photons, self.settings, self.start)
+        return self._encoding(fit_latents(self.network, photons, self.settings, self.start), photons)
+
+    def _encoding(self, latent: Tensor, photons: Photons) -> Encoding:
         nll = -log_prob(self.network, latent, photons, self.settings)
         misfits = [torch.zeros(0)]
         for rows in torch.split(torch.arange(len(photons)), _BATCH):
@@ -69,6 +71,13 @@ class ResnetReconstructor:
         """See `Reconstructor.reconstruct`; the published model has no bounds."""
         latent = fit_latents(self.network, photons, self.settings, self.start)
         return Reconstruction(self._rates(latent, photons, bins))
+
+    def encode_and_reconstruct(
+        self, photons: Photons, bins: int, level: float | None = None
+    ) -> tuple[Encoding, Reconstruction]:
+        """See `Reconstructor.encode_and_reconstruct`."""
+        latent = fit_latents(self.network, photons, self.settings, self.start)
+        return self._encoding(latent, photons), Reconstruction(self._rates(latent, photons, bins))
 
     def _rates(self, latent: Tensor, photons: Photons, bins: int) -> Tensor:
         device = next(self.network.parameters()).device

@@ -66,26 +66,33 @@ class SplitnetReconstructor:
 
     def encode(self, photons: Photons) -> Encoding:
         """Pooled features and the spectrum's, side by side, f4[N, F]."""
-        features = torch.empty(len(photons), self.n_features)
-        nll, misfit = torch.empty(2, len(photons))
+        encoding = self._empty_encoding(len(photons))
         for read in self._read(photons):
-            features[read.rows] = torch.cat([read.found.features, read.found.spectral_features], dim=1).cpu()
-            nll[read.rows], misfit[read.rows] = (value.float().cpu() for value in _fit_of(read.data, read.found))
-        return Encoding(features, nll, misfit)
+            _write_encoding(encoding, read)
+        return encoding
 
     def reconstruct(self, photons: Photons, bins: int, level: float | None = None) -> Reconstruction:
         """See `Reconstructor.reconstruct`; bounds are central, of a Gamma distribution with heavier tails."""
-        found = torch.empty(1 if level is None else 3, len(photons), self.n_bands, bins, dtype=torch.float64)
+        rates = self._empty_rates(len(photons), bins, level)
         for read in self._read(photons):
-            log_rate = _log_rate(read)
-            found[0, read.rows] = _in_bins(log_rate, read, bins)
-            if level is not None:
-                mean = log_rate + read.found.shift.log()
-                half_width = stdtrit(_FREEDOM, (1 + level) / 2) * ((_FREEDOM - 2) / _FREEDOM) ** 0.5
-                for bound, deviations in zip(found[1:], (-half_width, half_width), strict=True):
-                    quantile = log_gamma_quantile(read.found.variance, float(ndtr(deviations)))
-                    bound[read.rows] = _in_bins(mean + quantile, read, bins)
-        return Reconstruction(*found)
+            _write_rates(rates, read, bins, level)
+        return Reconstruction(*rates)
+
+    def encode_and_reconstruct(
+        self, photons: Photons, bins: int, level: float | None = None
+    ) -> tuple[Encoding, Reconstruction]:
+        """See `Reconstructor.encode_and_reconstruct`."""
+        encoding, rates = self._empty_encoding(len(photons)), self._empty_rates(len(photons), bins, level)
+        for read in self._read(photons):
+            _write_encoding(encoding, read)
+            _write_rates(rates, read, bins, level)
+        return encoding, Reconstruction(*rates)
+
+    def _empty_encoding(self, n: int) -> Encoding:
+        return Encoding(torch.empty(n, self.n_features), torch.empty(n), torch.empty(n))
+
+    def _empty_rates(self, n: int, bins: int, level: float | None) -> Tensor:
+        return torch.empty(1 if level is None else 3, n, self.n_bands, bins, dtype=torch.float64)
 
     def _read(self, photons: Photons) -> Iterator[_Read]:
         groups, size, _ = bin_photons(photons)
@@ -94,6 +101,24 @@ class SplitnetReconstructor:
             for some in torch.split(torch.arange(len(rows)), max(1, _CELLS_AT_ONCE // k)):
                 chosen = data.select(some).to(self.device)
                 yield _Read(rows[some], chosen, estimate(self.network, chosen.seen()))
+
+
+def _write_encoding(encoding: Encoding, read: _Read) -> None:
+    features = torch.cat([read.found.features, read.found.spectral_features], dim=1)
+    encoding.features[read.rows] = features.cpu()
+    nll, misfit = _fit_of(read.data, read.found)
+    encoding.nll[read.rows], encoding.misfit[read.rows] = nll.float().cpu(), misfit.float().cpu()
+
+
+def _write_rates(rates: Tensor, read: _Read, bins: int, level: float | None) -> None:
+    log_rate = _log_rate(read)
+    rates[0, read.rows] = _in_bins(log_rate, read, bins)
+    if level is not None:
+        mean = log_rate + read.found.shift.log()
+        half_width = stdtrit(_FREEDOM, (1 + level) / 2) * ((_FREEDOM - 2) / _FREEDOM) ** 0.5
+        for bound, deviations in zip(rates[1:], (-half_width, half_width), strict=True):
+            quantile = log_gamma_quantile(read.found.variance, float(ndtr(deviations)))
+            bound[read.rows] = _in_bins(mean + quantile, read, bins)
 
 
 def _fit_of(data: BinnedPhotons, found: Estimate) -> tuple[Tensor, Tensor]:
