@@ -144,7 +144,7 @@ def measured_ingest(folder: Path, cores: int) -> dict[str, float]:
             with PeakMemory() as memory:  # which takes time itself
                 ingest(folder, "again")
     driver = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {**figures, "ray_start_seconds": ray_start, "driver_peak_mib": driver, "all_peak_gib": memory.gib or 0.0}
+    return {**figures, "ray_start_seconds": ray_start, "driver_peak_mib": driver, "all_peak_gib": memory.gib}
 
 
 _LOOPS = {"astropy": plain_loop, "fitsio": fitsio_loop, "read_events": lexray_loop}

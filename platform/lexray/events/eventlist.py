@@ -212,7 +212,7 @@ class EventList:
     def __len__(self) -> int:
         return len(self.time)
 
-    @property
+    @cached_property
     def band(self) -> NDArray[np.int8]:
         """Band of each event, i1[N]."""
         return self.bands.index(self.energy)

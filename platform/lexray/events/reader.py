@@ -144,7 +144,7 @@ def read(path: str | os.PathLike[str], options: ReadOptions | None = None) -> Re
 
 
 def read_content(content: bytes, path: str, options: ReadOptions | None = None, sha256: str = "") -> ReadResult:
-    """As `read`, of a file whose bytes are there already; where no event can be used, `Reading.refusal` says why.
+    """As `read`, of a file whose bytes are there already; where no event can be used, `ReadResult.refusal` says why.
 
     Parameters
     ----------

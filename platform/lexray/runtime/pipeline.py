@@ -69,7 +69,7 @@ class PipelineReport:
     workdir: str
     mlflow_run: str
     seconds: float
-    peak_memory_gib: float | None
+    peak_memory_gib: float
     steps: dict[str, JobReport]
     failed_step: str | None
     exit_code: int
@@ -142,8 +142,7 @@ def run(config: PipelineConfig, steps: Sequence[PipelineStep], progress: Progres
                 break
         session.close()
         seconds = round(time.monotonic() - start, 3)
-        if memory.gib is not None:
-            parent.metrics({"peak_memory_gib": memory.gib})
+        parent.metrics({"peak_memory_gib": memory.gib})
         report = PipelineReport(
             name=config.name,
             workdir=config.workdir,
@@ -166,7 +165,7 @@ def table(report: PipelineReport) -> Table:
         found = [f"{key} {value}" for key, value in step.counts.items() if isinstance(value, int | float) and value]
         counts = ", ".join(found[:_COUNTS_SHOWN])
         shown.add_row(Text(name), state, f"{step.seconds:.1f}", Text(counts))
-    memory = "" if report.peak_memory_gib is None else f"peak memory {report.peak_memory_gib:.1f} GiB"
+    memory = f"peak memory {report.peak_memory_gib:.1f} GiB"
     shown.add_row("all", "", f"{report.seconds:.1f}", memory, style="bold")
     return shown
 

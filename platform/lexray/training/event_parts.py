@@ -82,7 +82,7 @@ def plan_training(events: str, split_seed: int, n_bands: int, max_validation: in
 
 
 class EventsTable:
-    """A `TargetSource` for the trainer: parts of an events table, read when they are needed.
+    """A `PartSource` for the trainer: parts of an events table, read when they are needed.
 
     Attributes
     ----------
@@ -92,37 +92,41 @@ class EventsTable:
 
     def __init__(self, parts: Mapping[int, PlannedPart], n_bands: int) -> None:
         self._parts, self._n_bands = parts, n_bands
+        self._invalid: dict[tuple[int, str], list[str]] = {}
         self.emptied: set[str] = set()
 
     @property
     def sizes(self) -> dict[int, PartSize]:
-        """As `Source.sizes`."""
+        """As `PartSource.sizes`."""
         return {number: PartSize(len(part.train), part.n_photons) for number, part in self._parts.items()}
 
     def read(self, part: int) -> tuple[Photons, Sequence[str]]:
-        """As `Source.read`."""
+        """As `PartSource.read`."""
         wanted = self._parts[part].train
-        return self._photons(part, wanted), wanted
+        return self._photons(part, "train", wanted), wanted
 
     def validation(self) -> dict[int, Photons]:
-        """As `Source.validation`."""
-        return {number: self._photons(number, part.val) for number, part in self._parts.items() if part.val}
+        """As `PartSource.validation`."""
+        return {number: self._photons(number, "val", part.val) for number, part in self._parts.items() if part.val}
 
-    def _photons(self, part: int, wanted: Sequence[str]) -> Photons:
+    def _photons(self, part: int, split: str, wanted: Sequence[str]) -> Photons:
         """Photons of the detections `wanted`, which are in the order of their names."""
         chosen = pa.array(wanted, pa.string())
         rows = [
             rows.filter(pc.is_in(rows["detection_id"], chosen))
             for rows in (_read(path, _COLUMNS) for path in self._parts[part].files)
         ]
-        return photons_of_table(self._sound(pa.concat_tables(rows).sort_by("detection_id")), self._n_bands)
+        table = pa.concat_tables(rows).sort_by("detection_id")
+        if (part, split) not in self._invalid:  # the same rows come again in every epoch
+            self._invalid[part, split] = list(validate.faults(table, self._n_bands))
+        return photons_of_table(self._emptied(table, self._invalid[part, split]), self._n_bands)
 
-    def _sound(self, rows: pa.Table) -> pa.Table:
-        bad = validate.faults(rows, self._n_bands)
-        if not bad:
+    def _emptied(self, rows: pa.Table, invalid: Sequence[str]) -> pa.Table:
+        """The rows, the invalid ones without events."""
+        if not invalid:
             return rows
-        self.emptied |= set(bad)
-        fine = pc.invert(pc.is_in(rows["detection_id"], pa.array(list(bad), pa.string())))
+        self.emptied |= set(invalid)
+        fine = pc.invert(pc.is_in(rows["detection_id"], pa.array(invalid, pa.string())))
         for name in ("time", "energy", "bkg_time", "bkg_energy", "bkg_scale"):
             column = rows[name]
             empty = pa.scalar([] if name in ("time", "energy") else None, column.type)

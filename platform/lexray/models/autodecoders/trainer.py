@@ -61,7 +61,7 @@ class PartSource(Protocol):
 
 @dataclass(frozen=True)
 class InMemoryParts:
-    """A `TargetSource` of parts that are in memory already.
+    """A `PartSource` of parts that are in memory already.
 
     Attributes
     ----------
@@ -77,16 +77,16 @@ class InMemoryParts:
 
     @property
     def sizes(self) -> Mapping[int, PartSize]:
-        """As `Source.sizes`."""
+        """As `PartSource.sizes`."""
         return {part: PartSize(len(photons), len(photons.time)) for part, photons in self.train.items()}
 
     def read(self, part: int) -> tuple[Photons, Sequence[str]]:
-        """As `Source.read`."""
+        """As `PartSource.read`."""
         photons = self.train[part]
         return photons, self.ids.get(part) or [f"{part}:{row}" for row in range(len(photons))]
 
     def validation(self) -> Mapping[int, Photons]:
-        """As `Source.validation`."""
+        """As `PartSource.validation`."""
         return self.held
 
 
