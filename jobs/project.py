@@ -1,7 +1,6 @@
 """`lexray project`: project latents and text vectors into the shared space of a trained alignment."""
 
 from collections import Counter
-from functools import partial
 
 from pydantic import Field, model_validator
 
@@ -11,13 +10,13 @@ from lexray.inference.project import (
     check_texts,
     load_towers,
     project_latents,
+    project_part,
     project_texts,
-    projector,
 )
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
-from lexray.runtime.map_parts import map_parts
+from lexray.runtime.map_parts import results_of_parts
 from lexray.tables import delta, schemas
 from lexray.tables.quarantine import write_quarantine
 
@@ -51,13 +50,12 @@ def run(config: ProjectConfig, context: JobContext) -> JobResult:
     schema = schemas.embeddings(towers.sizes.dimension)
     total = sum(delta.dataset(table.path).count_rows() for table in tables)
     with ray_session.session(config.ray), context.progress.task("vectors", total=total) as task:
-        fragments = [
-            fragment
-            for table in tables
-            for fragment in map_parts(
-                table.path, config.out, schema, partial(projector, towers, table), task, config.workers
-            )
-        ]
+        fragments = []
+        for table in tables:
+            what = (table, towers, config.out, schema)
+            for fragment in results_of_parts(project_part, table.path, *what, workers=config.workers):
+                fragments.append(fragment)
+                task.advance(fragment.n_rows)
     delta.commit(config.out, "embeddings", schema, fragments)
 
     written = delta.read(config.out, ["id", "modality"]).to_pylist()

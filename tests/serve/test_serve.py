@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from event_files import write_event_file
+from golden_files import check_golden
 from lexray.errors import ConfigError, LexrayError
 from lexray.events.eventlist import EventList
 from lexray.release.aligned import load_aligned
@@ -339,6 +340,12 @@ async def locked(engine: ServingEngine) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(engine, Direct(engine), Limits(), ("sesame", "open"), requests_per_minute=5)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://lexray") as client:
         yield client
+
+
+async def test_the_interface_is_that_of_the_golden_file(locked: httpx.AsyncClient) -> None:
+    document = (await locked.get("/openapi.json")).json()
+    document["info"].pop("version", None)
+    check_golden("openapi.json", json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 async def test_an_upload_is_encoded_once(

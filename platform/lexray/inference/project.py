@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from lexray.errors import LexrayError
 from lexray.models.alignment.towers import Towers
-from lexray.runtime.map_parts import PartFunction
 from lexray.tables import delta
 from lexray.tables.files import filesystem
 from lexray.tables.list_columns import finite_rows, vectors
@@ -47,9 +46,12 @@ class ProjectedTable:
         return [Refusal(self.path, "not_finite", detail.format(name)) for name in names if name not in done]
 
 
-def projector(towers: Towers, table: ProjectedTable) -> PartFunction:
-    """The function of `map_parts.map_parts` that projects a table's parts."""
-    return lambda _, rows: table.project(towers, table.path, rows)
+def project_part(
+    path: str, part: int, table: ProjectedTable, towers: Towers, out: str, schema: pa.Schema
+) -> delta.Fragment:
+    """Project a part of a table and write its vectors as that part of `out`; for `map_parts.results_of_parts`."""
+    rows = table.project(towers, path, delta.read(path, parts=[part]))
+    return delta.write_part(out, schema, part, rows)
 
 
 def load_towers(path: str) -> Towers:

@@ -102,7 +102,9 @@ def map_parts(
     return [*finished.values(), *_fragments(mapped, task)]
 
 
-def results_of_parts(function: Callable[..., R], table: str, *arguments: Any) -> Iterator[R]:
+def results_of_parts(
+    function: Callable[..., R], table: str, *arguments: Any, workers: int | None = None
+) -> Iterator[R]:
     """Yield ``function(table, part, *arguments)`` of each part of a table, one Ray task each, as they end.
 
     Parameters
@@ -112,11 +114,17 @@ def results_of_parts(function: Callable[..., R], table: str, *arguments: Any) ->
     table : str
     *arguments
         Sent to the workers once, whatever their number.
+    workers : int, optional
+        Most tasks at a time; by default as many as there are CPUs.
     """
     remote, sent = ray.remote(function), [ray.put(argument) for argument in arguments]
-    # Workers run in folders of their own.
-    waiting = [remote.remote(resolve_path(table), part, *sent) for part in delta.part_files(table)]
-    while waiting:
+    path = resolve_path(table)  # workers run in folders of their own
+    left = list(delta.part_files(table))
+    waiting: list[ray.ObjectRef[R]] = []
+    while left or waiting:
+        room = len(left) if workers is None else workers - len(waiting)
+        waiting += [remote.remote(path, part, *sent) for part in left[:room]]
+        left = left[room:]
         done, waiting = ray.wait(waiting)
         yield from ray.get(done)
 
