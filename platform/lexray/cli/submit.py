@@ -83,8 +83,8 @@ def connect(address: str = DEFAULT_ADDRESS) -> JobSubmissionClient:
     address = address if "://" in address else f"http://{address}"
     if not address.startswith(("http://", "https://")):
         raise ConfigError(f"--address {address}: expected the job server's HTTP address, such as http://head:8265")
-    for module in ("dashboard_sdk", "job.sdk"):
-        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
+    for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
     try:
         httpx.get(f"{address}/api/version", timeout=_CONNECT_TIMEOUT)
         with _unset(_ADDRESS_VARIABLES):
