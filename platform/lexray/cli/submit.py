@@ -10,7 +10,9 @@ import json
 import logging
 import os
 import shlex
+import signal
 import tempfile
+import threading
 import time
 import uuid
 import zipfile
@@ -165,7 +167,7 @@ def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str
     """
     shown: list[str] = []
     while True:
-        with contextlib.suppress(RuntimeError, aiohttp.ClientError):
+        with contextlib.suppress(RuntimeError, aiohttp.ClientError), _interrupted_at_once():
             asyncio.run(_tail(client, submission_id, shown, write))
         details = submission_details(client, submission_id)
         if details.status.is_terminal():
@@ -177,6 +179,20 @@ def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str
             shown.append(missed)
             write(missed)
     return SubmissionResult(details.status.value, _exit_code(details), "".join(shown))
+
+
+@contextlib.contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt: asyncio would cancel its task, which may end with a connection's error."""
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: usual(number, frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def submission_details(client: JobSubmissionClient, submission_id: str) -> JobDetails:

@@ -221,15 +221,25 @@ def _descend(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseMode
     return model
 
 
-def describe(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
-    """Rows of (key, type, default, meaning) for help texts; nested models are flattened with dotted keys."""
+def describe(model: type[BaseModel], defaults: BaseModel | None = None) -> list[tuple[str, str, str, str]]:
+    """Rows of (key, type, default, meaning) for help texts; nested models are flattened with dotted keys.
+
+    Parameters
+    ----------
+    model : type
+    defaults : model, optional
+        Where a model is nested, the instance that is used by default: it may differ from the model's own defaults.
+    """
     rows: list[tuple[str, str, str, str]] = []
     for name, field in model.model_fields.items():
         annotation = field.annotation
+        given = None if field.is_required() else field.get_default(call_default_factory=True)
+        default = given if defaults is None else getattr(defaults, name)
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            rows += [(f"{name}.{key}", kind, default, meaning) for key, kind, default, meaning in describe(annotation)]
+            nested = describe(annotation, default if isinstance(default, BaseModel) else None)
+            rows += [(f"{name}.{key}", kind, shown, meaning) for key, kind, shown, meaning in nested]
             continue
         type_name = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
-        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
-        rows.append((name, type_name, default, field.description or ""))
+        shown = "required" if field.is_required() and defaults is None else repr(default)
+        rows.append((name, type_name, shown, field.description or ""))
     return rows
