@@ -399,7 +399,7 @@ def test_options_are_the_keys_of_any_job() -> None:
     [
         (["--sourcs", "20"], "--sources"),
         (["--sed=1"], "--seed"),
-        (["-x"], "unknown option -x"),
+        (["-x"], "unknown option '-x'"),
         (["sky", "--sources"], "--sources needs a value"),
         (["--sources", "--seed", "1"], "--sources needs a value"),
     ],

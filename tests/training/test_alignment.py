@@ -175,7 +175,7 @@ def test_tables_unlike_the_training_s_are_refused(tmp_path: Path, tables: Tables
     short, foreign = str(tmp_path / "short"), str(tmp_path / "foreign")
     write_texts(short, ["a"], np.ones((1, 7)))
     write_texts(foreign, ["a"], np.ones((1, TEXT_DIM)), model="words-2")
-    for table, message in ((short, "7 numbers a row.* trained on 64"), (foreign, "by words-2.* by words-1")):
+    for table, message in ((short, "7 numbers per row.* trained on 64"), (foreign, "by words-2.* by words-1")):
         config = parse(
             project.ProjectConfig, {"alignment": alignment, "text_embeddings": table, "out": str(tmp_path / "e")}
         )
