@@ -14,7 +14,7 @@ from lexray.llm.sentence_encoder import DEFAULT_MODEL, TextModel, describe_text_
 from lexray.llm.vllm import VllmSettings
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
-from lexray.tables.quarantine import Refusal, write_quarantine
+from lexray.tables.quarantine import Refusal
 
 
 class EmbedConfig(JobConfig):
@@ -59,8 +59,7 @@ def run(config: EmbedConfig, context: JobContext) -> JobResult:
     texts = TextColumn.of(config.summaries, config.column, config.include_ungrounded)
     engine = _engine(config, context)
     embedded = embed_missing(engine, texts, config.out, config.force, context.progress)
-    failures = [Refusal(failure.source_id, failure.reason, failure.detail) for failure in embedded.stats.failures]
-    quarantine = write_quarantine(config.out, JOB.name, failures)
+    refusals = [Refusal(failure.source_id, failure.reason, failure.detail) for failure in embedded.stats.failures]
     counts = embedded.counts()
     if counts["truncated"]:
         context.progress.warn(
@@ -72,10 +71,9 @@ def run(config: EmbedConfig, context: JobContext) -> JobResult:
     return JobResult(
         counts=counts,
         metrics=embedded.metrics(*prices) | {"truncated": counts["truncated"]},
-        outputs=[quarantine],
-        refused=counts["failed"],
+        refusals=refusals,
         accepted=counts["texts"] - counts["failed"],
-        complete=not failures,
+        complete=not refusals,
     )
 
 

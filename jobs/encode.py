@@ -5,16 +5,14 @@ from functools import partial
 import numpy as np
 from pydantic import Field
 
-from lexray.events import validate
+from lexray.events.validate import refusals
 from lexray.inference import encode
 from lexray.inference.autodecoder import load_autodecoder
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.runtime.map_parts import map_parts
-from lexray.tables import delta, schemas
-from lexray.tables.part_checkpoints import PartCheckpoints
-from lexray.tables.quarantine import write_quarantine
+from lexray.tables import delta
 
 
 class EncodeConfig(JobConfig):
@@ -22,44 +20,41 @@ class EncodeConfig(JobConfig):
 
     events: str = Field(description="events table")
     autodecoder: str = Field(description="folder of a trained autodecoder")
+    rates: str | None = Field(None, description="write the reconstructed rates to this table, from the same pass")
+    bins: int = Field(256, ge=1, description="cells of the rates, from the first to the last good time")
     workers: int = Field(2, ge=1, description="worker processes, each with one CPU")
     use_gpu: bool = Field(False, description="give each worker a GPU")
 
 
 def run(config: EncodeConfig, context: JobContext) -> JobResult:
-    """Encode every detection that the model can take, and write the latents table."""
-    model = load_autodecoder(config.autodecoder)
-    schema = schemas.latents(model.latent_dim)
+    """Encode every detection that the model can take, and write the latents table, with the rates where asked for."""
+    model, device = load_autodecoder(config.autodecoder), "cuda" if config.use_gpu else "cpu"
+    outputs = [encode.latents_output(config.out, model.latent_dim)]
+    make = partial(encode.encoder, config.autodecoder, device)
+    if config.rates is not None:
+        outputs.append(encode.rates_output(config.rates))
+        make = partial(encode.encoder_with_rates, config.autodecoder, device, config.bins)
     n = delta.dataset(config.events).count_rows()
-    checkpoints = PartCheckpoints(
-        config.out, [delta.version(p) for p in (config.events, config.autodecoder)], from_scratch=config.force
-    )
     with ray_session.session(config.ray), context.progress.task("detections", total=n) as task:
-        fragments = map_parts(
+        left_out = map_parts(
             config.events,
-            config.out,
-            schema,
-            partial(encode.encoder, config.autodecoder, "cuda" if config.use_gpu else "cpu"),
+            outputs,
+            make,
             task,
             config.workers,
+            depends_on=[delta.version(config.autodecoder), config.bins],
+            from_scratch=config.force,
             columns=encode.COLUMNS,
-            order=["detection_id"],
             sliced=True,
             use_gpu=config.use_gpu,
-            checkpoints=checkpoints,
         )
-    delta.commit(config.out, "latents", schema, fragments)
-    checkpoints.remove()
-
-    left_out = validate.invalid_rows(config.events, config.out, model.n_bands)
-    if left_out:
-        context.progress.warn(f"encode: {validate.describe_invalid_rows(left_out)}")
     nll = delta.read(config.out, ["nll"])["nll"].to_numpy()
+    n_rates = {} if config.rates is None else {"rates": len(nll) * model.n_bands}
     return JobResult(
-        counts={"detections": len(nll), "left_out": len(left_out)},
+        counts={"detections": len(nll), "left_out": len(left_out)} | n_rates,
         metrics={"mean_nll": float(np.mean(nll))} if len(nll) else {},
-        outputs=[write_quarantine(config.out, JOB.name, validate.refusals(config.events, left_out))],
-        refused=len(left_out),
+        outputs=[output.path for output in outputs[1:]],
+        refusals=refusals(config.events, left_out),
         accepted=len(nll),
     )
 
@@ -70,4 +65,5 @@ JOB = Job(
     run=run,
     inputs=("events", "autodecoder"),
     positional=("events",),
+    outputs=("rates",),
 )

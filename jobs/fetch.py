@@ -19,7 +19,7 @@ from lexray.errors import ConfigError
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables.files import require_local_path
-from lexray.tables.quarantine import Refusal, write_quarantine
+from lexray.tables.quarantine import Refusal
 from lexray.web.retry import RetryPolicy
 from lexray.web.tap import Tap
 
@@ -99,7 +99,6 @@ def run(config: FetchConfig, context: JobContext) -> JobResult:
         downloads, counts, failures = asyncio.run(fetching)
     csc_output.write_paths(out, detections, downloads, config.products)
     refusals += [Refusal(file, error.reason, error.detail) for file, error in failures]
-    quarantine = write_quarantine(config.out, JOB.name, refusals)
     if failures:
         context.progress.warn(f"{len(failures)} files did not come; --force asks for them again, and for no others")
     return JobResult(
@@ -115,8 +114,8 @@ def run(config: FetchConfig, context: JobContext) -> JobResult:
             **{f"refused_{reason}": n for reason, n in sorted(Counter(r.reason for r in refusals).items())},
         },
         metrics={"fetched": float(counts["fetched"]), "retries": float(downloads.retries)},
-        outputs=[str(out / "labels"), str(out / "sources.parquet"), str(out / "detections.parquet"), quarantine],
-        refused=len(refusals),
+        outputs=[str(out / "labels"), str(out / "sources.parquet"), str(out / "detections.parquet")],
+        refusals=refusals,
         accepted=counts["fetched"] + counts["there_already"],
     )
 

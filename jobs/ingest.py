@@ -20,7 +20,6 @@ from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
-from lexray.tables.quarantine import write_quarantine
 from lexray.tables.schemas import SCHEMA_VERSION
 from lexray.version import __version__
 
@@ -121,8 +120,8 @@ def run(config: IngestConfig, context: JobContext) -> JobResult:
         seconds += time.monotonic() - start
 
     refusals = file_index.refusals(index)
-    outputs = [write_quarantine(table, JOB.name, refusals), incremental.file_index_of(table)]
-    for path in (table, *outputs):
+    files = incremental.file_index_of(table)
+    for path in (table, files):
         delta.vacuum(path)
     changes = {"new": plan.new, "changed": plan.changed, "unchanged": plan.unchanged, "gone": plan.gone}
     return JobResult(
@@ -135,8 +134,8 @@ def run(config: IngestConfig, context: JobContext) -> JobResult:
             "files_per_s": read.num_rows / seconds,
             "events_per_s": file_index.counts(read)["events_in"] / seconds,
         },
-        outputs=outputs,
-        refused=len(refusals),
+        outputs=[files],
+        refusals=refusals,
         accepted=index.num_rows - len(refusals),
         # A file that could not be fetched may be there the next time, and one without a date may have changed.
         complete=not incremental.may_differ(index),

@@ -20,7 +20,6 @@ from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.sources import SAME_SOURCE_ARCSEC
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
-from lexray.tables.quarantine import write_quarantine
 from lexray.tables.schemas import LITERATURE
 from lexray.web.cache import Cache
 
@@ -78,7 +77,6 @@ def run(config: LiteratureConfig, context: JobContext) -> JobResult:
     with LiteratureTableWriter(config.out, config.n_parts, config.max_objects, config.max_papers) as table:
         papers = collect.collect_papers(list(services.values()), sources, from_files, table, context.progress)
     delta.commit(config.out, "literature", LITERATURE, papers.written.fragments)
-    quarantine = write_quarantine(config.out, JOB.name, papers.refusals)
     counts = collect.paper_counts(papers)
     queried = collect.service_counts(papers, services) | ({} if cache is None else {"from_cache": cache.hits})
     by_reason = dict(Counter(refusal.reason for refusal in papers.refusals))
@@ -86,8 +84,7 @@ def run(config: LiteratureConfig, context: JobContext) -> JobResult:
         counts=counts
         | {"files": len(files), **queried, "refused": len(papers.refusals), "refused_by_reason": by_reason},
         metrics={"papers": counts["papers"], "matched_sources": counts["matched_sources"], **queried},
-        outputs=[quarantine],
-        refused=len(papers.refusals),
+        refusals=papers.refusals,
         accepted=counts["papers"] + counts["duplicates"],
         complete=papers.all_answered,
     )

@@ -4,21 +4,14 @@ from collections import Counter
 
 from pydantic import Field, model_validator
 
-from lexray.inference.project import (
-    ProjectedTable,
-    check_latents,
-    check_texts,
-    load_towers,
-    project_latents,
-    project_part,
-    project_texts,
-)
+from lexray.inference.project import ProjectedTable, load_towers, project_part
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.runtime.map_parts import results_of_parts
 from lexray.tables import delta, schemas
-from lexray.tables.quarantine import write_quarantine
+from lexray.tables.delta import Fragment
+from lexray.tables.quarantine import Refusal
 
 
 class ProjectConfig(JobConfig):
@@ -41,31 +34,30 @@ def run(config: ProjectConfig, context: JobContext) -> JobResult:
     towers = load_towers(config.alignment)
     tables: list[ProjectedTable] = []
     if config.latents is not None:
-        check_latents(towers, config.alignment, config.latents)
-        tables.append(ProjectedTable(config.latents, "xray", "detection_id", project_latents))
+        tables.append(ProjectedTable.of_latents(config.latents))
     if config.text_embeddings is not None:
-        check_texts(towers, config.alignment, config.text_embeddings)
-        tables.append(ProjectedTable(config.text_embeddings, "text", "source_id", project_texts))
+        tables.append(ProjectedTable.of_texts(config.text_embeddings))
+    for table in tables:
+        table.check(towers, config.alignment)
 
     schema = schemas.embeddings(towers.sizes.dimension)
     total = sum(delta.dataset(table.path).count_rows() for table in tables)
+    fragments: list[Fragment] = []
+    refusals: list[Refusal] = []
+    counts: Counter[str] = Counter()
     with ray_session.session(config.ray), context.progress.task("vectors", total=total) as task:
-        fragments = []
         for table in tables:
             what = (table, towers, config.out, schema)
-            for fragment in results_of_parts(project_part, table.path, *what, workers=config.workers):
+            for fragment, refused in results_of_parts(project_part, table.path, *what, workers=config.workers):
                 fragments.append(fragment)
+                refusals += refused
+                counts[table.modality] += fragment.n_rows
                 task.advance(fragment.n_rows)
     delta.commit(config.out, "embeddings", schema, fragments)
-
-    written = delta.read(config.out, ["id", "modality"]).to_pylist()
-    refusals = [refusal for table in tables for refusal in table.refusals(written)]
-    counts = Counter(row["modality"] for row in written)
     return JobResult(
         counts={"detections": counts["xray"], "texts": counts["text"], "refused": len(refusals)},
-        outputs=[write_quarantine(config.out, JOB.name, refusals)],
-        refused=len(refusals),
-        accepted=len(written),
+        refusals=sorted(refusals, key=lambda refusal: (refusal.file, refusal.detail)),
+        accepted=counts.total(),
     )
 
 

@@ -91,7 +91,7 @@ def run(config: SummarizeConfig, context: JobContext) -> JobResult:
     return JobResult(
         counts=table.counts | counts,
         metrics=table.metrics | metrics,
-        refused=table.failed,
+        refusals=table.refusals,
         accepted=table.sources - table.failed,
         # What fails without a model fails every time.
         complete=config.engine == "extractive" or not table.failed,

@@ -89,8 +89,6 @@ class TrainAlignmentConfig(JobConfig):
 def run(config: TrainAlignmentConfig, context: JobContext) -> JobResult:
     """Read the pairs, train on Ray, write the towers of the best epoch."""
     pairs = read_pairs(config.latents, config.text_embeddings, config.events, config.split_seed)
-    if pairs.n_invalid:
-        context.progress.warn(f"left out {pairs.n_invalid} detections or texts with missing or non-finite numbers")
     training = config.training
     if config.force:
         training.forget()
@@ -109,6 +107,8 @@ def run(config: TrainAlignmentConfig, context: JobContext) -> JobResult:
         },
         metrics={f"best/{name}": value for name, value in best.items()}
         | {"chance/val/recall@10": min(1.0, 10 / len(pairs.val))},
+        refusals=pairs.refusals,
+        accepted=pairs.n_rows - len(pairs.refusals),
     )
 
 

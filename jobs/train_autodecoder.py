@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field, model_validator
 
 from lexray.errors import LexrayError
-from lexray.events import validate
+from lexray.events.validate import refusals
 from lexray.inference.autodecoder import MAX_CALIBRATION, Autodecoder
 from lexray.models.autodecoders.learner import Precision, Schedule
 from lexray.runtime import ray_session
@@ -15,6 +15,7 @@ from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables import delta
 from lexray.tables.files import require_local_path
+from lexray.tables.quarantine import describe_refusals
 from lexray.training import event_parts
 from lexray.training.autodecoder import AutodecoderTraining
 from lexray.training.autodecoder_config import (
@@ -106,8 +107,9 @@ def run(config: TrainAutodecoderConfig, context: JobContext) -> JobResult:
     if config.force:  # a forced training starts from scratch, also after one that was killed
         training.forget()
     plan = event_parts.plan_training(config.events, config.split_seed, config.section.n_bands, config.validated_on)
-    if plan.left_out:
-        context.progress.warn(f"train autodecoder: {validate.describe_invalid_rows(plan.left_out)}")
+    refused = refusals(config.events, plan.left_out)
+    if refused:  # said before the hours of training, too
+        context.progress.warn(f"{JOB.name}: left out {len(refused)} detections: {describe_refusals(refused)}")
     if not any(part.train for part in plan.parts.values()):
         raise LexrayError(f"{config.events}: no detection falls into the training split, there is nothing to fit")
     with ray_session.session(config.ray):
@@ -118,7 +120,13 @@ def run(config: TrainAutodecoderConfig, context: JobContext) -> JobResult:
         trained = trained.calibrated(event_parts.sample(plan, config.section.n_bands, most))
     trained.save(config.out)
     training.forget()
-    return JobResult(counts={**result["counts"], "left_out": len(plan.left_out)}, metrics=result["metrics"])
+    emptied = {name: f"{why}; it was trained on without its events" for name, why in result["emptied"].items()}
+    return JobResult(
+        counts={**result["counts"], "left_out": len(plan.left_out)},
+        metrics=result["metrics"],
+        refusals=refused + refusals(config.events, emptied),
+        accepted=len(plan) - len(emptied),
+    )
 
 
 JOB = Job(

@@ -1,6 +1,7 @@
-"""`encode` and `rates`: runs that were killed go on, odd rows are left out by name, and memory stays bounded."""
+"""`encode` and `rates`: alone and in one pass; killed runs go on, odd rows are left out by name, memory is bounded."""
 
 import math
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,7 @@ from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.sources import part_of
 from lexray.tables import delta
-from lexray.tables.delta import Fragment
-from lexray.tables.part_checkpoints import PartCheckpoints
+from lexray.tables.part_checkpoints import FinishedPart, PartCheckpoints
 from lexray.tables.schemas import EVENTS
 
 N, N_PARTS = 40, 4
@@ -73,6 +73,31 @@ def content(table: str | Path) -> dict[str, Any]:
     return delta.read(str(table)).drop_columns(["part"]).sort_by("detection_id").to_pydict()
 
 
+# --- one pass -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.ray
+def test_one_pass_writes_both_tables_as_each_job_writes_its_own(
+    ray_session: None, events: str, autodecoder: str, tmp_path: Path
+) -> None:
+    run(encode, events, autodecoder, tmp_path / "latents")
+    run(rates, events, autodecoder, tmp_path / "rates", bins=32)
+    keys = {"rates": str(tmp_path / "both_rates"), "bins": 32}
+    report = run(encode, events, autodecoder, tmp_path / "both", **keys)
+    assert report.counts == {"detections": N, "left_out": 0, "rates": 3 * N}
+    assert content(tmp_path / "both") == content(tmp_path / "latents")
+    order = [("detection_id", "ascending"), ("band", "ascending")]
+    one, other = (delta.read(str(tmp_path / name)).sort_by(order) for name in ("both_rates", "rates"))
+    assert one.equals(other)
+
+    assert run(encode, events, autodecoder, tmp_path / "both", **keys).skipped
+    run(rates, events, autodecoder, tmp_path / "both_rates", bins=16)  # another job has written over it
+    assert not run(encode, events, autodecoder, tmp_path / "both", **keys).skipped
+    shutil.rmtree(keys["rates"])
+    assert not run(encode, events, autodecoder, tmp_path / "both", **keys).skipped
+    assert delta.read(keys["rates"]).num_rows == 3 * N
+
+
 # --- runs that were killed ------------------------------------------------------------------------------------------
 
 
@@ -87,12 +112,13 @@ def test_a_killed_run_goes_on_and_the_table_is_that_of_an_undisturbed_one(
         def make(*arguments: Any) -> map_parts.PartFunction:
             function = encoder(*arguments)
 
-            def call(part: int, rows: pa.Table) -> pa.Table:
+            def call(rows: pa.Table) -> map_parts.MappedRows:
+                part = part_of(rows["source_id"][0].as_py(), N_PARTS)
                 if part == fails_in:
                     raise LexrayError("the power went off")
                 with (folder / "done").open("a") as file:
                     file.write(f"{part} ")
-                return function(part, rows)
+                return function(rows)
 
             return call
 
@@ -120,21 +146,25 @@ def test_a_killed_run_goes_on_and_the_table_is_that_of_an_undisturbed_one(
 def test_part_checkpoints_are_of_one_output_of_the_same_inputs(tmp_path: Path) -> None:
     out = str(tmp_path / "table")
     schema = pa.schema([("x", pa.int64())])
-    checkpoints = PartCheckpoints(out, ["v1"])
+    checkpoints = PartCheckpoints([out], ["v1"])
     fragments = [delta.write_part(out, schema, part, pa.table({"x": [part]})) for part in range(3)]
-    for fragment in fragments:
-        checkpoints.write(fragment)
-    assert PartCheckpoints(out, ["v1"]).finished() == dict(enumerate(fragments))
+    parts = [FinishedPart([fragment], {f"d{fragment.part}": "has no exposure"}) for fragment in fragments]
+    for number, part in enumerate(parts):
+        checkpoints.write(number, part)
+    assert PartCheckpoints([out], ["v1"]).finished() == dict(enumerate(parts))
 
     (tmp_path / "table" / fragments[1].path).unlink()  # written, and lost since
     (tmp_path / "table" / fragments[2].path).write_bytes(b"torn")
-    assert PartCheckpoints(out, ["v1"]).finished() == {0: fragments[0]}
-    assert PartCheckpoints(out, ["v2"]).finished() == {}
-    assert PartCheckpoints(out, ["v1"]).finished() == {}  # dropped by the run of other inputs
+    assert PartCheckpoints([out], ["v1"]).finished() == {0: parts[0]}
+    assert PartCheckpoints([out], ["v2"]).finished() == {}
+    assert PartCheckpoints([out], ["v1"]).finished() == {}  # dropped by the run of other inputs
 
-    checkpoints = PartCheckpoints(out, ["v1"])
-    checkpoints.write(Fragment(fragments[0].path, 0, fragments[0].size, 1))
-    assert PartCheckpoints(out, ["v1"], from_scratch=True).finished() == {}
+    checkpoints = PartCheckpoints([out], ["v1"])
+    checkpoints.write(0, parts[0])
+    assert PartCheckpoints([out, f"{out}2"], ["v1"]).finished() == {}  # and by one that writes another table, too
+    checkpoints = PartCheckpoints([out], ["v1"])
+    checkpoints.write(0, parts[0])
+    assert PartCheckpoints([out], ["v1"], from_scratch=True).finished() == {}
     checkpoints.remove()
     assert list(tmp_path.iterdir()) == [tmp_path / "table"]
 
@@ -257,11 +287,10 @@ def test_detections_that_cannot_be_encoded_are_left_out_and_named(
     assert report.counts["left_out"] == len(wrong)
     assert set(content(out)["detection_id"]) == {"d008", "d010", "d011"}
     said = " ".join(capsys.readouterr().err.split())
-    assert "left out 8 detections: d000 has no exposure; d001 has no good time" in said
-    quarantined = delta.read(f"{out}.quarantine")["detail"].to_pylist()
-    assert sorted(quarantined)[0] == "detection d000 has no exposure"
-    assert sorted(quarantined)[6] == "detection d006 has photons or a background that no model can take"
-    assert len(quarantined) == len(wrong)
+    assert "refused 8 of 11 inputs: events: detection d000 has no exposure; events: detection d001 has no" in said
+    assert f"and 5 more; see {out}.quarantine" in said
+    quarantined = delta.read(report.refusals)["detail"].to_pylist()
+    assert quarantined == [f"detection {name} {why}" for name, why in wrong.items()]
 
 
 def test_detections_that_cannot_be_encoded_are_not_evaluated_either(autodecoder: str, tmp_path: Path) -> None:
@@ -293,16 +322,17 @@ def test_a_part_is_read_in_slices_and_comes_back_in_order(
     def make() -> map_parts.PartFunction:
         map_parts._READ_ROWS, map_parts._SLICE_EVENTS = 2, 150  # in the worker's process only
 
-        def count(_: int, rows: pa.Table) -> pa.Table:
-            return rows.append_column("slice_rows", pa.array([rows.num_rows] * rows.num_rows))
+        def count(rows: pa.Table) -> map_parts.MappedRows:
+            rows = rows.append_column("slice_rows", pa.array([rows.num_rows] * rows.num_rows))
+            return map_parts.MappedRows([rows], {f"slice {rows['detection_id'][0]}": "is none"})
 
         return count
 
     with Progress().task("rows") as task:
-        fragments = map_parts.map_parts(
-            table, out, schema, make, task, 1, columns=schema.names[:2], order=["detection_id"], sliced=True
-        )
-    delta.commit(out, "counted", schema, fragments)
+        output = map_parts.OutputTable(out, "counted", schema, ["detection_id"])
+        refused = map_parts.map_parts(table, [output], make, task, 1, columns=schema.names[:2], sliced=True)
+    assert len(refused) >= 30 / 4
+    assert list(refused) == sorted(refused)
     for part in range(2):
         rows = delta.read(out, parts=[part])
         expected = sorted(e.detection_id for e in events if part_of(e.source_id, 2) == part)

@@ -77,7 +77,7 @@ def test_broken_files_stop_nothing_and_everything_is_accounted_for(ray_session: 
     report = ingest(archive, out=tmp_path / "events")
     counts = report.counts
 
-    quarantined = delta.read(report.outputs[0]).to_pylist()
+    quarantined = delta.read(report.refusals).to_pylist()
     assert {Path(row["file"]).name: row["reason"] for row in quarantined} == broken
     assert all(row["stage"] == "ingest" and row["detail"] for row in quarantined)
     assert (counts["files"], counts["detections"], counts["sources"]) == (36, 30, 15)
@@ -144,7 +144,7 @@ def test_colliding_identifiers_get_their_hash_and_copies_count_once(ray_session:
     assert report.counts["ids_disambiguated"] == 2
     assert report.counts["refused_duplicate"] == 3
     assert report.counts["events_in"] == 21
-    details = {Path(row["file"]).name: row["detail"] for row in delta.read(report.outputs[0]).to_pylist()}
+    details = {Path(row["file"]).name: row["detail"] for row in delta.read(report.refusals).to_pylist()}
     assert details["z.fits"] == f"the same bytes as {archive / 'a.fits'}"
     assert set(details) == {"b.fits", "y.fits", "z.fits"}
 
@@ -158,7 +158,7 @@ def test_too_many_refused_is_exit_code_3_and_an_empty_quarantine_exists(ray_sess
     assert ingest(good, bad, out=tmp_path / "half", max_bad_fraction=0.4).exit_code == EXIT_TOO_MANY_REFUSED
     report = ingest(good, out=tmp_path / "all")
     assert report.exit_code == EXIT_DONE
-    assert delta.read(report.outputs[0]).num_rows == 0
+    assert delta.read(report.refusals).num_rows == 0
 
 
 def test_a_new_file_behind_a_pattern_is_noticed(ray_session: None, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_ten_thousand_files_of_which_one_in_a_hundred_is_broken(ray_session: Non
     assert report.exit_code == EXIT_DONE
     account = delta.read(f"{tmp_path}/events.files")
     assert (account.num_rows, balances(account)) == (10_000, True)
-    names = {int(Path(row["file"]).stem) for row in delta.read(report.outputs[0]).to_pylist()}
+    names = {int(Path(row["file"]).stem) for row in delta.read(report.refusals).to_pylist()}
     assert names == set(range(0, 10_000, 100))
 
 

@@ -13,6 +13,7 @@ from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobReport, JobResult, execute, is_up_to_date
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
+from lexray.tables.quarantine import Refusal
 from lexray.tables.schemas import SUMMARIES
 
 
@@ -35,7 +36,8 @@ def _count(config: CountConfig, context: JobContext) -> JobResult:
     delta.write(config.out, "summaries", SUMMARIES, rows)
     if config.stop_after == "commit":
         raise KeyboardInterrupt
-    return JobResult({"files": len(texts)}, {"lines": float(sum(counts))}, refused=config.refuse, accepted=len(texts))
+    refusals = [Refusal(f"folder/{i}.txt", "empty", "it is empty") for i in range(config.refuse)]
+    return JobResult({"files": len(texts)}, {"lines": float(sum(counts))}, refusals=refusals, accepted=len(texts))
 
 
 def _copy(config: CountConfig, context: JobContext) -> JobResult:
@@ -140,7 +142,12 @@ def test_too_many_refused_is_exit_code_3_by_the_limit_of_now(bench: JobBench) ->
 
 def test_a_few_refused_is_a_warning(bench: JobBench) -> None:
     assert bench(refuse=1).exit_code == 0
-    assert "warning: count: refused 1 of 2 inputs; see" in " ".join(bench.said.getvalue().split())
+    said = " ".join(bench.said.getvalue().split())
+    assert f"warning: count: refused 1 of 2 inputs: 0.txt: it is empty; see {bench.out}.quarantine" in said
+    quarantined = {"file": "folder/0.txt", "stage": "count", "reason": "empty", "detail": "it is empty", "part": 0}
+    assert delta.read(f"{bench.out}.quarantine").to_pylist() == [quarantined]
+    bench(force=True)
+    assert delta.read(f"{bench.out}.quarantine").num_rows == 0, "an earlier run's refusals do not outlive it"
 
 
 def test_a_relative_path_is_refused_only_on_a_cluster(

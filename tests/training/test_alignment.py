@@ -51,7 +51,8 @@ def test_pairs_are_of_the_split_and_have_both_sides(tables: Tables, pairs: Paire
         assert abs(len(found) - sum(splits[s] == name for s in both)) <= 1  # the last may have had one detection only
         assert int(found.offsets[-1]) == len(found.xray)
         assert (found.offsets.diff() >= 1).all()
-    assert pairs.n_invalid == 1
+    assert [refusal.reason for refusal in pairs.refusals] == ["not_finite"]
+    assert pairs.n_rows > len(pairs.train.xray) + len(pairs.val.xray)
     assert pairs.made_with == {"autodecoder": "grid-1", "text_model": "words-1"}
     assert pairs.train.xray.shape[1] == LATENT_DIM + N_BANDS
 
@@ -148,6 +149,8 @@ def test_towers_retrieve_sources_that_no_training_saw(tmp_path: Path, tables: Ta
     alignment, embeddings = str(tmp_path / "alignment"), str(tmp_path / "embeddings")
     config = parse(train_alignment.TrainAlignmentConfig, {**tables.keys(), "out": alignment, "epochs": 60})
     report = execute(train_alignment.JOB, config, Progress())
+    (refused,) = delta.read(report.refusals)["detail"].to_pylist()
+    assert refused.endswith(": its vector is missing or holds numbers that are not finite")
     assert report.metrics["best/val/recall@10"] > 5 * report.metrics["chance/val/recall@10"]
     assert {"alignment.json", "alignment.safetensors"} <= {path.name for path in Path(alignment).iterdir()}
 

@@ -62,7 +62,7 @@ def test_parts_are_read_as_they_were_planned(table: str) -> None:
         assert (len(photons), len(photons.time)) == (size.detections, size.photons)
         assert photons.counts.sum(1).tolist() == [5 + int(name[1:]) % 7 for name in names]
         assert len(validation.get(number, ())) == len(plan.parts[number].val)
-    assert source.emptied == set()
+    assert source.emptied == {}
 
 
 def test_a_detection_with_impossible_photons_trains_as_if_it_had_none(table: str) -> None:
@@ -77,7 +77,8 @@ def test_a_detection_with_impossible_photons_trains_as_if_it_had_none(table: str
         photons, names = source.read(number)
         expected = [0 if int(name[1:]) % 2 else 5 + int(name[1:]) % 7 for name in names]
         assert photons.counts.sum(1).tolist() == expected
-    assert source.emptied == {name for part in plan.parts.values() for name in part.train if int(name[1:]) % 2}
+    emptied = {name for part in plan.parts.values() for name in part.train if int(name[1:]) % 2}
+    assert source.emptied == dict.fromkeys(emptied, "has an event without a time, or outside its energy bands")
 
 
 def test_the_validation_is_capped_by_a_hash_and_grows_with_its_cap(table: str) -> None:

@@ -12,6 +12,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "missions": ["bands_by_mission"],
         "reader": ["ReadOptions", "read_content", "read_events", "unreadable"],
         "segments": ["Segmentation"],
-        "validate": ["describe_invalid_rows", "faults", "invalid_rows", "refusals", "usual_bands", "without"],
+        "validate": ["faults", "refusals", "usual_bands", "without"],
     },
 )

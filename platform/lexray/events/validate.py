@@ -20,8 +20,6 @@ from lexray.tables.quarantine import Refusal
 HEADER_COLUMNS = (
     "detection_id", "source_id", "n_events", "exposure", "ontime", "area", "bands", "gti_start", "gti_stop"
 )  # fmt: skip
-#: What is wrong with a row whose photons were not looked at again.
-_UNTOLD = "has photons or a background that no model can take"
 #: Share of a detection's length by which rounding may move a time; rates are scored with as much.
 _ROUNDING = 1e-6
 #: Share of a band's edge that the lower one differs by at least: edges are read with six digits.
@@ -61,22 +59,6 @@ def without(rows: pa.Table, detections: Mapping[str, str]) -> pa.Table:
     if not detections:
         return rows
     return rows.filter(pc.invert(pc.is_in(rows["detection_id"], pa.array(list(detections), pa.string()))))
-
-
-def describe_invalid_rows(reasons: Mapping[str, str], most: int = 3) -> str:
-    """One line for a person: how many were left out, and the first of them with what is wrong."""
-    shown = "; ".join(f"{name} {reason}" for name, reason in list(reasons.items())[:most])
-    more = f"; and {len(reasons) - most} more" if len(reasons) > most else ""
-    return f"left out {len(reasons)} detections: {shown}{more}"
-
-
-def invalid_rows(events: str, out: str, n_bands: int) -> dict[str, str]:
-    """Detections of an events table that have no row in `out`, with what is wrong with each."""
-    headers = delta.read(events, HEADER_COLUMNS, order="detection_id")
-    written = pc.unique(delta.read(out, ["detection_id"])["detection_id"])
-    absent = headers.filter(pc.invert(pc.is_in(headers["detection_id"], written)))
-    found = faults(absent, n_bands)
-    return {name: found.get(name, _UNTOLD) for name in absent["detection_id"].to_pylist()}
 
 
 def refusals(events: str, reasons: Mapping[str, str]) -> list[Refusal]:

@@ -6,8 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "autodecoder": ["Autodecoder", "Encoded", "load_autodecoder"],
-        "encode": ["encoder", "reconstructor"],
+        "encode": ["encoder", "encoder_with_rates", "reconstructor"],
         "photons": ["photons_of", "photons_of_table"],
-        "project": ["check_latents", "check_texts", "load_towers", "project_latents", "project_texts"],
+        "project": ["ProjectedTable", "load_towers"],
     },
 )

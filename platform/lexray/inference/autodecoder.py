@@ -269,14 +269,22 @@ class Autodecoder:
 
         The bounds are None where `level` is, or where this type of autodecoder has none.
         """
-        photons = photons_of(events, self.n_bands)
+        return self.rates_of_photons(photons_of(events, self.n_bands), bins, level)
+
+    def rates_of_photons(self, photons: Photons, bins: int, level: float | None) -> list[RateInCells]:
+        """As `rates_with_intervals`, for N ragged detections."""
         return _in_cells(photons, bins, self._model.reconstruct(photons, bins, level))
 
     def encode_with_rates(
         self, events: Sequence[EventList], bins: int = 256, level: float | None = None
     ) -> tuple[Encoded, list[RateInCells]]:
         """`encode` and `rates_with_intervals` from one pass of the network, or one fit."""
-        photons = photons_of(events, self.n_bands)
+        return self.encode_photons_with_rates(photons_of(events, self.n_bands), bins, level)
+
+    def encode_photons_with_rates(
+        self, photons: Photons, bins: int, level: float | None
+    ) -> tuple[Encoded, list[RateInCells]]:
+        """As `encode_with_rates`, for N ragged detections."""
         encoding, rates = self._model.encode_and_reconstruct(photons, bins, level)
         return self._encoded(photons, encoding), _in_cells(photons, bins, rates)
 

@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "environment": ["capture_stderr", "set_defaults"],
         "job": ["Job", "JobContext", "JobReport", "JobResult", "execute", "is_up_to_date"],
-        "map_parts": ["PartFunction", "results_of_parts"],
+        "map_parts": ["MappedRows", "OutputTable", "PartFunction", "results_of_parts"],
         "peak_memory": ["PeakMemory"],
         "pipeline": ["PipelineConfig", "PipelineReport", "plan_steps"],
         "progress": ["Progress", "ProgressTask"],

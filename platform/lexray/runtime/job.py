@@ -6,7 +6,7 @@ runs it. `lexray.cli` makes a command of each.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,6 +20,7 @@ from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
 from lexray.tables.provenance import read_provenance, remove_provenance, write_provenance
+from lexray.tables.quarantine import Refusal, describe_refusals, quarantine_of, write_quarantine
 from lexray.version import __version__
 
 C = TypeVar("C", bound=JobConfig)
@@ -39,9 +40,12 @@ class JobResult:
     metrics : dict
         Figures that are logged to MLflow.
     outputs : list of str
-        Everything else that was written, such as the quarantine.
-    refused, accepted : int
-        Inputs refused and used, for `max_bad_fraction`.
+        Everything else that was written.
+    refusals : list of Refusal, optional
+        Inputs that were left out, and why: `execute` writes them to the quarantine, also where there are none; None
+        leaves it alone.
+    accepted : int
+        Inputs used, for `max_bad_fraction`.
     complete : bool
         Whether the same run again would find nothing to do; else it runs again.
     """
@@ -49,7 +53,7 @@ class JobResult:
     counts: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
-    refused: int = 0
+    refusals: list[Refusal] | None = None
     accepted: int = 0
     complete: bool = True
 
@@ -74,8 +78,8 @@ class JobReport:
 
     @property
     def refusals(self) -> str:
-        """Path of the table that lists what was refused: the quarantine, or the output itself if there is none."""
-        return next((path for path in self.outputs if path.endswith(".quarantine")), self.out)
+        """Path of the table that lists what was refused."""
+        return quarantine_of(self.out)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -107,6 +111,8 @@ class Job(Generic[C]):
     positional : tuple of str
         Keys that positional arguments of the command fill, in order; the last takes all that are left where its type
         is a list.
+    outputs : tuple of str
+        Keys that name further tables that are written; None values are left out.
     summary_table : callable, optional
         Makes a table of (counts, metrics) for a person; by default each has a line.
     """
@@ -116,6 +122,7 @@ class Job(Generic[C]):
     run: Callable[[C, JobContext], JobResult]
     inputs: tuple[str, ...]
     positional: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
     summary_table: Callable[[dict[str, Any], dict[str, float]], Table] | None = None
 
 
@@ -133,10 +140,11 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
     start = time.monotonic()
     _require_absolute_paths(job, config)
     config = _with_absolute_paths(job, config)
-    _require_writable_out(job, config.out)
+    for path in _output_paths(job, config):
+        _require_writable_out(job, path)
     inputs = _versions(job, config)
     fingerprint = _fingerprint(job, config, inputs)
-    previous = _previous_report(config, fingerprint)
+    previous = _previous_report(job, config, fingerprint)
     if previous is not None:
         progress.info(f"{job.name}: up to date, nothing to do ({config.out})")
         code = _exit_code(config, previous["refused_fraction"])
@@ -152,8 +160,11 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
         with progress.step(job.name):
             outcome = job.run(config, JobContext(run, progress))
         run.metrics(outcome.metrics)
-        total = outcome.refused + outcome.accepted
-        fraction = outcome.refused / total if total else 0.0
+        refused, outputs = outcome.refusals or [], outcome.outputs
+        if outcome.refusals is not None:
+            outputs = [*outputs, write_quarantine(config.out, job.name, refused)]
+        total = len(refused) + outcome.accepted
+        fraction = len(refused) / total if total else 0.0
         # A table's version is read from its log; a folder has none, so its fingerprint stands for it.
         version = delta.version(config.out) if delta.is_table(config.out) else fingerprint
         report = JobReport(
@@ -163,7 +174,7 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
             skipped=False,
             counts=outcome.counts,
             metrics=outcome.metrics,
-            outputs=outcome.outputs,
+            outputs=outputs,
             inputs=inputs,
             mlflow_run=run.run_id,
             seconds=round(time.monotonic() - start, 3),
@@ -173,27 +184,29 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
         )
         run.tags({"output": config.out, "output.version": version})
         run.dictionary(report.as_dict(), "report.json")
-        write_provenance(
-            config.out,
-            {"fingerprint": fingerprint, "lexray": __version__, "config": parameters, "report": report.as_dict()},
-        )
-    if fraction and report.exit_code == EXIT_DONE:
-        progress.warn(f"{job.name}: refused {outcome.refused} of {total} inputs; see {report.refusals}")
+        provenance = {"fingerprint": fingerprint, "config": parameters, "report": report.as_dict()}
+        for path in _output_paths(job, config):
+            write_provenance(path, {"lexray": __version__, **provenance})
+    if refused:
+        what = f"refused {len(refused)} of {total} inputs: {describe_refusals(refused)}"
+        progress.warn(f"{job.name}: {what}; see {report.refusals}")
     return report
 
 
 def is_up_to_date(job: Job[C], config: C) -> bool:
     """Whether `execute` would find nothing to do."""
     config = _with_absolute_paths(job, config)
-    return _previous_report(config, _fingerprint(job, config, _versions(job, config))) is not None
+    return _previous_report(job, config, _fingerprint(job, config, _versions(job, config))) is not None
 
 
-def _previous_report(config: JobConfig, fingerprint: str) -> dict[str, Any] | None:
-    """Report of the run that wrote what lies at `config.out` now, if it is the one that `fingerprint` asks for."""
-    before = None if config.force else read_provenance(config.out)
-    if before is None or before["fingerprint"] != fingerprint:
+def _previous_report(job: Job[C], config: C, fingerprint: str) -> dict[str, Any] | None:
+    """Report of the run that wrote what lies at the outputs now, if it is the one that `fingerprint` asks for."""
+    if config.force:
         return None
-    report: dict[str, Any] = before["report"]
+    before = [read_provenance(path) or {} for path in _output_paths(job, config)]
+    if any(provenance.get("fingerprint") != fingerprint for provenance in before):
+        return None
+    report: dict[str, Any] = before[0]["report"]
     if not report.get("complete", True) or config.never_skip:
         return None
     if delta.is_table(config.out) and delta.version(config.out) != report["version"]:
@@ -209,7 +222,7 @@ def _require_absolute_paths(job: Job[C], config: C) -> None:
     """Refuse relative paths on a cluster, where each worker would resolve them in a folder of its own."""
     if config.ray.address is None and not os.environ.get("RAY_ADDRESS"):
         return
-    for path in (config.out, *_input_paths(job, config)):
+    for path in (*_output_paths(job, config), *_input_paths(job, config)):
         if "://" not in path and not Path(path).expanduser().is_absolute():
             raise ConfigError(
                 f"{job.name}: '{path}' is a relative path, which on a cluster is another folder on each machine; "
@@ -232,7 +245,7 @@ def _require_writable_out(job: Job[C], out: str) -> None:
 def _with_absolute_paths(job: Job[C], config: C) -> C:
     """Make paths absolute: Ray's workers run in folders of their own, on this machine too."""
     changed: dict[str, Any] = {"out": resolve_path(config.out)}
-    for key in job.inputs:
+    for key in (*job.inputs, *job.outputs):
         value = getattr(config, key)
         if value is not None:
             changed[key] = resolve_path(value) if isinstance(value, str) else [resolve_path(path) for path in value]
@@ -244,8 +257,16 @@ def _versions(job: Job[C], config: C) -> dict[str, str]:
 
 
 def _input_paths(job: Job[C], config: C) -> list[str]:
+    return _paths(config, job.inputs)
+
+
+def _output_paths(job: Job[C], config: C) -> list[str]:
+    return _paths(config, ("out", *job.outputs))
+
+
+def _paths(config: JobConfig, keys: Sequence[str]) -> list[str]:
     paths: list[str] = []
-    for key in job.inputs:
+    for key in keys:
         value = getattr(config, key)
         paths += [] if value is None else [value] if isinstance(value, str) else list(value)
     return paths

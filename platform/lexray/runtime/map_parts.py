@@ -1,7 +1,8 @@
 """Map a table part by part on Ray Data: read a part, compute rows, write them as the same part of another table."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -13,63 +14,119 @@ from lexray.runtime.progress import ProgressTask
 from lexray.tables import delta, schemas
 from lexray.tables.delta import Fragment
 from lexray.tables.files import filesystem, resolve_path
-from lexray.tables.part_checkpoints import PartCheckpoints
+from lexray.tables.part_checkpoints import FinishedPart, PartCheckpoints
 
 R = TypeVar("R")
 
-#: Turns a part's rows, or a slice of them, into the output's; made once a worker, by `make` of `map_parts`.
-PartFunction = Callable[[int, pa.Table], pa.Table]
 #: A slice ends with the row that brings it to so many rows or events.
 _SLICE_ROWS, _SLICE_EVENTS = 4096, 2_000_000
 #: Rows read at once; a slice is of whole such batches.
 _READ_ROWS = 64
+#: Tasks that are submitted ahead where nothing limits them: `ray.wait` looks at all of them each time.
+_MAX_SUBMITTED = 1000
 _PART = pa.field("part", pa.int32())
+
+
+@dataclass(frozen=True)
+class MappedRows:
+    """What the rows of a part, or a slice of them, became.
+
+    Attributes
+    ----------
+    tables : sequence of pyarrow.Table
+        Rows of each output.
+    refused : mapping
+        What is wrong with each row that was left out, by its name.
+    """
+
+    tables: Sequence[pa.Table]
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+#: Maps a part's rows, or a slice of them; made once a worker, by `make` of `map_parts`.
+PartFunction = Callable[[pa.Table], MappedRows]
+
+
+@dataclass(frozen=True)
+class OutputTable:
+    """A table that `map_parts` writes.
+
+    Attributes
+    ----------
+    path : str
+    name : str
+        What the table is, as for `delta.commit`.
+    schema : pyarrow.Schema
+    order : sequence of str
+        Columns to sort each part's rows by.
+    """
+
+    path: str
+    name: str
+    schema: pa.Schema
+    order: Sequence[str] = ()
+
+    def write_part(self, part: int, tables: Sequence[pa.Table]) -> Fragment:
+        """Write the rows of a part as one file."""
+        checked = [schemas.check(table, self.schema, self.path) for table in tables]
+        rows = pa.concat_tables([self.schema.empty_table(), *checked])
+        if self.order:
+            rows = rows.sort_by([(name, "ascending") for name in self.order])
+        return delta.write_part(self.path, self.schema, part, rows)
 
 
 def map_parts(
     table: str,
-    out: str,
-    schema: pa.Schema,
+    outputs: Sequence[OutputTable],
     make: Callable[[], PartFunction],
     task: ProgressTask,
     workers: int,
     *,
+    depends_on: Sequence[Any] = (),
+    from_scratch: bool = False,
     columns: Sequence[str] | None = None,
-    order: Sequence[str] = (),
     sliced: bool = False,
     use_gpu: bool = False,
-    checkpoints: PartCheckpoints | None = None,
-) -> list[Fragment]:
-    """Apply a function to each part of `table` and write its rows to `out`; `delta.commit` makes them visible.
+) -> dict[str, str]:
+    """Apply a function to each part of `table`, and write and commit the tables that it makes of it.
+
+    Each finished part is recorded next to the first output, and a run that was killed continues with the others.
 
     Parameters
     ----------
-    table, out : str
-        Table read, and table that the fragments are for.
-    schema : pyarrow.Schema
-        Of `out`.
+    table : str
+        Table read.
+    outputs : sequence of OutputTable
+        Tables written.
     make : callable
-        Called once in each worker; returns the function of (part, rows). Load models in it.
+        Called once in each worker; returns the function of a part's rows. Load models in it.
     task : ProgressTask
-        Advanced by the rows written.
+        Advanced by the rows written to the first output.
     workers : int
         Worker processes, each with one CPU.
+    depends_on : sequence
+        Everything besides `table` that the parts depend on: records of runs with others are dropped.
+    from_scratch : bool
+        Map all parts, recorded or not.
     columns : sequence of str, optional
         Of `table`, all by default.
-    order : sequence of str
-        Columns of `out` to sort each part's rows by.
     sliced : bool
         Call the function for slices of a part, each of rows with an `n_events` that fit into memory, one by one.
     use_gpu : bool
         Give each worker a GPU.
-    checkpoints : PartCheckpoints, optional
-        Records each finished part; parts that are recorded already are skipped.
+
+    Returns
+    -------
+    dict of str
+        What is wrong with each row that was left out, by its name and in the names' order.
     """
-    finished = {} if checkpoints is None else checkpoints.finished()
-    parts = {part: files for part, files in delta.part_files(table).items() if part not in finished}
-    task.advance(sum(fragment.n_rows for fragment in finished.values()))
-    if not parts:
-        return list(finished.values())
+    checkpoints = PartCheckpoints(
+        [output.path for output in outputs], [delta.version(table), *depends_on], from_scratch=from_scratch
+    )
+    finished = list(checkpoints.finished().items())
+    task.advance(sum(part.fragments[0].n_rows for _, part in finished))
+    recorded = {number for number, _ in finished}
+    parts = {number: files for number, files in delta.part_files(table).items() if number not in recorded}
     written_with, wanted = delta.dataset(table).schema, None if columns is None else list(columns)
 
     class Mapper:
@@ -77,29 +134,35 @@ def map_parts(
             self._function = make()
 
         def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-            part = int(row["part"])
-            source = _dataset(parts[part], written_with)
-            made = [
-                schemas.check(self._function(part, rows), schema, out)
-                for rows in (_slices(source, wanted) if sliced else [source.to_table(wanted)])
+            number = int(row["part"])
+            source = _dataset(parts[number], written_with)
+            mapped = [
+                self._function(rows) for rows in (_slices(source, wanted) if sliced else [source.to_table(wanted)])
             ]
-            rows = pa.concat_tables([schema.empty_table(), *made])
-            if order:
-                rows = rows.sort_by([(name, "ascending") for name in order])
-            fragment = delta.write_part(out, schema, part, rows)
-            if checkpoints is not None:
-                checkpoints.write(fragment)
-            return asdict(fragment)
+            fragments = [
+                output.write_part(number, [rows.tables[i] for rows in mapped]) for i, output in enumerate(outputs)
+            ]
+            part = FinishedPart(fragments, {name: why for rows in mapped for name, why in rows.refused.items()})
+            checkpoints.write(number, part)
+            return {"finished": part.to_json()}
 
-    mapped = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map(
-        Mapper,
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts))),
-        num_cpus=1,
-        num_gpus=1 if use_gpu else None,
-    )
-    # With its reservations Ray Data holds tasks back until it knows how large outputs are; a fragment's name is small.
-    mapped.context.op_resource_reservation_enabled = False
-    return [*finished.values(), *_fragments(mapped, task)]
+    results = [part for _, part in finished]
+    if parts:
+        mapped = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map(
+            Mapper,
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts))),
+            num_cpus=1,
+            num_gpus=1 if use_gpu else None,
+        )
+        # With its reservations Ray Data holds tasks back until it knows how large outputs are; these are small.
+        mapped.context.op_resource_reservation_enabled = False
+        for row in mapped.iter_rows():
+            results.append(FinishedPart.from_json(row["finished"]))
+            task.advance(results[-1].fragments[0].n_rows)
+    for i, output in enumerate(outputs):
+        delta.commit(output.path, output.name, output.schema, [part.fragments[i] for part in results])
+    checkpoints.remove()
+    return dict(sorted((name, why) for part in results for name, why in part.refused.items()))
 
 
 def results_of_parts(
@@ -119,20 +182,13 @@ def results_of_parts(
     """
     remote, sent = ray.remote(function), [ray.put(argument) for argument in arguments]
     path = resolve_path(table)  # workers run in folders of their own
-    left = list(delta.part_files(table))
+    left = deque(delta.part_files(table))
     waiting: list[ray.ObjectRef[R]] = []
     while left or waiting:
-        room = len(left) if workers is None else workers - len(waiting)
-        waiting += [remote.remote(path, part, *sent) for part in left[:room]]
-        left = left[room:]
+        while left and len(waiting) < (workers or _MAX_SUBMITTED):
+            waiting.append(remote.remote(path, left.popleft(), *sent))
         done, waiting = ray.wait(waiting)
         yield from ray.get(done)
-
-
-def _fragments(mapped: "ray.data.Dataset", task: ProgressTask) -> Iterator[Fragment]:
-    for row in mapped.iter_rows():
-        task.advance(row["n_rows"])
-        yield Fragment(**row)
 
 
 def _dataset(files: Sequence[str], schema: pa.Schema) -> pyarrow.dataset.Dataset:

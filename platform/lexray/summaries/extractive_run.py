@@ -9,12 +9,11 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from lexray.runtime.map_parts import PartFunction, map_parts
+from lexray.runtime.map_parts import MappedRows, OutputTable, PartFunction, map_parts
 from lexray.runtime.progress import Progress
 from lexray.summaries.extractive import Corpus, ExtractiveSummarizer, papers_by_source, summarize_part
 from lexray.summaries.writer import WriterSettings
 from lexray.tables import delta
-from lexray.tables.part_checkpoints import PartCheckpoints
 from lexray.tables.row_checkpoints import RowCheckpoints
 from lexray.tables.schemas import SUMMARIES
 
@@ -50,12 +49,10 @@ def extract_summaries(
     """
     corpus = count_corpus(literature)
     options = (settings.max_words, settings.mask_names, settings.min_grounded)
-    checkpoints = PartCheckpoints(out, ["summaries", delta.version(literature), *options], from_scratch=force)
+    output = OutputTable(out, "summaries", SUMMARIES)
     with progress.task("sources", total=corpus.n_sources) as task:
         make = partial(_summarize_function, ray.put(corpus), *options)
-        fragments = map_parts(literature, out, SUMMARIES, make, task, workers, checkpoints=checkpoints)
-    delta.commit(out, "summaries", SUMMARIES, fragments)
-    checkpoints.remove()
+        map_parts(literature, [output], make, task, workers, depends_on=options, from_scratch=force)
     RowCheckpoints(out, SUMMARIES).remove()
 
 
@@ -64,7 +61,7 @@ def _summarize_function(
 ) -> PartFunction:
     summarizer = ExtractiveSummarizer(ray.get(corpus), max_words, mask_names, min_grounded)
 
-    def summarize(_: int, rows: pa.Table) -> pa.Table:
-        return summarize_part(rows, summarizer)
+    def summarize(rows: pa.Table) -> MappedRows:
+        return MappedRows([summarize_part(rows, summarizer)])
 
     return summarize

@@ -7,10 +7,11 @@ from typing import Any
 import pyarrow.compute as pc
 
 from lexray.tables import delta
+from lexray.tables.quarantine import Refusal
 
 #: Rows of which MLflow shows the first.
 _SAMPLE = 20
-_COLUMNS = ("source_id", "summary", "status", "reason", "grounded", "n_papers", "n_papers_left_out")
+_COLUMNS = ("source_id", "summary", "status", "reason", "detail", "grounded", "n_papers", "n_papers_left_out")
 
 
 @dataclass
@@ -20,8 +21,10 @@ class SummaryStatistics:
     Attributes
     ----------
     sources, papers, papers_left_out : int
-    status, reasons : Counter
-        Rows by `status`, and failed ones by `reason`.
+    status : Counter
+        Rows by `status`.
+    refusals : list of Refusal
+        Sources that failed.
     words : int
         Of all summaries.
     checked : int
@@ -36,7 +39,7 @@ class SummaryStatistics:
     papers: int = 0
     papers_left_out: int = 0
     status: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
+    refusals: list[Refusal] = field(default_factory=list)
     words: int = 0
     checked: int = 0
     grounded: float = 0.0
@@ -53,6 +56,11 @@ class SummaryStatistics:
         return self.status["ungrounded"]
 
     @property
+    def reasons(self) -> dict[str, int]:
+        """Failed sources by `reason`."""
+        return dict(Counter(refusal.reason for refusal in self.refusals))
+
+    @property
     def counts(self) -> dict[str, Any]:
         """For `job.JobResult`."""
         return {
@@ -62,7 +70,7 @@ class SummaryStatistics:
             "summaries": self.sources - self.failed,
             "ungrounded": self.ungrounded,
             "failed": self.failed,
-            "failed_by_reason": dict(self.reasons),
+            "failed_by_reason": self.reasons,
         }
 
     @property
@@ -83,7 +91,8 @@ def summary_statistics(table: str) -> SummaryStatistics:
         found.papers += pc.sum(batch["n_papers"]).as_py() or 0
         found.papers_left_out += pc.sum(batch["n_papers_left_out"]).as_py() or 0
         found.status.update(batch["status"].to_pylist())
-        found.reasons.update(batch["reason"].drop_null().to_pylist())
+        failed = batch.filter(pc.is_valid(batch["reason"])).select(["source_id", "reason", "detail"]).to_pylist()
+        found.refusals += [Refusal(row["source_id"], row["reason"], row["detail"] or "") for row in failed]
         found.words += pc.sum(pc.count_substring_regex(batch["summary"], r"\S+")).as_py() or 0
         found.checked += batch.num_rows - batch["grounded"].null_count
         found.grounded += pc.sum(batch["grounded"]).as_py() or 0.0

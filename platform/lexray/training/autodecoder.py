@@ -4,6 +4,7 @@ Workers own parts: each reads its parts' photons as they are needed, holds their
 checkpoint as files a part, so that a restart on another number of workers finds them.
 """
 
+import json
 import shutil
 import tempfile
 import time
@@ -24,7 +25,7 @@ from lexray.runtime import ray_session, tracking
 from lexray.runtime.progress import Progress
 from lexray.training.event_parts import EventsTable, TrainingPlan
 
-_NETWORK, _RESULT = "network.pt", "result.pt"
+_NETWORK, _RESULT, _EMPTIED = "network.pt", "result.pt", "emptied"
 #: In the checkpoints' folder, where a training that diverged says so: Ray Train hands back what came with a checkpoint.
 _DIVERGED = "diverged.txt"
 
@@ -75,7 +76,8 @@ class AutodecoderTraining:
         Returns
         -------
         dict
-            What the first worker wrote when all was done: 'network', 'mean_latent', 'counts', 'metrics'.
+            What the workers wrote when all was done: 'network', 'mean_latent', 'counts', 'metrics', and 'emptied', as
+            of `EventsTable`.
 
         Raises
         ------
@@ -115,6 +117,9 @@ class AutodecoderTraining:
             raise LexrayError(f"train autodecoder: {diverged.read_text()}; lower the learning rate or leave these out")
         with done.checkpoint.as_directory() as folder:
             result: dict[str, Any] = torch.load(Path(folder) / _RESULT, weights_only=True)
+            of_workers = [json.loads(path.read_text()) for path in sorted(Path(folder).glob(f"{_EMPTIED}-*.json"))]
+        result["emptied"] = {name: why for emptied in of_workers for name, why in emptied.items()}
+        result["counts"]["emptied"] = len(result["emptied"])
         return result
 
 
@@ -163,9 +168,8 @@ def _report(trainer: AutodecoderTrainer, rank: int, metrics: dict[str, float], s
     """Hand a checkpoint to Ray Train: the network from the first worker, latents from the part's owner."""
     result: dict[str, Any] = {}
     if trainer.finished:
-        emptied = trainer.sum_over_workers(torch.tensor([float(len(source.emptied))]))
         counts = {"detections": trainer.n_detections, "photons": trainer.n_photons, "epochs": trainer.epoch}
-        counts |= {"skipped_steps": trainer.skipped_steps, "emptied": int(emptied)}
+        counts |= {"skipped_steps": trainer.skipped_steps}
         kept = trainer.result()
         final = {"final_loss": metrics["loss"], "final_val_gain": kept.get("gain", metrics["val_gain"])}
         result = {**kept, "counts": counts, "metrics": final}
@@ -174,6 +178,7 @@ def _report(trainer: AutodecoderTrainer, rank: int, metrics: dict[str, float], s
             torch.save(trainer.state(), Path(folder) / _NETWORK)
             if result:
                 torch.save(result, Path(folder) / _RESULT)
+        (Path(folder) / f"{_EMPTIED}-{rank:05d}.json").write_text(json.dumps(source.emptied))
         for number, latents in trainer.latent_states().items():
             torch.save(latents, Path(folder) / _latents_file(number))
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -49,6 +49,10 @@ class TrainingPlan:
     parts: dict[int, PlannedPart]
     left_out: dict[str, str]
 
+    def __len__(self) -> int:
+        """Detections to train on and to score."""
+        return sum(len(part.train) + len(part.val) for part in self.parts.values())
+
 
 def plan_training(events: str, split_seed: int, n_bands: int, max_validation: int) -> TrainingPlan:
     """Who trains and who validates.
@@ -86,14 +90,14 @@ class EventsTable:
 
     Attributes
     ----------
-    emptied : set of str
-        Detections met with events that are in no band or have no time; they train as if they had none.
+    emptied : dict of str
+        What is wrong with the photons of detections that were met; they train as if they had none.
     """
 
     def __init__(self, parts: Mapping[int, PlannedPart], n_bands: int) -> None:
         self._parts, self._n_bands = parts, n_bands
-        self._invalid: dict[tuple[int, str], list[str]] = {}
-        self.emptied: set[str] = set()
+        self._faults: dict[tuple[int, str], dict[str, str]] = {}
+        self.emptied: dict[str, str] = {}
 
     @property
     def sizes(self) -> dict[int, PartSize]:
@@ -117,16 +121,16 @@ class EventsTable:
             for rows in (_read(path, _COLUMNS) for path in self._parts[part].files)
         ]
         table = pa.concat_tables(rows).sort_by("detection_id")
-        if (part, split) not in self._invalid:  # the same rows come again in every epoch
-            self._invalid[part, split] = list(validate.faults(table, self._n_bands))
-        return photons_of_table(self._emptied(table, self._invalid[part, split]), self._n_bands)
+        if (part, split) not in self._faults:  # the same rows come again in every epoch
+            self._faults[part, split] = validate.faults(table, self._n_bands)
+        return photons_of_table(self._emptied(table, self._faults[part, split]), self._n_bands)
 
-    def _emptied(self, rows: pa.Table, invalid: Sequence[str]) -> pa.Table:
+    def _emptied(self, rows: pa.Table, faults: Mapping[str, str]) -> pa.Table:
         """The rows, the invalid ones without events."""
-        if not invalid:
+        if not faults:
             return rows
-        self.emptied |= set(invalid)
-        fine = pc.invert(pc.is_in(rows["detection_id"], pa.array(invalid, pa.string())))
+        self.emptied |= faults
+        fine = pc.invert(pc.is_in(rows["detection_id"], pa.array(list(faults), pa.string())))
         for name in ("time", "energy", "bkg_time", "bkg_energy", "bkg_scale"):
             column = rows[name]
             empty = pa.scalar([] if name in ("time", "energy") else None, column.type)

@@ -12,6 +12,7 @@ from lexray.errors import LexrayError
 from lexray.models.alignment.trainer import Pairs
 from lexray.tables import delta
 from lexray.tables.list_columns import finite_rows, vectors
+from lexray.tables.quarantine import Refusal, not_finite
 from lexray.training.splits import read_split_keys, split
 
 #: Fewer sources than this cannot be negatives of one another, or tell one epoch from the next.
@@ -30,15 +31,18 @@ class PairedTables:
         How many of the X-ray features are log-rates.
     made_with : dict
         Names of the models that made the tables: 'autodecoder' and 'text_model'.
-    n_invalid : int
+    refusals : list of Refusal
         Detections and texts with missing or non-finite numbers, which were left out.
+    n_rows : int
+        Detections and texts in all.
     """
 
     train: Pairs
     val: Pairs
     n_bands: int
     made_with: dict[str, str]
-    n_invalid: int
+    refusals: list[Refusal]
+    n_rows: int
 
 
 def read_pairs(latents: str, text_embeddings: str, events: str, split_seed: int = 0) -> PairedTables:
@@ -88,8 +92,11 @@ def read_pairs(latents: str, text_embeddings: str, events: str, split_seed: int 
                 f"values with {events}?"
             )
         found[name] = _pairs(xray, text, [rows_of[key] for key in keys], [text_row[key] for key in keys])
-    n_invalid = int((~has_xray).sum() + (~has_text).sum())
-    return PairedTables(found["train"], found["val"], log_rate.shape[1], made_with, n_invalid)
+    refused_xray, refused_text = detections.filter(pa.array(~has_xray)), texts.filter(pa.array(~has_text))
+    refusals = not_finite(latents, "detection_id", refused_xray["detection_id"].to_pylist())
+    refusals += not_finite(text_embeddings, "source_id", refused_text["source_id"].to_pylist())
+    n_rows = len(detections) + len(texts)
+    return PairedTables(found["train"], found["val"], log_rate.shape[1], made_with, refusals, n_rows)
 
 
 def _one_model(table: str, rows: pa.Table) -> str:

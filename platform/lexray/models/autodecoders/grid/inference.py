@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from lexray.models.autodecoders.representation import dimension, represent
 
 #: Detections fitted at once; enough to fill a core, little enough to stay in its cache's reach.
 _BATCH = 256
-_BINS = 256
 
 
 class GridReconstructor:
@@ -58,44 +57,52 @@ class GridReconstructor:
 
     def encode(self, photons: Photons) -> Encoding:
         """The rate pooled over time, and the spectrum: see `representation`."""
-        return self._encodings(self._fits(photons))
+        return self._encodings([self._encoding(*fit) for fit in self._fits(photons)])
 
     def reconstruct(self, photons: Photons, bins: int, level: float | None = None) -> Reconstruction:
         """See `Reconstructor.reconstruct`; bounds as `GridLearner.interval` says."""
-        return self._rates(self._fits(photons), bins, level)
+        return self._reconstruction([self._rates(*fit, bins, level) for fit in self._fits(photons)], bins, level)
 
     def encode_and_reconstruct(
         self, photons: Photons, bins: int, level: float | None = None
     ) -> tuple[Encoding, Reconstruction]:
         """See `Reconstructor.encode_and_reconstruct`."""
-        fits = list(self._fits(photons))
-        return self._encodings(fits), self._rates(fits, bins, level)
+        encodings, rates = [], []
+        for fit in self._fits(photons):  # each batch's fit is released before the next
+            encodings.append(self._encoding(*fit))
+            rates.append(self._rates(*fit, bins, level))
+        return self._encodings(encodings), self._reconstruction(rates, bins, level)
 
     def _fits(self, photons: Photons) -> Iterator[tuple[Photons, FittedDetections]]:
         for batch in _batches(photons):
             yield batch, self._learner.fit_detections(batch, self.start)
 
-    def _encodings(self, fits: Iterable[tuple[Photons, FittedDetections]]) -> Encoding:
-        features, nll, misfit = [torch.zeros(0, self.n_features)], [torch.zeros(0)], [torch.zeros(0)]
-        for batch, fitted in fits:
-            log_rate, data = fitted.log_rate, fitted.data
-            features.append(represent(log_rate, batch))
-            nll.append(-log_likelihood(log_rate, data) + data.counts.sum(1) * batch.duration.log().float())
-            misfit.append(_misfit_on_knots(log_rate, batch, data))
-        return Encoding(torch.cat(features), torch.cat(nll), torch.cat(misfit))
+    def _encoding(self, batch: Photons, fitted: FittedDetections) -> Encoding:
+        log_rate, data = fitted.log_rate, fitted.data
+        nll = -log_likelihood(log_rate, data) + data.counts.sum(1) * batch.duration.log().float()
+        return Encoding(represent(log_rate, batch), nll, _misfit_on_knots(log_rate, batch, data))
 
-    def _rates(
-        self, fits: Iterable[tuple[Photons, FittedDetections]], bins: int, level: float | None
-    ) -> Reconstruction:
-        found = [torch.zeros(1 if level is None else 3, 0, self.n_bands, bins, dtype=torch.float64)]
-        for batch, fitted in fits:
-            log_rates = [fitted.log_rate]
-            if level is not None:
-                spread = self._learner.half_width(fitted, level)
-                log_rates += [fitted.log_rate - spread, fitted.log_rate + spread]
-            in_bins = torch.stack([at_bins(log_rate, bins, centred=False) for log_rate in log_rates])
-            found.append((in_bins - batch.duration.log()[:, None, None]).exp())
-        return Reconstruction(*torch.cat(found, dim=1))
+    def _encodings(self, batches: Sequence[Encoding]) -> Encoding:
+        none = Encoding(torch.zeros(0, self.n_features), torch.zeros(0), torch.zeros(0))
+        found = [none, *batches]
+        return Encoding(
+            torch.cat([e.features for e in found]),
+            torch.cat([e.nll for e in found]),
+            torch.cat([e.misfit for e in found]),
+        )
+
+    def _rates(self, batch: Photons, fitted: FittedDetections, bins: int, level: float | None) -> Tensor:
+        """Rates, and with `level` their lower and upper bounds, f8[1 or 3, N, B, bins]."""
+        log_rates = [fitted.log_rate]
+        if level is not None:
+            spread = self._learner.half_width(fitted, level)
+            log_rates += [fitted.log_rate - spread, fitted.log_rate + spread]
+        in_bins = torch.stack([at_bins(log_rate, bins, centred=False) for log_rate in log_rates])
+        return (in_bins - batch.duration.log()[:, None, None]).exp()
+
+    def _reconstruction(self, batches: Sequence[Tensor], bins: int, level: float | None) -> Reconstruction:
+        none = torch.zeros(1 if level is None else 3, 0, self.n_bands, bins, dtype=torch.float64)
+        return Reconstruction(*torch.cat([none, *batches], dim=1))
 
 
 def _batches(photons: Photons) -> Iterator[Photons]:
