@@ -25,7 +25,6 @@ from lexray.evaluation.report.autodecoder import (
     anomaly_table,
     detections_of_split,
     fit_baselines,
-    groups_of_sources,
     measure_detection_properties,
     rate_intervals_68,
     rate_models,
@@ -63,7 +62,7 @@ class EvaluateAutodecoderConfig(JobConfig):
     )
     latents: str | None = Field(None, description="its latents table; without it nothing is read off representations")
     labels: str | None = Field(None, description="labels table or Parquet file")
-    group_by: str | None = Field(None, description="label column to group by; by default 'kind', else 'class'")
+    group_by: str = Field("class", description="label column to group by")
     true_rates: str | None = Field(None, description="rates that a simulator drew the photons from, for the ceiling")
     chosen_on: int = Field(300, ge=0, description="training detections on which baselines choose; 0 leaves them out")
     probed: int = Field(4000, ge=0, description="most detections to read properties off")
@@ -74,7 +73,9 @@ class EvaluateAutodecoderConfig(JobConfig):
 def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
     """Score the test sources, probe the representation, draw, and write the report."""
     splits = read_splits(config.events, config.split_seed)
-    column, group_of = groups_of_sources(inputs.read_labels(config.labels, splits), config.group_by)
+    labels = inputs.read_labels(config.labels, splits)
+    groups = {source: row.get(config.group_by) for source, row in labels.items()}
+    group_of = {source: str(group) for source, group in groups.items() if group is not None}
     headers = delta.read(config.events, ["detection_id", "source_id", "n_events"], order="detection_id")
     latents = None if config.latents is None else delta.read(config.latents, order="detection_id")
     models, names = rate_models(config.autodecoder, config.baseline_autodecoders)
@@ -93,7 +94,7 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
     steps = lineage([path for path in (config.autodecoder, config.latents, config.labels) if path is not None])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        figures = captions.gain_figures(folder, results, scores, group_of, names, column)
+        figures = captions.gain_figures(folder, results, scores, group_of, names, config.group_by)
         by_counts, gains = captions.count_bin_figure(folder, scores, names)
         add_grouped_gains(results, "by_counts", gains)
         figures |= by_counts

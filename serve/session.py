@@ -12,6 +12,7 @@ import psutil
 
 from lexray.runtime.environment import capture_stderr
 from lexray.runtime.progress import Progress
+from lexray.runtime.ray_internals import node_address
 from lexray.serve import haproxy
 from lexray.serve.config import ServeConfig
 
@@ -56,7 +57,7 @@ def _local_session(config: ServeConfig, progress: Progress) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=_OBJECT_STORE_BYTES,
-                _node_ip_address=_node_address(config),
+                **node_address(_node_address(config)),
             )
         try:
             yield

@@ -1,7 +1,6 @@
 """Errors that a user meets: one line that says what was wrong, where, and what to do."""
 
 import difflib
-import re
 from collections.abc import Iterable
 
 EXIT_DONE = 0
@@ -52,28 +51,3 @@ class RefusedInput(LexrayError):
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         # Exceptions pickle by their args alone; ours travel between Ray workers with both fields.
         return type(self), (self.reason, self.detail)
-
-
-def find_user_error(error: BaseException) -> LexrayError | None:
-    """The `LexrayError` that an error carries, or None.
-
-    One raised in a Ray worker reaches the driver wrapped: by Ray Core (``cause``), by Ray Train (``worker_failures``,
-    ``_base_exc``), each with the worker's stack trace as its text. Ray Data keeps that text alone.
-    """
-    pending: list[object] = [error]
-    seen: set[int] = set()
-    while pending:
-        candidate = pending.pop(0)
-        if not isinstance(candidate, BaseException) or id(candidate) in seen:
-            continue
-        seen.add(id(candidate))
-        cause = vars(candidate).get("cause")
-        if isinstance(candidate, LexrayError) and cause is None:
-            return candidate
-        failures = vars(candidate).get("worker_failures") or {}
-        pending += [cause, vars(candidate).get("_base_exc"), *failures.values(), candidate.__cause__]
-    traced = _TRACEBACK_LINE.search(str(error))
-    return None if traced is None else (ConfigError if traced[1] == "ConfigError" else LexrayError)(traced[2])
-
-
-_TRACEBACK_LINE = re.compile(rf"^{re.escape(__name__)}\.(\w+): (.+)$", flags=re.MULTILINE)

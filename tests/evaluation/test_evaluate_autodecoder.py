@@ -67,7 +67,7 @@ def evaluated(
 ) -> tuple[Path, Any, dict[str, float]]:
     out = tmp_path_factory.mktemp("evaluation")
     given = {key: value for key, value in tables.items() if key != "other"}
-    report = execute(JOB, EvaluateAutodecoderConfig(out=str(out), chosen_on=20, **given), Progress())
+    report = execute(JOB, EvaluateAutodecoderConfig(out=str(out), chosen_on=20, group_by="kind", **given), Progress())
     return out, report, json.loads((out / "metrics.json").read_text())
 
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
-from lexray.errors import ConfigError, LexrayError, RefusedInput, find_user_error
+from lexray.errors import ConfigError, LexrayError, RefusedInput
 from lexray.runtime.config import BaseConfig, JobConfig, TrackingConfig, describe, parse, read_yaml
+from lexray.runtime.ray_internals import find_user_error
 from lexray.tables.files import resolve_path
 
 

@@ -14,19 +14,12 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from lexray.cli.options import split_options
-from lexray.errors import (
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_USAGE,
-    ConfigError,
-    LexrayError,
-    find_user_error,
-)
+from lexray.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, LexrayError
 from lexray.jobs.registry import JOBS, REGISTRY, load_job
 from lexray.runtime.config import describe, parse, read_yaml
 from lexray.runtime.job import Job, JobReport, execute
 from lexray.runtime.progress import Progress
+from lexray.runtime.ray_internals import find_user_error
 from lexray.version import __version__
 
 

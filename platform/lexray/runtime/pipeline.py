@@ -14,12 +14,13 @@ from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
-from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError, did_you_mean, find_user_error
+from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError, did_you_mean
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.config import BaseConfig, JobConfig, RayConfig, TrackingConfig, parse
 from lexray.runtime.job import Job, JobReport, execute, is_up_to_date
 from lexray.runtime.peak_memory import PeakMemory
 from lexray.runtime.progress import Progress
+from lexray.runtime.ray_internals import find_user_error
 
 #: The jobs: each command's words, and the function that loads its job.
 Registry = Mapping[str, Callable[[], Job[Any]]]

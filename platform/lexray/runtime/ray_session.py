@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import ray
 from ray.util.queue import Queue
 
+from lexray.runtime import ray_internals
 from lexray.runtime.config import RayConfig
 from lexray.runtime.environment import capture_stderr
 from lexray.runtime.progress import ProgressTask
@@ -29,8 +30,7 @@ def session(config: RayConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # Ray prints a note on its token at every start of a local session; it is meant for cluster administrators.
-    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    ray_internals.quiet("session")
     address = config.address or os.environ.get("RAY_ADDRESS")
     logging_options = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
     if address:
@@ -75,4 +75,3 @@ def _silence_ray_data() -> None:
     context.print_on_execution_start = False
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off

@@ -18,11 +18,12 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from lexray.errors import RefusedInput, find_user_error
+from lexray.errors import RefusedInput
 from lexray.llm import hub, vllm
 from lexray.llm.chat_model import ChatTokenizer, LanguageModel, Messages
 from lexray.llm.openai import Endpoint, EndpointClient
 from lexray.runtime.progress import Progress
+from lexray.runtime.ray_internals import find_user_error
 from lexray.summaries.chunking import TokenCounter
 from lexray.summaries.extractive import papers_by_source
 from lexray.summaries.schema import MAX_TOKENS, SCHEMA

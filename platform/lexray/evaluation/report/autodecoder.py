@@ -41,26 +41,10 @@ PROPERTY_LABELS = {
     "variability_odds": "Gregory–Loredo odds",
 }
 ANOMALIES_SECTION = "Anomalies"
-#: Label columns that detections are grouped by where the configuration names none: the first that the labels have.
-_GROUP_COLUMNS = ("kind", "class")
 #: Detections in the anomalies' table.
 _MAX_ANOMALIES = 15
 #: The probability below which a detection is counted as an anomaly.
 _ANOMALY_P_VALUE = 0.01
-
-
-def groups_of_sources(labels: Mapping[str, Mapping[str, Any]], column: str | None) -> tuple[str, dict[str, str]]:
-    """Column of the labels to group by, and the group of each source that has one.
-
-    Parameters
-    ----------
-    labels : mapping
-        Source → label columns.
-    column : str or None
-        None takes 'kind' where the labels have it, else 'class'.
-    """
-    column = column or next((c for c in _GROUP_COLUMNS if any(c in row for row in labels.values())), "class")
-    return column, {source: str(row[column]) for source, row in labels.items() if row.get(column) is not None}
 
 
 def detections_of_split(headers: pa.Table, splits: Mapping[str, str], split: str) -> list[str]:
