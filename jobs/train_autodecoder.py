@@ -62,24 +62,20 @@ class TrainAutodecoderConfig(JobConfig):
 
     @model_validator(mode="after")
     def _each_worker_has_a_stream(self) -> "TrainAutodecoderConfig":
-        if self.workers > self.section.part_streams:
+        if self.workers > self.settings.part_streams:
             raise ValueError(
-                f"'{self.model_type}.part_streams' ({self.section.part_streams}) must be at least 'workers' "
+                f"'{self.model_type}.part_streams' ({self.settings.part_streams}) must be at least 'workers' "
                 f"({self.workers})"
             )
         return self
 
     @property
-    def section(self) -> AutodecoderConfig:
-        """The section of the model type."""
-        section: AutodecoderConfig = getattr(self, self.model_type)
-        return section
-
-    @property
     def settings(self) -> Schedule:
         """The model type's settings."""
-        shared = self.model_dump(include={"seed", "patience", "precision", "compile"}, exclude_none=True)
-        return self.section.settings(**shared)
+        section: AutodecoderConfig = getattr(self, self.model_type)
+        return section.settings(
+            **self.model_dump(include={"seed", "patience", "precision", "compile"}, exclude_none=True)
+        )
 
     @property
     def validated_on(self) -> int:
@@ -106,7 +102,8 @@ def run(config: TrainAutodecoderConfig, context: JobContext) -> JobResult:
     training = config.training
     if config.force:  # a forced training starts from scratch, also after one that was killed
         training.forget()
-    plan = event_parts.plan_training(config.events, config.split_seed, config.section.n_bands, config.validated_on)
+    n_bands = config.settings.n_bands
+    plan = event_parts.plan_training(config.events, config.split_seed, n_bands, config.validated_on)
     refused = refusals(config.events, plan.left_out)
     if refused:  # said before the hours of training, too
         context.progress.warn(f"{JOB.name}: left out {len(refused)} detections: {describe_refusals(refused)}")
@@ -117,7 +114,7 @@ def run(config: TrainAutodecoderConfig, context: JobContext) -> JobResult:
     trained = Autodecoder(config.settings, result["network"], result["mean_latent"])
     most = MAX_CALIBRATION[config.model_type]
     if most:
-        trained = trained.calibrated(event_parts.sample(plan, config.section.n_bands, most))
+        trained = trained.calibrated(event_parts.sample(plan, n_bands, most))
     trained.save(config.out)
     training.forget()
     emptied = {name: f"{why}; it was trained on without its events" for name, why in result["emptied"].items()}

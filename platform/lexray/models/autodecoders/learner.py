@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lexray.models.autodecoders.photons import Photons
 
+T = TypeVar("T")
 Data = TypeVar("Data")
 Sample = TypeVar("Sample")
 Precision = Literal["float32", "bfloat16"]
@@ -85,6 +86,21 @@ class Learner(Protocol[Data, Sample]):
         ...
 
 
+def setting(default: T, description: str, **bounds: float) -> T:
+    """A field of settings that users may set.
+
+    Parameters
+    ----------
+    default : T
+    description : str
+        One line for users.
+    **bounds : float
+        Of its values: `ge`, `gt`, `le`, `lt`.
+    """
+    described: T = field(default=default, metadata={"description": description, **bounds})
+    return described
+
+
 @dataclass(frozen=True)
 class Schedule(ABC):
     """How a model is trained; each model type's settings add its network's sizes and its penalties.
@@ -101,38 +117,37 @@ class Schedule(ABC):
     warmup_steps : int
         Steps until the learning rates are at their highest.
     ema : float
-        Decay a step of the weights' moving average, which is validated and kept; 0 keeps the weights themselves.
-    patience : int
-        Evaluations without a better held-out gain after which training stops, and the best network is kept;
-        0 trains to the end and keeps the last.
-    max_skipped : int
-        Steps in a row without a finite gradient, or times that the same detection caused one, that end the training.
+        Decay per step of the moving average of the network's weights that is kept in the end; 0 keeps the last weights.
     part_streams : int
         Streams of parts that a batch is drawn from; also the largest number of workers.
+    n_bands : int
+        B, energy bands of every detection.
+    patience : int
+        Evaluations without a higher gain before training ends; 0 trains to the end.
+    max_skipped : int
+        Steps that are not finite, in a row or due to one detection, before training ends.
     precision : {'float32', 'bfloat16'}
         Of the network in training; the likelihood is always in float32, and so is validation.
     compile : bool
         Whether the network is compiled for training.
-    n_bands : int
-        B, energy bands of every detection.
     seed : int
         Of weights, latents and batches.
     """
 
-    epochs: int = 120
-    batch_size: int = 128
-    learning_rate: float = 3e-3
-    latent_learning_rate: float = 5e-2
-    weight_decay: float = 1e-4
-    grad_clip_norm: float = 1.0
-    warmup_steps: int = 20
-    ema: float = 0.0
+    epochs: int = setting(120, "passes over the training's detections", ge=1)
+    batch_size: int = setting(128, "detections a step, over all workers", ge=1)
+    learning_rate: float = setting(3e-3, "network's highest learning rate", ge=0)
+    weight_decay: float = setting(1e-4, "of AdamW, on the network's weights", ge=0)
+    grad_clip_norm: float = setting(1.0, "largest norm of the network's gradient per photon", gt=0)
+    warmup_steps: int = setting(20, "steps until the learning rates are at their highest", ge=0)
+    ema: float = setting(0.0, "decay a step of the weights' moving average that is kept; 0: off", ge=0, lt=1)
+    part_streams: int = setting(8, "streams of parts that a batch is drawn from; at least the workers", ge=1)
+    n_bands: int = setting(3, "energy bands of a detection; others are left out", ge=1)
+    latent_learning_rate: float = setting(5e-2, "latents' highest learning rate", ge=0)
     patience: int = 5
     max_skipped: int = 3
-    part_streams: int = 8
     precision: Precision = "float32"
     compile: bool = False
-    n_bands: int = 3
     seed: int = 0
 
     @abstractmethod

@@ -19,7 +19,7 @@ from torch.func import jacfwd, vmap
 
 from lexray.models.autodecoders.background import with_background
 from lexray.models.autodecoders.grid.decoder import FreeCurves, GridDecoder, total_variation
-from lexray.models.autodecoders.learner import Schedule, cosine
+from lexray.models.autodecoders.learner import Schedule, cosine, setting
 from lexray.models.autodecoders.likelihood import (
     PRIOR_COUNTS,
     Cells,
@@ -52,9 +52,9 @@ class GridPenaltyWeights:
         Squared norm of the latent.
     """
 
-    tv_mean: float = 0.5
-    tv_deviation: float = 20.0
-    latent: float = 0.02
+    tv_mean: float = setting(0.5, "total variation of the log-rate's mean over the bands", ge=0)
+    tv_deviation: float = setting(20.0, "total variation of each band's deviation from that mean", ge=0)
+    latent: float = setting(0.02, "squared norm of the latent", ge=0)
 
     def stiffer(self, factor: float) -> GridPenaltyWeights:
         """With `factor` on both penalties of total variation."""
@@ -181,28 +181,29 @@ class GridSettings(Schedule):
 
     Attributes
     ----------
-    latent_dim, n_bands, n_knots, width : int
+    latent_dim, n_knots, width : int
         Of the decoder.
-    penalties : GridPenaltyWeights
+    fit_steps, fit_learning_rate : int, float
+        Adam steps for new detections, the decoder held fixed, and their rate.
     fit_tv_weight : float
         Factor on the penalties of total variation in fits of new detections: a decoder learns more under weak ones,
         which hardly keep a single detection's rate from following its photons.
-    fit_steps, fit_learning_rate : int, float
-        Adam steps for new detections, the decoder held fixed, and their rate.
     single_detection_weight : float
         Share in a new detection's log-rate of what the penalties alone make of it (`free_log_shape`), 0 … 1: the
         decoder knows long patterns better, the free curve narrow ones. 0 leaves the decoder's.
+    penalties : GridPenaltyWeights
     """
 
-    latent_dim: int = 64
-    n_bands: int = 3
-    n_knots: int = 256
-    width: int = 256
+    latent_dim: int = setting(64, "numbers in a latent", ge=1)
+    n_knots: int = setting(256, "knots of the rate in time; a power of two", ge=4)
+    width: int = setting(256, "hidden units of a layer", ge=1)
+    fit_steps: int = setting(80, "optimiser steps for the latent of a new detection", ge=1)
+    fit_learning_rate: float = setting(0.2, "learning rate of these steps", gt=0)
+    fit_tv_weight: float = setting(5.0, "factor on the total variations' penalties for a new detection", gt=0)
+    single_detection_weight: float = setting(
+        0.5, "share in a new detection's log-rate of its fit without the network", ge=0, le=1
+    )
     penalties: GridPenaltyWeights = field(default_factory=GridPenaltyWeights)
-    fit_tv_weight: float = 5.0
-    fit_steps: int = 80
-    fit_learning_rate: float = 0.2
-    single_detection_weight: float = 0.5
 
     def decoder(self) -> GridDecoder:
         """A decoder of these sizes, its weights drawn from `seed`."""

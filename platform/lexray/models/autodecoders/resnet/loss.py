@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lexray.models.autodecoders.learner import setting
 from lexray.models.autodecoders.photons import Photons
 
 #: ``decoder(latent[Q, D], time[Q]) -> log_rate[Q, B]``.
@@ -42,8 +43,8 @@ class ResnetPenaltyWeights:
         Of the latent's squared norm.
     """
 
-    total_variation: float = 10.0
-    latent: float = 1.0
+    total_variation: float = setting(10.0, "mean absolute change of the rate, on mesh and photons", ge=0)
+    latent: float = setting(1.0, "squared norm of the latent", ge=0)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lexray.models.autodecoders.learner import Schedule
+from lexray.models.autodecoders.learner import Schedule, setting
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
 from lexray.models.autodecoders.resnet.loss import (
@@ -32,7 +32,9 @@ class ResnetSettings(Schedule):
 
     Attributes
     ----------
-    latent_dim, n_bands, width, blocks, octaves : int
+    grad_clip_norm : float
+        The published 10 is of the mean gradient of a detection; this is of a photon's, at 300 a detection.
+    latent_dim, width, blocks, octaves : int
         Of the decoder.
     n_steps : int
         Of the integral, a detection.
@@ -41,11 +43,9 @@ class ResnetSettings(Schedule):
     good_time : bool
         Whether the rate is integrated over good time only, in training on a mesh that is shifted at random. False, as
         published: from 0 to the last photon, on a fixed mesh.
-    penalties : ResnetPenaltyWeights
-    grad_clip_norm : float
-        The published 10 is of the mean gradient of a detection; this is of a photon's, at 300 a detection.
     fit_steps, fit_learning_rate : int, float
         Adam steps for new detections, the decoder held fixed, and their rate.
+    penalties : ResnetPenaltyWeights
     """
 
     epochs: int = 600
@@ -55,17 +55,16 @@ class ResnetSettings(Schedule):
     weight_decay: float = 0.0
     grad_clip_norm: float = 10.0 / 300.0
     patience: int = 0
-    latent_dim: int = 8
-    n_bands: int = 3
-    width: int = 512
-    blocks: int = 5
-    octaves: int = 12
-    n_steps: int = 2_048
-    shortest: float = 28_800.0
-    good_time: bool = True
+    latent_dim: int = setting(8, "numbers in a latent", ge=1)
+    width: int = setting(512, "hidden units of a layer", ge=1)
+    blocks: int = setting(5, "residual blocks", ge=1)
+    octaves: int = setting(12, "octaves of the positional encoding of time", ge=1)
+    n_steps: int = setting(2_048, "steps of the rate's integral, a detection", ge=2)
+    shortest: float = setting(28_800.0, "seconds that are one unit of scaled time", gt=0)
+    good_time: bool = setting(True, "integrate over good time only; as published, up to the last photon")
+    fit_steps: int = setting(400, "optimiser steps for the latent of a new detection", ge=1)
+    fit_learning_rate: float = setting(0.01, "learning rate of these steps", gt=0)
     penalties: ResnetPenaltyWeights = field(default_factory=ResnetPenaltyWeights)
-    fit_steps: int = 400
-    fit_learning_rate: float = 0.01
 
     def rate_factor(self, step: int, total: int) -> float:
         """1: the published rates are constant, but for halvings after 50 epochs without a lower loss."""

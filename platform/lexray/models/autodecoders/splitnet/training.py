@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from lexray.models.autodecoders.learner import Schedule
+from lexray.models.autodecoders.learner import Schedule, setting
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.splitnet.binning import ENERGY_CELLS, BinnedPhotons, bin_photons
 from lexray.models.autodecoders.splitnet.network import Estimate, NetworkInput, SplitNet, estimate
@@ -219,7 +219,7 @@ class SplitnetSettings(Schedule):
 
     Attributes
     ----------
-    n_bands, width, blocks : int
+    width, blocks : int
         Of `TimeNet`.
     spectral_features : int
         Of `SpectrumNet`.
@@ -228,18 +228,16 @@ class SplitnetSettings(Schedule):
         good time are hidden.
     """
 
-    n_bands: int = 3
-    width: int = 16
-    blocks: int = 2
-    spectral_features: int = 32
-    background_augmentation: float = 0.1
-    gap_augmentation: float = 0.2
     epochs: int = 40
     batch_size: int = 64
-    learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     warmup_steps: int = 100
     ema: float = 0.999
+    width: int = setting(16, "hidden units of a layer", ge=1)
+    blocks: int = setting(2, "residual blocks", ge=1)
+    spectral_features: int = setting(32, "numbers that the photons' energies add to the features", ge=1)
+    background_augmentation: float = setting(0.1, "share trained with another's photons as background", ge=0, le=1)
+    gap_augmentation: float = setting(0.2, "share trained with parts of their good time hidden", ge=0, le=1)
 
     def learner(self) -> SplitnetLearner:
         """A network of these sizes, its weights drawn from `seed`."""
