@@ -2,6 +2,7 @@
 
 import gzip
 import tempfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.errors import ConfigError
-from lexray.events.extraction.source_table import SourceTable, parse_sources, read_sources
+from lexray.events.extraction.source_table import SourceTable, read_sources
+from lexray.literature.sources import TargetSource, sources_from_table
+from lexray.tables import delta
 
 CSV = """# from the survey
 Source_ID,RA,Dec,Radius,REGION,arf
@@ -76,12 +79,27 @@ FORMATS = {
 }
 
 
+Parse = Callable[[bytes, str], SourceTable]
+
+
+@pytest.fixture
+def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parse:
+    """Reads a source table of some bytes, under a name."""
+    monkeypatch.chdir(tmp_path)
+
+    def read(content: bytes, name: str) -> SourceTable:
+        Path(name).write_bytes(content)
+        return read_sources(name)
+
+    return read
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.filterwarnings("ignore::astropy.units.UnitsWarning")
 def test_every_format_says_the_same(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "sources.dat"  # formats are told by content
     path.write_bytes(FORMATS[kind]())
-    sources = read_sources(path)
+    sources = read_sources(str(path))
     assert sources.source_id == ["0012", "b"]
     np.testing.assert_allclose(sources.ra, [10.5, 359.75], rtol=1e-12)
     np.testing.assert_allclose(sources.dec, [-3.25, 89.5], rtol=1e-12)
@@ -110,42 +128,42 @@ def test_every_format_says_the_same(tmp_path: Path, kind: str) -> None:
         ("\0\1\2", "must be CSV, ECSV, FITS, VOTable or Parquet"),
     ],
 )
-def test_what_cannot_be_used_is_named(text: str, says: str) -> None:
+def test_what_cannot_be_used_is_named(parse: Parse, text: str, says: str) -> None:
     with pytest.raises(ConfigError) as wrong:
-        parse_sources(text.encode(), "survey.csv")
+        parse(text.encode(), "survey.csv")
     assert says in str(wrong.value)
     assert "survey.csv" in str(wrong.value)
     assert "\n" not in str(wrong.value)
 
 
-def test_hours_of_right_ascension_are_no_time() -> None:
+def test_hours_of_right_ascension_are_no_time(parse: Parse) -> None:
     table = rows()
     table["ra"] = [0.7, 1.0] * u.hour
-    np.testing.assert_allclose(parse_sources(table_bytes(table, "fits"), "s.fits").ra, [10.5, 15.0])
+    np.testing.assert_allclose(parse(table_bytes(table, "fits"), "s.fits").ra, [10.5, 15.0])
 
 
-def test_a_unit_that_is_no_angle() -> None:
+def test_a_unit_that_is_no_angle(parse: Parse) -> None:
     table = rows()
     table["radius"].unit = u.keV
     with pytest.raises(ConfigError, match="radius is in keV"):
-        parse_sources(table_bytes(table, "fits"), "s.fits")
+        parse(table_bytes(table, "fits"), "s.fits")
 
 
 @pytest.mark.parametrize("kind", ["fits", "votable", "parquet by astropy", "ecsv"])
 @pytest.mark.filterwarnings("ignore::astropy.units.UnitsWarning")
-def test_half_a_file_is_no_table(kind: str) -> None:
+def test_half_a_file_is_no_table(parse: Parse, kind: str) -> None:
     content = FORMATS[kind]()
     with pytest.raises(ConfigError, match=r"s\.x"):
-        parse_sources(content[: len(content) // 4], "s.x")
+        parse(content[: len(content) // 4], "s.x")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
-        read_sources(tmp_path / "none.csv")
+        read_sources(str(tmp_path / "none.csv"))
 
 
-def test_a_table_without_sources() -> None:
-    sources = parse_sources(b"source_id,ra,dec,radius\n", "s.csv")
+def test_a_table_without_sources(parse: Parse) -> None:
+    sources = parse(b"source_id,ra,dec,radius\n", "s.csv")
     assert len(sources) == 0
     assert len(sources.near(10.0, 20.0, 180.0)) == 0
 
@@ -175,8 +193,62 @@ def test_near_is_what_separations_say(ra: float, dec: float, degrees: float) -> 
     np.testing.assert_array_equal(found[clear[found]], expected)
 
 
-def test_a_gzip_stream_that_grows_without_end_is_refused() -> None:
+def test_a_gzip_stream_that_grows_without_end_is_refused(parse: Parse) -> None:
     """A megabyte of zeros over and over, which would unpack to 600 times its size."""
     bomb = gzip.compress(b"\0" * (1 << 20)) * 300
-    with pytest.raises(ConfigError, match=r"source table s\.csv\.gz cannot be read \(too_large: the gzip stream grows"):
-        parse_sources(bomb, "s.csv.gz")
+    says = r"source table s\.csv\.gz cannot be read \(too_large: the gzip stream grows"
+    with pytest.raises(ConfigError, match=says):
+        parse(bomb, "s.csv.gz")
+    with pytest.raises(ConfigError, match=says):
+        sources_from_table("s.csv.gz", {})
+
+
+# The same reader for the sources whose papers are collected -----------------------------------------------------------
+
+
+def test_papers_are_collected_for_the_sources_of_any_format(tmp_path: Path) -> None:
+    for kind in ("fits.gz", "votable", "parquet by astropy", "csv"):
+        (tmp_path / "sources.dat").write_bytes(FORMATS[kind]())
+        first, second = sources_from_table(str(tmp_path / "sources.dat"), {"position_error": "radius"})
+        assert (first.source_id, first.error) == ("0012", pytest.approx(2.5))
+        assert (second.source_id, second.error) == ("b", None)
+        assert (second.ra, second.dec) == pytest.approx((359.75, 89.5))
+
+
+def test_a_table_of_ours_has_positions_their_errors_and_columns_of_no_use(tmp_path: Path) -> None:
+    fields = {"source_id": pa.string(), "ra": pa.float64(), "dec": pa.float64(), "err_ellipse_r0": pa.float64()}
+    schema = pa.schema(
+        [*map(pa.field, fields, fields.values()), pa.field("flux", pa.float64(), metadata={"unit": "?"})]
+    )
+    rows = pa.table([["a", "A_", "c"], [10.0, 11.0, None], [-1.0, 2.0, 3.0], [0.5, 0.7, 0.9], [1.0, 2.0, 3.0]], schema)
+    delta.write(str(tmp_path / "labels"), "labels", schema, rows)
+    assert sources_from_table(str(tmp_path / "labels"), {}, 2.0) == [
+        TargetSource("a", 10.0, -1.0, 0.5),
+        TargetSource("c"),
+    ]
+
+
+def test_a_row_without_an_error_has_the_configurations(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("source_id,ra,dec,position_error,mjd\na,370,-1,,58000\n")
+    assert sources_from_table(str(tmp_path / "s.csv"), {}, 2.0) == [TargetSource("a", 10.0, -1.0, 2.0, 58000.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "called", "says"),
+    [
+        ("source_id,ra,dec\n_,1,2\n", {}, "row 1: source_id is empty"),
+        ("source_id,ra,dec\na,1,91\n", {}, "row 1: dec 91 is no position"),
+        ("source_id,ra,dec\na,1,2\nb,x,2\n", {}, "row 2: ra must be numbers, in deg or with a unit, not 'x'"),
+        ("source_id,ra,dec,position_error\na,1,2,0\n", {}, "row 1: position_error 0 arcsec is no radius"),
+        ("source_id,ra\na,1\n", {}, "no column 'dec'; it has source_id, ra (see source_columns)"),
+        ("source_id,ra,dec\na,1,2\n", {"mjd": "date"}, "no column 'date'"),
+        ("source_id,ra,dec\na,1,2\n", {"when": "date"}, "source_columns: 'when' is none of source_id, ra"),
+    ],
+)
+def test_what_a_table_of_papers_sources_lacks_is_named(
+    tmp_path: Path, text: str, called: dict[str, str], says: str
+) -> None:
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(ConfigError) as wrong:
+        sources_from_table(str(tmp_path / "s.csv"), called)
+    assert says in str(wrong.value)

@@ -1,23 +1,16 @@
 """The sources whose papers are collected: those of an events table, of a source table, or of both."""
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lexray.errors import ConfigError
+from lexray.events.source_columns import read_source_columns
 from lexray.literature.astrometry import mission_error
 from lexray.sources import fold_name
 from lexray.tables import delta
-from lexray.tables.files import filesystem
-
-#: Columns of a source table. CSC's `err_ellipse_r0` is its error ellipse's major radius at 95 %.
-COLUMNS = ("source_id", "ra", "dec", "position_error", "mjd")
-_COLUMN_ALIASES = {"position_error": ("err_ellipse_r0",), "mjd": ("t_ref_mjd",)}
 
 
 @dataclass(frozen=True)
@@ -115,9 +108,8 @@ def sources_from_table(path: str, column_names: Mapping[str, str], error: float 
     Parameters
     ----------
     path : str
-        A CSV or Parquet file, or one of our tables (the `labels` that ``lexray fetch csc`` writes, say), with the
-        columns `source_id`, `ra`, `dec` (deg, ICRS) and, where known, `position_error` (radius at 95 %, arcsec) and
-        `mjd`.
+        As for `lexray.events.source_columns.read_source_columns`, with the columns `source_id`, `ra`, `dec` (deg, ICRS)
+        and, where known, `position_error` (radius at 95 %, arcsec) and `mjd`; the first of rows with one name counts.
     column_names : mapping
         What the table calls these columns, where not that.
     error : float, optional
@@ -128,26 +120,16 @@ def sources_from_table(path: str, column_names: Mapping[str, str], error: float 
     ConfigError
         If it cannot be read, lacks a column, or a value is none.
     """
-    unknown = sorted(set(column_names) - set(COLUMNS))
-    if unknown:
-        raise ConfigError(f"source_columns: '{unknown[0]}' is none of {', '.join(COLUMNS)}")
+    table = read_source_columns(path, column_names)
+    ra, dec = table.positions(required=False)
+    radius, mjd = table.numbers("position_error"), table.numbers("mjd")
+    table.check("position_error", ~(radius <= 0), radius, "arcsec is no radius")
     sources: dict[str, TargetSource] = {}
-    columns: dict[str, str | None] | None = None
-    for place, row in _rows(path):
-        columns = columns or _columns(path, list(row), column_names)
-        name = _value(row, columns["source_id"])
-        if name is None or not fold_name(str(name)):
-            raise ConfigError(f"sources: {path}: {place} has no source_id")
-        ra, dec, radius, mjd = (_number(path, place, row, columns[key]) for key in COLUMNS[1:])
-        placed = ra is not None and dec is not None
-        if placed and not (0 <= ra <= 360 and -90 <= dec <= 90):  # type: ignore[operator]
-            raise ConfigError(f"sources: {path}: {place}: no position in degrees: ra {ra:g}, dec {dec:g}")
-        if radius is not None and radius <= 0:
-            raise ConfigError(f"sources: {path}: {place}: position_error is {radius:g}, it takes arcsec above 0")
-        if not placed:
-            ra = dec = None
-        radius = (radius or error) if placed else None
-        sources.setdefault(fold_name(str(name)), TargetSource(str(name), ra, dec, radius, mjd))
+    for i, name in enumerate(table.source_ids()):
+        own_error = _known(radius[i]) or error
+        known = np.isfinite(ra[i])
+        source = TargetSource(name, _known(ra[i]), _known(dec[i]), own_error if known else None, _known(mjd[i]))
+        sources.setdefault(fold_name(name), source)
     return list(sources.values())
 
 
@@ -168,45 +150,3 @@ def merge_sources(of_table: Sequence[TargetSource], of_events: Sequence[TargetSo
         mjd = listed_source.mjd if listed_source.mjd is not None else seen.mjd
         joined.append(TargetSource(seen.source_id, better.ra, better.dec, better.error or seen.error, mjd))
     return [source for source in joined if source is not None]
-
-
-def _rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    system, root = filesystem(path)
-    try:
-        if path.lower().endswith(".csv"):
-            with system.open_input_stream(root) as stream:
-                text = stream.readall().decode("utf-8-sig")
-            for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
-                yield f"line {number}", row
-        else:
-            for number, row in enumerate(delta.read(path).to_pylist(), start=1):
-                yield f"row {number}", row
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise ConfigError(f"sources: {path}: {str(error).splitlines()[0]}") from None
-
-
-def _columns(path: str, found: Sequence[str], called: Mapping[str, str]) -> dict[str, str | None]:
-    """The table's name of each of `COLUMNS`, or None."""
-    by_lower = {name.strip().lower(): name for name in found if name}
-    columns: dict[str, str | None] = {}
-    for key in COLUMNS:
-        wanted = [called[key]] if key in called else [key, *_COLUMN_ALIASES.get(key, ())]
-        columns[key] = next((by_lower[name.lower()] for name in wanted if name.lower() in by_lower), None)
-        if columns[key] is None and (key in called or key in ("source_id", "ra", "dec")):
-            has = ", ".join(map(str, found))
-            raise ConfigError(f"sources: {path}: there is no column '{wanted[0]}'; it has {has} (see source_columns)")
-    return columns
-
-
-def _value(row: Mapping[str, Any], column: str | None) -> Any:
-    value = None if column is None else row.get(column)
-    return None if value is None or (isinstance(value, str) and not value.strip()) else value
-
-
-def _number(path: str, place: str, row: Mapping[str, Any], column: str | None) -> float | None:
-    value = _value(row, column)
-    try:
-        number = None if value is None else float(value)
-    except (TypeError, ValueError):
-        raise ConfigError(f"sources: {path}: {place}: {column} is not a number: {str(value)[:40]!r}") from None
-    return number if number is not None and np.isfinite(number) else None
