@@ -5,6 +5,8 @@ from collections.abc import Collection
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lexray.sources import SAME_SOURCE_ARCSEC, fold_name, stable_hash
 from lexray.tables import delta
@@ -43,22 +45,15 @@ def split_keys(source_ids: list[str], ra: np.ndarray, dec: np.ndarray) -> list[s
         The smallest folded name of the group of sources that hang together by name or by position.
     """
     names, rows = np.unique([fold_name(s) for s in source_ids], return_inverse=True)
-    parent = np.arange(len(names))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = int(parent[i])
-        return i
-
     known = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
+    first = second = np.zeros(0, dtype=np.int64)
     if len(known) > 1:
         sky = SkyCoord(ra[known], dec[known], unit="deg")
         first, second, _, _ = sky.search_around_sky(sky, SAME_SOURCE_ARCSEC * u.arcsec)
-        for i, j in zip(rows[known[first]], rows[known[second]], strict=True):
-            low, high = sorted((root(int(i)), root(int(j))))
-            parent[high] = low
-    return [str(names[root(int(row))]) for row in rows]
+    pairs = coo_array((np.ones(len(first)), (rows[known[first]], rows[known[second]])), shape=2 * (len(names),))
+    _, group = connected_components(pairs, directed=False)
+    _, smallest = np.unique(group, return_index=True)  # names are sorted
+    return [str(name) for name in names[smallest[group[rows]]]]
 
 
 def read_split_keys(events: str) -> dict[str, str]:
