@@ -10,12 +10,10 @@ from lexray.errors import RefusedInput
 from lexray.events.fits.binary_table import BinaryTable, Column
 from lexray.events.fits.gzip_stream import MAX_BYTES
 from lexray.events.fits.headers import Buffer, Hdu
+from lexray.events.fits.rice import unpack_rice
 
 #: Big-endian numbers of a descriptor: how many bytes a tile takes, and where in the heap.
 _DESCRIPTORS = {"P": ">i4", "Q": ">i8"}
-_RICE_BLOCK = 32
-#: Bits that a block of equal values takes, the least of all blocks, by the bytes of a value (cfitsio, ricecomp.c).
-_RICE_LEAST_BITS = {1: 3, 2: 4, 4: 5}
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -57,7 +55,7 @@ class CompressedTable(BinaryTable):
         stored = self._stored_tile(column, tile)
         try:
             if codec == "RICE_1":
-                unpacked = _unpack_rice(stored, rows * column.repeat, value)
+                unpacked = unpack_rice(stored, rows * column.repeat, value)
             elif codec in ("GZIP_1", "GZIP_2"):
                 unpacked = zlib.decompressobj(_GZIP).decompress(stored, size + 1)
             else:
@@ -80,23 +78,6 @@ class CompressedTable(BinaryTable):
             raise RefusedInput("bad_structure", f"tile {tile} of column '{column.name}' lies outside the file")
         start = self._hdu.start + heap + offset
         return memoryview(self._file)[start : start + length]
-
-
-def _unpack_rice(stored: memoryview, n: int, width: int) -> bytes:
-    if width not in _RICE_LEAST_BITS:
-        raise ValueError(f"Rice's coding is for whole numbers of up to 4 bytes, not of {width}")
-    # Before anything is allocated for them. The first value stands uncoded before the blocks.
-    if 8 * len(stored) < 8 * width + -(-n // _RICE_BLOCK) * _RICE_LEAST_BITS[width]:
-        raise ValueError(f"{len(stored)} bytes cannot hold {n} values")
-    # astropy's public names decode Rice for images only. Costly to import, and rarely needed.
-    from astropy.io.fits.hdu.compressed._codecs import Rice1
-    from astropy.io.fits.hdu.compressed._compression import CfitsioException
-
-    codec = Rice1(blocksize=_RICE_BLOCK, bytepix=width, tilesize=n)
-    try:
-        return np.asarray(codec.decode(np.frombuffer(stored, np.uint8))).astype(f">i{width}").tobytes()
-    except CfitsioException as error:
-        raise ValueError(str(error)) from None
 
 
 def open_table(hdu: Hdu, content: Buffer) -> BinaryTable:
