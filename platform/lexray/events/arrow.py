@@ -4,25 +4,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from lexray.events.eventlist import Background, Bands, EventList, GoodTimeIntervals
-from lexray.tables.list_columns import list_array
+from lexray.tables.list_columns import flatten_lists, list_array
 from lexray.tables.schemas import EVENTS
+
+_TEXTS = (
+    "detection_id", "source_id", "mission", "instrument", "obs_id", "object", "timesys", "timeref", "file", "sha256"
+)  # fmt: skip
+_NUMBERS = ("exposure", "t_ref", "ra", "dec", "t_ref_mjd", "frame_time", "counts_per_frame")
+_ARRAYS = ("time", "energy", "gti_start", "gti_stop", "bkg_time", "bkg_energy")
 
 
 def to_table(events: list[EventList]) -> pa.Table:
     """Rows of the `events` table."""
     backgrounds = [e.background for e in events]
-    columns: dict[str, Any] = {
-        name: [getattr(e, name) for e in events]
-        for name in ("detection_id", "source_id", "mission", "instrument", "obs_id", "object", "t_ref", "timesys",
-                     "timeref", "exposure", "area", "flags", "file", "sha256")
-    }  # fmt: skip
-    columns |= {
-        name: [_null(getattr(e, name)) for e in events]
-        for name in ("ra", "dec", "t_ref_mjd", "frame_time", "counts_per_frame")
-    }
+    columns: dict[str, Any] = {name: [getattr(e, name) for e in events] for name in (*_TEXTS, "area", "flags")}
+    columns |= {name: [_null(getattr(e, name)) for e in events] for name in _NUMBERS}
     columns |= {
         "ontime": [e.gti.ontime for e in events],
         "bands": [e.bands.edges for e in events],
@@ -40,52 +38,32 @@ def to_table(events: list[EventList]) -> pa.Table:
 
 def from_table(rows: pa.Table) -> list[EventList]:
     """Event lists of the rows of an `events` table that has all its columns."""
-    return [_from_row({name: rows[name][i] for name in EVENTS.names}) for i in range(rows.num_rows)]
-
-
-def _from_row(row: dict[str, pa.Scalar]) -> EventList:
-    def number(name: str) -> float:
-        value = row[name].as_py()
-        return float("nan") if value is None else float(value)
-
-    def array(name: str) -> NDArray[Any]:
-        values: NDArray[Any] = row[name].values.to_numpy(zero_copy_only=False)
-        return values
-
-    scalars = (
-        "detection_id",
-        "source_id",
-        "mission",
-        "instrument",
-        "obs_id",
-        "object",
-        "timesys",
-        "timeref",
-        "file",
-        "sha256",
-    )
-    area = row["area"].as_py()
-    background = None
-    if row["bkg_time"].is_valid:
-        background = Background(array("bkg_time"), array("bkg_energy"), number("bkg_scale"))
-    return EventList(
-        **{name: row[name].as_py() or "" for name in scalars},
-        time=array("time"),
-        energy=array("energy"),
-        gti=GoodTimeIntervals(array("gti_start"), array("gti_stop")),
-        bands=Bands(tuple(float(f"{edge:.6g}") for edge in row["bands"].as_py())),
-        exposure=number("exposure"),
-        ra=number("ra"),
-        dec=number("dec"),
-        t_ref=number("t_ref"),
-        t_ref_mjd=number("t_ref_mjd"),
-        frame_time=number("frame_time"),
-        counts_per_frame=number("counts_per_frame"),
-        area=None if area is None else tuple(area),
-        background=background,
-        flags=tuple(row["flags"].as_py() or ()),
-    )
+    flat = {name: flatten_lists(rows[name]) for name in _ARRAYS}
+    others = rows.select([name for name in EVENTS.names if name not in _ARRAYS]).to_pylist()
+    with_background = rows["bkg_time"].is_valid().to_pylist()
+    found = []
+    for i, row in enumerate(others):
+        array = {name: values[offsets[i] : offsets[i + 1]] for name, (values, offsets) in flat.items()}
+        background = Background(array["bkg_time"], array["bkg_energy"], _number(row["bkg_scale"]))
+        found.append(
+            EventList(
+                **{name: row[name] or "" for name in _TEXTS},
+                **{name: _number(row[name]) for name in _NUMBERS},
+                time=array["time"],
+                energy=array["energy"],
+                gti=GoodTimeIntervals(array["gti_start"], array["gti_stop"]),
+                bands=Bands(tuple(float(f"{edge:.6g}") for edge in row["bands"])),
+                area=None if row["area"] is None else tuple(row["area"]),
+                background=background if with_background[i] else None,
+                flags=tuple(row["flags"] or ()),
+            )
+        )
+    return found
 
 
 def _null(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else float(value)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lexray.array_types import Bools
 from lexray.tables import delta
-from lexray.tables.list_columns import flatten_lists
+from lexray.tables.list_columns import flatten_lists, list_lengths
 from lexray.tables.quarantine import Refusal
 
 #: Columns that tell without the photons.
@@ -50,7 +50,7 @@ def faults(rows: pa.Table, n_bands: int) -> dict[str, str]:
 
 def usual_bands(events: str) -> int:
     """Energy bands that most rows of an events table have, at least 1."""
-    edges = _lengths(delta.read(events, ["bands"])["bands"])
+    edges = list_lengths(delta.read(events, ["bands"])["bands"])
     return max(1, int(np.bincount(edges, minlength=1).argmax()) - 1)
 
 
@@ -70,8 +70,7 @@ def refusals(events: str, reasons: Mapping[str, str]) -> list[Refusal]:
 
 
 def _other_bands(rows: pa.Table, n_bands: int) -> Bools:
-    bad: Bools = _lengths(rows["bands"]) != n_bands + 1
-    return bad
+    return np.asarray(list_lengths(rows["bands"]) != n_bands + 1)
 
 
 def _invalid_bands(rows: pa.Table, n_bands: int) -> Bools:
@@ -82,13 +81,12 @@ def _invalid_bands(rows: pa.Table, n_bands: int) -> Bools:
 
 
 def _invalid_area(rows: pa.Table, n_bands: int) -> Bools:
-    bad: Bools = rows["area"].is_valid().to_numpy() & (_lengths(rows["area"]) != n_bands)
+    bad: Bools = rows["area"].is_valid().to_numpy() & (list_lengths(rows["area"]) != n_bands)
     return bad | _any(pc.list_flatten(rows["area"]).is_null().to_numpy(), rows["area"])
 
 
 def _one_end(rows: pa.Table, _: int) -> Bools:
-    bad: Bools = _lengths(rows["gti_start"]) != _lengths(rows["gti_stop"])
-    return bad
+    return np.asarray(list_lengths(rows["gti_start"]) != list_lengths(rows["gti_stop"]))
 
 
 def _no_good_time(rows: pa.Table, _: int) -> Bools:
@@ -113,7 +111,7 @@ def _no_exposure(rows: pa.Table, _: int) -> Bools:
 
 
 def _invalid_photons(rows: pa.Table, n_bands: int) -> Bools:
-    bad: Bools = _lengths(rows["time"]) != _lengths(rows["energy"])
+    bad: Bools = list_lengths(rows["time"]) != list_lengths(rows["energy"])
     edges, energy = _values(rows["bands"]).reshape(-1, n_bands + 1), _values(rows["energy"])
     owner = _owner(rows["energy"])
     outside = ~((energy >= edges[owner, 0]) & (energy <= edges[owner, -1]))
@@ -130,10 +128,10 @@ def _unsorted(rows: pa.Table, _: int) -> Bools:
 def _out_of_good_time(rows: pa.Table, _: int) -> Bools:
     start, stop = _values(rows["gti_start"]), _values(rows["gti_stop"])
     time, owner = _values(rows["time"]), _owner(rows["time"])
-    slack = (_ROUNDING * _last(rows["gti_stop"]))[owner]
+    slack = (_ROUNDING * stop[np.cumsum(list_lengths(rows["gti_stop"])) - 1])[owner]  # none is empty
     # Complex numbers compare by their real parts first: each photon is looked up among its own row's intervals.
     last = np.searchsorted(_owner(rows["gti_start"]) + 1j * start, owner + 1j * (time + slack), side="right") - 1
-    first = np.cumsum(_lengths(rows["gti_start"])) - _lengths(rows["gti_start"])
+    first = flatten_lists(rows["gti_start"])[1][:-1]
     before = last < first[owner]
     return _any(before | (time > stop[np.maximum(last, 0)] + slack), rows["time"])
 
@@ -142,7 +140,7 @@ def _invalid_background(rows: pa.Table, _: int) -> Bools:
     known = rows["bkg_time"].is_valid().to_numpy()
     scale = rows["bkg_scale"].cast(pa.float64()).fill_null(np.nan).to_numpy()
     bad: Bools = known & ~(scale > 0)
-    bad |= _lengths(rows["bkg_time"]) != _lengths(rows["bkg_energy"])
+    bad |= list_lengths(rows["bkg_time"]) != list_lengths(rows["bkg_energy"])
     return bad | _any(~np.isfinite(_values(rows["bkg_time"])), rows["bkg_time"])
 
 
@@ -164,23 +162,13 @@ _PHOTON_CHECKS: Checks = (
 )
 
 
-def _lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """How long each row's list is; 0 where it is null."""
-    return np.diff(flatten_lists(column)[1])
-
-
 def _owner(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    return np.repeat(np.arange(len(column)), _lengths(column))
+    return np.repeat(np.arange(len(column)), list_lengths(column))
 
 
 def _values(column: pa.ChunkedArray) -> NDArray[np.floating]:
     """All rows' values behind one another, NaN where null."""
     return flatten_lists(column)[0]
-
-
-def _last(column: pa.ChunkedArray) -> NDArray[np.floating]:
-    """The last value of each row's list; none is empty."""
-    return _values(column)[np.cumsum(_lengths(column)) - 1]
 
 
 def _any(bad: Bools, column: pa.ChunkedArray) -> Bools:

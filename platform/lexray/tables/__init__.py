@@ -32,7 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "require_local_path",
             "resolve_path",
         ],
-        "list_columns": ["finite_rows", "flatten_lists", "list_array", "stack_lists", "vectors"],
+        "list_columns": ["finite_rows", "flatten_lists", "list_array", "list_lengths", "stack_lists", "vectors"],
         "part_checkpoints": ["FinishedPart", "PartCheckpoints"],
         "provenance": ["read_provenance", "remove_provenance", "write_provenance"],
         "quarantine": ["Refusal", "describe_refusals", "not_finite", "quarantine_of", "write_quarantine"],

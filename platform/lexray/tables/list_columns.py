@@ -30,9 +30,13 @@ def flatten_lists(column: "pa.ChunkedArray[Any]") -> tuple[NDArray[np.floating[A
     offsets : i8[N + 1]
         Row i has ``values[offsets[i]:offsets[i + 1]]``; a null row has none.
     """
-    lengths = pc.list_value_length(column).fill_null(0).to_numpy()
     values: NDArray[np.floating[Any]] = pc.list_flatten(column).fill_null(np.nan).to_numpy()
-    return values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return values, np.concatenate([[0], np.cumsum(list_lengths(column))]).astype(np.int64)
+
+
+def list_lengths(column: "pa.ChunkedArray[Any]") -> NDArray[np.int64]:
+    """How long each row's list is, i8[N]; 0 where it is null. The lists' values are not touched."""
+    return pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
 
 
 def stack_lists(column: "pa.ChunkedArray[Any]") -> NDArray[np.float32]:
