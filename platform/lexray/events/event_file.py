@@ -139,7 +139,7 @@ def _events_table(hdus: list[Hdu]) -> Hdu:
 def _energies(table: BinaryTable, instrument: Instrument, bands: Bands) -> tuple[Float32s, NDArray[np.bool_]]:
     """Energies in keV, NaN where there is none, and which events are overflow."""
     overflow = np.zeros(table.rows, dtype=bool)
-    if instrument.pi_to_kev is None:
+    if instrument.channels is None:
         if len(bands) > 1:
             name = f"{instrument.mission}/{instrument.name}"
             raise RefusedInput(
@@ -156,7 +156,7 @@ def _energies(table: BinaryTable, instrument: Instrument, bands: Bands) -> tuple
             raise RefusedInput("bad_unit", f"column '{instrument.energy_column}' is in {unit!r}, expected eV or keV")
         kev = table.numbers(instrument.energy_column) * _KEV[unit.lower()]
     elif channel is not None:
-        kev = instrument.pi_to_kev(channel)
+        kev = instrument.kev(channel)
     else:
         wanted = f"'{instrument.energy_column}' or 'pi'" if instrument.energy_column else "'pi'"
         found = ", ".join(table.columns) or "none"

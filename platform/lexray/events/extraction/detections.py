@@ -119,7 +119,7 @@ def detect(event_file: EventFile, extracted: ExtractedSource, file: str, sha256:
     flags = list(extracted.flags)
     if np.any(event_file.cause == CAUSES.index("overflow")):
         flags.append("overflow")
-    if instrument.pi_to_kev is None:
+    if instrument.channels is None:
         flags.append("no_energies")
     if extracted.point_source and instrument.piled_up(counts_per_frame):
         flags.append("pile_up")

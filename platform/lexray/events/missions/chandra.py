@@ -1,24 +1,17 @@
 """Chandra: ACIS, and HRC, which measures no energies."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lexray.array_types import Float64s
-from lexray.events.eventlist import Bands
+from lexray.array_types import Bools
 from lexray.events.fits.binary_table import BinaryTable
-from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header
 from lexray.events.missions import acis_contamination, screens
-from lexray.events.missions.mission import Instrument, Mission, Screen, is_good_times, kind_of, number_of
+from lexray.events.missions.mission import Instrument, Mission, Screen, number_of
 from lexray.events.missions.optics import Optics, PointSpread
 
-_EV_PER_CHANNEL = 14.6
 #: Where the instrument module stands, mm, with the aim point on either array (CIAO dictionary, 'SIM').
 _AIMED_AT_S, _AIMED_AT_I = -190.14, -233.59
-_BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 _LEVEL_2 = "CIAO thread 'Create a New Level=2 Event File', https://cxc.cfa.harvard.edu/ciao/threads/createL2/"
 
 _CLEAN_HRC_I = screens.matches("status", "xxxxxx00xxxx0xxx00000000x0000000")
@@ -67,41 +60,28 @@ HRC_OPTICS = Optics(
 )  # fmt: skip
 
 
-def pi_to_kev(pi: Float64s) -> Float64s:
-    """Middle of a channel: PI = ⌊E / 14.6 eV⌋ + 1, so E = (PI − 0.5) × 14.6 eV on average."""
-    return (pi - 0.5) * (_EV_PER_CHANNEL / 1000)
+def _chip_of(name: str, header: Header, _: Header) -> int | None:
+    """ACIS gives good times by chip: extension GTI7, with the keyword CCD_ID = 7, else by the number in its name."""
+    chip = header.number("CCD_ID")
+    return int(chip) if chip >= 0 else number_of(name)
 
 
-@dataclass(frozen=True)
-class Acis(Instrument):
-    """ACIS gives good times by chip: extension GTI7, with the keyword CCD_ID = 7."""
-
-    def good_times(self, name: str, header: Header, events: Header | None = None) -> GoodTimes | None:
-        """As `Instrument.good_times`; the detector is the extension's CCD_ID, else the number in its name."""
-        if not is_good_times(name, header):
-            return None
-        chip = header.number("CCD_ID")
-        return GoodTimes(kind_of(name), int(chip) if chip >= 0 else number_of(name))
-
-
-def _clean_hrc(table: BinaryTable) -> NDArray[np.bool_]:
+def _clean_hrc(table: BinaryTable) -> Bools:
     """Events that pass the tests of level-2 processing; HRC-S goes without the PHA-ratio test and the H-test."""
     return (_CLEAN_HRC_S if table.header.text("DETNAM").upper() == "HRC-S" else _CLEAN_HRC_I)(table)
 
 
-ACIS = Acis(
+ACIS = Instrument(
     mission="chandra",
     name="acis",
-    bands=_BANDS,
     energy_range=(0.08, 10.0),
-    imaging=True,
-    framed=True,
-    pi_to_kev=pi_to_kev,
+    channels=(-0.5, 14.6 / 1000),  # PI = ⌊E / 14.6 eV⌋ + 1: on average the middle of a channel
     document="CIAO dictionary, 'PI: Pulse Invariant', https://cxc.cfa.harvard.edu/ciao/dictionary/pi.html",
     energy_column="energy",
     overflow_pi=1024,
     dead_time_keywords=("DTCOR",),
     detector_column="ccd_id",
+    gti_detector=_chip_of,
     screens=(
         Screen("grade", ("grade",), screens.one_of("grade", (0, 2, 3, 4, 6)), _LEVEL_2),
         Screen("status", ("status",), screens.matches("status", 32 * "0"), _LEVEL_2),
@@ -114,11 +94,9 @@ ACIS = Acis(
 HRC = Instrument(
     mission="chandra",
     name="hrc",
-    bands=_BANDS,
     energy_range=(0.08, 10.0),
-    imaging=True,
+    channels=None,
     framed=False,  # TIMEDEL is the clock's resolution
-    pi_to_kev=None,
     document="Chandra Proposers' Observatory Guide, section 7.1: 'essentially no energy resolution', "
     "https://cxc.cfa.harvard.edu/proposer/POG/html/chap7.html",
     dead_time_keywords=("DTCOR",),
@@ -134,18 +112,13 @@ HRC = Instrument(
 )
 
 
-@dataclass(frozen=True)
-class ChandraMission(Mission):
-    """Chandra: which of ACIS's two arrays had the aim point says what its effective area is."""
-
-    def instrument(self, header: Header) -> Instrument:
-        """As `Mission.instrument`."""
-        found = super().instrument(header)
-        return _ACIS_WITH[_acis_array(header)] if found is ACIS else found
-
-
 #: ACIS with the effective area of its array at the aim point; with none where that is not known.
 _ACIS_WITH = {"S": replace(ACIS, optics=ACIS_S), "I": replace(ACIS, optics=ACIS_I), "": ACIS}
+
+
+def _configured(instrument: Instrument, header: Header) -> Instrument:
+    """Which of ACIS's two arrays had the aim point says what its effective area is."""
+    return _ACIS_WITH[_acis_array(header)] if instrument is ACIS else instrument
 
 
 def _acis_array(header: Header) -> str:
@@ -159,4 +132,4 @@ def _acis_array(header: Header) -> str:
     return "I" if not {"7"} & {*chips} or {*"0123"} <= {*chips} else "S"
 
 
-CHANDRA = ChandraMission("chandra", "CHANDRA", {"ACIS": ACIS, "HRC": HRC})
+CHANDRA = Mission("chandra", "CHANDRA", {"ACIS": ACIS, "HRC": HRC}, _configured)

@@ -1,14 +1,11 @@
 """eROSITA: seven telescope modules, TM1 to TM7, whose events lie in one file or in one each."""
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from lexray.array_types import Float64s
 from lexray.events.eventlist import Bands
-from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header
 from lexray.events.missions import screens
-from lexray.events.missions.mission import Instrument, Mission, Screen, is_good_times, kind_of, number_of
+from lexray.events.missions.mission import Instrument, Mission, Screen, number_of
 from lexray.events.missions.optics import Optics, PointSpread
 
 _EXTENSIONS = (
@@ -38,33 +35,17 @@ OPTICS = Optics(
 )  # fmt: skip
 
 
-def pi_to_kev(pi: Float64s) -> Float64s:
-    """PI is in eV."""
-    return pi * 0.001
-
-
-@dataclass(frozen=True)
-class Erosita(Instrument):
-    """Good times by telescope module: GTI3 and FLAREGTI3 of TM3."""
-
-    def good_times(self, name: str, header: Header, events: Header | None = None) -> GoodTimes | None:
-        """As `Instrument.good_times`; the number is the module's, and FLAREGTIn are a flare filter's."""
-        if not (is_good_times(name, header) or name.startswith("FLAREGTI")):
-            return None
-        return GoodTimes(kind_of(name), number_of(name))
-
-
-EROSITA_TMS = Erosita(
+EROSITA_TMS = Instrument(
     mission="erosita",
     name="erosita",
-    bands=Bands((0.2, 0.6, 2.3, 5.0)),
     energy_range=(0.2, 10.0),
-    imaging=True,
-    framed=True,
-    pi_to_kev=pi_to_kev,
+    channels=(0.0, 0.001),
     document=_EXTENSIONS,
+    bands=Bands((0.2, 0.6, 2.3, 5.0)),
     dead_time_keywords=("DEADC{detector}", "DEADC"),
     detector_column="tm_nr",
+    gti_names=("GTI", "STDGTI", "FLAREGTI"),  # GTI3 and, of a flare filter, FLAREGTI3 are TM3's
+    gti_detector=number_of,
     screens=(
         # The pixels of an event beside its main one have its energy with a negative sign.
         Screen("flag", ("pi",), lambda table: ~(table.numbers("pi") < 0), _EXTENSIONS),
@@ -83,23 +64,20 @@ EROSITA_TMS = Erosita(
 _ONE = replace(EROSITA_TMS, telescopes=1)
 
 
-@dataclass(frozen=True)
-class ErositaMission(Mission):
-    """eROSITA: NINST says how many modules' events a merged file holds, OBS_MODE whether it scanned the sky."""
-
-    def instrument(self, header: Header) -> Instrument:
-        """As `Mission.instrument`."""
-        found, count = super().instrument(header), header.number("NINST")
-        if found.telescopes > 1 and not math.isnan(count) and 1 <= count < _ALL:
-            found = replace(found, telescopes=int(count))
-        if header.text("OBS_MODE").upper() in {"SURVEY", "SCAN"}:
-            # A source crosses the field in seconds of a scan of days: no off-axis angle is its own.
-            found = replace(found, optics=None)
-        return found
+def _configured(instrument: Instrument, header: Header) -> Instrument:
+    """NINST says how many modules' events a merged file holds, OBS_MODE whether it scanned the sky."""
+    count = header.number("NINST")
+    if instrument.telescopes > 1 and 1 <= count < _ALL:
+        instrument = replace(instrument, telescopes=int(count))
+    if header.text("OBS_MODE").upper() in {"SURVEY", "SCAN"}:
+        # A source crosses the field in seconds of a scan of days: no off-axis angle is its own.
+        instrument = replace(instrument, optics=None)
+    return instrument
 
 
-EROSITA = ErositaMission(
+EROSITA = Mission(
     "erosita",
     "EROSITA",
     {"EROSITA": EROSITA_TMS, "MERGED": EROSITA_TMS, **{f"TM{n}": _ONE for n in range(1, _ALL + 1)}},
+    _configured,
 )

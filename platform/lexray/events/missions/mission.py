@@ -14,6 +14,8 @@ from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header
 from lexray.events.missions.optics import Optics
 
+_DIGITS = "0123456789"
+_SOFT_BANDS = Bands((0.5, 1.2, 2.0, 7.0))
 _LIVE_TIME = ("LIVETIME", "ONTIME")
 
 
@@ -67,18 +69,18 @@ class Instrument:
     ----------
     mission, name : str
         As in the `events` table.
-    bands : Bands
-        Default energy bands, keV.
     energy_range : (float, float)
         keV in which it measures; bands have to lie within.
+    channels : (float, float) or None
+        Of pulse-invariant channels: the energy is (PI + the first) × the second, keV. None: it measures no energies.
+    document : str
+        Where that rule is written.
+    bands : Bands
+        Default energy bands, keV.
     imaging : bool
         Whether a file holds a field, so that OBJECT names the pointing's target and not the source.
     framed : bool
         Whether events come in frames, all of one frame with the frame's time.
-    pi_to_kev : callable or None
-        Energy in keV of pulse-invariant channels, f8[N] -> f8[N]; None: it measures no energies.
-    document : str
-        Where that rule is written.
     energy_column : str or None
         Column, in lower case, that holds the energy itself and goes before PI.
     overflow_pi : int or None
@@ -91,6 +93,11 @@ class Instrument:
         LIVETIME and ONTIME.
     detector_column : str or None
         Column, in lower case, with the number of an event's detector, where good times are given by detector.
+    gti_names : tuple of str
+        What names of extensions with good-time intervals begin with.
+    gti_detector : callable or None
+        Of such an extension's name and header and the events table's header: the detector whose good times it has,
+        None: of all. None where good times are never given by detector.
     screens : tuple of Screen
         Applied in this order.
     sky_columns : (str, str)
@@ -115,17 +122,19 @@ class Instrument:
 
     mission: str
     name: str
-    bands: Bands
     energy_range: tuple[float, float]
-    imaging: bool
-    framed: bool
-    pi_to_kev: Callable[[Float64s], Float64s] | None
+    channels: tuple[float, float] | None
     document: str
+    bands: Bands = _SOFT_BANDS
+    imaging: bool = True
+    framed: bool = True
     energy_column: str | None = None
     overflow_pi: int | None = None
     dead_time_keywords: tuple[str, ...] = ()
     live_time_keywords: tuple[str, str] = _LIVE_TIME
     detector_column: str | None = None
+    gti_names: tuple[str, ...] = ("GTI", "STDGTI")
+    gti_detector: Callable[[str, Header, Header], int | None] | None = None
     screens: tuple[Screen, ...] = ()
     sky_columns: tuple[str, str] = ("x", "y")
     frame_keyword: str = "TIMEDEL"
@@ -137,8 +146,15 @@ class Instrument:
     optics: Optics | None = None
     refused_modes: tuple[RefusedMode, ...] = ()
 
-    def good_times(self, name: str, header: Header, events: Header | None = None) -> GoodTimes | None:
+    def kev(self, pi: Float64s) -> Float64s:
+        """Energy of pulse-invariant channels, f8[N]; NaN of an instrument that measures none."""
+        shift, width = self.channels or (np.nan, np.nan)
+        return (pi + shift) * width
+
+    def good_times(self, name: str, header: Header, events: Header) -> GoodTimes | None:
         """What an extension says about good times; None where it is no extension with good-time intervals.
+
+        Its name tells, or HDUCLAS1 (OGIP 94-003). Names without their numbers are its kind: GTI3 and GTI7 are of one.
 
         Parameters
         ----------
@@ -146,12 +162,13 @@ class Instrument:
             Its EXTNAME, in upper case.
         header : Header
             Its own header.
-        events : Header, optional
+        events : Header
             The events table's, which for some missions says what the extension belongs to.
         """
-        if not is_good_times(name, header):
+        if not name.startswith(self.gti_names) and header.text("HDUCLAS1").upper() != "GTI":
             return None
-        return GoodTimes(kind_of(name))
+        detector = None if self.gti_detector is None else self.gti_detector(name, header, events)
+        return GoodTimes(name.rstrip(_DIGITS), detector)
 
     def live_fraction(self, header: Header, ontime: float, detector: int | None = None) -> float:
         """Share of the good time in which the instrument was ready for an event.
@@ -206,11 +223,14 @@ class Mission:
         The header's TELESCOP in upper case.
     instruments : mapping of str to Instrument
         Instruments that are read, by the header's INSTRUME in upper case.
+    configured : callable
+        How an instrument worked in an observation, by the events table's header over the primary one.
     """
 
     name: str
     telescope: str
     instruments: Mapping[str, Instrument]
+    configured: Callable[[Instrument, Header], Instrument] = lambda instrument, _: instrument
 
     def instrument(self, header: Header) -> Instrument:
         """The instrument of a file.
@@ -230,22 +250,12 @@ class Mission:
             value = header.text(mode.keyword)
             if value.upper() in mode.values:
                 raise RefusedInput("unsupported_mode", f"{mode.keyword} is {value!r}: {mode.why}")
-        return instrument
+        return self.configured(instrument, header)
 
 
-def is_good_times(name: str, header: Header) -> bool:
-    """Whether an extension holds good-time intervals: by its name, or by HDUCLAS1 (OGIP 94-003)."""
-    return name.startswith(("GTI", "STDGTI")) or header.text("HDUCLAS1").upper() == "GTI"
-
-
-def kind_of(name: str) -> str:
-    """An extension's name without its number: GTI3 and GTI7 are of one kind."""
-    return name.rstrip("0123456789")
-
-
-def number_of(name: str) -> int | None:
-    """The number that an extension's name ends with."""
-    digits = name[len(kind_of(name)) :]
+def number_of(name: str, *_: Header) -> int | None:
+    """The number that an extension's name ends with; also a `gti_detector`."""
+    digits = name[len(name.rstrip(_DIGITS)) :]
     return int(digits) if digits else None
 
 

@@ -1,7 +1,5 @@
 """NICER XTI: a concentrator without images, so a file holds one source, its OBJECT."""
 
-from lexray.array_types import Float64s
-from lexray.events.eventlist import Bands
 from lexray.events.missions import screens
 from lexray.events.missions.mission import Instrument, Mission, Screen
 from lexray.events.missions.optics import Optics
@@ -21,20 +19,14 @@ OPTICS = Optics(
 )  # fmt: skip
 
 
-def pi_to_kev(pi: Float64s) -> Float64s:
-    """A channel is 10 eV: PI 675 is 6.75 keV."""
-    return pi * 0.01
-
-
 XTI = Instrument(
     mission="nicer",
     name="xti",
-    bands=Bands((0.5, 1.2, 2.0, 7.0)),
     energy_range=(0.2, 12.0),
+    channels=(0.0, 0.01),  # PI 675 is 6.75 keV
+    document="HEASoft help of nicerpi, https://heasarc.gsfc.nasa.gov/lheasoft/ftools/headas/nicerpi.html",
     imaging=False,
     framed=False,  # TIMEDEL is the clock's resolution
-    pi_to_kev=pi_to_kev,
-    document="HEASoft help of nicerpi, https://heasarc.gsfc.nasa.gov/lheasoft/ftools/headas/nicerpi.html",
     dead_time_keywords=("DTCOR", "DEADC"),
     optics=OPTICS,
     screens=(

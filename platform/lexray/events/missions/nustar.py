@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from lexray.array_types import Float64s
 from lexray.events.eventlist import Bands
 from lexray.events.missions import screens
 from lexray.events.missions.mission import Instrument, Mission, Screen
@@ -27,20 +26,14 @@ OPTICS = Optics(
 )  # fmt: skip
 
 
-def pi_to_kev(pi: Float64s) -> Float64s:
-    """A channel is 40 eV and the first lies at 1.6 keV: E = 1.6 keV + 0.04 keV × PI."""
-    return 1.6 + pi * 0.04
-
-
 FPMA = Instrument(
     mission="nustar",
     name="fpma",
-    bands=Bands((3.0, 6.0, 12.0, 79.0)),
     energy_range=(3.0, 79.0),
-    imaging=True,
-    framed=False,  # a photon triggers its own read-out
-    pi_to_kev=pi_to_kev,
+    channels=(40.0, 0.04),  # E = 1.6 keV + 0.04 keV × PI
     document="chan_to_energy in the mission's nustar-gen-utils, https://github.com/NuSTAR/nustar-gen-utils",
+    bands=Bands((3.0, 6.0, 12.0, 79.0)),
+    framed=False,  # a photon triggers its own read-out
     dead_time_keywords=("DEADC", "DTCOR"),
     optics=OPTICS,
     screens=(

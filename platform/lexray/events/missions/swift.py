@@ -1,9 +1,7 @@
 """Swift XRT in photon-counting and windowed-timing mode."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from lexray.array_types import Float64s
-from lexray.events.eventlist import Bands
 from lexray.events.fits.headers import Header
 from lexray.events.missions import screens
 from lexray.events.missions.mission import Instrument, Mission, RefusedMode, Screen
@@ -29,11 +27,6 @@ OPTICS = Optics(
 )  # fmt: skip
 
 
-def pi_to_kev(pi: Float64s) -> Float64s:
-    """A channel is 10 eV."""
-    return pi * 0.01
-
-
 def _screens(grades: range) -> tuple[Screen, ...]:
     return (
         Screen("grade", ("grade",), screens.one_of("grade", grades), _GUIDE),
@@ -44,11 +37,8 @@ def _screens(grades: range) -> tuple[Screen, ...]:
 XRT = Instrument(
     mission="swift",
     name="xrt",
-    bands=Bands((0.5, 1.2, 2.0, 7.0)),
     energy_range=(0.2, 10.0),
-    imaging=True,
-    framed=True,
-    pi_to_kev=pi_to_kev,
+    channels=(0.0, 0.01),
     document="The Swift XRT Data Reduction Guide, section 3, https://swift.gsfc.nasa.gov/analysis/xrt_swguide_v1_2.pdf",
     dead_time_keywords=("DEADC", "DTCOR"),
     optics=OPTICS,
@@ -75,14 +65,8 @@ _WINDOWED = replace(
 )
 
 
-@dataclass(frozen=True)
-class SwiftMission(Mission):
-    """Swift: the header's DATAMODE tells how XRT worked."""
-
-    def instrument(self, header: Header) -> Instrument:
-        """As `Mission.instrument`."""
-        found = super().instrument(header)
-        return _WINDOWED if header.text("DATAMODE").upper().startswith("WINDOWED") else found
+def _configured(instrument: Instrument, header: Header) -> Instrument:
+    return _WINDOWED if header.text("DATAMODE").upper().startswith("WINDOWED") else instrument
 
 
-SWIFT = SwiftMission("swift", "SWIFT", {"XRT": XRT})
+SWIFT = Mission("swift", "SWIFT", {"XRT": XRT}, _configured)

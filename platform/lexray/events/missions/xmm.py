@@ -1,14 +1,11 @@
 """XMM-Newton's EPIC cameras: pn and the two MOS."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from lexray.array_types import Float64s
-from lexray.events.eventlist import Bands
-from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header
 from lexray.events.missions import screens
-from lexray.events.missions.mission import Instrument, Mission, RefusedMode, Screen, is_good_times, kind_of, number_of
+from lexray.events.missions.mission import Instrument, Mission, RefusedMode, Screen, number_of
 from lexray.events.missions.optics import Optics, PointSpread
 
 _SELECTIONS = (
@@ -51,39 +48,23 @@ MOS_OPTICS = Optics(
 )  # fmt: skip
 
 
-def pi_to_kev(pi: Float64s) -> Float64s:
-    """A channel is 1 eV."""
-    return pi * 0.001
+def _ccd_of(name: str, _: Header, events: Header) -> int | None:
+    """The CCD whose good times an extension has; None where they are taken to hold for all.
 
-
-@dataclass(frozen=True)
-class Epic(Instrument):
-    """An EPIC camera: good times and live times by CCD."""
-
-    def good_times(self, name: str, header: Header, events: Header | None = None) -> GoodTimes | None:
-        """As `Instrument.good_times`.
-
-        The pipeline writes STDGTInn for CCD nn. Where evselect has filtered the list by further good times it writes,
-        for each CCD, the intersection of both as GTI00006, GTI00106, GTI00206 …, whose numbers are those of the
-        components of the events' data subspace and not of CCDs: the keywords ``nDSVALi`` (the CCD) and ``nDSREFj``
-        (the extension) say which is whose (OGIP 95-007; SAS, dsslib). Where they do not, it is taken to hold for all.
-        """
-        if not is_good_times(name, header):
-            return None
-        if name.startswith("STDGTI"):
-            return GoodTimes("STDGTI", number_of(name))
-        return GoodTimes(kind_of(name), None if events is None else _ccd_of(name, events))
-
-
-def _ccd_of(extension: str, events: Header) -> int | None:
-    """The CCD to whose component of the events' data subspace an extension's good times belong."""
+    The pipeline writes STDGTInn for CCD nn. Where evselect has filtered the list by further good times it writes, for
+    each CCD, the intersection of both as GTI00006, GTI00106, GTI00206 …, whose numbers are those of the components of
+    the events' data subspace and not of CCDs: the keywords ``nDSVALi`` (the CCD) and ``nDSREFj`` (the extension) say
+    which is whose (OGIP 95-007; SAS, dsslib).
+    """
+    if name.startswith("STDGTI"):
+        return number_of(name)
     kinds = {events.text(f"DSTYP{axis}").upper(): axis for axis in range(1, _MOST_AXES)}
     if "CCDNR" not in kinds or "TIME" not in kinds:
         return None
     component = 1
     while ccd := events.text(_of_component("DSVAL", component, kinds["CCDNR"])):
         reference = events.text(_of_component("DSREF", component, kinds["TIME"]))
-        if reference.lstrip(":").upper() == extension:
+        if reference.lstrip(":").upper() == name:
             number = re.match(r"\d+", ccd)
             return int(number[0]) if number else None
         component += 1
@@ -94,17 +75,15 @@ def _of_component(keyword: str, component: int, axis: int) -> str:
     return f"{keyword}{axis}" if component == 1 else f"{component}{keyword}{axis}"
 
 
-PN = Epic(
+PN = Instrument(
     mission="xmm",
     name="pn",
-    bands=Bands((0.5, 1.2, 2.0, 7.0)),
     energy_range=(0.15, 15.0),
-    imaging=True,
-    framed=True,
-    pi_to_kev=pi_to_kev,
+    channels=(0.0, 0.001),
     document="XMM-Newton Data Files Handbook, section 6, "
     "https://xmm-tools.cosmos.esa.int/external/xmm_user_support/documentation/dfhb/",
     detector_column="ccdnr",
+    gti_detector=_ccd_of,
     optics=PN_OPTICS,
     live_time_keywords=("LIVETI{detector:02d}", "ONTIME{detector:02d}"),
     frame_keyword="FRMTIME",
