@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lexray.array_types import Float32s, Float64s
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands
-from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.binary_table import BinaryTable, energies
 from lexray.events.fits.compressed_table import open_table
 from lexray.events.fits.drop_causes import CAUSES
 from lexray.events.fits.gti import Detectors, GoodTimesByDetector, read_good_times
@@ -19,7 +19,6 @@ from lexray.events.fits.headers import Buffer, Hdu, Header, scan
 from lexray.events.fits.time_system import TimeSystem
 from lexray.events.missions import Instrument, bands_of, mission_of
 
-_KEV = {"": 1e-3, "ev": 1e-3, "kev": 1.0}
 #: Index into `CAUSES`, −1 for events that are kept.
 Causes: TypeAlias = NDArray[np.int8]
 
@@ -151,10 +150,7 @@ def _energies(table: BinaryTable, instrument: Instrument, bands: Bands) -> tuple
     if channel is not None and instrument.overflow_pi is not None:
         overflow = channel == instrument.overflow_pi
     if instrument.energy_column is not None and instrument.energy_column in table:
-        unit = table.column(instrument.energy_column).unit
-        if unit.lower() not in _KEV:
-            raise RefusedInput("bad_unit", f"column '{instrument.energy_column}' is in {unit!r}, expected eV or keV")
-        kev = table.numbers(instrument.energy_column) * _KEV[unit.lower()]
+        kev = energies(table, instrument.energy_column, default="eV")
     elif channel is not None:
         kev = instrument.kev(channel)
     else:

@@ -122,28 +122,16 @@ def extract(
     covered = np.ones(len(points), dtype=bool) if coverage is None else coverage.contains(points[:, 0], points[:, 1])
     found = []
     for k in range(len(field)):
-        source = _measure_source(field, k, exposed)
-        if source.share < _LEAST_SHARE or (coverage is None and not len(owned[k])):
+        seen_share, own_share, area, overlaps = _measure_source(field, k, exposed)
+        if own_share < _LEAST_SHARE or (coverage is None and not len(owned[k])):
             continue
-        annulus = _measure_background(field, k, exposed, source.area, LEAST_OUTER_ARCSEC / plane.pixel_arcsec)
-        background = np.empty(0, np.int64)
-        if annulus.ratio >= _LEAST_RATIO:
-            near = _within(events, field.centre[k], annulus.outer)
-            near = near[covered[near]]
-            background = near[~field.cut(k, annulus.outer, points[near].T, annulus.inner)]
-        found.append(
-            Aperture(
-                source=int(field.source[k]),
-                x=float(field.centre[k, 0]),
-                y=float(field.centre[k, 1]),
-                radius=float(field.radius[k]),
-                events=seen[owned[k]],
-                background=seen[background],
-                scale=annulus.ratio if annulus.ratio >= _LEAST_RATIO else float("nan"),
-                area_fraction=source.share,
-                flags=_flags(source.exposed, source.overlaps, annulus.ratio),
-            )
-        )
+        outer, ratio = _measure_background(field, k, exposed, area, LEAST_OUTER_ARCSEC / plane.pixel_arcsec)
+        near = _within(events, field.centre[k], outer)
+        near = near[covered[near]]
+        background = near[~field.cut(k, outer, points[near].T)]
+        circle = (*field.centre[k].tolist(), float(field.radius[k]))
+        flags = _flags(seen_share, overlaps, ratio)
+        found.append(_aperture(int(field.source[k]), circle, seen[owned[k]], seen[background], ratio, own_share, flags))
     return sorted(found, key=lambda aperture: aperture.source)
 
 
@@ -180,17 +168,23 @@ def apply_regions(
         area = 0.0 if not np.any(around) else _area_outside(x[finite], y[finite], centre, clear, exposed)
     around &= exposed(x, y) & ~inside
     ratio = area / (source.area * share) if share else 0.0
-    return Aperture(
-        source=0,
-        x=source.centre[0],
-        y=source.centre[1],
-        radius=source.extent,
-        events=np.flatnonzero(inside),
-        background=np.flatnonzero(around) if ratio >= _LEAST_RATIO else np.empty(0, np.int64),
-        scale=ratio if ratio >= _LEAST_RATIO else float("nan"),
-        area_fraction=share,
-        flags=_flags(share, False, ratio),
-    )
+    circle, flags = (*source.centre, source.extent), _flags(share, False, ratio)
+    return _aperture(0, circle, np.flatnonzero(inside), np.flatnonzero(around), ratio, share, flags)
+
+
+def _aperture(
+    source: int,
+    circle: tuple[float, float, float],
+    events: Int64s,
+    background: Int64s,
+    ratio: float,
+    share: float,
+    flags: tuple[str, ...],
+) -> Aperture:
+    """An aperture, without its background where that is too small to be measured."""
+    if ratio < _LEAST_RATIO:
+        background, ratio = background[:0], float("nan")
+    return Aperture(source, *circle, events, background, ratio, share, flags)
 
 
 def _area_outside(
@@ -333,9 +327,9 @@ class _Field:
             lost |= shared
         return lost, overlaps
 
-    def cut(self, k: int, outer: float, points: Float64s, inner: float) -> Bools:
-        """Which points are not background of a source: within `inner` of it, or in a neighbour's enlarged aperture."""
-        cut: Bools = self._apart(k, points) <= inner / self.radius[k]
+    def cut(self, k: int, outer: float, points: Float64s) -> Bools:
+        """Which points are not background of a source: too near to it, or in a neighbour's enlarged aperture."""
+        cut: Bools = self._apart(k, points) <= INNER
         for j in self._neighbours(k, outer, _CUT):
             if not self._lies_upon(k, j):
                 cut |= self.contains(j, points, _CUT)
@@ -351,27 +345,11 @@ class _Field:
         return bool(self.radius[j] >= _LARGER * self.radius[k]) and bool(self.contains(j, self.centre[k][:, None])[0])
 
 
-@dataclass(frozen=True)
-class _SourceArea:
+def _measure_source(
+    field: _Field, k: int, exposed: Callable[[Float64s, Float64s], Bools]
+) -> tuple[float, float, float, bool]:
     """Of an aperture: the exposed share, the share that is exposed and its own, that as square pixels, and whether any
     neighbour shares area with it."""
-
-    exposed: float
-    share: float
-    area: float
-    overlaps: bool
-
-
-@dataclass(frozen=True)
-class _Annulus:
-    """Radii of a background, pixels, and its exposed area over the source's."""
-
-    inner: float
-    outer: float
-    ratio: float
-
-
-def _measure_source(field: _Field, k: int, exposed: Callable[[Float64s, Float64s], Bools]) -> _SourceArea:
     shape = field.shape[k]
     if shape is None:
         points = field.centre[k][:, None] + field.radius[k] * _SUNFLOWER
@@ -382,21 +360,22 @@ def _measure_source(field: _Field, k: int, exposed: Callable[[Float64s, Float64s
     seen = exposed(points[0], points[1])
     lost, overlaps = field.lost(k, points)
     if not len(seen):
-        return _SourceArea(0.0, 0.0, 0.0, overlaps)
+        return 0.0, 0.0, 0.0, overlaps
     share = float(np.mean(seen & ~lost))
-    return _SourceArea(float(np.mean(seen)), share, share * area, overlaps)
+    return float(np.mean(seen)), share, share * area, overlaps
 
 
 def _measure_background(
     field: _Field, k: int, exposed: Callable[[Float64s, Float64s], Bools], source_area: float, least_outer: float
-) -> _Annulus:
-    """The annulus, widened until it is large enough or as wide as it may be."""
+) -> tuple[float, float]:
+    """How far the annulus reaches, widened until it is large enough or as wide as it may be, and its exposed area over
+    the source's."""
     inner = INNER * float(field.radius[k])
 
     def free(outer: float) -> Float64s:
         """Exposed area over the source's, summed from the inner circle outwards over rings of equal area, f8[rings]."""
         points = field.centre[k][:, None] + _ring(inner, outer)
-        good = exposed(points[0], points[1]) & ~field.cut(k, outer, points, inner)
+        good = exposed(points[0], points[1]) & ~field.cut(k, outer, points)
         return np.cumsum(good) / len(good) * np.pi * (outer**2 - inner**2) / source_area
 
     outer = max(OUTER * float(field.radius[k]), least_outer)
@@ -408,7 +387,7 @@ def _measure_background(
         share = min(1.0, (enough + 1) / _BACKGROUND_POINTS)
         outer = float(np.sqrt(inner**2 + share * (widest**2 - inner**2)))
         ratio = free(outer)[-1]
-    return _Annulus(inner, outer, float(ratio))
+    return outer, float(ratio)
 
 
 def _sunflower(n: int) -> Float64s:

@@ -17,14 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from lexray.array_types import Float64s
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands
-from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.binary_table import BinaryTable, energies
 from lexray.events.fits.headers import Buffer, scan
 from lexray.events.missions import Instrument
 
 PHOTON_INDEX = 1.7
 #: Steps in which a nominal area's curve is averaged: fine against its edges.
 _STEPS = 200
-_KEV = {"": 1.0, "kev": 1.0, "ev": 1e-3}
 _CM2 = {"", "cm2", "cm^2", "cm**2"}
 
 
@@ -78,7 +77,7 @@ def arf_area(content: Buffer, bands: Bands) -> tuple[float, ...]:
         names = ", ".join(hdu.name or f"number {hdu.index}" for hdu in hdus[1:]) or "none"
         raise RefusedInput("no_arf", f"no extension SPECRESP with effective areas; extensions: {names}")
     table = BinaryTable(tables[0], content)
-    low, high = (_energies(table, name) for name in ("energ_lo", "energ_hi"))
+    low, high = (energies(table, name, default="keV") for name in ("energ_lo", "energ_hi"))
     area = table.numbers("specresp")
     unit = table.column("specresp").unit
     if unit.replace(" ", "").lower() not in _CM2:
@@ -127,13 +126,6 @@ def _steps(bands: Bands) -> tuple[Float64s, Float64s]:
     # A bin across a band's edge would give one of them the other's mean.
     bounds = np.union1d(bounds, bands.edges)
     return np.sqrt(bounds[:-1] * bounds[1:]), _weights(bounds[:-1], bounds[1:], bands)[0]
-
-
-def _energies(table: BinaryTable, name: str) -> Float64s:
-    unit = table.column(name).unit
-    if unit.lower() not in _KEV:
-        raise RefusedInput("bad_unit", f"column '{name}' is in {unit!r}, expected keV")
-    return table.numbers(name) * _KEV[unit.lower()]
 
 
 def _photons(low: Float64s, high: Float64s) -> Float64s:

@@ -69,26 +69,14 @@ def stem(name: str) -> str:
 
 def _of_field(event_file: EventFile, sources: SourceTable) -> list[ExtractedSource]:
     plane, observed, x, y = _positions(event_file)
-    found = []
-    for aperture in extract(x, y, plane, sources, ExposedArea.of(x, y)):
-        source = aperture.source
-        area, flags = _area(sources.arf[source], event_file)
-        found.append(
-            ExtractedSource(
-                source_id=sources.source_id[source],
-                ra=float(sources.ra[source]),
-                dec=float(sources.dec[source]),
-                events=observed[aperture.events],
-                region=sources.source_id[source],
-                background=_background(observed, aperture),
-                scale=aperture.scale,
-                aperture=aperture.radius * plane.pixel_arcsec,
-                share=aperture.area_fraction,
-                area=area,
-                flags=aperture.flags + flags,
-            )
-        )
-    return found
+
+    def source_in(aperture: Aperture) -> ExtractedSource:
+        i = aperture.source
+        name, ra, dec = sources.source_id[i], float(sources.ra[i]), float(sources.dec[i])
+        extracted = ExtractedSource(name, ra, dec, observed[aperture.events], region=name)
+        return _measured(extracted, aperture, observed, plane, event_file, sources.arf[i])
+
+    return [source_in(aperture) for aperture in extract(x, y, plane, sources, ExposedArea.of(x, y))]
 
 
 def _of_catalogue(event_file: EventFile, path: str, sources: SourceTable | None) -> ExtractedSource:
@@ -107,25 +95,27 @@ def _of_catalogue(event_file: EventFile, path: str, sources: SourceTable | None)
     words = stem(path.rpartition("/")[2]).split("_")
     region = next((word for word in words if word.startswith("r") and word[1:].isdigit()), "")
     own = event_file.header.text("SRCNAME") or event_file.header.text("SOURCE") or name_from_position(ra, dec)
-    area, flags = _area(products["arf3"].path if "arf3" in products else None, event_file)
-    extracted = ExtractedSource(
-        source_id=own,
-        ra=ra,
-        dec=dec,
-        events=observed[aperture.events],
-        region=region or own,
-        background=_background(observed, aperture),
+    extracted = ExtractedSource(own, ra, dec, observed[aperture.events], region=region or own)
+    if sources is not None:
+        extracted = _renamed(extracted, sources)
+    arf = products["arf3"].path if "arf3" in products else None
+    return _measured(extracted, aperture, observed, plane, event_file, arf)
+
+
+def _measured(
+    source: ExtractedSource, aperture: Aperture, observed: Int64s, plane: Plane, event_file: EventFile, arf: str | None
+) -> ExtractedSource:
+    """A source with what its aperture measured, and its effective area where there is an ARF."""
+    area, flags = _area(arf, event_file)
+    return replace(
+        source,
+        background=observed[aperture.background] if aperture.scale > 0 else None,
         scale=aperture.scale,
-        aperture=source.extent * plane.pixel_arcsec,
+        aperture=aperture.radius * plane.pixel_arcsec,
         share=aperture.area_fraction,
         area=area,
         flags=aperture.flags + flags,
     )
-    return extracted if sources is None else replace(_renamed(extracted, sources), region=extracted.region)
-
-
-def _background(observed: Int64s, aperture: Aperture) -> Int64s | None:
-    return observed[aperture.background] if aperture.scale > 0 else None
 
 
 def _positions(event_file: EventFile) -> tuple[Plane, np.ndarray, np.ndarray, np.ndarray]:

@@ -323,11 +323,10 @@ def read_region_table(hdu: Hdu, content: Buffer) -> PixelShape:
     table = BinaryTable(hdu, content)
     if table.rows > _MOST_ROWS:
         raise RefusedInput("bad_region", f"{table.name} has {table.rows} shapes, no source's region has {_MOST_ROWS}")
-    shapes = [text.strip().upper() for text in _texts(table, hdu, content, "SHAPE")]
-    columns = {name: _vectors(table, hdu, content, name) for name in ("X", "Y")}
+    shapes = [text.strip().upper() for text in table.texts("SHAPE")]
+    columns = {name: table.vectors(name) for name in ("X", "Y")}
     for name, default in (("R", 2), ("ROTANG", 1)):  # polygons alone need neither
-        absent = np.zeros((table.rows, default))
-        columns[name] = _vectors(table, hdu, content, name) if name in table else absent
+        columns[name] = table.vectors(name) if name in table else np.zeros((table.rows, default))
     numbers = table.integers("COMPONENT") if "COMPONENT" in table else np.zeros(table.rows, np.int64)
     components: dict[int, list[tuple[PixelRegion, bool]]] = {}
     for i, shape in enumerate(shapes):
@@ -344,30 +343,6 @@ def read_region_table(hdu: Hdu, content: Buffer) -> PixelShape:
             raise RefusedInput("bad_region", f"row {i + 1} of {table.name}, {shape}, has no area")
         components.setdefault(int(numbers[i]), []).append((region, not shape.startswith("!")))
     return PixelShape(tuple(tuple(elements) for elements in components.values()))
-
-
-def _texts(table: BinaryTable, hdu: Hdu, content: Buffer, name: str) -> list[str]:
-    column = table.column(name)
-    if column.code != "A":
-        raise RefusedInput("bad_column", f"column '{column.name}' of {table.name} holds no text")
-    octets = _cells(table, hdu, content, name, ">u1", column.width)
-    return [bytes(row).split(b"\0")[0].decode("latin-1") for row in octets]
-
-
-def _vectors(table: BinaryTable, hdu: Hdu, content: Buffer, name: str) -> Float64s:
-    """A column as f8[rows, values in a cell]."""
-    column = table.column(name)
-    kind = {"E": ">f4", "D": ">f8", "I": ">i2", "J": ">i4"}.get(column.code)
-    if kind is None or column.repeat < 1:
-        raise RefusedInput("bad_column", f"column '{column.name}' of {table.name} holds no numbers")
-    return column.zero + column.scale * _cells(table, hdu, content, name, kind, column.repeat).astype(np.float64)
-
-
-def _cells(table: BinaryTable, hdu: Hdu, content: Buffer, name: str, kind: str, values: int) -> NDArray[np.generic]:
-    """A column's cells as stored, a view of the file's bytes; `BinaryTable` has made sure that they are there."""
-    width, size = table.header.integer("NAXIS1"), np.dtype(kind).itemsize
-    start = hdu.start + table.column(name).offset
-    return np.ndarray((table.rows, values), kind, content, start, strides=(width, size))
 
 
 # The Chandra Source Catalog ------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ _FLIPPED = {"B": -(2.0**7), "I": 2.0**15, "J": 2.0**31, "K": 2.0**63}
 #: Larger whole numbers have no float of their own.
 _MAX_ZERO = 2.0**53
 _WIDTHS = {"B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "L": 1, "A": 1, "C": 8, "M": 16, "P": 8, "Q": 16}
+_KEV = {"ev": 1e-3, "kev": 1.0}
 _FORM = re.compile(r"(\d{0,9})([LXBIJKAEDCMPQ])")
 
 
@@ -163,6 +164,33 @@ class BinaryTable:
             raise RefusedInput("bad_column", f"column '{column.name}' does not hold whole numbers")
         return stored.astype(np.int64) + int(column.zero)
 
+    def vectors(self, name: str) -> Float64s:
+        """A column of several numbers a row as f8[N, repeat], scaled.
+
+        Raises
+        ------
+        RefusedInput
+            'missing_column', or 'bad_column' where it holds no numbers.
+        """
+        column = self.column(name)
+        if column.code not in _TYPES or column.repeat < 1:
+            raise RefusedInput("bad_column", f"column '{column.name}' of {self.name} holds no numbers")
+        stored = self._view(column, _TYPES[column.code], column.repeat)
+        return column.zero + column.scale * stored.astype(np.float64)
+
+    def texts(self, name: str) -> list[str]:
+        """A column of text, each up to its first null character.
+
+        Raises
+        ------
+        RefusedInput
+            'missing_column', or 'bad_column' where it holds none.
+        """
+        column = self.column(name)
+        if column.code != "A":
+            raise RefusedInput("bad_column", f"column '{column.name}' of {self.name} holds no text")
+        return [bytes(row).split(b"\0")[0].decode("latin-1") for row in self._view(column, ">u1", column.width)]
+
     def bits(self, name: str) -> NDArray[np.bool_]:
         """A column of bits as b1[N, bits], the first bit first; a whole number's bits from its highest to its lowest.
 
@@ -194,6 +222,20 @@ class BinaryTable:
         return np.ndarray(
             (self.rows, n), kind, self._content, self._start + column.offset, strides=(self._row_width, size)
         )
+
+
+def energies(table: BinaryTable, name: str, default: str) -> Float64s:
+    """A column of energies in keV, f8[N]; `default` is its unit where the file does not say.
+
+    Raises
+    ------
+    RefusedInput
+        As `BinaryTable.numbers`; 'bad_unit' where it is neither in eV nor in keV.
+    """
+    unit = table.column(name).unit or default
+    if unit.lower() not in _KEV:
+        raise RefusedInput("bad_unit", f"column '{name}' is in {unit!r}, expected eV or keV")
+    return table.numbers(name) * _KEV[unit.lower()]
 
 
 def _flip(stored: NDArray[Any]) -> NDArray[Any]:

@@ -19,6 +19,8 @@ _CARD = 80
 _MAX_HEADER_BLOCKS = 1000
 _MAX_NAXIS = 999
 _MAX_DIGITS = 30
+#: A block with the header's last card.
+_WITH_END = re.compile(rb"(?s)(?:.{80})*?END     ")
 _STRING = re.compile(r"\s*'((?:[^']|'')*)'")
 
 
@@ -150,7 +152,7 @@ def _read_header(content: Buffer, position: int, index: int) -> tuple[Header, in
             "bad_structure", f"HDU {index} should begin where there is no header: sizes before it are wrong"
         )
     end = position
-    while not _has_end(bytes(content[end : end + _BLOCK])):
+    while not _WITH_END.match(bytes(content[end : end + _BLOCK])):
         end += _BLOCK
         if end >= len(content):
             raise RefusedInput("truncated", f"the file ends in the header of HDU {index}")
@@ -165,13 +167,6 @@ def _read_header(content: Buffer, position: int, index: int) -> tuple[Header, in
     return Header({text[i : i + 8].rstrip(): text[i : i + _CARD] for i in starts}), end
 
 
-def _has_end(block: bytes) -> bool:
-    at = block.find(b"END     ")
-    while at >= 0 and at % _CARD:
-        at = block.find(b"END     ", at + 1)
-    return at >= 0
-
-
 def _data_size(header: Header) -> int:
     """Bytes of data behind a header, without padding (FITS standard 4.0, equations 1 and 2)."""
     n_axes = header.integer("NAXIS")
@@ -179,9 +174,7 @@ def _data_size(header: Header) -> int:
         raise RefusedInput("bad_structure", f"NAXIS is {n_axes}")
     if n_axes == 0:
         return 0
-    elements = 1
-    for i in range(1, n_axes + 1):
-        elements *= header.integer(f"NAXIS{i}")
+    elements = math.prod(header.integer(f"NAXIS{i}") for i in range(1, n_axes + 1))
     size = abs(header.integer("BITPIX")) // 8 * header.integer("GCOUNT", 1) * (header.integer("PCOUNT", 0) + elements)
     if size < 0:
         raise RefusedInput("bad_structure", f"the header promises {size} bytes of data")
