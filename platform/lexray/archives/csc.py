@@ -18,6 +18,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 
 from lexray.archives.downloads import Downloads
+from lexray.archives.manifest import DownloadEntry
 from lexray.errors import LexrayError, RefusedInput
 from lexray.web.tap import Tap, quoted
 
@@ -258,14 +259,10 @@ async def file_name(downloads: Downloads, url: str, release: str, detection: Det
     """
     packageset = f"{detection.obsid}.{detection.obi}.{detection.region_id}/{PRODUCTS[product]}/"
     answer = await downloads.json(f"{url}/browse", {"packageset": packageset, "version": release})
-    names = (
-        sorted(str(item["filename"]) for item in answer if isinstance(item, dict) and item.get("filename"))
-        if isinstance(answer, list)
-        else []
-    )
-    if not names:
+    items = [item for item in answer if isinstance(item, dict)] if isinstance(answer, list) else []
+    name = max((str(item["filename"]) for item in items if item.get("filename")), default="")
+    if not name:
         raise RefusedInput("no_product", f"the archive has no {product} of {packageset.split('/')[0]}")
-    name = names[-1]
     if not _FILE_NAME.fullmatch(name):  # it becomes a path on this machine
         raise RefusedInput("bad_name", f"the archive names a file {name[:80]!r}")
     return name
@@ -287,7 +284,7 @@ async def fetch_product(downloads: Downloads, url: str, release: str, detection:
     name = downloads.manifest[key].name
     if not name:
         name = await file_name(downloads, url, release, detection, product)
-        downloads.manifest.name(key, name)
+        downloads.manifest.add(DownloadEntry(key, name))  # another run need not ask
     params = {"filename": name, "filetype": PRODUCTS[product], "version": release}
     await downloads.fetch(key, f"{url}/retrieveFile", params, f"{detection.obsid:05d}/{name}")
     return True

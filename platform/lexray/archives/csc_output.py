@@ -75,10 +75,8 @@ def write_tables(out: Path, sources: pa.Table, detections: pa.Table, radius: flo
         Aperture of all sources in arcsec; None takes 90 % of the counts, from the off-axis angle.
     """
     names = sources["name"].to_pylist()
-    schema = pa.schema([pa.field("source_id", pa.string(), nullable=False)])
-    for field in sources.schema:
-        schema = schema if field.name == "name" else schema.append(field)
-    labels = pa.table([names, *(sources[name] for name in schema.names[1:])], schema=schema)
+    labels = sources.drop_columns("name")
+    labels = labels.add_column(0, pa.field("source_id", pa.string(), nullable=False), pa.array(names, pa.string()))
     delta.write(str(out / "labels"), "labels", labels.schema, labels)
     theta: dict[str, list[float]] = {}
     for name, angle in zip(detections["name"].to_pylist(), detections["theta"].to_pylist(), strict=True):

@@ -26,8 +26,6 @@ from lexray.web.retry import (
 
 T = TypeVar("T")
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
-#: Damage that may have happened on the way: worth another try.
-_DAMAGE = ("bad_gzip", "truncated", "not_fits")
 
 
 class Downloads:

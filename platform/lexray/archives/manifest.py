@@ -66,10 +66,6 @@ class DownloadManifest:
         path = self._folder / entry.path
         return path.is_file() and path.stat().st_size == entry.size
 
-    def name(self, key: str, name: str) -> None:
-        """Remember what the archive calls a file, so that another run need not ask."""
-        self.add(DownloadEntry(key, name))
-
     def add(self, entry: DownloadEntry) -> None:
         """Remember an entry; on disk before this returns."""
         if self._entries.get(entry.key) == entry:

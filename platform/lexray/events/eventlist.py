@@ -45,6 +45,11 @@ class GoodTimeIntervals:
         """Sum of the intervals' lengths, in seconds."""
         return float(np.sum(self.stop - self.start))
 
+    @cached_property
+    def elapsed(self) -> Float64s:
+        """Good time that has elapsed before each interval and after the last, f8[G + 1], in seconds."""
+        return np.concatenate([[0.0], np.cumsum(self.stop - self.start)])
+
     def contains(self, time: ArrayLike) -> NDArray[np.bool_]:
         """Whether each time lies in an interval; both ends count."""
         t = np.asarray(time, dtype=np.float64)
@@ -58,10 +63,8 @@ class GoodTimeIntervals:
         t = np.asarray(time, dtype=np.float64)
         if not len(self):
             return np.zeros(t.shape)
-        elapsed = np.concatenate([[0.0], np.cumsum(self.stop - self.start)])
-        i = np.searchsorted(self.start, t, side="right") - 1
-        inside = np.clip(t - self.start[np.maximum(i, 0)], 0.0, (self.stop - self.start)[np.maximum(i, 0)])
-        return np.where(i < 0, 0.0, elapsed[np.maximum(i, 0)] + inside)
+        i = np.maximum(np.searchsorted(self.start, t, side="right") - 1, 0)
+        return self.elapsed[i] + np.clip(t - self.start[i], 0.0, (self.stop - self.start)[i])
 
     def time_at(self, good: ArrayLike) -> Float64s:
         """When each amount of good time, in seconds, has elapsed; the inverse of `good_time_before` inside intervals.
@@ -69,9 +72,8 @@ class GoodTimeIntervals:
         At the end of an interval the answer is that end, not the start of the next one.
         """
         g = np.asarray(good, dtype=np.float64)
-        elapsed = np.concatenate([[0.0], np.cumsum(self.stop - self.start)])
-        i = np.clip(np.searchsorted(elapsed, g, side="left") - 1, 0, len(self) - 1)
-        return np.asarray(self.start[i] + (g - elapsed[i]))
+        i = np.clip(np.searchsorted(self.elapsed, g, side="left") - 1, 0, len(self) - 1)
+        return np.asarray(self.start[i] + (g - self.elapsed[i]))
 
     def exposure(self, edges: ArrayLike) -> Float64s:
         """Good time in each cell between consecutive `edges`, in seconds."""

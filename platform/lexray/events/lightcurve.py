@@ -10,11 +10,6 @@ from lexray.array_types import Float64s, Int64s
 from lexray.events.adaptive_bins import adaptive_bins
 from lexray.events.eventlist import EventList
 
-#: Probability of the errors: that of one Gaussian standard deviation.
-_ONE_SIGMA = 0.682689492137086
-#: Gaps shorter than this share of the whole do not end a bin; their time counts as lost all the same.
-_SHORT_GAP = 0.005
-
 
 @dataclass(frozen=True)
 class LightCurve:
@@ -92,6 +87,10 @@ def background_rate(events: EventList, curve: LightCurve) -> Float64s | None:
     return _count(events.background.time, curve.start, curve.stop) / (curve.exposure * events.background.scale)
 
 
+#: Probability of the errors: that of one Gaussian standard deviation.
+_ONE_SIGMA = 0.682689492137086
+
+
 def poisson_interval(counts: ArrayLike, level: float = _ONE_SIGMA) -> tuple[Float64s, Float64s]:
     """Central interval of the mean that gave these counts (Garwood 1936; eqs. 7 and 8 of Gehrels 1986, ApJ 303, 336).
 
@@ -121,6 +120,10 @@ def _count(time: Float64s, start: Float64s, stop: Float64s) -> Int64s:
     return np.bincount(which[inside], minlength=len(start))
 
 
+#: Gaps shorter than this share of the whole do not end a bin; their time counts as lost all the same.
+_SHORT_GAP = 0.005
+
+
 def _in_adaptive_bins(events: EventList, min_counts: int) -> tuple[Float64s, Float64s]:
     gti = events.gti
     if not len(gti):
@@ -130,7 +133,7 @@ def _in_adaptive_bins(events: EventList, min_counts: int) -> tuple[Float64s, Flo
     lasts = np.append(firsts[1:], len(gti)) - 1
     finest = 2 * events.frame_time if np.isfinite(events.frame_time) else 0.0
     # On the clock of good time an interval begins where the last one ended.
-    clock = np.concatenate([[0.0], np.cumsum(gti.stop - gti.start)])
+    clock = gti.elapsed
     elapsed = gti.good_time_before(events.time)
     starts, stops = [], []
     for first, last in zip(firsts, lasts, strict=True):

@@ -11,10 +11,6 @@ from lexray.array_types import Float64s
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 
-_SECONDS_PER_DAY = 86400.0
-#: A detection with more segments is a damaged file, or a length that was meant in other units.
-_MOST = 100_000
-
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -30,6 +26,11 @@ class Segmentation:
 
     length: float
     clock: Literal["good", "wall"] = "wall"
+
+
+_SECONDS_PER_DAY = 86400.0
+#: A detection with more segments is a damaged file, or a length that was meant in other units.
+_MOST = 100_000
 
 
 def cut(events: EventList, by: Segmentation) -> list[EventList]:

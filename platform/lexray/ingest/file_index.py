@@ -26,7 +26,7 @@ from lexray.tables import delta
 from lexray.tables.delta import Fragment
 from lexray.tables.files import Location, contents, filesystem
 from lexray.tables.quarantine import Refusal
-from lexray.tables.schemas import EVENTS
+from lexray.tables.schemas import EVENTS, check
 
 #: A fragment is written as soon as this many events wait, so that a worker's memory does not grow with the archive.
 _MAX_WAITING_EVENTS = 4_000_000
@@ -139,24 +139,14 @@ def _disambiguate(name: str, sha256: str) -> str:
 
 
 def _refuse_duplicates(index: pa.Table) -> pa.Table:
-    taken = accepted(index).select(["file", "sha256"])
-    counted = taken.group_by("sha256").aggregate([("file", "min"), ([], "count_all")])
-    shared = counted.filter(pc.greater(counted["count_all"], 1))
-    if not shared.num_rows:
-        return index
-    first = dict(zip(shared["sha256"].to_pylist(), shared["file_min"].to_pylist(), strict=True))
-    again = [
-        (row["file"], first[row["sha256"]])
-        for row in taken.filter(pc.is_in(taken["sha256"], value_set=shared["sha256"])).to_pylist()
-        if row["file"] != first[row["sha256"]]
-    ]
-    repeats = pc.is_in(index["file"], value_set=pa.array([file for file, _ in again]))
-    original = dict(again)
-    found = index.filter(repeats).select(["file", "size", "stamp", "settings", "sha256"]).to_pylist()
-    refused_rows = [
-        {**row, "reason": "duplicate", "detail": f"the same bytes as {original[row['file']]}"} for row in found
-    ]
-    return pa.concat_tables([index.filter(pc.invert(repeats)), pa.Table.from_pylist(refused_rows, schema=FILES)])
+    taken = accepted(index).group_by("sha256").aggregate([("file", "min")])
+    original = taken["file_min"].take(pc.index_in(index["sha256"], value_set=taken["sha256"].combine_chunks()))
+    is_repeat = pc.and_kleene(pc.is_null(index["reason"]), pc.not_equal(original, index["file"]))
+    found = index.filter(is_repeat).select(["file", "size", "stamp", "settings", "sha256"])
+    found = found.append_column("reason", pa.repeat(pa.scalar("duplicate"), found.num_rows))
+    details = pc.binary_join_element_wise("the same bytes as", original.filter(is_repeat), " ")
+    refused_rows = check(found.append_column("detail", details), FILES, "the file index")
+    return pa.concat_tables([index.filter(pc.invert(is_repeat)), refused_rows])
 
 
 def accepted(index: pa.Table) -> pa.Table:

@@ -57,8 +57,8 @@ def read_files(
     per_task = min(max(math.ceil(len(files) / n_tasks), _MIN_FILES_PER_TASK), files_per_task)
     # Neighbours in an archive are alike: each task gets every n-th file, so that all take equally long.
     n_assignments = math.ceil(len(files) / per_task)
-    rows = [(file.path, file.size, file.stamp) for file in files]
-    assignments = [_locations(rows[i::n_assignments]) for i in range(n_assignments)]
+    rows = [vars(file) for file in files]
+    assignments = [pa.Table.from_pylist(rows[i::n_assignments]) for i in range(n_assignments)]
     read = ray.data.from_arrow(assignments).map_batches(
         _read_batch,
         batch_size=None,
@@ -74,10 +74,6 @@ def read_files(
         done.append(batch.cast(FILES))
         progress.advance(batch.num_rows)
     return pa.concat_tables(done)
-
-
-def _locations(rows: Sequence[tuple[str, int, str]]) -> pa.Table:
-    return pa.table(dict(zip(("path", "size", "stamp"), map(list, zip(*rows, strict=True)), strict=True)))
 
 
 def _read_batch(batch: pa.Table, table: str, n_parts: int, options: ray.ObjectRef, settings: str) -> pa.Table:

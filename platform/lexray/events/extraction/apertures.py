@@ -15,7 +15,7 @@ run. A share is good to about 0.5 % of the shape.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -48,6 +48,8 @@ _SOURCE_POINTS, _BACKGROUND_POINTS = 1024, 2048
 _SHAPE_GRID = 48
 #: A region in a source table may reach this far from its position, degrees.
 _REGION_REACH = 0.25
+#: Whether places in sky pixels were exposed: `ExposedArea.contains`, or everywhere.
+Exposed: TypeAlias = Callable[[Float64s, Float64s], Bools]
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,7 @@ def _aperture(
     return Aperture(source, *circle, events, background, ratio, share, flags)
 
 
-def _area_outside(
-    x: Float64s, y: Float64s, centre: tuple[float, float], clear: float, exposed: Callable[[Float64s, Float64s], Bools]
-) -> float:
+def _area_outside(x: Float64s, y: Float64s, centre: tuple[float, float], clear: float, exposed: Exposed) -> float:
     """Exposed area of the box around the events that is farther than `clear` from a place, square pixels."""
     n = 8 * _SHAPE_GRID
     steps = (np.arange(n) + 0.5) / n
@@ -345,9 +345,7 @@ class _Field:
         return bool(self.radius[j] >= _LARGER * self.radius[k]) and bool(self.contains(j, self.centre[k][:, None])[0])
 
 
-def _measure_source(
-    field: _Field, k: int, exposed: Callable[[Float64s, Float64s], Bools]
-) -> tuple[float, float, float, bool]:
+def _measure_source(field: _Field, k: int, exposed: Exposed) -> tuple[float, float, float, bool]:
     """Of an aperture: the exposed share, the share that is exposed and its own, that as square pixels, and whether any
     neighbour shares area with it."""
     shape = field.shape[k]
@@ -366,7 +364,7 @@ def _measure_source(
 
 
 def _measure_background(
-    field: _Field, k: int, exposed: Callable[[Float64s, Float64s], Bools], source_area: float, least_outer: float
+    field: _Field, k: int, exposed: Exposed, source_area: float, least_outer: float
 ) -> tuple[float, float]:
     """How far the annulus reaches, widened until it is large enough or as wide as it may be, and its exposed area over
     the source's."""

@@ -28,7 +28,8 @@ _OUTLINE_CELLS = 256
 _NEIGHBOURHOOD = 9
 #: A window's middle is unexposed below this share of what it ought to hold: half, so that edges have no bias.
 _SHARE = 0.5
-#: A region's background is expected at no less than this share of the field's (front- against back-illuminated chips).
+#: A region's background is expected at no less than this share of the field's, which may be of front- and of
+#: back-illuminated chips.
 _FAINTEST = 0.3
 
 

@@ -35,7 +35,8 @@ from lexray.events.fits.headers import Buffer, Hdu, Header, scan
 
 #: `regions` counts pixels from 0, FITS and the events from 1.
 _FIRST_PIXEL = 1.0
-#: Points along a side of the grid that measures shapes which have no closed form.
+#: Points along a side of the grid that measures shapes which have no closed form: their areas are then good to some
+#: 0.1 %.
 _GRID = 512
 
 
@@ -166,13 +167,8 @@ _SEXAGESIMAL = re.compile(r"[:hd]")
 _EXCLUDING = ("-", "!", "-!", "*!", "&!")
 
 
-@dataclass(frozen=True)
-class _Term:
-    """One shape of a text: frame and text as `regions` takes them, and whether it is part or cut out."""
-
-    frame: str
-    text: str
-    included: bool
+#: One shape of a text: frame and text as `regions` takes them, and whether it is part of the region or cut out.
+_Term = tuple[str, str, bool]
 
 
 def check_region(text: str) -> None:
@@ -207,12 +203,9 @@ def parse_region(text: str, plane: Plane) -> PixelShape:
     RefusedInput
         'bad_region', saying which part is not understood.
     """
-    included: list[PixelRegion] = []
-    excluded: list[PixelRegion] = []
-    for term in _terms(text):
-        (included if term.included else excluded).append(_region(term, plane))
-    outside = tuple((region, False) for region in excluded)
-    return PixelShape(tuple(((region, True), *outside) for region in included))
+    elements = [(_region(frame, shape, plane), included) for frame, shape, included in _terms(text)]
+    outside = [element for element in elements if not element[1]]
+    return PixelShape(tuple((element, *outside) for element in elements if element[1]))
 
 
 def _terms(text: str) -> list[_Term]:
@@ -233,7 +226,7 @@ def _terms(text: str) -> list[_Term]:
                 raise RefusedInput("bad_region", f"cannot read {part[position:][:60]!r}; a region reads circle(x,y,r)")
             terms.append(_term(found, frame))
             position = found.end()
-    if not any(term.included for term in terms):
+    if not any(included for _, _, included in terms):
         raise RefusedInput("bad_region", f"{text[:60]!r} names no shape")
     return terms
 
@@ -254,21 +247,21 @@ def _term(found: re.Match[str], frame: str) -> _Term:
         numbers.append("0")
     if not frame:
         frame = "icrs" if any(_SEXAGESIMAL.search(number) for number in numbers[:2]) else "image"
-    return _Term(frame, f"{shape}({','.join(numbers)})", sign not in _EXCLUDING)
+    return frame, f"{shape}({','.join(numbers)})", sign not in _EXCLUDING
 
 
-def _region(term: _Term, plane: Plane) -> PixelRegion:
+def _region(frame: str, shape: str, plane: Plane) -> PixelRegion:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what `regions` cannot read it skips with a warning
-            (region,) = Regions.parse(f"{term.frame}\n{term.text}", format="ds9")
+            (region,) = Regions.parse(f"{frame}\n{shape}", format="ds9")
             region = region.to_pixel(plane.wcs) if isinstance(region, SkyRegion) else region
             finite = np.all(np.isfinite(_box(region)))
     except Exception as error:
         said = " ".join(str(error).split())
-        raise RefusedInput("bad_region", f"{term.text}: {said}") from error
+        raise RefusedInput("bad_region", f"{shape}: {said}") from error
     if not finite or region.area <= 0:
-        raise RefusedInput("bad_region", f"{term.text} has no area here")
+        raise RefusedInput("bad_region", f"{shape} has no area here")
     return region
 
 

@@ -43,25 +43,6 @@ class Screen:
 
 
 @dataclass(frozen=True)
-class RefusedMode:
-    """Modes whose files are not read.
-
-    Attributes
-    ----------
-    keyword : str
-        Header keyword that tells.
-    values : tuple of str
-        Its values, in upper case.
-    why : str
-        For a person.
-    """
-
-    keyword: str
-    values: tuple[str, ...]
-    why: str
-
-
-@dataclass(frozen=True)
 class Instrument:
     """Conventions of one instrument's event files.
 
@@ -117,7 +98,8 @@ class Instrument:
         How many telescopes' events a file holds together.
     optics : Optics or None
         Of each telescope, for an effective area where there is no ARF; None where that is not known.
-    refused_modes : tuple of RefusedMode
+    refused_modes : tuple of (str, tuple of str, str)
+        Modes whose files are not read: the header keyword that tells, its values in upper case, and why, for a person.
     """
 
     mission: str
@@ -144,7 +126,7 @@ class Instrument:
     pile_up_document: str = ""
     telescopes: int = 1
     optics: Optics | None = None
-    refused_modes: tuple[RefusedMode, ...] = ()
+    refused_modes: tuple[tuple[str, tuple[str, ...], str], ...] = ()
 
     def kev(self, pi: Float64s) -> Float64s:
         """Energy of pulse-invariant channels, f8[N]; NaN of an instrument that measures none."""
@@ -246,10 +228,10 @@ class Mission:
         if instrument is None:
             known = ", ".join(self.instruments)
             raise RefusedInput("unknown_instrument", f"INSTRUME is {found!r}; of {self.name}: {known}")
-        for mode in instrument.refused_modes:
-            value = header.text(mode.keyword)
-            if value.upper() in mode.values:
-                raise RefusedInput("unsupported_mode", f"{mode.keyword} is {value!r}: {mode.why}")
+        for keyword, values, why in instrument.refused_modes:
+            value = header.text(keyword)
+            if value.upper() in values:
+                raise RefusedInput("unsupported_mode", f"{keyword} is {value!r}: {why}")
         return self.configured(instrument, header)
 
 

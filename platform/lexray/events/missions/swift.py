@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from lexray.events.fits.headers import Header
 from lexray.events.missions import screens
-from lexray.events.missions.mission import Instrument, Mission, RefusedMode, Screen
+from lexray.events.missions.mission import Instrument, Mission, Screen
 from lexray.events.missions.optics import Optics, PointSpread
 
 _GUIDE = (
@@ -47,12 +47,12 @@ XRT = Instrument(
     pile_up_rate=1.25,  # 0.5 counts/s in frames of 2.5 s
     pile_up_document="UK Swift Science Data Centre, https://www.swift.ac.uk/analysis/xrt/pileup.php",
     refused_modes=(
-        RefusedMode(
+        (
             "DATAMODE",
             ("LOWRATE", "PILEDUP", "PHOTODIODE"),
             "in photodiode mode the whole detector is one pixel; photon-counting and windowed-timing modes are read",
         ),
-        RefusedMode("DATAMODE", ("IMAGING", "SHORTIMA", "LONGIMA"), "imaging mode has no events"),
+        ("DATAMODE", ("IMAGING", "SHORTIMA", "LONGIMA"), "imaging mode has no events"),
     ),
 )
 #: One-dimensional frames of 1.8 ms.

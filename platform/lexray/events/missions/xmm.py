@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from lexray.events.fits.headers import Header
 from lexray.events.missions import screens
-from lexray.events.missions.mission import Instrument, Mission, RefusedMode, Screen, number_of
+from lexray.events.missions.mission import Instrument, Mission, Screen, number_of
 from lexray.events.missions.optics import Optics, PointSpread
 
 _SELECTIONS = (
@@ -34,17 +34,15 @@ PN_OPTICS = Optics(
     field=16.0,
     document=_OPTICS,
 )  # fmt: skip
-MOS_OPTICS = Optics(
+MOS_OPTICS = replace(
+    PN_OPTICS,
     curve=(
         (0.2, 39), (0.3, 31), (0.4, 116), (0.5, 181), (0.53, 203), (0.56, 110), (0.6, 143), (0.7, 206), (0.8, 264),
         (1.0, 370), (1.2, 454), (1.5, 543), (1.83, 500), (1.86, 370), (1.9, 400), (2.1, 452), (2.2, 454), (2.3, 308),
         (2.5, 329), (3.0, 374), (4.0, 384), (5.0, 333), (6.0, 242), (7.0, 153), (8.0, 86), (9.0, 48), (10.0, 26),
         (12.0, 3),
     ),
-    vignetting=_VIGNETTING,
     spread=PointSpread(core=4.7, slope=1.457),
-    field=16.0,
-    document=_OPTICS,
 )  # fmt: skip
 
 
@@ -95,8 +93,8 @@ PN = Instrument(
     pile_up_rate=0.15,  # 2 counts/s in frames of 73.4 ms
     pile_up_document=_PILE_UP,
     refused_modes=(
-        RefusedMode("DATAMODE", ("TIMING", "BURST"), "EPIC's timing and burst modes are not read, imaging modes are"),
-        RefusedMode("SUBMODE", ("FASTTIMING", "FASTBURST"), "EPIC's timing and burst modes are not read"),
+        ("DATAMODE", ("TIMING", "BURST"), "EPIC's timing and burst modes are not read, imaging modes are"),
+        ("SUBMODE", ("FASTTIMING", "FASTBURST"), "EPIC's timing and burst modes are not read"),
     ),
 )
 
@@ -112,8 +110,8 @@ MOS1 = replace(
     ),
     pile_up_rate=1.3,  # 0.5 counts/s in frames of 2.6 s
     refused_modes=(
-        RefusedMode("DATAMODE", ("TIMING",), "EPIC's timing modes are not read, imaging modes are"),
-        RefusedMode("SUBMODE", ("FASTUNCOMPRESSED", "FASTCOMPRESSED"), "EPIC's timing modes are not read"),
+        ("DATAMODE", ("TIMING",), "EPIC's timing modes are not read, imaging modes are"),
+        ("SUBMODE", ("FASTUNCOMPRESSED", "FASTCOMPRESSED"), "EPIC's timing modes are not read"),
     ),
 )
 MOS2 = replace(MOS1, name="mos2")
