@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lexray.errors import LexrayError
+from lexray.events.arrow import to_table
 from lexray.events.eventlist import Bands, EventList
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
 from lexray.tables.list_columns import flatten_lists
@@ -20,7 +20,6 @@ PHOTON_COLUMNS = (
     "time", "energy", "bands", "gti_start", "gti_stop", "ontime", "exposure", "area", "frame_time",
     "bkg_time", "bkg_energy", "bkg_scale",
 )  # fmt: skip
-_NO_PHOTONS = np.zeros(0), np.zeros(0, dtype=np.int8)
 
 
 def photons_of(events: Sequence[EventList], n_bands: int) -> Photons:
@@ -35,31 +34,7 @@ def photons_of(events: Sequence[EventList], n_bands: int) -> Photons:
         _require(len(e.bands) == n_bands, f"{e.detection_id}: has {len(e.bands)} energy bands, expected {n_bands}")
         _require(len(e.gti) > 0, f"{e.detection_id}: has no good time")
         _require(not np.any(e.band < 0), f"{e.detection_id}: has an event outside its energy bands")
-    return Photons(
-        _values([e.time for e in events], torch.float64),
-        _values([e.band for e in events], torch.int64),
-        _offsets([len(e) for e in events]),
-        _values([e.gti.start for e in events], torch.float64),
-        _values([e.gti.stop for e in events], torch.float64),
-        _offsets([len(e.gti) for e in events]),
-        _values([e.energy for e in events], torch.float32),
-        torch.tensor([[e.bands.edges[0], e.bands.edges[-1]] for e in events]).reshape(-1, 2),
-        torch.tensor([e.exposure / e.gti.ontime for e in events], dtype=torch.float32),
-        torch.tensor([e.area or [np.nan] * n_bands for e in events], dtype=torch.float32).reshape(-1, n_bands),
-        torch.tensor([e.frame_time for e in events], dtype=torch.float32),
-        _background_of(events),
-        n_bands,
-    )
-
-
-def _background_of(events: Sequence[EventList]) -> BackgroundPhotons:
-    inside = [_NO_PHOTONS if e.background is None else e.background.within(e.bands) for e in events]
-    return BackgroundPhotons(
-        _values([time for time, _ in inside], torch.float64),
-        _values([band for _, band in inside], torch.int64),
-        _offsets([len(time) for time, _ in inside]),
-        torch.tensor([np.nan if e.background is None else e.background.scale for e in events], dtype=torch.float32),
-    )
+    return photons_of_table(to_table(list(events)), n_bands)
 
 
 def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
@@ -124,14 +99,6 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     """A column's values, NaN where null."""
     values: NDArray[np.float64] = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
     return values
-
-
-def _values(arrays: Sequence[NDArray[np.generic]], kind: torch.dtype) -> Tensor:
-    return torch.from_numpy(np.concatenate([np.zeros(0), *arrays])).to(kind)
-
-
-def _offsets(lengths: Sequence[int]) -> Tensor:
-    return torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
 
 
 def _require(holds: bool, message: str) -> None:
