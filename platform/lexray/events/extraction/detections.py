@@ -108,36 +108,29 @@ def detect(event_file: EventFile, extracted: ExtractedSource, file: str, sha256:
     """
     header, instrument, time_system = event_file.header, event_file.instrument, event_file.time_system
     gti = event_file.times.of(_detectors(event_file, extracted))
-    kept = _in_order(event_file, extracted.events[event_file.cause[extracted.events] < 0])
-    kept = kept[gti.contains(event_file.seconds[kept])]
+    kept = _kept(event_file, extracted.events, gti)
     if not len(kept):
         return None
     t_ref = float(gti.start[0])
     exposure = _exposure(event_file, extracted.events, gti)
     frame_time = instrument.frame_time(header)
     counts_per_frame = len(extracted.events) * frame_time / gti.ontime
-    flags = list(extracted.flags)
-    if np.any(event_file.cause == CAUSES.index("overflow")):
-        flags.append("overflow")
-    if instrument.channels is None:
-        flags.append("no_energies")
-    if extracted.point_source and instrument.piled_up(counts_per_frame):
-        flags.append("pile_up")
     said = (("ONTIME", 1.0), ("EXPOSURE", exposure / gti.ontime))
-    if any(_contradicts(event_file, keyword, gti.ontime, live) for keyword, live in said):
-        flags.append("exposure_mismatch")
-    if event_file.unsorted and np.any(np.diff(event_file.seconds[extracted.events]) < 0):
-        flags.append("unsorted")
+    states = {
+        "overflow": np.any(event_file.cause == CAUSES.index("overflow")),
+        "no_energies": instrument.channels is None,
+        "pile_up": extracted.point_source and instrument.piled_up(counts_per_frame),
+        "exposure_mismatch": any(_contradicts(event_file, keyword, gti.ontime, live) for keyword, live in said),
+        "unsorted": event_file.unsorted and np.any(np.diff(event_file.seconds[extracted.events]) < 0),
+    }
     background = None
     if extracted.background is not None:
-        around = _in_order(event_file, extracted.background[event_file.cause[extracted.background] < 0])
-        around = around[gti.contains(event_file.seconds[around])]
+        around = _kept(event_file, extracted.background, gti)
         scale = extracted.scale * _exposure(event_file, extracted.background, gti) / exposure
         background = Background(event_file.seconds[around] - t_ref, event_file.energy[around], scale)
     mjd = time_system.mjd(t_ref)
-    observation = _observation(event_file)
     return EventList(
-        detection_id=f"{instrument.mission}:{observation}:{instrument.name}:{extracted.region}",
+        detection_id=f"{instrument.mission}:{_observation(event_file)}:{instrument.name}:{extracted.region}",
         source_id=extracted.source_id,
         time=event_file.seconds[kept] - t_ref,
         energy=event_file.energy[kept],
@@ -158,7 +151,7 @@ def detect(event_file: EventFile, extracted: ExtractedSource, file: str, sha256:
         counts_per_frame=counts_per_frame,
         area=_area(event_file, extracted, mjd),
         background=background,
-        flags=tuple(flags),
+        flags=extracted.flags + tuple(flag for flag, raised in states.items() if raised),
         file=file,
         sha256=sha256,
     )
@@ -171,9 +164,11 @@ def finish(found: Sequence[EventList], by: Segmentation | None, min_events: int)
     return enough, sum(map(len, pieces)) - sum(map(len, enough))
 
 
-def _in_order(event_file: EventFile, indices: Int64s) -> Int64s:
-    """Sort events by time; those of one frame stay in the file's order."""
-    return indices[np.argsort(event_file.seconds[indices], kind="stable")] if event_file.unsorted else indices
+def _kept(event_file: EventFile, indices: Int64s, gti: GoodTimeIntervals) -> Int64s:
+    """Events without a cause to be left out that came in good times, by time; those of a frame in the file's order."""
+    kept = indices[event_file.cause[indices] < 0]
+    kept = kept[gti.contains(event_file.seconds[kept])]
+    return kept[np.argsort(event_file.seconds[kept], kind="stable")] if event_file.unsorted else kept
 
 
 def _detectors(event_file: EventFile, extracted: ExtractedSource) -> list[int]:

@@ -223,9 +223,8 @@ def _set_scale(wcs: WCS, header: Header, axes: list[_Axis]) -> None:
         rotation = header.number(f"TCROT{axes[1].number}")
         if np.any(np.isfinite(pc)):
             wcs.wcs.pc = np.where(np.isfinite(pc), pc, np.eye(2))
-        elif np.isfinite(rotation) and rotation != 0:
-            turn, ratio = np.radians(rotation), steps[1] / steps[0]  # Calabretta & Greisen (2002), equation 188
-            wcs.wcs.pc = [[np.cos(turn), -np.sin(turn) * ratio], [np.sin(turn) / ratio, np.cos(turn)]]
+        elif np.isfinite(rotation):
+            wcs.wcs.crota = [0.0, rotation]
         wcs.wcs.cdelt = steps
 
 

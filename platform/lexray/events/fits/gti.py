@@ -135,9 +135,5 @@ def _seen_by(detector: int, kind: dict[int | None, GoodTimeIntervals]) -> GoodTi
 
 
 def _merged(gtis: Sequence[GoodTimeIntervals]) -> GoodTimeIntervals:
-    if len(gtis) == 1:
-        return gtis[0]
-    return GoodTimeIntervals(
-        np.concatenate([g.start for g in gtis] or [np.zeros(0)]),
-        np.concatenate([g.stop for g in gtis] or [np.zeros(0)]),
-    )
+    starts, stops = [gti.start for gti in gtis], [gti.stop for gti in gtis]
+    return GoodTimeIntervals(np.concatenate([[], *starts]), np.concatenate([[], *stops]))
