@@ -160,6 +160,8 @@ def test_half_a_file_is_no_table(parse: Parse, kind: str) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_sources(str(tmp_path / "none.csv"))
+    with pytest.raises(ConfigError, match=r"source table ftp://host/s\.csv: Unrecognized filesystem"):
+        read_sources("ftp://host/s.csv")
 
 
 def test_a_table_without_sources(parse: Parse) -> None:

@@ -59,6 +59,9 @@ COLUMNS = (
     "acis_time",
     "hrc_time",
 )
+#: Names in one query of the master table, and sources in one of detections; these are halved where the service cuts
+#: its answer off.
+_NAMES_A_QUERY, _SOURCES_A_QUERY = 100, 50
 _NAME = re.compile(r"2CXO[\s_]*J", flags=re.IGNORECASE)
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -115,10 +118,10 @@ class Catalogue:
         inside = sky.separation(SkyCoord(ra, dec, unit="deg")) <= radius * u.arcmin
         return found.filter(pa.array(np.atleast_1d(inside)))
 
-    def named(self, names: Iterable[str], at_once: int = 100) -> pa.Table:
+    def named(self, names: Iterable[str]) -> pa.Table:
         """Master sources with one of these names, as the catalogue writes them."""
         wanted = sorted(set(names))
-        found = [self._pages(f"m.name IN ({_list(some)})") for some in _chunks(wanted, at_once)]
+        found = [self._pages(f"m.name IN ({_list(some)})") for some in _chunks(wanted, _NAMES_A_QUERY)]
         return pa.concat_tables(found)
 
     def selected(self, adql: str) -> pa.Table:
@@ -141,9 +144,7 @@ class Catalogue:
             )
         return answer.rows
 
-    def detections(
-        self, names: Sequence[str], instruments: Sequence[str], match_types: Sequence[str], at_once: int = 50
-    ) -> pa.Table:
+    def detections(self, names: Sequence[str], instruments: Sequence[str], match_types: Sequence[str]) -> pa.Table:
         """Detections of sources in single observations, sorted, each once for each of its sources.
 
         Parameters
@@ -154,8 +155,6 @@ class Catalogue:
         match_types : sequence of str
             'u' for detections that belong to one source alone, 'a' for those that several may claim, 'n' for places
             without a detection.
-        at_once : int
-            Sources in one query; halved where the service cuts its answer off.
 
         Returns
         -------
@@ -164,7 +163,9 @@ class Catalogue:
             (s).
         """
         pieces = [
-            piece for some in _chunks(names, at_once) for piece in self._detections(some, instruments, match_types)
+            piece
+            for some in _chunks(names, _SOURCES_A_QUERY)
+            for piece in self._detections(some, instruments, match_types)
         ]
         if not pieces:
             return _NO_DETECTIONS

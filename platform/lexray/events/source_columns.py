@@ -66,8 +66,9 @@ def read_source_columns(path: str, called: Mapping[str, str] | None = None) -> "
             table = _from_arrow(delta.read(path))
         else:
             table = _read(read_bytes(resolve_path(path)), path, names["source_id"])
-    except OSError as error:
-        raise ConfigError(f"source table {path}: {error.strerror or error}") from error
+    except (OSError, pa.ArrowInvalid) as error:
+        said = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise ConfigError(f"source table {path}: {said}") from error
     by_lower = {name.strip().lower(): table[name] for name in reversed(table.colnames)}  # the first of two alike
     columns, found_names = {}, ", ".join(table.colnames) or "none"
     for column, usual in names.items():

@@ -97,10 +97,13 @@ def _write(waiting: list[tuple[EventList, Row]], table: str, n_parts: int) -> No
     for part, members in sorted(parts.items()):
         members.sort(key=lambda member: (member[0].detection_id, member[0].file))
         fragment = delta.write_part(table, EVENTS, part, to_table([events for events, _ in members]))
-        place = dict(zip(_PLACE, (fragment.path, fragment.part, fragment.size, fragment.n_rows), strict=True))
         for events, row in members:
             named = {"name": events.detection_id, "source_id": events.source_id, "n_events": len(events)}
-            row["detections"].append({**named, **place})
+            row["detections"].append(named | _place(fragment))
+
+
+def _place(fragment: Fragment) -> Row:
+    return dict(zip(_PLACE, (fragment.path, fragment.part, fragment.size, fragment.n_rows), strict=True))
 
 
 @dataclass(frozen=True)
@@ -176,13 +179,12 @@ def fragments(index: pa.Table) -> list[Fragment]:
     return [Fragment(*(row[name] for name in columns)) for row in distinct]
 
 
-def to_rewrite(resolved: Resolved, before: Resolved | None) -> list[Fragment]:
+def to_rewrite(resolved: Resolved, before: Resolved) -> list[Fragment]:
     """Fragments that hold rows of files that are gone, or rows whose identifier has changed."""
     detections = detections_of(resolved.index)
-    held = dict(detections.group_by("fragment").aggregate([([], "count_all")]).to_pydict().items())
+    held = detections.group_by("fragment").aggregate([([], "count_all")]).to_pydict()
     n_held = dict(zip(held["fragment"], held["count_all"], strict=True))
-    earlier = {} if before is None else before.renamed
-    differs = resolved.renamed.items() ^ earlier.items()
+    differs = resolved.renamed.items() ^ before.renamed.items()
     files = pa.array({file for (file, _), _ in differs}, pa.string())
     renamed = set(detections.filter(pc.is_in(detections["file"], value_set=files))["fragment"].to_pylist())
     return [f for f in fragments(resolved.index) if f.path in renamed or n_held[f.path] != f.n_rows]
@@ -223,21 +225,17 @@ def members(index: pa.Table, rewritten: Collection[Fragment]) -> dict[str, list[
 
 def moved(index: pa.Table, places: Mapping[str, Fragment]) -> pa.Table:
     """The file index with detections in new fragments, by the path of the old one."""
-    if not places:
-        return index
-    new = pa.Table.from_pylist(
-        [dict(zip(_PLACE, (f.path, f.part, f.size, f.n_rows), strict=True)) for f in places.values()]
-    )
     index = index.combine_chunks()
     lists = index["detections"].combine_chunks()
     kind = lists.type.value_type
+    schema = pa.schema([kind.field(name) for name in _PLACE])
+    new = pa.Table.from_pylist([_place(fragment) for fragment in places.values()], schema)
     place = pc.index_in(pc.struct_field(lists.values, "fragment"), value_set=pa.array(list(places), pa.string()))
     columns = []
     for field in kind:
         column = pc.struct_field(lists.values, field.name)
         if field.name in _PLACE:
-            taken = new[field.name].combine_chunks().take(place).cast(field.type)
-            column = pc.if_else(pc.is_valid(place), taken, column)
+            column = pc.if_else(pc.is_valid(place), new[field.name].combine_chunks().take(place), column)
         columns.append(column)
     values = pa.StructArray.from_arrays(columns, fields=list(kind))
     at = index.column_names.index("detections")
