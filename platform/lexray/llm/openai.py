@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from lexray.errors import LexrayError, RefusedInput
+from lexray.errors import LexrayError, RefusedInput, one_line
 from lexray.web.retry import (
     TRANSIENT,
     USER_AGENT,
@@ -358,12 +358,12 @@ class EndpointClient:
                     response = await self._http.post(url, json={k: v for k, v in whole.items() if v is not None})
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if not self._answered:  # a wrong address should not take a minute to say
-                    raise LexrayError(f"{self}: it cannot be reached: {_error_text(error)}") from None
-                raise Retryable("connection", _error_text(error)) from None
+                    raise LexrayError(f"{self}: it cannot be reached: {one_line(error)}") from None
+                raise Retryable("connection", one_line(error)) from None
             except httpx.TimeoutException:
                 raise Retryable("timeout", f"no answer within {self.endpoint.timeout:g} s") from None
             except httpx.RequestError as error:
-                raise Retryable("cut", f"the answer broke off: {_error_text(error)}") from None
+                raise Retryable("cut", f"the answer broke off: {one_line(error)}") from None
         self._answered = True
         if not response.is_success:
             self._refuse(response, path)
@@ -440,7 +440,3 @@ def _error_message(response: httpx.Response) -> str:
     if not isinstance(error, dict):
         return str(error)
     return str(error.get("message") or error.get("detail") or error)
-
-
-def _error_text(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

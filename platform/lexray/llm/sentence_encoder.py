@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lexray.errors import LexrayError
+from lexray.errors import LexrayError, first_line
 from lexray.llm import hub
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -211,8 +211,7 @@ class TextEncoder:
         try:
             self._encoder = SentenceTransformer(self.model.path, device=device, local_files_only=True)
         except (OSError, ValueError, RuntimeError, KeyError, AssertionError) as error:
-            cause = (str(error).splitlines() or [type(error).__name__])[0]
-            raise LexrayError(f"text model {self.name}: cannot be loaded: {cause}") from error
+            raise LexrayError(f"text model {self.name}: cannot be loaded: {first_line(error)}") from error
         # sentence-transformers gives no limit of its own where the folder gives none.
         self._encoder.max_seq_length = self.model.max_length
         self._tokens = TextTokenizer(self.model.path, self.model.max_length)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from lexray.errors import LexrayError
+from lexray.errors import LexrayError, first_line
 from lexray.runtime.config import BaseConfig
 from lexray.tables.files import sha256_of
 from lexray.tables.provenance import PROVENANCE_FILE
@@ -140,7 +140,7 @@ def _read_manifest(folder: Path) -> ReleaseManifest:
             f"{folder}: no release here ({MANIFEST_FILE} is missing); 'lexray index' builds one"
         ) from None
     except (ValueError, AttributeError, TypeError, ValidationError) as error:
-        raise LexrayError(f"{path}: not a release's manifest: {str(error).splitlines()[0]}") from None
+        raise LexrayError(f"{path}: not a release's manifest: {first_line(error)}") from None
     if manifest.identity() != manifest.release:
         raise LexrayError(f"{path}: changed since release {manifest.release} was sealed; build the release again")
     return manifest

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
 from pydantic_core import ErrorDetails
 
-from lexray.errors import ConfigError, did_you_mean
+from lexray.errors import ConfigError, did_you_mean, first_line, one_line
 from lexray.tables.files import refuse_credentials
 
 _LOG = logging.getLogger("lexray")
@@ -121,9 +121,9 @@ def read_yaml(
     except ConfigError:
         raise
     except (OmegaConfBaseException, OSError, ValueError) as error:
-        raise ConfigError(f"{path or 'configuration'}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{path or 'configuration'}: {first_line(error)}") from error
     except Exception as error:  # PyYAML's errors share no base with OmegaConf's
-        raise ConfigError(f"{path or 'configuration'}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path or 'configuration'}: not valid YAML: {one_line(error)}") from error
 
 
 def parse(model: type[C], values: Mapping[str, Any], where: str = "configuration") -> C:

@@ -14,7 +14,7 @@ import mlflow
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
-from lexray.errors import ConfigError, LexrayError
+from lexray.errors import ConfigError, LexrayError, first_line
 from lexray.runtime.config import TrackingConfig, without_password
 
 #: Metrics that MLflow takes in one call.
@@ -121,7 +121,7 @@ def start_run(
     try:
         created = client.create_run(_experiment(client, config.experiment, uri), tags=tags)
     except mlflow.exceptions.MlflowException as error:
-        raise LexrayError(f"tracking.uri {without_password(uri)}: {str(error).splitlines()[0]}") from error
+        raise LexrayError(f"tracking.uri {without_password(uri)}: {first_line(error)}") from error
     this = MlflowRun(client, created.info.run_id, uri)
     this.dictionary(parameters, "config.json")
     for key, value in _flatten(parameters):
@@ -151,7 +151,7 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
     try:
         return MlflowClient(uri), uri
     except mlflow.exceptions.MlflowException as error:
-        raise ConfigError(f"tracking.uri {without_password(uri)}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"tracking.uri {without_password(uri)}: {first_line(error)}") from None
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:

@@ -24,7 +24,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
-from lexray.errors import LexrayError
+from lexray.errors import LexrayError, first_line
 from lexray.sources import part_of
 from lexray.tables.files import filesystem, find_files, resolve_path
 from lexray.tables.provenance import read_provenance
@@ -336,7 +336,7 @@ def _parquet_file(path: str) -> pyarrow.dataset.Dataset:
     try:
         return pyarrow.dataset.dataset(root, format="parquet", filesystem=system)
     except pa.ArrowInvalid as error:
-        raise LexrayError(f"{path}: neither a table nor a Parquet file: {str(error).splitlines()[0]}") from None
+        raise LexrayError(f"{path}: neither a table nor a Parquet file: {first_line(error)}") from None
 
 
 def _arrow_schema(delta: DeltaTable) -> pa.Schema:

@@ -24,7 +24,7 @@ import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet
 
-from lexray.errors import ConfigError, LexrayError
+from lexray.errors import ConfigError, LexrayError, one_line
 
 #: Files of a store that a process fetches ahead of the one it works on: a store answers slowly, but many at once.
 _FETCHED_AHEAD = 16
@@ -162,7 +162,7 @@ def find_files(given: str, wanted: Callable[[str], bool]) -> list[Location]:
     try:
         return sorted(_of_web(path, wanted) if path.startswith(_WEB) else _of_store(path, wanted))
     except (OSError, pa.ArrowInvalid, ValueError) as error:
-        raise ConfigError(f"{given}: cannot be looked into: {_one_line(error)}") from None
+        raise ConfigError(f"{given}: cannot be looked into: {one_line(error)}") from None
 
 
 def sha256_of(path: Path) -> str:
@@ -211,7 +211,7 @@ def _content(path: str) -> bytes | OSError:
     except OSError as error:
         return error
     except Exception as error:  # aiohttp's are no OSErrors
-        return OSError(_one_line(error))
+        return OSError(one_line(error))
 
 
 def _lines(given: str) -> list[str]:
@@ -219,7 +219,7 @@ def _lines(given: str) -> list[str]:
     try:
         text = read_bytes(path).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{given}: cannot be read as a list of files: {_one_line(error)}") from None
+        raise ConfigError(f"{given}: cannot be read as a list of files: {one_line(error)}") from None
     lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     folder = path.rpartition("/")[0]
     return [line if "://" in line or line.startswith("/") else f"{folder}/{line}" for line in lines if line]
@@ -298,7 +298,7 @@ def _of_web(url: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
         except FileNotFoundError as error:  # fsspec's word for whatever went wrong
             if error.__cause__ is None or getattr(error.__cause__, "status", None) == _NOT_FOUND:
                 continue
-            raise OSError(_one_line(error.__cause__)) from None
+            raise OSError(one_line(error.__cause__)) from None
         stamp = info.get("ETag") or info.get("Last-Modified") or ""
         yield Location(link, -1 if info.get("size") is None else int(info["size"]), stamp)
 
@@ -323,10 +323,6 @@ def _web(scheme: str) -> Any:
     except ImportError as error:
         raise LexrayError(f"{scheme}:// needs fsspec: {error}") from None
     return fsspec.filesystem(scheme)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())
 
 
 def find_all(inputs: Sequence[str], wanted: Callable[[str], bool], kind: str) -> list[Location]:

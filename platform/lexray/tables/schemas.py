@@ -5,7 +5,7 @@
 
 import pyarrow as pa
 
-from lexray.errors import LexrayError
+from lexray.errors import LexrayError, first_line
 
 #: Version of all schemas below. A table written by a newer one is refused, one by an older one read as `migrated` says.
 #: Version 2 added events.counts_per_frame, 3 the provenance columns of literature, summaries and text_embeddings.
@@ -231,6 +231,7 @@ def check(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
         try:
             columns.append(column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-            message = str(error).splitlines()[0]
-            raise LexrayError(f"{where}: column '{field.name}' is {column.type}, not {field.type}: {message}") from None
+            raise LexrayError(
+                f"{where}: column '{field.name}' is {column.type}, not {field.type}: {first_line(error)}"
+            ) from None
     return pa.Table.from_arrays(columns, schema=schema)

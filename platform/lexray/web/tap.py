@@ -17,7 +17,7 @@ from pyvo.dal import DALAccessError, DALFormatError, DALQueryError, DALServiceEr
 from pyvo.dal.exceptions import DALOverflowWarning, DALRateLimitError
 from urllib3.exceptions import HTTPError
 
-from lexray.errors import LexrayError
+from lexray.errors import LexrayError, one_line
 from lexray.web.retry import (
     TRANSIENT,
     USER_AGENT,
@@ -215,5 +215,5 @@ def _explained(error: BaseException) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    line = " ".join(str(error).split())
+    line = one_line(error)
     return line if len(line) <= _LINE else line[: _LINE - 1] + "…"

@@ -6,7 +6,7 @@ import numpy as np
 from astropy.coordinates import angular_separation
 
 from lexray.array_types import Int64s
-from lexray.errors import ConfigError, RefusedInput
+from lexray.errors import ConfigError, RefusedInput, one_line
 from lexray.events.event_file import EventFile
 from lexray.events.extraction import detections
 from lexray.events.extraction.apertures import Aperture, apply_regions, extract
@@ -88,7 +88,7 @@ def _of_catalogue(event_file: EventFile, path: str, sources: SourceTable | None)
             raise RefusedInput("no_region", f"its regions are not next to it: {name}; fetch them too")
         source, background = csc_regions(unpack(read_bytes(products["reg3"].path)))
     except (OSError, ConfigError) as error:
-        raise RefusedInput("unreadable", f"its regions: {' '.join(str(error).split())}") from None
+        raise RefusedInput("unreadable", f"its regions: {one_line(error)}") from None
     plane, observed, x, y = _positions(event_file)
     aperture = apply_regions(x, y, source, background, ExposedArea.of(x, y))
     ra, dec = (float(value[0]) for value in plane.to_sky(aperture.x, aperture.y))

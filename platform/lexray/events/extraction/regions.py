@@ -28,7 +28,7 @@ from regions import (
 )
 
 from lexray.array_types import Float64s
-from lexray.errors import RefusedInput
+from lexray.errors import RefusedInput, one_line
 from lexray.events.extraction.wcs import Plane
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import Buffer, Hdu, Header, scan
@@ -258,8 +258,7 @@ def _region(frame: str, shape: str, plane: Plane) -> PixelRegion:
             region = region.to_pixel(plane.wcs) if isinstance(region, SkyRegion) else region
             finite = np.all(np.isfinite(_box(region)))
     except Exception as error:
-        said = " ".join(str(error).split())
-        raise RefusedInput("bad_region", f"{shape}: {said}") from error
+        raise RefusedInput("bad_region", f"{shape}: {one_line(error)}") from error
     if not finite or region.area <= 0:
         raise RefusedInput("bad_region", f"{shape} has no area here")
     return region
@@ -330,8 +329,7 @@ def read_region_table(hdu: Hdu, content: Buffer) -> PixelShape:
             region = build({name: values[i] for name, values in columns.items()})
             good = np.all(np.isfinite(_box(region))) and region.area > 0
         except (ValueError, IndexError) as error:
-            said = " ".join(str(error).split())
-            raise RefusedInput("bad_region", f"row {i + 1} of {table.name}, {shape}: {said}") from error
+            raise RefusedInput("bad_region", f"row {i + 1} of {table.name}, {shape}: {one_line(error)}") from error
         if not good:
             raise RefusedInput("bad_region", f"row {i + 1} of {table.name}, {shape}, has no area")
         components.setdefault(int(numbers[i]), []).append((region, not shape.startswith("!")))

@@ -16,7 +16,7 @@ from astropy.wcs.utils import wcs_to_celestial_frame
 from numpy.typing import ArrayLike
 
 from lexray.array_types import Float64s
-from lexray.errors import RefusedInput
+from lexray.errors import RefusedInput, one_line
 from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import Header
 
@@ -94,8 +94,9 @@ class Plane:
         except RefusedInput:
             raise
         except Exception as error:  # wcslib's own errors have a dozen classes, one for each way to be wrong
-            reason = " ".join(str(error).split())
-            raise RefusedInput("bad_wcs", f"columns '{axes[0].name}' and '{axes[1].name}': {reason}") from error
+            raise RefusedInput(
+                "bad_wcs", f"columns '{axes[0].name}' and '{axes[1].name}': {one_line(error)}"
+            ) from error
         if not isinstance(frame, ICRS | FK5 | Galactic):
             raise RefusedInput("bad_wcs", f"positions are in {frame.name.upper()}, which is not converted to ICRS")
         size = float(np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))) * 3600)
