@@ -20,7 +20,8 @@ from astropy.coordinates import SkyCoord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doubles.archive_server import Archive, Fault, archive_server, downloaded
+from doubles.archive_server import Archive, archive_server, downloaded
+from doubles.loopback import Fault
 from lexray.archives.csc import aperture_radius, box, canonical_name
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.jobs.fetch import JOB, FetchConfig

@@ -4,29 +4,23 @@ SIMBAD's has the tables, units and comparison of names that its documents tell; 
 adsabs-dev-api says, with its token, its limits and its two kinds of search. Both misbehave as told.
 """
 
-import json
 import re
-import socketserver
 import sqlite3
-import threading
-import time
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.policy import HTTP
-from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 from astropy.coordinates import angular_separation
 from astropy.io.votable import parse_single_table
 
-from doubles.archive_server import Fault, QuietServer, Request, error_document, votable
+from doubles.archive_server import VOTABLE, error_document, votable
+from doubles.loopback import Fault, Handler, QueriedService, form, serve
 
 TOKEN = "s3cr3tTokenOfNobodyAtAll0123456789abcdef"
 
@@ -40,7 +34,7 @@ CREATE TABLE has_ref (oidref INT, oidbibref INT, obj_freq INT);
 
 
 @dataclass
-class LiteratureServices:
+class LiteratureServices(QueriedService):
     """The services' content, their moods, and what they were asked.
 
     Attributes
@@ -49,18 +43,12 @@ class LiteratureServices:
         Rows that an answer of SIMBAD has at most.
     rows : int
         Papers that an answer of ADS has at most.
-    troubles : dict
-        By what a request's path and query contain, what befalls it.
     """
 
     limit: int = 2000
     rows: int = 2000
-    url: str = ""
     docs: list[dict[str, Any]] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
-    troubles: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
     headers: dict[str, str] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         database = sqlite3.connect(":memory:", check_same_thread=False)
@@ -117,19 +105,6 @@ class LiteratureServices:
         """A record of ADS."""
         doc = {"bibcode": bibcode, "title": [title], "year": bibcode[:4], "doctype": "article", "citation_count": 0}
         self.docs.append(doc | {"identifier": [bibcode]} | ({"abstract": abstract} if abstract else {}) | more)
-
-    def asked(self, *words: str) -> list[Request]:
-        """Requests whose path or query contains all of these words."""
-        return [r for r in self.requests if all(w in r.path or w in json.dumps(r.query) for w in words)]
-
-    def next_trouble(self, request: Request) -> Fault | None:
-        """What is to befall a request, if anything."""
-        with self.lock:
-            for word, waiting in self.troubles.items():
-                if waiting and (word in request.path or word in json.dumps(request.query)):
-                    waiting[0].times -= 1
-                    return waiting[0] if waiting[0].times else waiting.pop(0)
-        return None
 
     def select(self, adql: str, uploads: dict[str, bytes]) -> bytes:
         """A VOTable with the answer to a query, or with what is wrong with it."""
@@ -208,31 +183,19 @@ def _says(doc: dict[str, Any], words: list[str]) -> bool:
     return any(has[i : i + len(words)] == words for i in range(len(has)))
 
 
-class Handler(BaseHTTPRequestHandler):
+class LiteratureHandler(Handler):
     """Answers one connection."""
 
-    protocol_version = "HTTP/1.1"
-    services: LiteratureServices
+    service: LiteratureServices
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
-        """GET."""
-        self._answer(b"")
-
-    def do_POST(self) -> None:
-        """POST of a form, with files, or of a list of bibcodes."""
-        self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-    def _answer(self, body: bytes) -> None:
-        parts = urlsplit(self.path)
-        query = {key: values[0] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
+    def answer(self, body: bytes) -> None:
+        """Answer of either service: to a query, a form, a form with files, or a list of bibcodes."""
+        path, query = self.address()
         uploads: dict[str, bytes] = {}
         kind = self.headers.get("Content-Type", "")
         if kind.startswith("multipart/"):
-            form = message_from_bytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + body, policy=HTTP)
-            for item in form.iter_parts():
+            parts = message_from_bytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + body, policy=HTTP)
+            for item in parts.iter_parts():
                 name = item.get_param("name", header="content-disposition")
                 content = item.get_payload(decode=True)
                 if item.get_filename():
@@ -240,83 +203,53 @@ class Handler(BaseHTTPRequestHandler):
                 else:
                     query[name] = content.decode()
         elif kind.startswith("application/x-www-form-urlencoded"):
-            query |= {key: values[0] for key, values in parse_qs(body.decode()).items()}
+            query |= form(body.decode())
         sent = {name: content.decode() for name, content in uploads.items()} | (
             {"body": body.decode()} if not uploads else {}
         )
-        request = Request(parts.path, {**query, **sent}, dict(self.headers.items()), time.monotonic())
-        services = self.services
-        with services.lock:
-            services.requests.append(request)
-        trouble = services.next_trouble(request)
-        if trouble is not None and self._befall(trouble, parts.path):
+        request = self.received(path, {**query, **sent})
+        self.service.remember(request)
+        trouble = self.service.next_trouble(request)
+        if trouble is not None and self._befall(trouble, path):
             return
-        if parts.path == "/simbad/sync":
+        if path == "/simbad/sync":
             assert query.get("UPLOAD", "") == ";".join(f"{name},param:{name}" for name in uploads)
-            self._send(200, services.select(query["QUERY"], uploads), "application/x-votable+xml")
-        elif parts.path.startswith("/v1/search/"):
-            self._search(parts.path, query, body.decode())
+            self.send(200, self.service.select(query["QUERY"], uploads), VOTABLE)
+        elif path.startswith("/v1/search/"):
+            self._search(path, query, body.decode())
         else:
-            self._send(404, b"no such place", "text/plain")
+            self.send(404, b"no such place", "text/plain")
 
     def _search(self, path: str, query: dict[str, str], body: str) -> None:
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            self._send(401, json.dumps({"error": "Unauthorized"}).encode(), "application/json")
+            self.send_json(401, {"error": "Unauthorized"})
             return
         if path.endswith("bigquery"):
             assert self.headers["Content-Type"] == "big-query/csv"
         try:
-            answer = self.services.search(query, body)
+            answer = self.service.search(query, body)
         except ValueError as error:
-            self._send(400, json.dumps({"error": {"msg": str(error)}}).encode(), "application/json")
+            self.send_json(400, {"error": {"msg": str(error)}})
             return
-        self._send(200, json.dumps(answer).encode(), "application/json", self.services.headers)
+        self.send_json(200, answer, self.service.headers)
 
     def _befall(self, trouble: Fault, path: str) -> bool:
         """Do what is to be done; whether that was the answer."""
-        if trouble.kind.isdigit():
-            more = {"Retry-After": trouble.retry_after} if trouble.retry_after else dict(self.services.headers)
-            # A server that tells what it was sent: nothing of it may be passed on.
-            said = f"<html>not now, {self.headers.get('Authorization', '')}</html>"
-            self._send(int(trouble.kind), said.encode(), "text/html", more)
-        elif trouble.kind == "slow":
-            time.sleep(trouble.seconds)
-            return False
-        elif trouble.kind == "page":
-            self._send(200, b"<html><body>We are being serviced.</body></html>", "text/html")
-        elif trouble.kind == "garbage" and path.startswith("/simbad"):
-            self._send(200, votable(["name"], [("NGC",)], cut_off=False)[:-60], "application/x-votable+xml")
+        if trouble.kind == "garbage" and path.startswith("/simbad"):
+            self.send(200, votable(["name"], [("NGC",)], cut_off=False)[:-60], VOTABLE)
         elif trouble.kind == "garbage":
-            self._send(200, b'{"response": {"numFound": 1, "docs": [{"bib', "application/json")
+            self.send(200, b'{"response": {"numFound": 1, "docs": [{"bib', "application/json")
         elif trouble.kind == "cut":
-            self.send_response(200)
-            self.send_header("Content-Length", "1000")
-            self.end_headers()
-            self.wfile.write(b"{")
-            self.close_connection = True
+            self.send(200, b"{" + b" " * 999, "application/json", cut=True)
         else:
-            return False
+            # A server that tells what it was sent: nothing of it may be passed on.
+            told = f"<html>not now, {self.headers.get('Authorization', '')}</html>"
+            return self.befall(trouble, told.encode(), more=self.service.headers)
         return True
-
-    def _send(self, status: int, body: bytes, kind: str, more: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for key, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(more or {})}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        self.wfile.write(body)
 
 
 @contextmanager
 def literature_server() -> Iterator[LiteratureServices]:
     """SIMBAD at ``/simbad`` and ADS at ``/v1``, serving until the block ends."""
-    services = LiteratureServices()
-    handler = type("BoundHandler", (Handler,), {"services": services})
-    server: socketserver.BaseServer = QuietServer(("127.0.0.1", 0), handler)
-    services.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with serve(LiteratureServices(), LiteratureHandler) as services:
         yield services
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -5,19 +5,15 @@ What it says and which vectors it gives are functions that a test hands in; a to
 
 import base64
 import json
-import os
-import socket
-import struct
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 
+from doubles.loopback import Fault, Handler, Request, Service, serve
 from lexray.sources import stable_hash
 
 DIMENSION = 8
@@ -30,16 +26,6 @@ def vector_of(text: str) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What was asked, and when."""
-
-    path: str
-    body: dict[str, Any]
-    headers: dict[str, str]
-    at: float
-
-
-@dataclass(frozen=True)
 class ChatReply:
     """A chat's answer that is not just a text."""
 
@@ -49,25 +35,7 @@ class ChatReply:
 
 
 @dataclass
-class Fault:
-    """What to do to a request instead of answering it, or to its answer.
-
-    kind is a status ('503'), 'cut' (the connection ends within the body), 'reset' (it is reset), 'slow' (nothing comes
-    for a while), 'garbage' (half of the JSON), 'page' (an HTML page with status 200), 'strange' (JSON of another kind),
-    'fewer' (one vector is missing), 'twice' (one index comes twice).
-    """
-
-    kind: str
-    retry_after: str = ""
-    seconds: float = 0.0
-    times: int = 1
-    message: str = "not now"
-    code: str | None = None
-    only: str = ""  # a word that the request's body has to hold
-
-
-@dataclass
-class OpenAIServer:
+class OpenAIServer(Service):
     """A server's models, its moods, and what it was asked.
 
     Attributes
@@ -98,12 +66,9 @@ class OpenAIServer:
     base64: bool = True
     shuffled: bool = True
     delay: float = 0.0
-    url: str = ""
-    requests: list[Request] = field(default_factory=list)
     troubles: list[Fault] = field(default_factory=list)
     under_way: int = 0
     busiest: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def asked(self, path: str) -> list[Request]:
         """Requests of a path, such as '/embeddings'."""
@@ -194,55 +159,18 @@ def too_long(context: int, found: int) -> dict[str, Any]:
     return error(message, "context_length_exceeded")
 
 
-class QuietServer(ThreadingHTTPServer):
-    """Clients that go away, or are thrown out, are part of the plan."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._open: list[socket.socket] = []
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Remember the connection, to end it with the server: else its thread would go on answering."""
-        connection, address = super().get_request()
-        self._open.append(connection)
-        return connection, address
-
-    def server_close(self) -> None:
-        """End every connection."""
-        super().server_close()
-        for connection in self._open:
-            with suppress(OSError):  # it has ended already
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, *_: object) -> None:
-        """Say nothing."""
-
-
-class Handler(BaseHTTPRequestHandler):
+class ModelsHandler(Handler):
     """Answers one connection."""
 
-    protocol_version = "HTTP/1.1"
-    server_side: OpenAIServer
+    service: OpenAIServer
+    page = b"<html><body>The server is starting.</body></html>"
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
-        """GET."""
-        self._answer({})
-
-    def do_POST(self) -> None:
-        """POST of JSON."""
-        self._answer(json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0)))))
-
-    def _answer(self, body: dict[str, Any]) -> None:
-        models = self.server_side
-        request = Request(self.path, body, dict(self.headers.items()), time.monotonic())
+    def answer(self, body: bytes) -> None:
+        """Answer to a GET, or to a POST of JSON."""
+        models = self.service
+        request = self.received(self.path, {}, json.loads(body or b"{}"))
+        models.remember(request)
         with models.lock:
-            models.requests.append(request)
             models.under_way += 1
             models.busiest = max(models.busiest, models.under_way)
         try:
@@ -252,56 +180,22 @@ class Handler(BaseHTTPRequestHandler):
                 status, answer = models.answer(request, trouble)
                 whole = json.dumps(answer).encode()
                 kind = "" if trouble is None else trouble.kind
-                self._send(status, whole[: len(whole) // 2] if kind == "garbage" else whole, cut=kind == "cut")
+                whole = whole[: len(whole) // 2] if kind == "garbage" else whole
+                self.send(status, whole, "application/json", cut=kind == "cut")
         finally:
             with models.lock:
                 models.under_way -= 1
 
     def _befall(self, trouble: Fault) -> bool:
         """Do what is to be done; whether that was the answer."""
-        if trouble.kind.isdigit():
-            more = {"Retry-After": trouble.retry_after} if trouble.retry_after else {}
-            self._send(int(trouble.kind), json.dumps(error(trouble.message, trouble.code)).encode(), more)
-        elif trouble.kind == "reset":
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            os.close(self.connection.detach())  # at once, though the handler's files still hold it
-            self.close_connection = True
-        elif trouble.kind == "slow":
-            time.sleep(trouble.seconds)
-            return False
-        elif trouble.kind == "page":
-            self._send(200, b"<html><body>The server is starting.</body></html>")
-        elif trouble.kind == "strange":
-            self._send(200, b'{"object": "list", "data": {"embedding": "none"}, "choices": []}')
-        else:
-            return False
-        return True
-
-    def _send(self, status: int, body: bytes, more: dict[str, str] | None = None, cut: bool = False) -> None:
-        self.send_response(status)
-        for key, value in {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            **(more or {}),
-        }.items():
-            self.send_header(key, value)
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if cut else body)
-        if cut:
-            self.close_connection = True
+        if trouble.kind == "strange":
+            self.send_json(200, {"object": "list", "data": {"embedding": "none"}, "choices": []})
+            return True
+        return self.befall(trouble, json.dumps(error(trouble.message, trouble.code)).encode())
 
 
 @contextmanager
 def language_models(**settings: Any) -> Iterator[OpenAIServer]:
     """A server of models, until the block ends."""
-    models = OpenAIServer(**settings)
-    handler = type("BoundHandler", (Handler,), {"server_side": models})
-    server = QuietServer(("127.0.0.1", 0), handler)
-    models.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with serve(OpenAIServer(**settings), ModelsHandler, "/v1") as models:
         yield models
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pytest
 from mlflow.tracking import MlflowClient
 
-from doubles.openai_server import Fault, OpenAIServer, language_models, vector_of
+from doubles.loopback import Fault
+from doubles.openai_server import OpenAIServer, language_models, vector_of
 from lexray import load_aligned
 from lexray.embeddings.engines import HttpEmbeddingEngine
 from lexray.embeddings.store import TextColumn, WorkPlan

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doubles.archive_server import Fault
 from doubles.literature_server import TOKEN, LiteratureServices, literature_server
+from doubles.loopback import Fault
 from lexray.errors import ConfigError, LexrayError
 from lexray.jobs.literature import JOB, LiteratureConfig
 from lexray.literature.ads import AdsConfig, AdsConnector, quote_phrase

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from doubles.archive_server import Fault
 from doubles.literature_server import LiteratureServices, literature_server
+from doubles.loopback import Fault
 from lexray.errors import ConfigError, LexrayError
 from lexray.jobs.literature import JOB, LiteratureConfig
 from lexray.literature import astrometry

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doubles.openai_server import DIMENSION, ChatReply, Fault, OpenAIServer, language_models, vector_of
+from doubles.loopback import Fault
+from doubles.openai_server import DIMENSION, ChatReply, OpenAIServer, language_models, vector_of
 from lexray.errors import ConfigError, LexrayError, RefusedInput
 from lexray.llm.openai import ChatCompletion, EmbeddedTexts, Endpoint, EndpointClient
 from lexray.runtime.config import parse

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 
 from builders import literature_table
-from doubles.openai_server import ChatReply, Fault, OpenAIServer, language_models
+from doubles.loopback import Fault
+from doubles.openai_server import ChatReply, OpenAIServer, language_models
 from lexray.errors import EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.jobs.summarize import JOB, SummarizeConfig
 from lexray.literature.crossmatch import SourceCatalogue
