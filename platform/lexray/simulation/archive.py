@@ -7,7 +7,7 @@ source, ``OUT/true_rates.parquet`` the `rates` schema, ``OUT/archive.json`` what
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,8 +133,8 @@ def simulate_archive(out: str, sources: int, seed: int, advance: Callable[[int],
         (folder / "literature.jsonl").open("w", encoding="utf-8") as literature,
         pq.ParquetWriter(folder / "true_rates.parquet", RATES, compression="zstd") as rates,
     ):
-        for batch in _batches(sources):
-            made = [simulate_source(seed, index) for index in batch]
+        for first in range(0, sources, _BATCH):
+            made = [simulate_source(seed, index) for index in range(first, min(first + _BATCH, sources))]
             for source in made:
                 written = simulate_papers(source, seed)
                 literature.writelines(json.dumps(paper, ensure_ascii=False) + "\n" for paper in written)
@@ -183,10 +183,6 @@ def _labels_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_arrays(
         [pa.array([row[f.name] for row in rows], type=f.type, from_pandas=True) for f in LABELS], schema=LABELS
     )
-
-
-def _batches(n: int) -> Iterator[range]:
-    return (range(first, min(first + _BATCH, n)) for first in range(0, n, _BATCH))
 
 
 def _clear(out: str) -> Path:

@@ -28,25 +28,45 @@ FRAME_TIME = 3.2
 PI_WIDTH, PI_OVERFLOW = 14.6, 1024
 
 
+def draw_windows(generator: np.random.Generator, n: int) -> list[tuple[float, GoodTimeIntervals]]:
+    """Start (Chandra's seconds) and good time (since the start) of `n` observations, in order of time."""
+    starts = generator.uniform(0.8e8, 6.0e8) + np.cumsum(
+        [0.0] + [log_normal(generator, 8e6, 0.6) for _ in range(n - 1)]
+    )
+    windows = []
+    for start in starts:
+        span = float(np.exp(generator.uniform(np.log(8e3), np.log(60e3))))
+        if generator.random() < 1 / 3:
+            lost, n_gaps = generator.uniform(0.05, 0.40) * span, int(generator.integers(1, 4))
+            good = generator.dirichlet(np.full(n_gaps + 1, 3.0)) * (span - lost)
+            gaps = np.append(generator.dirichlet(np.full(n_gaps, 3.0)) * lost, 0.0)
+            stops = np.cumsum(good + gaps) - gaps
+            windows.append((float(start), GoodTimeIntervals(stops - good, stops)))
+        else:
+            windows.append((float(start), GoodTimeIntervals(0.0, span)))
+    return windows
+
+
 @dataclass(frozen=True)
 class SimulatedObservation:
     """One source in one observation, as the event file holds it.
+
+    All times but the rate's are in Chandra's seconds.
 
     Attributes
     ----------
     obs_id : str
         Unique in the archive.
     t_start, t_stop : float
-        The observation's ends in Chandra's seconds; good time begins later and ends earlier.
+        The observation's ends; good time begins later and ends earlier.
     gti : GoodTimeIntervals
-        Chandra's seconds.
     dtcor : float
         Live fraction: exposure = ontime × dtcor.
     rate : TrueRate
         Against seconds since the first good time.
     pointing : Pointing
     time : f8[N]
-        Chandra's seconds, sorted; some lie outside the good time.
+        Sorted; some lie outside the good time.
     energy : f4[N]
         eV; some lie outside the bands.
     pi : i4[N]
@@ -80,25 +100,6 @@ class SimulatedObservation:
         """Which events lie in good time and in a band, bool[N]."""
         in_band = BANDS.index(self.energy / np.float32(1000)) >= 0
         return np.asarray(in_band & (self.pi < PI_OVERFLOW) & self.gti.contains(self.time))
-
-
-def draw_windows(generator: np.random.Generator, n: int) -> list[tuple[float, GoodTimeIntervals]]:
-    """Start (Chandra's seconds) and good time (since the start) of `n` observations, in order of time."""
-    starts = generator.uniform(0.8e8, 6.0e8) + np.cumsum(
-        [0.0] + [log_normal(generator, 8e6, 0.6) for _ in range(n - 1)]
-    )
-    windows = []
-    for start in starts:
-        span = float(np.exp(generator.uniform(np.log(8e3), np.log(60e3))))
-        if generator.random() < 1 / 3:
-            lost, n_gaps = generator.uniform(0.05, 0.40) * span, int(generator.integers(1, 4))
-            good = generator.dirichlet(np.full(n_gaps + 1, 3.0)) * (span - lost)
-            gaps = np.append(generator.dirichlet(np.full(n_gaps, 3.0)) * lost, 0.0)
-            stops = np.cumsum(good + gaps) - gaps
-            windows.append((float(start), GoodTimeIntervals(stops - good, stops)))
-        else:
-            windows.append((float(start), GoodTimeIntervals(0.0, span)))
-    return windows
 
 
 def observe(

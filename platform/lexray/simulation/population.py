@@ -4,8 +4,6 @@ Unlike `lexray simulate`, which makes files that a telescope might have written,
 second, with rates known exactly, for measurements that need thousands.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,7 +62,7 @@ class SimulatedPopulation:
     def __len__(self) -> int:
         return len(self.light_curve_type)
 
-    def select(self, rows: Sequence[int] | Int64s) -> SimulatedPopulation:
+    def select(self, rows: Sequence[int] | Int64s) -> "SimulatedPopulation":
         """The detections `rows`, in that order."""
         chosen = np.asarray(rows, dtype=np.int64)
         photons = self.photons.select(torch.from_numpy(chosen))
@@ -105,7 +103,9 @@ def simulate(n: int, seed: int, spread: float = SIGMA_LN_COUNTS) -> SimulatedPop
     generator = np.random.default_rng(seed)
     light_curve_type = generator.permutation(np.arange(n) % len(LIGHT_CURVE_TYPES))
     shape = np.ones((n, CELLS))
-    for number, draw in enumerate((_steady, _flare, _eclipse, _periodic, _red_noise, _step, _two_flares, _decay)):
+    # A steady source's shape stays at one.
+    draws = (_flare, _eclipse, _periodic, _red_noise, _step, _two_flares, _decay)
+    for number, draw in enumerate(draws, start=LIGHT_CURVE_TYPES.index("flare")):
         rows = np.flatnonzero(light_curve_type == number)
         shape[rows] = draw(len(rows), generator)
     counts = np.exp(generator.normal(np.log(MEDIAN_COUNTS), spread, n))
@@ -158,8 +158,7 @@ def _at(until: Float64s, owner: Int64s, time: Float64s) -> Float64s:
     position = time / (DURATION / CELLS)
     cell = np.clip(position.astype(np.int64), 0, CELLS - 1)
     below = until[owner, cell]
-    integral: Float64s = below + (position - cell) * (until[owner, cell + 1] - below)
-    return integral
+    return np.asarray(below + (position - cell) * (until[owner, cell + 1] - below))
 
 
 def _draw_photons(
@@ -227,10 +226,6 @@ def _good_times(n: int, generator: np.random.Generator) -> tuple[Float64s, Float
     return start[real], stop[real], np.concatenate([[0], (n_gaps + 1).cumsum()]).astype(np.int64)
 
 
-def _steady(n: int, generator: np.random.Generator) -> Float64s:
-    return np.ones((n, CELLS))
-
-
 def _flare(n: int, generator: np.random.Generator) -> Float64s:
     return 1 + _flare_light(n, generator)
 
@@ -245,8 +240,7 @@ def _flare_light(n: int, generator: np.random.Generator) -> Float64s:
     decay = _log_uniform(generator, 600, 3000, n)
     since = _centres() - generator.uniform(0, DURATION, n)[:, None]
     rise = decay / 10
-    light: Float64s = above[:, None] * np.exp(np.where(since < 0, since / rise[:, None], -since / decay[:, None]))
-    return light
+    return np.asarray(above[:, None] * np.exp(np.where(since < 0, since / rise[:, None], -since / decay[:, None])))
 
 
 def _eclipse(n: int, generator: np.random.Generator) -> Float64s:
@@ -255,39 +249,33 @@ def _eclipse(n: int, generator: np.random.Generator) -> Float64s:
     begin = generator.uniform(0, DURATION - width)
     left = generator.uniform(0, 0.3, n)
     inside = (_centres() >= begin[:, None]) & (_centres() < (begin + width)[:, None])
-    box: Float64s = np.where(inside, left[:, None], 1.0)
-    return box
+    return np.asarray(np.where(inside, left[:, None], 1.0))
 
 
 def _periodic(n: int, generator: np.random.Generator) -> Float64s:
     """A sinusoid of 5–30 % of the observation's length and an amplitude of 0.4–0.95."""
     period = generator.uniform(0.05, 0.30, n) * DURATION
     amplitude, phase = generator.uniform(0.4, 0.95, n), generator.uniform(0, 2 * np.pi, n)
-    wave: Float64s = 1 + amplitude[:, None] * np.sin(2 * np.pi * _centres() / period[:, None] + phase[:, None])
-    return wave
+    return np.asarray(1 + amplitude[:, None] * np.sin(2 * np.pi * _centres() / period[:, None] + phase[:, None]))
 
 
 def _red_noise(n: int, generator: np.random.Generator) -> Float64s:
     """19 harmonics of the observation's length in the log-rate, their amplitudes falling as 1/f."""
     angle = 2 * np.pi * _HARMONICS[:, None] * _centres() / DURATION
     cosine, sine = generator.normal(0.0, _RED_AMPLITUDE / _HARMONICS, (2, n, len(_HARMONICS)))
-    noise: Float64s = np.exp(cosine @ np.cos(angle) + sine @ np.sin(angle))
-    return noise
+    return np.asarray(np.exp(cosine @ np.cos(angle) + sine @ np.sin(angle)))
 
 
 def _step(n: int, generator: np.random.Generator) -> Float64s:
     """A jump by a factor of 0.2–5."""
     when, factor = generator.uniform(0.1, 0.9, n) * DURATION, _log_uniform(generator, 0.2, 5, n)
-    jump: Float64s = np.where(_centres() < when[:, None], 1.0, factor[:, None])
-    return jump
+    return np.asarray(np.where(_centres() < when[:, None], 1.0, factor[:, None]))
 
 
 def _decay(n: int, generator: np.random.Generator) -> Float64s:
     """An exponential decay whose e-folding time is 10–100 % of the observation."""
-    time: Float64s = np.exp(-_centres() / (_log_uniform(generator, 0.1, 1.0, n)[:, None] * DURATION))
-    return time
+    return np.asarray(np.exp(-_centres() / (_log_uniform(generator, 0.1, 1.0, n)[:, None] * DURATION)))
 
 
 def _log_uniform(generator: np.random.Generator, low: float, high: float, n: int) -> Float64s:
-    drawn: Float64s = np.exp(generator.uniform(np.log(low), np.log(high), n))
-    return drawn
+    return np.asarray(np.exp(generator.uniform(np.log(low), np.log(high), n)))

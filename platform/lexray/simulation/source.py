@@ -32,9 +32,16 @@ from lexray.sources import name_from_position
 _CLASS_STEP, _POSITION_STEP = 2**0.5 - 1, (5**0.5 - 1) / 2
 
 
+def generator_for(seed: int, index: int, purpose: int) -> np.random.Generator:
+    """Generator of one source for one purpose (0 physics and events, 1 words), whatever else is drawn."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, purpose)))
+
+
 @dataclass(frozen=True)
 class SimulatedSource:
     """A source with everything that is true of it, and its observations.
+
+    Flux and luminosity are those between 0.5 and 7 keV.
 
     Attributes
     ----------
@@ -52,7 +59,7 @@ class SimulatedSource:
     redshift : float
         NaN where there is none.
     flux, luminosity : float
-        0.5–7 keV: mean flux as observed in erg cm⁻² s⁻¹, luminosity corrected for absorption in erg s⁻¹.
+        Mean flux as observed in erg cm⁻² s⁻¹, luminosity corrected for absorption in erg s⁻¹.
     observations : list of SimulatedObservation
     """
 
@@ -143,11 +150,6 @@ class SimulatedSource:
             weight += float(np.sum(good))
         # A steady source's is the rounding error of its mean, which as a number to learn spans many decades.
         return round(float(np.sqrt(squares / weight)), 6)
-
-
-def generator_for(seed: int, index: int, purpose: int) -> np.random.Generator:
-    """Generator of one source for one purpose (0 physics and events, 1 words), whatever else is drawn."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, purpose)))
 
 
 def simulate_source(seed: int, index: int) -> SimulatedSource:

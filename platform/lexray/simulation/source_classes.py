@@ -18,9 +18,38 @@ COUNTS_RANGE = (10.0, 5000.0)
 _HUBBLE_DISTANCE = 299792.458 / 70.0  # Mpc
 
 
+def log_normal(generator: Generator, median: float, dex: float) -> float:
+    """A log-normal number of this median and width in decades."""
+    return float(median * 10 ** generator.normal(0.0, dex))
+
+
+def truncated(generator: Generator, mean: float, sd: float, low: float, high: float) -> float:
+    """A normal number between `low` and `high`, by rejection."""
+    while True:
+        value = float(generator.normal(mean, sd))
+        if low <= value <= high:
+            return value
+
+
+def _agn(generator: Generator) -> Spectrum:
+    """Power law of photon index ~1.8, a third of them obscured (Nandra & Pounds 1994; Ueda et al. 2014)."""
+    obscured = generator.random() < 0.35
+    nh = log_normal(generator, 3.5, 0.4) if obscured else log_normal(generator, 0.04, 0.3)
+    soft_excess = not obscured and generator.random() < 0.25
+    return Spectrum(
+        nh=nh,
+        gamma=truncated(generator, 1.8, 0.2, 1.2, 2.6),
+        kt_bb=float(generator.uniform(0.09, 0.16)) if soft_excess else np.nan,
+        bb_share=float(generator.uniform(0.1, 0.35)) if soft_excess else 0.0,
+        line_share=float(generator.uniform(0.01, 0.05)) if obscured else 0.0,
+    )
+
+
 @dataclass(frozen=True)
 class SourceClass:
-    """Priors of one class.
+    """Priors of one class. Widths, `…_dex`, are standard deviations in decades.
+
+    A log-normal prior is given by its median and its width.
 
     Attributes
     ----------
@@ -28,13 +57,13 @@ class SourceClass:
     share : float
         Of the archive's sources.
     counts_median, counts_dex : float
-        Log-normal distribution of an observation's expected events, and its width in decades.
+        Of an observation's expected events.
     kinds : mapping
         Probability of each kind of variability.
     between_dex : float
-        Scatter of the flux between observations, in decades.
+        Scatter of the flux between observations.
     distance, distance_dex : float
-        Log-normal distribution of the distance in kpc.
+        Of the distance in kpc.
     spectrum : callable
         Draws a spectrum.
     softness : float
@@ -69,51 +98,26 @@ class SourceClass:
         return _HUBBLE_DISTANCE * z * (1 + 0.775 * z) * 1e3, z
 
 
-def log_normal(generator: Generator, median: float, dex: float) -> float:
-    """A log-normal number of this median and width in decades."""
-    return float(median * 10 ** generator.normal(0.0, dex))
-
-
-def truncated(generator: Generator, mean: float, sd: float, low: float, high: float) -> float:
-    """A normal number between `low` and `high`, by rejection."""
-    while True:
-        value = float(generator.normal(mean, sd))
-        if low <= value <= high:
-            return value
-
-
-def _agn(generator: Generator) -> Spectrum:
-    """Power law of photon index ~1.8, a third of them obscured (Nandra & Pounds 1994; Ueda et al. 2014)."""
-    obscured = generator.random() < 0.35
-    nh = log_normal(generator, 3.5, 0.4) if obscured else log_normal(generator, 0.04, 0.3)
-    soft_excess = not obscured and generator.random() < 0.25
-    return Spectrum(
-        nh=nh,
-        gamma=truncated(generator, 1.8, 0.2, 1.2, 2.6),
-        kt_bb=float(generator.uniform(0.09, 0.16)) if soft_excess else np.nan,
-        bb_share=float(generator.uniform(0.1, 0.35)) if soft_excess else 0.0,
-        line_share=float(generator.uniform(0.01, 0.05)) if obscured else 0.0,
-    )
+def _two_plasmas(
+    generator: Generator,
+    nh: tuple[float, float],
+    cool: tuple[float, float],
+    hot: tuple[float, float],
+    hot_share: tuple[float, float],
+) -> Spectrum:
+    """Column density and temperatures by median and width in decades, the hotter plasma's share between two limits."""
+    drawn = [log_normal(generator, *prior) for prior in (nh, cool, hot)]
+    return Spectrum(nh=drawn[0], kt=drawn[1], kt_hot=drawn[2], hot_share=float(generator.uniform(*hot_share)))
 
 
 def _yso(generator: Generator) -> Spectrum:
     """Two plasmas behind the cloud the star was born in (Getman et al. 2005, Orion)."""
-    return Spectrum(
-        nh=log_normal(generator, 1.0, 0.35),
-        kt=log_normal(generator, 0.8, 0.08),
-        kt_hot=log_normal(generator, 2.9, 0.13),
-        hot_share=float(generator.uniform(0.5, 0.9)),
-    )
+    return _two_plasmas(generator, (1.0, 0.35), (0.8, 0.08), (2.9, 0.13), (0.5, 0.9))
 
 
 def _low_mass_star(generator: Generator) -> Spectrum:
     """Two cooler plasmas of a nearby corona, hardly absorbed (Güdel 2004)."""
-    return Spectrum(
-        nh=log_normal(generator, 0.012, 0.35),
-        kt=log_normal(generator, 0.3, 0.08),
-        kt_hot=log_normal(generator, 0.95, 0.10),
-        hot_share=float(generator.uniform(0.2, 0.65)),
-    )
+    return _two_plasmas(generator, (0.012, 0.35), (0.3, 0.08), (0.95, 0.10), (0.2, 0.65))
 
 
 def _high_mass_star(generator: Generator) -> Spectrum:
@@ -170,104 +174,23 @@ def _hmxb(generator: Generator) -> Spectrum:
 
 #: The archive's classes. Distances put the luminosities where the class is found: faint, mostly Galactic sources.
 CLASSES: tuple[SourceClass, ...] = (
-    SourceClass(
-        name="AGN",
-        share=0.22,
-        counts_median=220,
-        counts_dex=0.5,
-        kinds={"steady": 0.45, "red_noise": 0.48, "dip": 0.07},
-        between_dex=0.20,
-        distance=1.0,
-        distance_dex=0.0,
-        spectrum=_agn,
-        softness=1.1,
-    ),
-    SourceClass(
-        name="YSO",
-        share=0.18,
-        counts_median=260,
-        counts_dex=0.5,
-        kinds={"flare": 0.60, "steady": 0.25, "red_noise": 0.15},
-        between_dex=0.12,
-        distance=0.45,
-        distance_dex=0.15,
-        spectrum=_yso,
-        softness=0.8,
-    ),
-    SourceClass(
-        name="LM-STAR",
-        share=0.13,
-        counts_median=240,
-        counts_dex=0.5,
-        kinds={"flare": 0.55, "steady": 0.37, "periodic": 0.08},
-        between_dex=0.10,
-        distance=0.09,
-        distance_dex=0.30,
-        spectrum=_low_mass_star,
-        softness=0.8,
-    ),
-    SourceClass(
-        name="HM-STAR",
-        share=0.10,
-        counts_median=300,
-        counts_dex=0.45,
-        kinds={"steady": 0.80, "periodic": 0.20},
-        between_dex=0.04,
-        distance=1.7,
-        distance_dex=0.20,
-        spectrum=_high_mass_star,
-    ),
-    SourceClass(
-        name="NS",
-        share=0.09,
-        counts_median=420,
-        counts_dex=0.5,
-        kinds={"steady": 0.50, "periodic": 0.50},
-        between_dex=0.02,
-        distance=3.0,
-        distance_dex=0.25,
-        spectrum=_neutron_star,
-        softness=0.9,
-        fast_share=0.40,
-    ),
-    SourceClass(
-        name="LMXB",
-        share=0.10,
-        counts_median=600,
-        counts_dex=0.5,
-        kinds={"red_noise": 0.38, "dip": 0.25, "eclipse": 0.15, "flare": 0.07, "steady": 0.15},
-        between_dex=0.30,
-        distance=8.0,
-        distance_dex=0.15,
-        spectrum=_lmxb,
-        softness=1.2,
-    ),
-    SourceClass(
-        name="CV",
-        share=0.09,
-        counts_median=350,
-        counts_dex=0.45,
-        kinds={"periodic": 0.55, "eclipse": 0.15, "red_noise": 0.20, "steady": 0.10},
-        between_dex=0.18,
-        distance=1.2,
-        distance_dex=0.30,
-        spectrum=_cataclysmic_variable,
-        softness=1.3,
-    ),
-    SourceClass(
-        name="HMXB",
-        share=0.09,
-        counts_median=520,
-        counts_dex=0.5,
-        kinds={"periodic": 0.45, "red_noise": 0.20, "flare": 0.17, "dip": 0.06, "eclipse": 0.07, "steady": 0.05},
-        between_dex=0.35,
-        distance=6.0,
-        distance_dex=0.25,
-        spectrum=_hmxb,
-        softness=0.9,
-        fast_share=0.35,
-    ),
-)
+    # name, share, counts (median, dex), kinds, between_dex, distance (median, dex), spectrum, softness, fast_share
+    SourceClass("AGN", 0.22, 220, 0.50, {"steady": 0.45, "red_noise": 0.48, "dip": 0.07}, 0.20, 1.0, 0.0, _agn, 1.1),
+    SourceClass("YSO", 0.18, 260, 0.50, {"flare": 0.60, "steady": 0.25, "red_noise": 0.15}, 0.12, 0.45, 0.15,
+                _yso, 0.8),
+    SourceClass("LM-STAR", 0.13, 240, 0.50, {"flare": 0.55, "steady": 0.37, "periodic": 0.08}, 0.10, 0.09, 0.30,
+                _low_mass_star, 0.8),
+    SourceClass("HM-STAR", 0.10, 300, 0.45, {"steady": 0.80, "periodic": 0.20}, 0.04, 1.7, 0.20, _high_mass_star),
+    SourceClass("NS", 0.09, 420, 0.50, {"steady": 0.50, "periodic": 0.50}, 0.02, 3.0, 0.25, _neutron_star, 0.9, 0.40),
+    SourceClass("LMXB", 0.10, 600, 0.50,
+                {"red_noise": 0.38, "dip": 0.25, "eclipse": 0.15, "flare": 0.07, "steady": 0.15},
+                0.30, 8.0, 0.15, _lmxb, 1.2),
+    SourceClass("CV", 0.09, 350, 0.45, {"periodic": 0.55, "eclipse": 0.15, "red_noise": 0.20, "steady": 0.10},
+                0.18, 1.2, 0.30, _cataclysmic_variable, 1.3),
+    SourceClass("HMXB", 0.09, 520, 0.50,
+                {"periodic": 0.45, "red_noise": 0.20, "flare": 0.17, "dip": 0.06, "eclipse": 0.07, "steady": 0.05},
+                0.35, 6.0, 0.25, _hmxb, 0.9, 0.35),
+)  # fmt: skip
 
 
 def class_at(u01: float) -> SourceClass:

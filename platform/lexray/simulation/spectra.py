@@ -120,6 +120,11 @@ def black_body(kt: float) -> Float64s:
     return np.asarray(ENERGY**2 / np.expm1(ENERGY / kt))
 
 
+def emission_line(energy: float) -> Float64s:
+    """Photons per keV of a narrow line at `energy` keV, f8[E], any norm."""
+    return np.asarray((np.arange(len(ENERGY)) == np.searchsorted(ENERGY_EDGES, energy)).astype(np.float64))
+
+
 def plasma(kt: float) -> Float64s:
     """Photons per keV of an optically thin thermal plasma of temperature `kt` keV, f8[E], any norm.
 
@@ -188,20 +193,17 @@ class Spectrum:
 
     def emitted(self) -> Float64s:
         """Photons per keV before absorption, f8[E], of unit energy between 0.5 and 7 keV."""
+        main = (power_law, self.gamma) if np.isfinite(self.gamma) else (plasma, self.kt)
+        components = (
+            (1.0 - self.hot_share - self.bb_share - self.line_share, *main),
+            (self.hot_share, plasma, self.kt_hot),
+            (self.bb_share, black_body, self.kt_bb),
+            (self.line_share, emission_line, 6.4),
+        )
         total = np.zeros_like(ENERGY)
-        left = 1.0 - self.hot_share - self.bb_share - self.line_share
-        if np.isfinite(self.gamma):
-            total += left * _unit_energy(power_law(self.gamma))
-        elif np.isfinite(self.kt):
-            total += left * _unit_energy(plasma(self.kt))
-        if self.hot_share:
-            total += self.hot_share * _unit_energy(plasma(self.kt_hot))
-        if self.bb_share:
-            total += self.bb_share * _unit_energy(black_body(self.kt_bb))
-        if self.line_share:
-            line = np.zeros_like(ENERGY)
-            line[np.searchsorted(ENERGY_EDGES, 6.4)] = 1.0
-            total += self.line_share * _unit_energy(line)
+        for share, photons, parameter in components:
+            if share and np.isfinite(parameter):
+                total += share * _unit_energy(photons(parameter))
         return _unit_energy(total)
 
     def counts(self) -> tuple[Float64s, float, float]:

@@ -8,10 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 from lexray.array_types import Float64s
 from lexray.events.eventlist import GoodTimeIntervals
 
-#: Cells of a detection on which a rate's level is constant; every published cell holds 8 of them.
-FINE_CELLS = 2048
-#: Cells of the published true rate.
-CELLS = 256
+#: Cells of a detection on which a rate's level is constant, and those of the published true rate: 8 of the former each.
+FINE_CELLS, CELLS = 2048, 256
 #: Harmonics of red noise.
 HARMONICS = 19
 
@@ -80,12 +78,9 @@ class TrueRate:
         self._cell = np.minimum((middle / self.duration * FINE_CELLS).astype(np.int64), FINE_CELLS - 1)
         self._good = gti.contains(middle)
         # Expected counts of each segment between edges, [Z, S]: as if all time were good, and in good time.
-        self._all = level[:, self._cell] * self._elapsed(edges)
+        pulse_time = edges[None, :] if pulse is None else pulse.primitive(edges)
+        self._all = level[:, self._cell] * np.diff(pulse_time, axis=1)
         self._expected = self._all * self._good
-
-    def _elapsed(self, edges: Float64s) -> Float64s:
-        """Integral of the pulse between consecutive edges, f8[Z or 1, S]."""
-        return np.diff(edges)[None, :] if self.pulse is None else np.diff(self.pulse.primitive(edges), axis=1)
 
     @property
     def expected(self) -> Float64s:

@@ -9,7 +9,6 @@ from lexray.events.eventlist import GoodTimeIntervals
 from lexray.simulation.source_classes import SourceClass, log_normal
 from lexray.simulation.true_rate import Pulse, cell_centres, dips, flare, red_noise
 
-VARIABILITY_TYPES = ("steady", "flare", "dip", "eclipse", "periodic", "red_noise")
 _ZONES = 5
 # Relative strength of a flare and of a dip by zone, soft to hard: flares are hotter than what they rise from, and what
 # passes before a source takes the soft photons first.
@@ -24,7 +23,7 @@ class Variation:
     Attributes
     ----------
     kind : str
-        One of `VARIABILITY_TYPES`.
+        'steady', 'flare', 'dip', 'eclipse', 'periodic' or 'red_noise'.
     amplitude : float
         Of a flare its peak over the level, of a dip or eclipse the share of the flux it takes in the soft band, of a
         period the half amplitude, of red noise the standard deviation of the log-rate.

@@ -22,13 +22,9 @@ class GradedWords:
     limits: tuple[float, ...]
     words: tuple[str, ...]
 
-    def grade(self, value: float) -> int:
-        """Grade of a value, 0 for the lowest."""
-        return bisect_right(self.limits, value)
-
     def word(self, value: float) -> str:
         """Alternatives for a value."""
-        return self.words[self.grade(value)]
+        return self.words[bisect_right(self.limits, value)]
 
 
 #: log10 of the count rate between 0.5 and 7 keV.

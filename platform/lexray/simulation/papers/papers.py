@@ -41,8 +41,6 @@ _UNDETECTED_TOPIC = dict.fromkeys(phrases.UNDETECTED, "undetected")
 _IN_TITLES = {"<class_name>": "nature", "<kind>": "variability"}
 _JOURNALS = ("ApJ..", "MNRAS", "A&A..", "AJ...", "ApJS.", "PASJ.", "RAA..", "AN...")
 
-PaperRecord = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class SimulatedPaper:
@@ -59,12 +57,12 @@ class SimulatedPaper:
         Topics that the title tells: what the source is, and how it varies.
     """
 
-    paper: PaperRecord
+    paper: dict[str, Any]
     sentences: tuple[tuple[str, str], ...]
     in_title: frozenset[str]
 
 
-def simulate_papers(source: "SimulatedSource", seed: int) -> list[PaperRecord]:
+def simulate_papers(source: "SimulatedSource", seed: int) -> list[dict[str, Any]]:
     """Papers on a source: none for a tenth of them, else one to four.
 
     Parameters
@@ -100,12 +98,8 @@ def simulate_papers_with_topics(source: "SimulatedSource", seed: int) -> list[Si
 
 
 def _available(source: "SimulatedSource") -> list[str]:
-    missing = set()
-    if not source.spectrum.line_share:
-        missing.add("iron")
-    if len(source.observations) < 2:
-        missing.add("long_term")
-    return [fact for fact in _WEIGHTS if fact not in missing]
+    known = {"iron": bool(source.spectrum.line_share), "long_term": len(source.observations) > 1}
+    return [fact for fact in _WEIGHTS if known.get(fact, True)]
 
 
 def _plan(facts: list[str], chance: Random) -> list[str]:
@@ -160,13 +154,10 @@ def _templates(source: "SimulatedSource", fact: str, chance: Random) -> tuple[st
         if variability == "steady" or _is_detectable(source) or chance.random() < 0.5:
             return phrases.VARIABILITY[variability]
         return phrases.UNDETECTED
-    if fact == "spectrum":
-        return phrases.SPECTRUM[_spectral_model(source)]
-    if fact == "iron":
-        return phrases.SPECTRUM["iron"]
-    if fact == "nature":
-        return phrases.NATURE[source.source_class.name]
     return {
+        "spectrum": phrases.SPECTRUM[_spectral_model(source)],
+        "iron": phrases.SPECTRUM["iron"],
+        "nature": phrases.NATURE[source.source_class.name],
         "brightness": phrases.BRIGHTNESS,
         "hardness": phrases.HARDNESS,
         "absorption": phrases.ABSORPTION,
