@@ -9,7 +9,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from lexray.events.eventlist import Bands, EventList, GoodTimeIntervals
-from lexray.literature.crossmatch import Match, literature_row
+from lexray.literature.connectors import PaperMatch
+from lexray.literature.crossmatch import Match
 from lexray.literature.papers import Paper
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
 from lexray.tables.schemas import LITERATURE
@@ -105,5 +106,5 @@ def photons(
 
 def literature_table(papers: Sequence[Paper], matches: Sequence[Match]) -> pa.Table:
     """Rows of the `literature` table, of papers that files brought."""
-    rows = [literature_row(paper, match, "file") for paper, match in zip(papers, matches, strict=True)]
+    rows = [PaperMatch(paper, match, "file").row() for paper, match in zip(papers, matches, strict=True)]
     return pa.Table.from_pylist(rows, schema=LITERATURE)

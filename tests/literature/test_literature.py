@@ -241,7 +241,7 @@ def test_a_match_by_position_is_the_nearest_within_the_radius(
 ) -> None:
     ra, dec = np.array(positions).T
     names = np.array([f"s{i:02d}" for i in range(len(ra))], dtype=object)
-    catalogue = SourceCatalogue({str(name): str(name) for name in names}, names, ra, dec)
+    catalogue = SourceCatalogue({str(name): str(name) for name in names}, names, ra, dec, np.full(len(ra), np.nan))
     moved = dec[0] + offset * math.sin(angle) * ARCSEC
     sideways = (ra[0] + offset * math.cos(angle) * ARCSEC / math.cos(math.radians(dec[0]))) % 360
     paper = parse_paper({"source_id": "unknown", "ra": sideways, "dec": moved, "body": TEXT})

@@ -15,7 +15,7 @@ import httpx
 from pydantic import Field
 
 from lexray.errors import ConfigError, LexrayError
-from lexray.literature.connectors import PaperMatch
+from lexray.literature.connectors import FoundPapers, PaperMatch
 from lexray.literature.crossmatch import Match
 from lexray.literature.names import name_pattern, searchable_names
 from lexray.literature.papers import Paper
@@ -23,17 +23,8 @@ from lexray.literature.plaintext import plain_text
 from lexray.literature.sources import TargetSource
 from lexray.runtime.config import BaseConfig
 from lexray.tables.quarantine import Refusal
+from lexray.web import retry
 from lexray.web.cache import Cache
-from lexray.web.retry import (
-    TRANSIENT,
-    USER_AGENT,
-    OutOfRetries,
-    RateLimiter,
-    Retrier,
-    Retryable,
-    RetryPolicy,
-    retry_after,
-)
 
 _FIELDS = "bibcode,title,abstract,year,citation_count,identifier,keyword,doctype"
 #: Record types of ADS that are no papers.
@@ -43,7 +34,7 @@ _NON_PAPER_TYPES |= {"pressrelease", "proposal", "service", "software"}
 _MAX_QUERY_CHARACTERS = 1000
 _BIGQUERY_PARAMETERS = {"q": "*:*", "fq": "{!bitset}", "sort": "bibcode asc"}
 #: ADS's own "server too busy", besides HTTP's transient errors.
-_RETRYABLE_STATUS = TRANSIENT | {499}
+_RETRYABLE_STATUS = retry.TRANSIENT | {499}
 
 Doc = dict[str, Any]
 
@@ -61,7 +52,7 @@ class AdsConfig(BaseConfig):
     names: int = Field(3, ge=1, le=20, description="names of a source that are looked for")
     most: int = Field(500, ge=1, description="papers that one name brings at most, the best fitting first")
     rows: int = Field(2000, ge=1, le=2000, description="papers in one answer")
-    http: RetryPolicy = RetryPolicy(requests_per_second=2.0)
+    http: retry.RetryPolicy = retry.RetryPolicy(requests_per_second=2.0)
 
 
 class _BadQuery(Exception):
@@ -88,12 +79,12 @@ class AdsConnector:
         self._config, self._cache = config, cache
         self._url = config.url.rstrip("/")
         self._counts: Counter[str] = Counter()
-        self._rate_limiter = RateLimiter(config.http.requests_per_second)
-        self._retrier = Retrier(config.http, self._rate_limiter, lambda line: warn(f"{self._url}: {line}"))
+        self._rate_limiter = retry.RateLimiter(config.http.requests_per_second)
+        self._retrier = retry.Retrier(config.http, self._rate_limiter, lambda line: warn(f"{self._url}: {line}"))
         self._token_name, self._token = _token(config.token_env)
         self._http = httpx.Client(
             # No redirects: the token is for this server alone.
-            headers={"User-Agent": USER_AGENT, "Authorization": f"Bearer {self._token}"},
+            headers={"User-Agent": retry.USER_AGENT, "Authorization": f"Bearer {self._token}"},
             timeout=config.http.timeout,
         )
 
@@ -106,9 +97,7 @@ class AdsConnector:
         counts = self._counts | Counter(retries=self._retrier.retries)
         return {name: counts[name] for name in names}
 
-    def papers(
-        self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()
-    ) -> Iterator[PaperMatch | Refusal]:
+    def papers(self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()) -> FoundPapers:
         """The papers of `known` with their texts, and papers that name the sources; see `connectors.Connector`.
 
         Raises
@@ -166,7 +155,7 @@ class AdsConnector:
 
     # Papers that name a source --------------------------------------------------------------------------------------
 
-    def _naming(self, sources: Sequence[TargetSource], known: Sequence[PaperMatch]) -> Iterator[PaperMatch | Refusal]:
+    def _naming(self, sources: Sequence[TargetSource], known: Sequence[PaperMatch]) -> FoundPapers:
         matches = {found.match.source_id: found.match for found in known if found.match.matched_by}
         names: dict[str, list[Match]] = {}
         for source in sources:
@@ -247,7 +236,7 @@ class AdsConnector:
         url = f"{self._url}/search/{place}"
         try:
             return self._retrier.with_retries_blocking(lambda: self._ask(url, parameters, body))
-        except OutOfRetries as error:
+        except retry.OutOfRetries as error:
             asked = error.failure.asked
             later = f"; it asks to come back in {asked:.0f} s" if asked else ""
             raise LexrayError(
@@ -276,7 +265,7 @@ class AdsConnector:
             failure = self._clean(str(error) or type(error).__name__)
         except ValueError as error:
             failure = f"the answer is none of a search: {self._clean(str(error))}"
-        raise Retryable("no_answer", failure, asked)
+        raise retry.Retryable("no_answer", failure, asked)
 
     def _raise_if_unavailable(self, answer: httpx.Response) -> None:
         if answer.status_code in (401, 403):
@@ -335,7 +324,7 @@ def _group_names(names: Sequence[str]) -> Iterator[list[str]]:
 
 def _retry_after(answer: httpx.Response) -> float | None:
     """Seconds that the service asks to wait: by ``Retry-After``, or until its count of the day begins anew."""
-    asked = retry_after(answer.headers)
+    asked = retry.retry_after(answer.headers)
     if asked is None and answer.status_code == 429 and answer.headers.get("X-RateLimit-Reset", "").isdigit():
         asked = max(0.0, float(answer.headers["X-RateLimit-Reset"]) - time.time())
     return asked
@@ -381,14 +370,10 @@ def _paper(doc: Doc, match: Match, bibcode: str | None) -> Paper:
     numbers = (text.partition(":")[2] for text in doc["identifier"] if text.lower().startswith("arxiv:"))
     return Paper(
         source_id=match.source_id,
-        ra=None,
-        dec=None,
         bibcode=bibcode,
         arxiv=next(numbers, None),
         year=doc["year"],
         title=doc["title"],
         abstract=doc["abstract"],
-        body=None,
-        n_objects=None,
         n_citations=doc["citation_count"],
     )

@@ -114,8 +114,7 @@ def propagate_positions(
 
 def separation(ra1: Float64s, dec1: Float64s, ra2: Float64s, dec2: Float64s) -> Float64s:
     """Arcsec between positions in degrees."""
-    apart: Float64s = np.degrees(angular_separation(*np.radians([ra1, dec1, ra2, dec2]))) * 3600
-    return apart
+    return np.asarray(np.degrees(angular_separation(*np.radians([ra1, dec1, ra2, dec2]))) * 3600)
 
 
 def years_since_2000(mjd: float | None) -> float:

@@ -1,16 +1,17 @@
 """The interface of every service and file that papers come from."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, TypeAlias
 
-from lexray.literature.crossmatch import Match, literature_row
+from lexray.literature.crossmatch import Match
 from lexray.literature.deduplicate import deduplicate, select_papers
 from lexray.literature.papers import Paper
 from lexray.literature.sources import TargetSource
 from lexray.tables.quarantine import Refusal
+from lexray.tables.schemas import LITERATURE
 
-PaperOrigin = Literal["file", "simbad", "ads"]
+_PAPER_COLUMNS = [name for name in LITERATURE.names if name in Paper.__dataclass_fields__ and name != "source_id"]
 
 
 @dataclass(frozen=True)
@@ -19,19 +20,21 @@ class PaperMatch:
 
     paper: Paper
     match: Match
-    found_by: PaperOrigin
+    found_by: Literal["file", "simbad", "ads"]
 
     def row(self) -> dict[str, Any]:
         """Row of the `literature` table."""
-        return literature_row(self.paper, self.match, self.found_by)
+        row = {key: getattr(self.paper, key) for key in _PAPER_COLUMNS} | asdict(self.match)
+        return row | {"identifiers": list(self.match.identifiers), "found_by": self.found_by}
+
+
+FoundPapers: TypeAlias = Iterator[PaperMatch | Refusal]
 
 
 class Connector(Protocol):
     """A service, or files, that papers come from."""
 
-    def papers(
-        self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()
-    ) -> Iterator[PaperMatch | Refusal]:
+    def papers(self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()) -> FoundPapers:
         """Papers on some sources.
 
         Parameters
@@ -61,7 +64,7 @@ class Connector(Protocol):
 
 def query_connectors(
     connectors: Sequence[Connector], sources: Sequence[TargetSource], max_objects: int | None, max_papers: int | None
-) -> Iterator[PaperMatch | Refusal]:
+) -> FoundPapers:
     """Papers on some sources of each connector in turn; each is told what those before it found.
 
     Parameters
@@ -86,7 +89,7 @@ def _worth_querying(found: Sequence[PaperMatch], max_objects: int | None, max_pa
     by_source: dict[str, list[PaperMatch]] = {}
     for item in found:
         by_source.setdefault(item.match.source_id, []).append(item)
-    worth = []
+    worth: list[PaperMatch] = []
     for items in by_source.values():
         kept, _, _ = select_papers(deduplicate([item.row() for item in items]), max_objects, max_papers)
         bibcodes = {row["bibcode"] for row in kept}

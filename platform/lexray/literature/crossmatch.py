@@ -1,8 +1,7 @@
 """Match papers to the sources of an events table: by folded name first, else by position."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from astropy import units as u
@@ -15,11 +14,9 @@ from lexray.literature.papers import Paper
 from lexray.literature.sources import TargetSource
 from lexray.sources import fold_name
 from lexray.tables import delta
-from lexray.tables.schemas import LITERATURE
 
 #: Radius in arcsec in which our sources are counted, for the probability that one lies near by chance.
 _COUNTING_RADIUS = 120.0
-_PAPER_COLUMNS = [name for name in LITERATURE.names if name in Paper.__dataclass_fields__ and name != "source_id"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class SourceCatalogue:
         Source of each detection whose position is known, sorted.
     ra, dec : f8[N]
         Of those detections, deg ICRS.
-    error : f8[N], optional
+    error : f8[N]
         Radii in arcsec that hold those positions with a probability of 95 %, NaN where unknown.
     """
 
@@ -76,12 +73,12 @@ class SourceCatalogue:
     source_ids: NDArray[np.object_]
     ra: Float64s
     dec: Float64s
-    error: Float64s | None = None
+    error: Float64s
 
     @classmethod
     def empty(cls) -> "SourceCatalogue":
         """A catalogue that nothing matches."""
-        return cls({}, np.empty(0, dtype=object), np.empty(0), np.empty(0))
+        return cls({}, np.empty(0, dtype=object), np.empty(0), np.empty(0), np.empty(0))
 
     @classmethod
     def read(cls, events: str, error: float | None = None) -> "SourceCatalogue":
@@ -108,14 +105,12 @@ class SourceCatalogue:
 
     def __add__(self, other: "SourceCatalogue") -> "SourceCatalogue":
         """The sources of both; for a name that both have, this catalogue's entry."""
-        if not other.names:
-            return self
-        columns = [np.concatenate(pair) for pair in ((getattr(self, k), getattr(other, k)) for k in ("ra", "dec"))]
-        errors = [np.full(len(c.ra), np.nan) if c.error is None else c.error for c in (self, other)]
-        source_ids = np.concatenate([self.source_ids, other.source_ids])
-        order = np.argsort(source_ids, kind="stable")
-        columns = [column[order] for column in (*columns, np.concatenate(errors))]
-        return SourceCatalogue(other.names | self.names, source_ids[order], *columns)
+        columns = [
+            np.concatenate([getattr(one, name) for one in (self, other)])
+            for name in ("source_ids", "ra", "dec", "error")
+        ]
+        order = np.argsort(columns[0], kind="stable")
+        return SourceCatalogue(other.names | self.names, *(column[order] for column in columns))
 
     def match(self, papers: Sequence[Paper], radius: float) -> list[Match]:
         """Find the source of each paper.
@@ -148,13 +143,13 @@ class SourceCatalogue:
                 matches.append(Match(name, "name", apart, identifiers=_both(name, paper)))
             elif i in chance:
                 name = str(self.source_ids[nearest[i]])
-                error = None if self.error is None else float(self.error[nearest[i]])
+                error = float(self.error[nearest[i]])
                 matches.append(
                     Match(
                         name,
                         "position",
                         float(to_nearest[i]),
-                        error_source=error if error is not None and np.isfinite(error) else None,
+                        error_source=error if np.isfinite(error) else None,
                         p_chance=chance[i],
                         identifiers=_both(name, paper),
                     )
@@ -203,12 +198,6 @@ class SourceCatalogue:
         smallest = np.full(len(papers), np.inf)
         np.fmin.at(smallest, paper, np.degrees(apart) * 3600)
         return smallest
-
-
-def literature_row(paper: Paper, match: Match, found_by: str) -> dict[str, Any]:
-    """Row of the `literature` table."""
-    row = {key: getattr(paper, key) for key in _PAPER_COLUMNS} | asdict(match)
-    return row | {"identifiers": list(match.identifiers), "found_by": found_by}
 
 
 def _positions(papers: Sequence[Paper]) -> Float64s:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from lexray.literature.connectors import PaperMatch
+from lexray.literature.connectors import FoundPapers, PaperMatch
 from lexray.literature.crossmatch import SourceCatalogue
 from lexray.literature.papers import Paper, read_papers
 from lexray.literature.sources import TargetSource
@@ -33,9 +33,7 @@ class FileConnector:
         """Counts of files and papers so far."""
         return {"files": self._counts["files"], "papers": self._counts["papers"]}
 
-    def papers(
-        self, sources: Sequence[TargetSource] = (), known: Sequence[PaperMatch] = ()
-    ) -> Iterator[PaperMatch | Refusal]:
+    def papers(self, sources: Sequence[TargetSource] = (), known: Sequence[PaperMatch] = ()) -> FoundPapers:
         """Papers of all files; see `connectors.Connector`. A file is read whole whichever sources are asked for."""
         papers: list[Paper] = []
         for file in self._files:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 
-from lexray.errors import ConfigError, RefusedInput
+from lexray.errors import ConfigError, RefusedInput, first_line
 from lexray.sources import fold_name, name_from_position
 from lexray.tables.files import filesystem
 from lexray.tables.quarantine import Refusal
@@ -42,16 +42,16 @@ class Paper:
     """
 
     source_id: str
-    ra: float | None
-    dec: float | None
-    bibcode: str | None
-    arxiv: str | None
-    year: int | None
-    title: str | None
-    abstract: str | None
-    body: str | None
-    n_objects: int | None
-    n_citations: int | None
+    ra: float | None = None
+    dec: float | None = None
+    bibcode: str | None = None
+    arxiv: str | None = None
+    year: int | None = None
+    title: str | None = None
+    abstract: str | None = None
+    body: str | None = None
+    n_objects: int | None = None
+    n_citations: int | None = None
     n_mentions: int | None = None
 
 
@@ -100,7 +100,7 @@ def read_papers(path: str) -> Iterator[Paper | Refusal]:
             except RefusedInput as refused:
                 yield Refusal(path, refused.reason, f"{place}: {refused.detail}")
     except (OSError, pa.ArrowException, csv.Error) as error:
-        yield Refusal(path, "unreadable_file", str(error).splitlines()[0])
+        yield Refusal(path, "unreadable_file", first_line(error))
 
 
 def parse_paper(row: Mapping[str, Any]) -> Paper:

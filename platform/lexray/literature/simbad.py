@@ -9,7 +9,7 @@ and how many objects each has (`nbobject`). A name in a query is compared as SIM
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from pydantic import Field
 from lexray.array_types import Float64s
 from lexray.errors import LexrayError
 from lexray.literature import astrometry
-from lexray.literature.connectors import PaperMatch
+from lexray.literature.connectors import FoundPapers, PaperMatch
 from lexray.literature.crossmatch import Match
 from lexray.literature.names import best_known_first
 from lexray.literature.papers import Paper
@@ -68,6 +68,8 @@ _PAPERS = (
 _MORE_PAPERS = " WHERE h.oidbibref > {after} ORDER BY h.oidbibref"
 
 Row = dict[str, Any]
+#: The object that a source is, by the source's place: its `oid`, and how it was matched.
+Counterparts = dict[int, tuple[int, Match]]
 
 
 class SimbadConfig(BaseConfig):
@@ -86,14 +88,6 @@ class SimbadConfig(BaseConfig):
     field: float = Field(2.0, gt=0, le=30, description="radius in which its objects are counted for p_chance, arcmin")
     batch_size: int = Field(500, ge=1, le=10_000, description="sources in one query")
     http: RetryPolicy = RetryPolicy(requests_per_second=4.0)
-
-
-@dataclass(frozen=True)
-class _Counterpart:
-    """An object, and how it was matched to a source."""
-
-    oid: int
-    match: Match
 
 
 class SimbadConnector:
@@ -118,9 +112,7 @@ class SimbadConnector:
         names = ("asked", "matched_by_name", "matched_by_position", "ambiguous", "unmatched", "papers", "no_text")
         return {name: self._counts[name] for name in names} | {"requests": self._tap.requests}
 
-    def papers(
-        self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()
-    ) -> Iterator[PaperMatch | Refusal]:
+    def papers(self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()) -> FoundPapers:
         """Papers on the objects that some sources are; see `connectors.Connector`.
 
         Raises
@@ -131,17 +123,15 @@ class SimbadConnector:
         for first in range(0, len(sources), self._config.batch_size):
             yield from self._batch(sources[first : first + self._config.batch_size])
 
-    def _batch(self, sources: Sequence[TargetSource]) -> Iterator[PaperMatch | Refusal]:
+    def _batch(self, sources: Sequence[TargetSource]) -> FoundPapers:
         self._counts["asked"] += len(sources)
         refused: dict[int, Refusal] = {}
         found = self._by_name(sources, refused)
         found |= self._by_position(sources, [i for i in range(len(sources)) if i not in found], refused)
-        uploads = [{"asked": i, "oid": counterpart.oid} for i, counterpart in sorted(found.items())]
-        names: dict[int, list[str]] = {}
-        for row in self._ask(_NAMES, uploads, sources, refused):
-            names.setdefault(row["asked"], []).append(" ".join(row["id"].split()))
+        uploads = [{"asked": i, "oid": oid} for i, (oid, _) in sorted(found.items())]
+        names = _by_source(self._ask(_NAMES, uploads, sources, refused))
         papers = list(self._ask(_PAPERS, uploads, sources, refused, _MORE_PAPERS))
-        matches = {i: _with_names(found[i].match, names.get(i, [])) for i in found}
+        matches = {i: _with_names(match, names.get(i, ())) for i, (_, match) in found.items()}
         for i, match in matches.items():
             if i not in refused:
                 self._counts[f"matched_by_{match.matched_by}"] += 1
@@ -158,24 +148,19 @@ class SimbadConnector:
             self._counts["no_text"] += 1
             return None
         self._counts["papers"] += 1
-        whole = {key: _to_int(row[name]) for key, name in (("year", "year"), ("n_objects", "nbobject"))}
         return Paper(
             source_id=match.object or source.source_id,
-            ra=None,
-            dec=None,
             bibcode=row["bibcode"],
-            arxiv=None,
+            year=_to_int(row["year"]),
             title=title,
             abstract=abstract,
-            body=None,
-            n_citations=None,
+            n_objects=_to_int(row["nbobject"]),
             n_mentions=_to_int(row["obj_freq"]),
-            **whole,
         )
 
     # Which object a source is --------------------------------------------------------------------------------------
 
-    def _by_name(self, sources: Sequence[TargetSource], refused: dict[int, Refusal]) -> dict[int, _Counterpart]:
+    def _by_name(self, sources: Sequence[TargetSource], refused: dict[int, Refusal]) -> Counterparts:
         uploads = [
             {"asked": i, "spelling": number, "name": name}
             for i, source in enumerate(sources)
@@ -195,7 +180,7 @@ class SimbadConnector:
 
     def _by_position(
         self, sources: Sequence[TargetSource], left: Sequence[int], refused: dict[int, Refusal]
-    ) -> dict[int, _Counterpart]:
+    ) -> Counterparts:
         uploads = [
             _circle(i, source, self._config.radius)
             for i in left
@@ -268,10 +253,7 @@ class SimbadConnector:
 
         A source whose query fails even alone goes to `refused`.
         """
-        by_source: dict[int, list[Row]] = {}
-        for row in uploads:
-            if row["asked"] not in refused:
-                by_source.setdefault(row["asked"], []).append(row)
+        by_source = _by_source(row for row in uploads if row["asked"] not in refused)
         for i, mine in list(by_source.items()):
             kept = self._kept(adql, mine)
             if kept is not None and not kept.cut_off:
@@ -280,41 +262,29 @@ class SimbadConnector:
         asked, uploads = sorted(by_source), [row for mine in by_source.values() for row in mine]
         if not asked:
             return
+        answer = None
         try:
             answer = self._answer(adql, uploads)
+            self._sound, self._failures = True, 0
         except (QueryRefused, NoTable) as error:
-            if len(asked) > 1:
-                yield from self._halves(adql, uploads, asked, sources, refused, more)
+            if len(asked) == 1:
+                self._failures += 1
+                if self._failures > _MAX_CONSECUTIVE_FAILURES or not self._is_sound():
+                    raise
+                reason = "query_refused" if isinstance(error, QueryRefused) else "bad_answer"
+                refused[asked[0]] = Refusal(sources[asked[0]].source_id, f"simbad_{reason}", str(error))
                 return
-            self._failures += 1
-            if self._failures > _MAX_CONSECUTIVE_FAILURES or not self._is_sound():
-                raise
-            reason = "query_refused" if isinstance(error, QueryRefused) else "bad_answer"
-            refused[asked[0]] = Refusal(sources[asked[0]].source_id, f"simbad_{reason}", str(error))
-            return
-        self._sound, self._failures = True, 0
-        if not answer.cut_off:
+        if len(asked) > 1 and (answer is None or answer.cut_off):
+            middle = asked[len(asked) // 2]
+            yield from self._ask(adql, [r for r in uploads if r["asked"] < middle], sources, refused, more)
+            yield from self._ask(adql, [r for r in uploads if r["asked"] >= middle], sources, refused, more)
+        elif answer is not None and not answer.cut_off:
             yield from answer.rows
-        elif len(asked) > 1:
-            yield from self._halves(adql, uploads, asked, sources, refused, more)
-        elif more is None:
+        elif answer is not None and more is None:
             detail = f"{self._config.url} cuts its answer off after {len(answer.rows)} rows"
             refused[asked[0]] = Refusal(sources[asked[0]].source_id, "simbad_overflow", detail)
-        else:
+        elif more is not None:
             yield from self._pages(adql + more, uploads)
-
-    def _halves(
-        self,
-        adql: str,
-        uploads: Sequence[Row],
-        asked: Sequence[int],
-        sources: Sequence[TargetSource],
-        refused: dict[int, Refusal],
-        more: str | None,
-    ) -> Iterator[Row]:
-        middle = asked[len(asked) // 2]
-        yield from self._ask(adql, [r for r in uploads if r["asked"] < middle], sources, refused, more)
-        yield from self._ask(adql, [r for r in uploads if r["asked"] >= middle], sources, refused, more)
 
     def _is_sound(self) -> bool:
         """Whether the service answers at all; if so, the failure is the source's."""
@@ -339,9 +309,7 @@ class SimbadConnector:
 
     def _answer(self, adql: str, uploads: Sequence[Row]) -> "_QueryResult":
         """Answer to a query, cached by source, so that it does not depend on the other sources of the query."""
-        by_source: dict[int, list[Row]] = {}
-        for row in uploads:
-            by_source.setdefault(row["asked"], []).append(row)
+        by_source = _by_source(uploads)
         if len(by_source) == 1:
             ((i, mine),) = by_source.items()
             kept = self._kept(adql, mine)
@@ -393,7 +361,9 @@ class _Pair:
     proper_motion: float | None
 
 
-def _counterpart(row: Row, source: TargetSource, pair: _Pair, how: str, chance: float | None = None) -> _Counterpart:
+def _counterpart(
+    row: Row, source: TargetSource, pair: _Pair, how: str, chance: float | None = None
+) -> tuple[int, Match]:
     match = Match(
         source_id=source.source_id,
         matched_by=how,
@@ -404,11 +374,11 @@ def _counterpart(row: Row, source: TargetSource, pair: _Pair, how: str, chance: 
         p_chance=chance,
         object=" ".join(row["main_id"].split()),
     )
-    return _Counterpart(row["oid"], match)
+    return row["oid"], match
 
 
-def _with_names(match: Match, names: Sequence[str]) -> Match:
-    known = best_known_first([match.object or "", *names])
+def _with_names(match: Match, rows: Sequence[Row]) -> Match:
+    known = best_known_first([match.object or "", *(" ".join(row["id"].split()) for row in rows)])
     return replace(match, identifiers=tuple(dict.fromkeys([*known, match.source_id])))
 
 
@@ -419,6 +389,13 @@ def _spellings(name: str) -> list[str]:
     """
     spaced = " ".join(name.replace("_", " ").split())
     return [name for name in dict.fromkeys([name, spaced]) if name.isascii() and name.isprintable() and name.strip()]
+
+
+def _by_source(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["asked"], []).append(row)
+    return found
 
 
 def _place(i: int, source: TargetSource) -> Row:
