@@ -8,18 +8,16 @@ from lexray.text.latex import strip_markup
 
 #: A sentence with one of these is about the paper's own target, even if it names another object for comparison.
 _THIS = re.compile(
-    r"\b(?:this|our) (?:source|object|target|system|ULX|pulsar|binary|star|AGN)\b|\bthe (?:present )?target\b",
-    re.IGNORECASE,
+    r"(?i)\b(?:this|our) (?:source|object|target|system|ULX|pulsar|binary|star|AGN)\b|\bthe (?:present )?target\b"
 )
 _OURS = re.compile(r"\b[Oo]ur (?:source|object|target|system)\b")
 #: With these phrases a paper returns to its target.
 _TURNS_BACK = re.compile(r"^\s*(?:We|Here|Our|In this (?:paper|work|letter|study)|Following (?:its|the) discovery)\b")
 #: An object named after one of these is only compared with: the next sentence's 'it' does not mean it.
 _COMPARED = re.compile(
-    r"\b(?:similar(?:ly)? to|resembl\w+|like|unlike|than|compar\w+ (?:with|to)|as (?:in|for|seen in)|such as|e\.g\."
+    r"(?i)\b(?:similar(?:ly)? to|resembl\w+|like|unlike|than|compar\w+ (?:with|to)|as (?:in|for|seen in)|such as|e\.g\."
     r"|that of|those of|analog\w+ to|distance (?:to|of)|in contrast (?:to|with)|with respect to)\b[^.;]{0,40}$"
-    r"|\b(?:in|near|from|of|by|with|to|and)\s+(?:the\s+)?$",
-    re.IGNORECASE,
+    r"|\b(?:in|near|from|of|by|with|to|and)\s+(?:the\s+)?$"
 )
 
 

@@ -166,6 +166,8 @@ def name_key(name: str) -> str:
 class SourceNames:
     """All names of one source, compiled for finding it in text.
 
+    `of` compiles them; `in_paper` adds the name that one paper has for the source.
+
     Attributes
     ----------
     shown : str
@@ -277,11 +279,11 @@ class SourceNames:
         return "other"
 
     def _is_here(self, ra: str, sign: str, dec: str) -> bool:
-        for _, own_ra, own_sign, own_dec in self._cores:
-            # Designations are truncated, so that the shorter is the longer one's beginning.
-            if sign == own_sign and _is_truncation(ra, own_ra) and _is_truncation(dec, own_dec):
-                return True
-        return False
+        # Designations are truncated, so that the shorter is the longer one's beginning.
+        return any(
+            sign == own_sign and _is_truncation(ra, own_ra) and _is_truncation(dec, own_dec)
+            for _, own_ra, own_sign, own_dec in self._cores
+        )
 
     def _spelled(self, flat: str) -> Iterator[NameMention]:
         """Places where the names are written out, however they are spelled."""

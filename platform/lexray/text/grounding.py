@@ -50,31 +50,20 @@ class Evidence:
 
     def __init__(self, sentences: Sequence[str]) -> None:
         self.sentences = tuple(sentences)
-        self._lowered = [sentence.lower() for sentence in self.sentences]
-        self._quantities: dict[int, tuple[QuantityMention, ...]] = {}
-        self._labels: dict[int, set[tuple[LabelCategory, str]]] = {}
 
     def has(self, quantity: QuantityMention) -> bool:
         """Whether a sentence gives this number."""
         return any(
-            is_same_quantity(quantity, found) for i in range(len(self.sentences)) for found in self._quantities_of(i)
+            is_same_quantity(quantity, found)
+            for sentence in self.sentences
+            for found in find_quantities(sentence, number_words=True)
         )
 
     def labels(self, wanted: Collection[tuple[LabelCategory, str]]) -> set[tuple[LabelCategory, str]]:
         """Labels that sentences with a word for one of `wanted` speak of."""
         words = trigger_words(wanted)
-        candidates = [i for i, lowered in enumerate(self._lowered) if any(word in lowered for word in words)]
-        return {label for i in candidates for label in self._labels_of(i)}
-
-    def _quantities_of(self, i: int) -> tuple[QuantityMention, ...]:
-        if i not in self._quantities:
-            self._quantities[i] = find_quantities(self.sentences[i], number_words=True)
-        return self._quantities[i]
-
-    def _labels_of(self, i: int) -> set[tuple[LabelCategory, str]]:
-        if i not in self._labels:
-            self._labels[i] = mentioned_labels(self.sentences[i])
-        return self._labels[i]
+        candidates = [sentence for sentence in self.sentences if any(word in sentence.lower() for word in words)]
+        return {label for sentence in candidates for label in mentioned_labels(sentence)}
 
 
 def paper_texts(paper: Mapping[str, Any]) -> list[str]:

@@ -139,27 +139,23 @@ _FLUX = re.compile(
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]*|\d+|[;:]|,|—|–|\(|\)")
 
 _NEGATION = re.compile(
-    r"\b(?:no|not|neither|nor|never|without|unlike|cannot|excludes?|excluding|excluded|lacks?|lacking|absence of"
+    r"(?i)\b(?:no|not|neither|nor|never|without|unlike|cannot|excludes?|excluding|excluded|lacks?|lacking|absence of"
     r"|rul(?:es?|ed|ing) out|rather than|instead of|argues? against|disfavou?rs?|inconsistent with|incompatible with"
-    r"|non|fails? to|failed to|preclude[sd]?|reject(?:s|ed)?|don't|doesn't|isn't|wasn't|nothing)\b",
-    re.IGNORECASE,
+    r"|non|fails? to|failed to|preclude[sd]?|reject(?:s|ed)?|don't|doesn't|isn't|wasn't|nothing)\b"
 )
 #: Words that end the scope of a negation or a hedge.
 _SCOPE_END = re.compile(
-    r"[;:—.]|\b(?:but|however|although|though|while|whereas|which|except|instead|yet|because|since|so that|suggesting"
-    r"|implying|indicating|showing|and (?:it|the|is|was|has|we|shows?|are|that)|with)\b|,\s(?:it|the|this|we|and|is|a)\b",
-    re.IGNORECASE,
+    r"(?i)[;:—.]|\b(?:but|however|although|though|while|whereas|which|except|instead|yet|because|since|so that|suggesting"
+    r"|implying|indicating|showing|and (?:it|the|is|was|has|we|shows?|are|that)|with)\b|,\s(?:it|the|this|we|and|is|a)\b"
 )
 _NEGATION_AFTER = re.compile(
-    r"^[^.;:,]{0,40}?\b(?:(?:is|are|was|were|be|been|can be|remains?)\s(?:\w+\s)?(?:ruled out|excluded|unlikely|rejected"
+    r"(?i)^[^.;:,]{0,40}?\b(?:(?:is|are|was|were|be|been|can be|remains?)\s(?:\w+\s)?(?:ruled out|excluded|unlikely|rejected"
     r"|absent|undetected|hidden|disfavou?red|not (?:seen|found|detected|present|required|observed))|(?:do|does|did)\snot\b"
-    r"|is not\b|are not\b|unlikely)",
-    re.IGNORECASE,
+    r"|is not\b|are not\b|unlikely)"
 )
 _HEDGES = re.compile(
-    r"\b(?:possibl[ey]|candidate|likely|may|might|could|perhaps|suggests?|suggested|suggesting|suggestive|probabl[ey]|tentative"
-    r"|plausibl[ey]|potential(?:ly)?|presumably|putative|consistent with|typical of|similar to|properties with|whether|if)\b",
-    re.IGNORECASE,
+    r"(?i)\b(?:possibl[ey]|candidate|likely|may|might|could|perhaps|suggests?|suggested|suggesting|suggestive|probabl[ey]|tentative"
+    r"|plausibl[ey]|potential(?:ly)?|presumably|putative|consistent with|typical of|similar to|properties with|whether|if)\b"
 )
 #: 'not only a flare': the word does not deny.
 _NO_NEGATION = re.compile(
@@ -207,11 +203,9 @@ def with_implied(labels: Iterable[tuple[LabelCategory, str]]) -> set[tuple[Label
     """Labels with those that they imply: a power law with thermal emission is 'power law and thermal'."""
     found: set[tuple[LabelCategory, str]] = set(labels)
     found |= {(kind, implied) for kind, label in tuple(found) for implied in IMPLIES.get((kind, label), ())}
-    if ("spectral_shape", "power law") in found and {
-        ("spectral_shape", "blackbody"),
-        ("spectral_shape", "thermal plasma"),
-    } & found:
-        found.add(("spectral_shape", "power law and thermal"))
+    thermal: set[tuple[LabelCategory, str]] = {("spectral_shape", "blackbody"), ("spectral_shape", "thermal plasma")}
+    if ("spectral_shape", "power law") in found and thermal & found:
+        found.add(_POWER_LAW_AND_THERMAL)
     return found
 
 
@@ -290,18 +284,16 @@ def _first_words() -> dict[tuple[LabelCategory, str], frozenset[str]]:
 
 def _table() -> dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelCategory, str], ...]]]]:
     """Phrases by their first word, the longest first."""
-    table: dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelCategory, str], ...]]]] = {}
-    entries: list[tuple[str, tuple[tuple[LabelCategory, str], ...]]] = []
+    labels_of: dict[str, tuple[tuple[LabelCategory, str], ...]] = {}
     for kind, labels in _PHRASES.items():
         for label, phrases in labels.items():
             for phrase in phrases.split("|"):
                 also = tuple((kind, other) for other in _SECOND_LABELS.get(phrase, ()))
-                entries.append((phrase, ((kind, label), *also)))
-    entries += [(phrase.strip(), ()) for line in _NEUTRAL_PHRASES.strip().splitlines() for phrase in line.split("|")]
-    merged: dict[str, tuple[tuple[LabelCategory, str], ...]] = {}
-    for phrase, labelled in entries:
-        merged[phrase] = merged.get(phrase, ()) + labelled
-    for phrase, labelled in merged.items():
+                labels_of[phrase] = (*labels_of.get(phrase, ()), (kind, label), *also)
+    for phrase in _NEUTRAL_PHRASES.strip().replace("\n", "|").split("|"):
+        labels_of.setdefault(phrase.strip(), ())
+    table: dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelCategory, str], ...]]]] = {}
+    for phrase, labelled in labels_of.items():
         words = tuple(phrase.split())
         table.setdefault(words[0], []).append((words, labelled))
     for listed in table.values():

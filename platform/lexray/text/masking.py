@@ -72,13 +72,7 @@ _REVEALED_HOST = re.compile(
 
 @dataclass(frozen=True)
 class NameMask:
-    """Masks one source; compile it once and use it on all texts.
-
-    Attributes
-    ----------
-    names : SourceNames
-        Every name of the source.
-    """
+    """Masks one source by all its names; compile it once and use it on all texts."""
 
     names: SourceNames
 

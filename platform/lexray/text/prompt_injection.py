@@ -19,10 +19,9 @@ _TAGS = re.compile("[\U000e0020-\U000e007e]{2,}")
 #: Latin and Cyrillic letters in one word: one disguised as the other.
 _MIXED = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
 _MARK = re.compile(
-    r"<\|\w+\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|```|<!--|<script"
+    r"(?i)<\|\w+\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|```|<!--|<script"
     r"|<\s{0,3}/?\s{0,3}(?:system|assistant|user|instructions?|prompt|papers?|parts?)\s{0,3}>"
-    r"|#{2,}\s{0,3}(?:system|instructions?|response|human|assistant)\b",
-    re.IGNORECASE,
+    r"|#{2,}\s{0,3}(?:system|instructions?|response|human|assistant)\b"
 )
 #: Every mark begins with one of these.
 _FIRST = ("<", "[", "`", "##")

@@ -84,15 +84,22 @@ _NO_QUANTITY_BEFORE = re.compile(
     rf"(?:\b(?:Figs?|Figures?|Tables?|Tabs?|Sects?|Sections?|Eqs?|Equations?|Refs?|Papers?|Appendix|Chapter|[Vv]ol|[Vv]ersion"
     rf"|[Nn]o|[Nn]os|[Oo]bs(?:ervation)?\s?I[Dd]s?|OBSID|ID|DR|[Cc]ycle|arXiv|doi|astro-ph)[\s.:/#]*|{_MONTH}\s|[\[#@/^]\s*|[_^]\s*)$"
 )
-_NO_QUANTITY_BEHIND = re.compile(rf"\s?(?:[A-Za-z&]|{_MONTH})|\s+{_MONTH}(?![a-z])|\]|/\d|:\d|\.\d|[a-z]*\s+et al")
+_NO_QUANTITY_BEHIND = re.compile(rf"\s+{_MONTH}(?![a-z])|\]|/\d|:\d")
 _GLUED = re.compile(r"[A-Za-z&_]")
 _APPROXIMATE = re.compile(
     r"(?:~|≈|∼|\b(?:about|roughly|around|nearly|approximately|almost|some|circa|ca\.?))\s*[$(]*\s*$"
 )
-_ARXIV = re.compile(r"(?:arXiv:\s*|astro-ph/)\S+|\b10\.\d{4,5}/\S+|https?://\S+")
 _MAX_VALUE = 1e300
 #: Two numbers farther apart, in characters, are no range.
 _MAX_RANGE_GAP = 60
+_ARXIV = re.compile(r"(?:arXiv:\s*|astro-ph/)\S+|\b10\.\d{4,5}/\S+|https?://\S+")
+
+
+def _decimal_power(exponent: str) -> tuple[float, float]:
+    """10 to an exponent, and what one more in the exponent's last digit adds; a whole one tells the order alone."""
+    value = 10.0 ** float(exponent)
+    decimals = len(exponent.partition(".")[2])
+    return value, value * (10.0**10.0**-decimals - 1) if decimals else value
 
 
 @dataclass(frozen=True)
@@ -281,13 +288,6 @@ def _read_powers(text: str, flat: str, start: int) -> list[_Candidate]:
     return places
 
 
-def _decimal_power(exponent: str) -> tuple[float, float]:
-    """10 to an exponent, and what one more in the exponent's last digit adds; a whole one tells the order alone."""
-    value = 10.0 ** float(exponent)
-    decimals = len(exponent.partition(".")[2])
-    return value, value * (10.0**10.0**-decimals - 1) if decimals else value
-
-
 def _read(text: str, flat: str, match: re.Match[str]) -> _Candidate | None:
     start, end = match.start("value"), match.end()
     digits = match["value"].replace(",", "")
@@ -410,17 +410,13 @@ def _measures(flat: str, place: _Candidate) -> bool:
     if digits.isdigit():
         if 1900 <= found.value < 2100 and len(digits) == 4:
             return False
-        if _NO_QUANTITY_BEHIND.match(flat, end) and _month_or_name(flat, end):
+        if _NO_QUANTITY_BEHIND.match(flat, end):
             return False
         if before.rstrip().endswith("(") and flat[end : end + 1] == ")" and len(digits) <= 2:
             return False  # '(1)' numbers an item
         if len(digits) >= 9:
             return False
     return not (whole and before.endswith(("et al. ", "et al.")))
-
-
-def _month_or_name(flat: str, end: int) -> bool:
-    return re.match(rf"\s+{_MONTH}(?![a-z])|\]|/\d|:\d", flat[end : end + 16]) is not None
 
 
 def _unit(flat: str, end: int) -> tuple[u.UnitBase | None, int, float]:
