@@ -215,8 +215,8 @@ def test_training_curves_leave_out_the_closing_figure_and_what_never_changes(tmp
         for step in (1, 2, 3):
             run.metrics({"loss": 5.0 - step, "skipped": 0.0}, step)
         run.metrics({"loss": 2.0})
-    step = LineageStep("train alignment", "out", "v1", {}, 1.0, run.run_id, "0")
-    lost = LineageStep("train autodecoder", "out", "v1", {}, 1.0, "0" * 32, "0")
+    step = LineageStep("train alignment", "v1", {}, 1.0, run.run_id)
+    lost = LineageStep("train autodecoder", "v1", {}, 1.0, "0" * 32)
     made = training_section(tmp_path, [step, lost], run.client)
     assert made["training"].alt == "Line charts of alignment: loss"
     assert training_section(tmp_path, [lost], run.client) == {}

@@ -25,7 +25,7 @@ from lexray.events.eventlist import Background, Bands, EventList, GoodTimeInterv
 from lexray.events.lightcurve import background_rate, light_curve, poisson_interval
 from lexray.inference.autodecoder import Autodecoder
 from lexray.models.autodecoders.grid.training import GridSettings
-from lexray.show.charts import Rate, light_curve_chart, spectrum_chart
+from lexray.show.charts import light_curve_chart, spectrum_chart
 from lexray.show.detection import find_detection
 from lexray.show.page import facts, look, render
 from lexray.tables import delta
@@ -189,7 +189,7 @@ def test_gaps_are_drawn_where_the_good_times_have_them() -> None:
 
 def test_where_most_is_gap_the_gaps_are_cut_out() -> None:
     events = detection(MOSTLY_GAP, rate=0.2)
-    figure = light_curve_chart(events, light_curve(events), Rate(np.arange(0, 9400, 10.0), np.ones((3, 940))))
+    figure = light_curve_chart(events, light_curve(events), (np.arange(0, 9400, 10.0), np.ones((3, 940))))
     assert [(s.type, s.x0, s.x1) for s in figure.layout.shapes] == [("line", 0.5, 0.5)]
     assert all(max(trace.x) <= 0.9 for trace in figure.data)
     assert "good time" in figure.layout.xaxis4.title.text
@@ -209,10 +209,10 @@ def test_points_times_good_time_are_the_counts() -> None:
 
 def test_the_models_rate_is_drawn_as_it_is() -> None:
     events = detection(GAPPY)
-    rate = Rate(np.linspace(10, 11_990, 50), np.arange(150.0).reshape(3, 50))
+    time, by_band = rate = (np.linspace(10, 11_990, 50), np.arange(150.0).reshape(3, 50))
     lines = [t for t in light_curve_chart(events, light_curve(events), rate).data if t.mode == "lines"]
-    np.testing.assert_allclose([line.y for line in lines], [rate.rate.sum(axis=0), *rate.rate])
-    np.testing.assert_allclose(lines[0].x, rate.time / 1000)
+    np.testing.assert_allclose([line.y for line in lines], [by_band.sum(axis=0), *by_band])
+    np.testing.assert_allclose(lines[0].x, time / 1000)
 
 
 def test_a_spectrum_has_its_bands_and_their_edges() -> None:

@@ -1,7 +1,5 @@
 """Photons and good time in equal cells of each detection: what baselines with a fixed grid are fitted to."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -75,24 +73,16 @@ def mean_gain(model: ShapeModel, photons: Photons, seed: int) -> float:
 
 
 def as_rate_model(model: ShapeModel) -> RateModel:
-    """The model for `heldout.score_models`: event lists in, rates out."""
+    """The model for `heldout.score_models`: event lists in, rates out. It can be sent to a worker."""
+    return partial(_rates, model)
 
-    return partial(_rates_of_shape_model, model)  # which can be sent to a worker
 
-
-def _rates_of_shape_model(model: ShapeModel, events: Sequence[EventList]) -> list[PiecewiseRate]:
+def _rates(model: ShapeModel, events: Sequence[EventList]) -> list[PiecewiseRate]:
+    """Rates of shapes, with an arbitrary level: `PiecewiseRate.at_level` gives them theirs."""
     if not events:
         return []
     photons = photons_of(events, len(events[0].bands))
-    return piecewise_rates(model(photons), photons)
-
-
-def piecewise_rates(log_shape: Tensor, photons: Photons) -> list[PiecewiseRate]:
-    """Rates of shapes f[N, 1 or B, K], with an arbitrary level: `PiecewiseRate.at_level` gives them theirs."""
-    shape = log_shape.double().expand(-1, photons.n_bands, -1)
+    shape = model(photons).double().expand(-1, photons.n_bands, -1)
     relative = torch.exp(shape - shape.amax(-1, keepdim=True)).clamp(min=1e-12).numpy()
-    n_cells = relative.shape[-1]
-    return [
-        PiecewiseRate(np.linspace(0.0, duration, n_cells + 1), rate)
-        for duration, rate in zip(photons.duration.tolist(), relative, strict=True)
-    ]
+    edges = np.linspace(0.0, photons.duration.numpy(), relative.shape[-1] + 1, axis=1)
+    return list(map(PiecewiseRate, edges, relative))

@@ -11,8 +11,6 @@ the photons are seen. Bins are on the clock of good time, where a constant rate 
 whatever the gaps, so that the closed form holds without the approximate weights that gaps need in the paper.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp

@@ -79,8 +79,7 @@ class PiecewiseRate:
 
     def expected(self, gti: GoodTimeIntervals) -> Float64s:
         """∫ λ_b dt over the good time, expected counts f8[B]."""
-        integral: Float64s = self.rate @ gti.exposure(self.edges)
-        return integral
+        return np.asarray(self.rate @ gti.exposure(self.edges))
 
     def at_level(self, counts: ArrayLike, gti: GoodTimeIntervals) -> "PiecewiseRate":
         """The same shape, with the level that every model gets: n_b + ½ expected counts in band b.

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lexray.array_types import Float32s
-from lexray.evaluation.tables import read_rows
 from lexray.sources import fold_name
 from lexray.tables import delta
 from lexray.tables.list_columns import stack_lists
@@ -57,7 +56,7 @@ def read_labels(path: str | None, sources: Mapping[str, str]) -> dict[str, dict[
         name_by_folded[fold_name(row["source_id"])]: {
             key: value for key, value in row.items() if key not in ("source_id", "part")
         }
-        for row in read_rows(path).to_pylist()
+        for row in delta.read(path).to_pylist()
         if fold_name(row["source_id"]) in name_by_folded
     }
 
@@ -77,18 +76,15 @@ def latent_representation(path: str, splits: Mapping[str, str]) -> Representatio
     return _representation("latents", "latents and count rates", rows, features, splits, unit=False)
 
 
-def aligned_xray_representation(embeddings: pa.Table, splits: Mapping[str, str]) -> Representation:
-    """X-ray embedding of each source: the mean of its detections', of unit norm."""
-    rows = embeddings.filter(pc.field("modality") == "xray")
-    return _representation(
-        "aligned", "aligned X-ray embeddings", rows, stack_lists(rows["embedding"]), splits, unit=True
+def aligned_representations(embeddings: pa.Table, splits: Mapping[str, str]) -> tuple[Representation, Representation]:
+    """X-ray embedding of each source, the mean of its detections', and its text's in the shared space; of unit norm."""
+    kinds = {"xray": ("aligned", "aligned X-ray embeddings"), "text": ("aligned_text", "aligned text")}
+    rows = {modality: embeddings.filter(pc.field("modality") == modality) for modality in kinds}
+    xray, text = (
+        _representation(*kinds[modality], found, stack_lists(found["embedding"]), splits, unit=True)
+        for modality, found in rows.items()
     )
-
-
-def aligned_text_representation(embeddings: pa.Table, splits: Mapping[str, str]) -> Representation:
-    """Text embedding of each source in the shared space."""
-    rows = embeddings.filter(pc.field("modality") == "text")
-    return _representation("aligned_text", "aligned text", rows, stack_lists(rows["embedding"]), splits, unit=True)
+    return xray, text
 
 
 def text_representation(path: str, splits: Mapping[str, str]) -> Representation:

@@ -1,7 +1,5 @@
 """The best Gaussian kernel of one width for all detections: density estimation, corrected for the exposure."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +43,7 @@ class GaussianKernel:
         return mixed.log()[:, None]
 
     @staticmethod
-    def best(training: Photons, seed: int = 0) -> GaussianKernel:
+    def best(training: Photons, seed: int = 0) -> "GaussianKernel":
         """Width and floor with the highest held-out gain on the training's detections."""
         candidates = [GaussianKernel(width, floor) for width in WIDTHS for floor in FLOORS]
         return max(candidates, key=lambda kernel: mean_gain(kernel, training, seed))

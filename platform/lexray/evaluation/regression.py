@@ -106,7 +106,6 @@ class NeighbourResult:
     k : int
         Neighbours, chosen on the validation sources.
     truth, predicted : list of str
-    n_train : int
     """
 
     accuracy: float
@@ -117,7 +116,6 @@ class NeighbourResult:
     k: int
     truth: list[str]
     predicted: list[str]
-    n_train: int
 
 
 def classify_by_neighbours(
@@ -171,7 +169,6 @@ def classify_by_neighbours(
         k=chosen,
         truth=truth.tolist(),
         predicted=predicted.tolist(),
-        n_train=int(train.sum()),
     )
 
 

@@ -1,7 +1,5 @@
 """Does a text find its source, and a source its text? Ranks, recall and what chance would give."""
 
-from dataclasses import asdict, dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -29,8 +27,7 @@ def ranks(queries: ArrayLike, targets: ArrayLike) -> NDArray[np.int64]:
     similarity = q @ t.T
     own = np.diagonal(similarity)[:, None]
     # One's own is among those at least as near as itself, which makes the count a rank that starts at 1.
-    rank: NDArray[np.int64] = np.count_nonzero(similarity >= own - _TIE_TOLERANCE, axis=1).astype(np.int64)
-    return rank
+    return np.asarray(np.count_nonzero(similarity >= own - _TIE_TOLERANCE, axis=1), dtype=np.int64)
 
 
 def cutoff(n: int, percent: float) -> int:
@@ -42,28 +39,6 @@ def recall_at(rank: ArrayLike, k: int) -> float:
     """Share of queries whose own target is among the best `k`."""
     found = np.asarray(rank) <= k
     return float(found.mean()) if found.size else 0.0
-
-
-@dataclass(frozen=True)
-class RetrievalMetrics:
-    """Retrieval in one direction over N pairs; of each figure `…_low` and `…_high` bound 95 % of bootstrap draws."""
-
-    recall_at_1pct: float
-    recall_at_5pct: float
-    recall_at_10: float
-    median_rank: float
-    recall_at_1pct_low: float
-    recall_at_1pct_high: float
-    recall_at_5pct_low: float
-    recall_at_5pct_high: float
-    recall_at_10_low: float
-    recall_at_10_high: float
-    median_rank_low: float
-    median_rank_high: float
-
-    def as_dict(self) -> dict[str, float]:
-        """Figures by name."""
-        return asdict(self)
 
 
 def chance(n: int) -> dict[str, float]:
@@ -78,15 +53,25 @@ def chance(n: int) -> dict[str, float]:
     }
 
 
-def summarise(rank: ArrayLike, seed: int = 0, n_bootstrap: int = 2000) -> RetrievalMetrics:
-    """Recall and median rank with bootstrap intervals over the queries.
+def summarise(rank: ArrayLike, seed: int = 0, n_bootstrap: int = 2000) -> dict[str, float]:
+    """Recall and median rank over N pairs, retrieved in one direction.
 
     Parameters
     ----------
     rank : i8[N]
         As `ranks` gives them.
     seed, n_bootstrap : int
-        Of the bootstrap.
+        Of the bootstrap over the queries.
+
+    Returns
+    -------
+    dict
+        The figures of `chance`; of each, ``NAME_low`` and ``NAME_high`` bound 95 % of the bootstrap's draws.
+
+    Raises
+    ------
+    ValueError
+        If there are no pairs.
     """
     r = np.asarray(rank)
     n = len(r)
@@ -99,4 +84,4 @@ def summarise(rank: ArrayLike, seed: int = 0, n_bootstrap: int = 2000) -> Retrie
     for name, sample in draws_of.items():
         low, high = np.percentile(sample, [2.5, 97.5])
         values |= {f"{name}_low": float(low), f"{name}_high": float(high)}
-    return RetrievalMetrics(**values)
+    return values

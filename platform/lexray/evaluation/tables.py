@@ -2,35 +2,12 @@
 
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from lexray.errors import LexrayError
 from lexray.evaluation.heldout import PiecewiseRate
 from lexray.events.arrow import from_table
 from lexray.events.eventlist import EventList
 from lexray.tables import delta
-from lexray.tables.files import filesystem
-
-
-def read_rows(path: str, where: pc.Expression | None = None) -> pa.Table:
-    """Rows of a table of ours or of one Parquet file, such as a simulation's labels.
-
-    Raises
-    ------
-    LexrayError
-        If there is neither.
-    """
-    if delta.is_table(path):
-        return delta.dataset(path).to_table(filter=where)
-    system, root = filesystem(path)
-    try:
-        return pq.read_table(root, filesystem=system, filters=where)
-    except FileNotFoundError:
-        raise LexrayError(f"{path}: there is neither a table nor a Parquet file here") from None
-    except pa.ArrowInvalid as error:
-        raise LexrayError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
 
 
 def read_rates(path: str | None, events: list[EventList]) -> dict[str, PiecewiseRate]:
@@ -38,9 +15,9 @@ def read_rates(path: str | None, events: list[EventList]) -> dict[str, Piecewise
     if path is None or not events:
         return {}
     duration = {e.detection_id: e.duration for e in events}
-    rows = read_rows(path, pc.field("detection_id").isin(list(duration))).sort_by(
-        [("detection_id", "ascending"), ("band", "ascending")]
-    )
+    wanted = pc.field("detection_id").isin(list(duration))
+    order = [("detection_id", "ascending"), ("band", "ascending")]
+    rows = delta.dataset(path).to_table(filter=wanted).sort_by(order)
     bands: dict[str, list[dict[str, Any]]] = {}
     for row in rows.select(["detection_id", "t", "rate"]).to_pylist():
         bands.setdefault(row["detection_id"], []).append(row)

@@ -4,8 +4,6 @@ The rate is constant within each of 256 cells; the sum of its absolute changes (
 every photon. This is the baseline that shows what an autodecoder learned from other detections.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -22,6 +20,16 @@ DEVIATION_WEIGHTS = (2.0, 4.0, 8.0, math.inf)
 #: Boxes of CELLS/4, CELLS/8 … 1 cells add up to the log-rate: large ones let whole plateaus move in one step.
 _LEVELS = tuple(2**k for k in range(2, N_CELLS.bit_length()))
 _BATCH_SIZE = 256
+
+
+def _mean_and_deviations(boxes: list[Tensor], n_bands: int) -> tuple[Tensor, Tensor]:
+    """Mean over the bands f[N, CELLS], and the bands' deviations from it f[N, B, CELLS]."""
+    curve = sum((4 / b.shape[-1]) ** 0.5 * b.repeat_interleave(N_CELLS // b.shape[-1], -1) for b in boxes[1:])
+    curve = curve + boxes[0].repeat_interleave(N_CELLS // boxes[0].shape[-1], -1)
+    mean, own = curve[:, 0], curve[:, 1:]
+    if not own.shape[1]:
+        return mean, torch.zeros(1).expand(len(mean), n_bands, N_CELLS)
+    return mean, own - own.mean(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class TotalVariationFit:
             return mean[:, None] + deviation
 
     @staticmethod
-    def best(training: Photons, seed: int = 0) -> TotalVariationFit:
+    def best(training: Photons, seed: int = 0) -> "TotalVariationFit":
         """Penalties with the highest held-out gain on the training's detections: the mean's first, then the other."""
 
         def chosen(candidates: list[TotalVariationFit]) -> TotalVariationFit:
@@ -81,13 +89,3 @@ class TotalVariationFit:
 
         shared = chosen([TotalVariationFit(mean, math.inf) for mean in MEAN_WEIGHTS])
         return chosen([TotalVariationFit(shared.mean, deviation) for deviation in DEVIATION_WEIGHTS])
-
-
-def _mean_and_deviations(boxes: list[Tensor], n_bands: int) -> tuple[Tensor, Tensor]:
-    """Mean over the bands f[N, CELLS], and the bands' deviations from it f[N, B, CELLS]."""
-    curve = sum((4 / b.shape[-1]) ** 0.5 * b.repeat_interleave(N_CELLS // b.shape[-1], -1) for b in boxes[1:])
-    curve = curve + boxes[0].repeat_interleave(N_CELLS // boxes[0].shape[-1], -1)
-    mean, own = curve[:, 0], curve[:, 1:]
-    if not own.shape[1]:
-        return mean, torch.zeros(1).expand(len(mean), n_bands, N_CELLS)
-    return mean, own - own.mean(1, keepdim=True)

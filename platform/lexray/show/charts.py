@@ -3,7 +3,6 @@
 Colours are the report's, those of Okabe & Ito, which colour-blind readers can tell apart.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,62 +10,35 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lexray.array_types import Float64s
-from lexray.evaluation.report.plots import LIGHT
+from lexray.evaluation.report.plots import LIGHT, TimeAxis
 from lexray.events.count_spectrum import CountSpectrum, count_spectrum, counted
 from lexray.events.eventlist import EventList
 from lexray.events.lightcurve import LightCurve, background_rate, poisson_interval
 
+Rate = tuple[Float64s, Float64s]
 #: Events a bin and band that a light curve is cut for.
 COUNTS_PER_BAND = 12
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif'
 _GAP = "rgba(108, 106, 124, 0.16)"
 _ROW_HEIGHT = 150
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A reconstructed rate.
-
-    Attributes
-    ----------
-    time : f8[K]
-        Seconds since `t_ref`.
-    rate : f8[B, K]
-        ct/s of good time.
-    """
-
-    time: Float64s
-    rate: Float64s
-
-
-@dataclass(frozen=True)
-class Axis:
-    """The time axis of a light curve: elapsed time or, if most of it is gaps, good time.
-
-    Attributes
-    ----------
-    events : EventList
-    cut : bool
-        Whether gaps are cut out.
-    """
-
-    events: EventList
-    cut: bool
-
-    @classmethod
-    def of(cls, events: EventList) -> "Axis":
-        """Axis of an event list; gaps are cut out if less than a third of the span is good time, as in the report."""
-        return cls(events, events.gti.ontime < events.duration / 3)
-
-    def ks(self, seconds: Any) -> Float64s:
-        """Place of times on the axis."""
-        time = np.asarray(seconds, dtype=np.float64)
-        return (self.events.gti.good_time_before(time) if self.cut else time) / 1000
-
-    @property
-    def title(self) -> str:
-        """What stands under it."""
-        return "good time (ks); dotted: gaps cut out" if self.cut else "time since the first good time (ks)"
+_LAYOUT: dict[str, Any] = {
+    "font": {"family": _FONT, "size": 12.5, "color": LIGHT.ink},
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "margin": {"l": 72, "r": 18, "t": 44, "b": 52},
+    "legend": {"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom"},
+    "hovermode": "closest",
+    "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": LIGHT.grid, "activecolor": LIGHT.accent},
+}
+_AXIS: dict[str, Any] = {
+    "gridcolor": LIGHT.grid,
+    "linecolor": LIGHT.grid,
+    "zeroline": False,
+    "ticks": "outside",
+    "tickcolor": LIGHT.grid,
+    "tickfont": {"color": LIGHT.muted},
+    "title_font": {"color": LIGHT.muted},
+}
 
 
 def light_curve_chart(events: EventList, curve: LightCurve, rate: Rate | None = None) -> go.Figure:
@@ -78,10 +50,10 @@ def light_curve_chart(events: EventList, curve: LightCurve, rate: Rate | None = 
         Of B bands.
     curve : LightCurve
         Of the same.
-    rate : Rate, optional
-        A model's, drawn over the points.
+    rate : (f8[K], f8[B, K]), optional
+        A model's, drawn over the points: seconds since `t_ref`, and ct/s of good time there.
     """
-    names, axis = events.bands.names(), Axis.of(events)
+    names, axis = events.bands.names(), TimeAxis(events)
     rows = [*range(len(names))] if len(names) == 1 else [None, *range(len(names))]
     figure = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=0.16 / len(rows))
     for row, band in enumerate(rows, start=1):
@@ -96,15 +68,16 @@ def light_curve_chart(events: EventList, curve: LightCurve, rate: Rate | None = 
             yref="y domain" if row == 1 else f"y{row} domain", y=1.02, yanchor="bottom", showarrow=False,
             font={"color": colour, "size": 12},
         )  # fmt: skip
-    figure.update_layout(shapes=_gaps(events, axis), height=90 + _ROW_HEIGHT * len(rows), **_layout())
-    figure.update_yaxes(rangemode="tozero", nticks=5, **_axis())
-    figure.update_xaxes(range=[0, float(axis.ks(events.duration))], **{**_axis(), "showgrid": False})
-    figure.update_xaxes(title_text=axis.title, row=len(rows), col=1)
+    figure.update_layout(shapes=_gaps(events, axis), height=90 + _ROW_HEIGHT * len(rows), **_LAYOUT)
+    figure.update_yaxes(rangemode="tozero", nticks=5, **_AXIS)
+    figure.update_xaxes(range=[0, float(axis.ks(events.duration))], **{**_AXIS, "showgrid": False})
+    title = "good time (ks); dotted: gaps cut out" if axis.cut else "time since the first good time (ks)"
+    figure.update_xaxes(title_text=title, row=len(rows), col=1)
     figure.update_yaxes(title_text="counts / s", row=(len(rows) + 1) // 2, col=1)
     return figure
 
 
-def _points(curve: LightCurve, band: int | None, axis: Axis, name: str, colour: str) -> go.Scatter:
+def _points(curve: LightCurve, band: int | None, axis: TimeAxis, name: str, colour: str) -> go.Scatter:
     counts = curve.counts.sum(axis=0) if band is None else curve.counts[band]
     lower, upper = (bound / curve.exposure for bound in poisson_interval(counts))
     rate = counts / curve.exposure
@@ -123,11 +96,12 @@ def _points(curve: LightCurve, band: int | None, axis: Axis, name: str, colour: 
     )
 
 
-def _line(rate: Rate, band: int | None, axis: Axis, events: EventList, in_legend: bool) -> go.Scatter:
-    values = rate.rate.sum(axis=0) if band is None else rate.rate[band]
-    shown = events.gti.contains(rate.time) if axis.cut else np.ones(len(rate.time), dtype=bool)
+def _line(rate: Rate, band: int | None, axis: TimeAxis, events: EventList, in_legend: bool) -> go.Scatter:
+    time, by_band = rate
+    values = by_band.sum(axis=0) if band is None else by_band[band]
+    shown = events.gti.contains(time) if axis.cut else np.ones(len(time), dtype=bool)
     return go.Scatter(
-        x=axis.ks(rate.time[shown]),
+        x=axis.ks(time[shown]),
         y=values[shown],
         mode="lines",
         line={"color": LIGHT.accent, "width": 2.2},
@@ -137,7 +111,7 @@ def _line(rate: Rate, band: int | None, axis: Axis, events: EventList, in_legend
     )
 
 
-def _add_background(figure: go.Figure, row: int, events: EventList, curve: LightCurve, axis: Axis) -> None:
+def _add_background(figure: go.Figure, row: int, events: EventList, curve: LightCurve, axis: TimeAxis) -> None:
     """What the background adds, as steps that break at gaps."""
     level = background_rate(events, curve)
     if level is None:
@@ -153,7 +127,7 @@ def _add_background(figure: go.Figure, row: int, events: EventList, curve: Light
     figure.add_trace(trace, row=row, col=1)
 
 
-def _gaps(events: EventList, axis: Axis) -> list[dict[str, Any]]:
+def _gaps(events: EventList, axis: TimeAxis) -> list[dict[str, Any]]:
     """A shade over each gap, or a dotted line where it was cut out, across all rows."""
     stops, starts = events.gti.stop[:-1], events.gti.start[1:]
     place = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
@@ -193,13 +167,13 @@ def spectrum_chart(events: EventList) -> go.Figure:
         figure.add_trace(_spectrum_points(spectrum, middle, here, name, LIGHT.band(band)))
     for edge in events.bands.edges[1:-1]:
         figure.add_vline(x=edge, line={"color": LIGHT.muted, "width": 1, "dash": "dot"}, layer="below")
-    figure.update_layout(height=420, **_layout())
+    figure.update_layout(height=420, **_LAYOUT)
     ticks = [t for t in (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70) if low <= t <= high]
     figure.update_xaxes(
         type="log", title_text="energy (keV)", tickvals=ticks, ticktext=[f"{t:g}" for t in ticks],
-        range=[float(np.log10(low)) - 0.01, float(np.log10(high)) + 0.01], **{**_axis(), "showgrid": False},
+        range=[float(np.log10(low)) - 0.01, float(np.log10(high)) + 0.01], **{**_AXIS, "showgrid": False},
     )  # fmt: skip
-    figure.update_yaxes(type="log", title_text="counts / keV", exponentformat="power", dtick=1, **_axis())
+    figure.update_yaxes(type="log", title_text="counts / keV", exponentformat="power", dtick=1, **_AXIS)
     return figure
 
 
@@ -230,27 +204,3 @@ def _spectrum_points(spectrum: CountSpectrum, x: Float64s, here: Any, name: str,
 def _positive(values: Float64s) -> Float64s:
     """Values with NaN where there is none above 0: a logarithmic axis has no place for it."""
     return np.where(values > 0, values, np.nan)
-
-
-def _layout() -> dict[str, Any]:
-    return {
-        "font": {"family": _FONT, "size": 12.5, "color": LIGHT.ink},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 72, "r": 18, "t": 44, "b": 52},
-        "legend": {"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom"},
-        "hovermode": "closest",
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": LIGHT.grid, "activecolor": LIGHT.accent},
-    }
-
-
-def _axis() -> dict[str, Any]:
-    return {
-        "gridcolor": LIGHT.grid,
-        "linecolor": LIGHT.grid,
-        "zeroline": False,
-        "ticks": "outside",
-        "tickcolor": LIGHT.grid,
-        "tickfont": {"color": LIGHT.muted},
-        "title_font": {"color": LIGHT.muted},
-    }

@@ -10,10 +10,11 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from lexray.evaluation.report.plots import TimeAxis
 from lexray.events.eventlist import EventList
 from lexray.events.lightcurve import light_curve
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
-from lexray.show.charts import COUNTS_PER_BAND, Axis, Rate, light_curve_chart, spectrum_chart
+from lexray.show.charts import COUNTS_PER_BAND, light_curve_chart, spectrum_chart
 from lexray.show.detection import find_detection
 from lexray.version import __version__
 
@@ -53,7 +54,7 @@ def look(detection: str, events: str | None, autodecoder: str | None, out: str |
 def render(events: EventList, autodecoder: Autodecoder | None = None) -> str:
     """HTML of a detection's page."""
     curve = light_curve(events, min_counts=COUNTS_PER_BAND * len(events.bands))
-    rate = None if autodecoder is None else Rate(*autodecoder.rate(events, bins=512))
+    rate = None if autodecoder is None else autodecoder.rate(events, bins=512)
     environment = Environment(
         loader=DictLoader({"page": files("lexray.show").joinpath("page.html").read_text(encoding="utf-8")}),
         autoescape=True,
@@ -64,7 +65,7 @@ def render(events: EventList, autodecoder: Autodecoder | None = None) -> str:
     return environment.get_template("page").render(
         events=events,
         facts=facts(events),
-        cut=Axis.of(events).cut,
+        cut=TimeAxis(events).cut,
         n_bins=len(curve),
         model=None if autodecoder is None else autodecoder.name,
         charts={
@@ -94,8 +95,8 @@ def facts(events: EventList) -> list[tuple[str, str]]:
         ("Frame time", f"{events.frame_time:.4g} s" if np.isfinite(events.frame_time) else ""),
         ("Events", f"{len(events):,}" + (f", {len(events) / ontime:.4g} /s" if ontime > 0 else "")),
         *((f"  {name}", f"{n:,}") for name, n in zip(events.bands.names(), counts.tolist(), strict=True)),
-        *_area(events),
-        *_background(events),
+        ("Effective area", "" if events.area is None else ", ".join(f"{area:.4g}" for area in events.area) + " cm²"),
+        ("Background", _background(events)),
         ("Flags", ", ".join(flag.replace("_", " ") for flag in events.flags)),
         ("File", Path(events.file).name),
         ("SHA-256", events.sha256[:16]),
@@ -114,15 +115,9 @@ def _begin(events: EventList) -> str:
     return f"{date} {events.timesys} ({mjd})"
 
 
-def _area(events: EventList) -> list[tuple[str, str]]:
-    if events.area is None:
-        return []
-    return [("Effective area", ", ".join(f"{area:.4g}" for area in events.area) + " cm²")]
-
-
-def _background(events: EventList) -> list[tuple[str, str]]:
+def _background(events: EventList) -> str:
     known = events.background
     if known is None:
-        return []
+        return ""
     expected = f", {len(known.time) / known.scale:,.1f} expected in the source’s" if known.scale > 0 else ""
-    return [("Background", f"{len(known.time):,} events in {known.scale:.4g} × the source’s region{expected}")]
+    return f"{len(known.time):,} events in {known.scale:.4g} × the source’s region{expected}"

@@ -98,10 +98,10 @@ def rate_models(autodecoder: str, baseline_autodecoders: Sequence[str]) -> tuple
             key += "_"
         others[key] = name if name not in others.values() else f"{name} ({folder})"
         models[key] = partial(reconstruct, resolve_path(folder))
-    simple_baselines = {name: label for name, label in MODEL_LABELS.items() if name in ("constant", "bayesian_blocks")}
-    fitted = {name: MODEL_LABELS[name] for name in ("kernel", "total_variation")}
-    truth = {name: MODEL_LABELS[name] for name in ("true_rate", "true_rate_with_level")}
-    return models, {**simple_baselines, **fitted, **others, "autodecoder": MODEL_LABELS["autodecoder"], **truth}
+    # The others stand before ours, as `MODEL_LABELS` has its baselines.
+    ours = list(MODEL_LABELS).index("autodecoder")
+    labels = list(MODEL_LABELS.items())
+    return models, dict([*labels[:ours], *others.items(), *labels[ours:]])
 
 
 def rate_intervals_68(autodecoder: str, events: Sequence[EventList]) -> list[RateInterval] | None:
@@ -226,12 +226,11 @@ def anomaly_table(
     known = [row["p_value"] for row in rows if row["p_value"] is not None]
     if known:
         share = float(np.mean(np.asarray(known) < _ANOMALY_P_VALUE))
-        results.metrics |= {"anomalies.n_detections": len(rows), "anomalies.share_below_1pct": share}
-        words = "detections with a p-value below 1 %"
-        results.add(
-            ANOMALIES_SECTION, MetricRow(words, share, None, None, _ANOMALY_P_VALUE, "as simulated", len(known), "%")
-        )
-    rows.sort(key=lambda row: (_value_or(row["p_value"], 1.0), -row["anomaly"], row["detection_id"]))
+        results.metrics["anomalies.n_detections"] = len(rows)
+        what = "detections with a p-value below 1 %"
+        measured = MetricRow(what, share, None, None, _ANOMALY_P_VALUE, "as simulated", len(known), "%")
+        results.measure("anomalies.share_below_1pct", ANOMALIES_SECTION, measured)
+    rows.sort(key=lambda r: (1.0 if r["p_value"] is None else r["p_value"], -r["anomaly"], r["detection_id"]))
     return ReportTable(
         "Anomalies",
         "The detections that are least likely under the model and the population that it learned, of all splits. The "
@@ -246,7 +245,3 @@ def _anomaly_row(row: Mapping[str, Any], group_of: Mapping[str, str], counts: Ma
     name = row["detection_id"]
     p = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
     return [name, group_of.get(row["source_id"], ""), f"{counts.get(name, 0):,}", f"{row['anomaly']:.2f}", p]
-
-
-def _value_or(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value

@@ -144,10 +144,8 @@ def example_detections(scores: Sequence[DetectionScore]) -> dict[str, tuple[Dete
         ((s, gain(s.log_likelihood[model], s.log_likelihood["constant"], s.n_held)) for s in bright),
         key=lambda pair: (-pair[1], pair[0].detection_id),
     )
-    if not ranked:
-        return {}
-    places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
-    return {name: ranked[i] for name, i in places.items() if i in range(len(ranked))}
+    places = {"best": 0, "median": len(ranked) // 2, "worst": -1}
+    return {name: ranked[i] for name, i in places.items()} if ranked else {}
 
 
 def light_curve_figure(
@@ -296,30 +294,35 @@ def first_sentence(text: str) -> str:
 
 def caveats(found: EvaluationResults, simulated: bool) -> list[str]:
     """What a reader should hold against the figures."""
-    lines = [
+    n_detections = found.metrics.get("heldout_gain.n_detections", 1000)
+    conditional = (
+        (
+            simulated,
+            "The true rates are a simulation's, kept in cells of finite width: the ceiling misses what varies within a "
+            "cell, such as fast pulsations. Simulated papers are written from the drawn parameters; real ones are less "
+            "orderly, so retrieval on real papers will be harder.",
+        ),
+        (
+            n_detections < 1000,
+            f"The gain rests on {n_detections:.0f} detections. Between draws of a few "
+            "hundred sources the ceiling itself moves by a fifth: compare shares of it, not bits across data sets.",
+        ),
+        (
+            found.metrics.get("retrieval.n_sources", 1000) < 1000,
+            "Retrieval grows harder with the number of candidates. Recall@1 % and @5 % compare across sizes; Recall@10 "
+            "does not.",
+        ),
+        (
+            any(key.startswith("classification") for key in found.metrics),
+            "Classes are unevenly common: read the balanced accuracy too.",
+        ),
+    )
+    return [
         "Sources within 1″ of one another, and all detections of a source, fall into the same split. Trainings saw the "
         "training sources alone, and the number of neighbours was chosen on the validation sources.",
         "Every model's level in a band is its fitted counts plus one half, so the held-out gain compares shapes. The "
         "same photons are hidden from all models; which ones depends on the seed and the detection's name alone.",
         "Intervals come from resampling the test sources. They do not hold what another training, another split or "
         "another simulation would change.",
+        *(line for holds, line in conditional if holds),
     ]
-    if simulated:
-        lines.append(
-            "The true rates are a simulation's, kept in cells of finite width: the ceiling misses what varies within a "
-            "cell, such as fast pulsations. Simulated papers are written from the drawn parameters; real ones are less "
-            "orderly, so retrieval on real papers will be harder."
-        )
-    if found.metrics.get("heldout_gain.n_detections", 1000) < 1000:
-        lines.append(
-            f"The gain rests on {found.metrics['heldout_gain.n_detections']:.0f} detections. Between draws of a few "
-            "hundred sources the ceiling itself moves by a fifth: compare shares of it, not bits across data sets."
-        )
-    if found.metrics.get("retrieval.n_sources", 1000) < 1000:
-        lines.append(
-            "Retrieval grows harder with the number of candidates. Recall@1 % and @5 % compare across sizes; Recall@10 "
-            "does not."
-        )
-    if any(key.startswith("classification") for key in found.metrics):
-        lines.append("Classes are unevenly common: read the balanced accuracy too.")
-    return lines

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from lexray.evaluation.report.plots import CLASSES, MARKERS, Theme, class_colour, class_order
+from lexray.evaluation.report.plots import CLASSES, MARKERS, Theme, class_colour, class_order, panel_grid
 
 
 def map_coordinates(xray: ArrayLike, text: ArrayLike, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -88,15 +88,10 @@ def training_curves(theme: Theme, histories: Mapping[str, Sequence[tuple[int, fl
     histories : mapping
         Metric → (step, value) pairs.
     """
-    columns = min(len(histories), 4)
-    lines = -(-len(histories) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.1 * lines))
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for ax, (name, points) in zip(grid, histories.items(), strict=False):
+    figure, grid = panel_grid(len(histories), min(len(histories), 4), 2.6, 2.1)
+    for ax, (name, points) in zip(grid, histories.items(), strict=True):
         steps, values = zip(*sorted(points), strict=True)
         ax.plot(steps, values, color=theme.accent, lw=1.8)
         ax.set_title(name, fontsize=8)
         ax.set_xlabel("step")
-    for ax in grid[len(histories) :]:
-        ax.set_visible(False)
     return figure

@@ -43,12 +43,10 @@ HEADLINE_METRICS = (
     "regression.rms.aligned.forest.r2",
     "regression.rms.latents.forest.r2",
 )
-#: Labels that are probed, where the table has them, with the representation's method.
-PROPERTY_LABELS = {
-    "hr_ms": "hardness, medium–soft",
-    "hr_hs": "hardness, hard–soft",
-    "rms": "variability, fractional rms",
-}
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None or isinstance(value, str) else float(value)
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,20 @@ class EvaluationResults:
     sections: dict[str, list[MetricRow]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
-    def add(self, section: str, row: MetricRow) -> None:
-        """Append a row."""
+    def measure(self, metric: str, section: str, row: MetricRow) -> None:
+        """Append a row, and take its value and its interval into the metrics: `metric`, ``…_low`` and ``…_high``."""
+        self.metrics[metric] = row.value
+        if row.low is not None and row.high is not None:
+            self.metrics |= {f"{metric}_low": row.low, f"{metric}_high": row.high}
         self.sections.setdefault(section, []).append(row)
 
 
+#: Labels that are probed, where the table has them, with the representation's method.
+PROPERTY_LABELS = {
+    "hr_ms": "hardness, medium–soft",
+    "hr_hs": "hardness, hard–soft",
+    "rms": "variability, fractional rms",
+}
 GAIN_SECTION, RETRIEVAL_SECTION, PROBES_SECTION, CLASSES_SECTION = (
     "Reconstruction: held-out gain",
     "Retrieval between text and X-rays",
@@ -139,23 +146,17 @@ def measure_gain(
         scored = [s for s in scores if model in s.log_likelihood]
         if model == "constant" or not scored:
             continue
-        value, low, high = _pooled_gain_interval(scored, model, seed)
-        results.metrics |= {f"heldout_gain.{model}": value, f"heldout_gain.{model}_low": low}
-        results.metrics |= {f"heldout_gain.{model}_high": high}
-        row = MetricRow(
-            name, value, low, high, 0.0, "constant rate", len(scored), "bits", strong=model == "autodecoder"
-        )
-        results.add(GAIN_SECTION, row)
+        measured, strong = _pooled_gain_interval(scored, model, seed), model == "autodecoder"
+        row = MetricRow(name, *measured, 0.0, "constant rate", len(scored), "bits", strong=strong)
+        results.measure(f"heldout_gain.{model}", GAIN_SECTION, row)
     baselines = {name: label for name, label in models.items() if name not in _NOT_BASELINES}
     for model, label in baselines.items():
         both = [s for s in scores if {model, "autodecoder"} <= set(s.log_likelihood)]
-        if not both:
-            continue
-        value, low, high = _pooled_gain_interval(both, "autodecoder", seed, model)
-        name = f"heldout_gain.autodecoder_over_{model}"
-        results.metrics |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        label = f"autodecoder less {label}, source by source"
-        results.add(GAIN_SECTION, MetricRow(label, value, low, high, 0.0, "no difference", len(both), "bits"))
+        if both:
+            measured = _pooled_gain_interval(both, "autodecoder", seed, model)
+            what = f"autodecoder less {label}, source by source"
+            row = MetricRow(what, *measured, 0.0, "no difference", len(both), "bits")
+            results.measure(f"heldout_gain.autodecoder_over_{model}", GAIN_SECTION, row)
     known = [s for s in scores if {"true_rate", "autodecoder"} <= set(s.log_likelihood)]
     if known and (ceiling := _pooled_gain(known, "true_rate")) > 0:
         for model in ("autodecoder", *baselines):
@@ -190,25 +191,20 @@ def gains_by_group(
     }
 
 
+def _likelihoods(scores: Sequence[DetectionScore], *models: str) -> list[list[float]]:
+    """Log-likelihoods of each model by detection, and held-out photons."""
+    return [*([s.log_likelihood[model] for s in scores] for model in models), [s.n_held for s in scores]]
+
+
 def _pooled_gain(scores: Sequence[DetectionScore], model: str, against: str = "constant") -> float:
-    return gain(
-        [s.log_likelihood[model] for s in scores],
-        [s.log_likelihood[against] for s in scores],
-        [s.n_held for s in scores],
-    )
+    return gain(*_likelihoods(scores, model, against))
 
 
 def _pooled_gain_interval(
     scores: Sequence[DetectionScore], model: str, seed: int, against: str = "constant"
 ) -> tuple[float, float, float]:
-    low, high = gain_interval(
-        [s.log_likelihood[model] for s in scores],
-        [s.log_likelihood[against] for s in scores],
-        [s.n_held for s in scores],
-        [s.source_id for s in scores],
-        seed,
-    )
-    return _pooled_gain(scores, model, against), low, high
+    sources = [s.source_id for s in scores]
+    return _pooled_gain(scores, model, against), *gain_interval(*_likelihoods(scores, model, against), sources, seed)
 
 
 def measure_retrieval(
@@ -229,8 +225,7 @@ def measure_retrieval(
     directions = {"text_to_xray": ("text → X-ray", text, xray), "xray_to_text": ("X-ray → text", xray, text)}
     for key, (direction, queries, targets) in directions.items():
         ranks[direction] = retrieval.ranks(queries, targets)
-        values = retrieval.summarise(ranks[direction], seed).as_dict()
-        found.metrics |= {f"retrieval.{key}.{name}": value for name, value in values.items()}
+        values = retrieval.summarise(ranks[direction], seed)
         for name, words in metric_labels.items():
             row = MetricRow(
                 what=f"{direction}: {words}",
@@ -244,7 +239,7 @@ def measure_retrieval(
                 better="lower" if name == "median_rank" else "higher",
                 strong=name == "recall_at_10",
             )
-            found.add(RETRIEVAL_SECTION, row)
+            found.measure(f"retrieval.{key}.{name}", RETRIEVAL_SECTION, row)
     return ranks
 
 
@@ -293,8 +288,6 @@ def measure_properties(
                 result = probe(item.rows, y, item.splits, method, seed)
                 if result is None:
                     continue
-                key = f"regression.{column}.{item.key}.{method}"
-                found.metrics |= {f"{key}.r2": result.r2, f"{key}.r2_low": result.low, f"{key}.r2_high": result.high}
                 words = {"ridge": "ridge", "forest": "random forest"}[method]
                 row = MetricRow(
                     what=f"{label}, from {item.name} ({words})",
@@ -307,7 +300,7 @@ def measure_properties(
                     unit="R²",
                     strong=item.key == strong and method == "ridge",
                 )
-                found.add(PROBES_SECTION, row)
+                found.measure(f"regression.{column}.{item.key}.{method}.r2", PROBES_SECTION, row)
                 if (column, item.key) not in best or result.r2 > best[column, item.key].r2:
                     best[column, item.key] = result
     return best
@@ -326,15 +319,10 @@ def measure_classes(
         results[item.key] = result
         key = f"classification.{item.key}"
         found.metrics |= {
-            f"{key}.accuracy": result.accuracy,
-            f"{key}.accuracy_low": result.low,
-            f"{key}.accuracy_high": result.high,
-            f"{key}.balanced_accuracy": result.balanced_accuracy,
             f"{key}.k": result.k,
             "classification.majority": result.majority,
             "classification.n_sources": len(result.truth),
         }
-        n_classes = len(set(result.truth))
         row = MetricRow(
             what=f"accuracy from {item.name} (k = {result.k})",
             value=result.accuracy,
@@ -346,18 +334,14 @@ def measure_classes(
             unit="%",
             strong=item.key == "aligned",
         )
-        found.add(CLASSES_SECTION, row)
+        found.measure(f"{key}.accuracy", CLASSES_SECTION, row)
         balanced = MetricRow(
             what=f"balanced accuracy from {item.name}",
             value=result.balanced_accuracy,
-            baseline=1 / n_classes,
+            baseline=1 / len(set(result.truth)),
             baseline_name="chance",
             n=len(result.truth),
             unit="%",
         )
-        found.add(CLASSES_SECTION, balanced)
+        found.measure(f"{key}.balanced_accuracy", CLASSES_SECTION, balanced)
     return results
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None or isinstance(value, str) else float(value)

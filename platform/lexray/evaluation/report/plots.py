@@ -28,7 +28,7 @@ MARKERS = "osD^vPX*"
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a light or a dark page."""
+    """Colours of a light or a dark page; `on_heat` is read on the darkest cells of `heat`, or on the lightest."""
 
     name: str
     ink: str
@@ -36,9 +36,10 @@ class Theme:
     grid: str
     accent: str
     second: str
+    heat: str
+    on_heat: str
     bands: tuple[str, ...]
     classes: tuple[str, ...]
-    heat: str
 
     def band(self, index: int) -> str:
         """Colour of a band, soft to hard."""
@@ -46,27 +47,15 @@ class Theme:
 
 
 LIGHT = Theme(
-    name="light",
-    ink="#1d1b2a",
-    muted="#6c6a7c",
-    grid="#dddbe6",
-    accent="#4b3fbf",
-    second="#c2571a",
-    bands=("#d55e00", "#009e73", "#0072b2", "#cc79a7"),
+    name="light", ink="#1d1b2a", muted="#6c6a7c", grid="#dddbe6", accent="#4b3fbf", second="#c2571a",
+    heat="Purples", on_heat="#ffffff", bands=("#d55e00", "#009e73", "#0072b2", "#cc79a7"),
     classes=("#332288", "#cc6677", "#999933", "#44aa99", "#117733", "#88ccee", "#882255", "#ddaa33"),
-    heat="Purples",
-)
+)  # fmt: skip
 DARK = Theme(
-    name="dark",
-    ink="#eceaf4",
-    muted="#a5a2b8",
-    grid="#3a3749",
-    accent="#a79bff",
-    second="#ffab70",
-    bands=("#ff9a5c", "#4fd6ac", "#6cb8f0", "#e6a5cb"),
+    name="dark", ink="#eceaf4", muted="#a5a2b8", grid="#3a3749", accent="#a79bff", second="#ffab70",
+    heat="magma", on_heat="#1d1b2a", bands=("#ff9a5c", "#4fd6ac", "#6cb8f0", "#e6a5cb"),
     classes=("#8f86ff", "#ff8f9c", "#c9c95a", "#5fd9c4", "#5fbf77", "#a8e0ff", "#e07ab0", "#f0cf6b"),
-    heat="magma",
-)
+)  # fmt: skip
 THEMES = (LIGHT, DARK)
 
 
@@ -129,6 +118,23 @@ def class_colour(theme: Theme, name: str | None, order: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
+class TimeAxis:
+    """The time axis of a light curve: elapsed time or, where less than a third of that is good time, good time."""
+
+    events: EventList
+
+    @property
+    def cut(self) -> bool:
+        """Whether gaps are cut out."""
+        return self.events.gti.ontime < self.events.duration / 3
+
+    def ks(self, seconds: Any) -> Float64s:
+        """Place of times on the axis."""
+        time = np.asarray(seconds, dtype=np.float64)
+        return (self.events.gti.good_time_before(time) if self.cut else time) / 1000
+
+
+@dataclass(frozen=True)
 class LightCurveData:
     """What a light curve's picture shows.
 
@@ -152,24 +158,16 @@ class LightCurveData:
 def light_curve(theme: Theme, curve: LightCurveData) -> Figure:
     """Counts by band with the reconstructed rate over them, one row per band.
 
-    Gaps are shaded. Where less than a third of the span is good time, the axis is the clock of good time instead, and
-    dotted lines stand where gaps were cut out.
+    Gaps are shaded; where they are cut out of the axis, dotted lines stand in their places.
     """
     events, bands = curve.events, len(curve.events.bands)
-    gaps_removed = events.gti.ontime < events.duration / 3
-
-    def axis(seconds: Any) -> Float64s:
-        clock: Float64s = (
-            events.gti.good_time_before(seconds) if gaps_removed else np.asarray(seconds, dtype=np.float64)
-        )
-        return clock / 1000
-
-    span = events.gti.ontime if gaps_removed else events.duration
+    axis = TimeAxis(events)
+    span = events.gti.ontime if axis.cut else events.duration
     edges = np.linspace(0, span, int(np.clip(len(events) / (5 * bands), 14, 90)) + 1)
-    good = np.diff(edges) if gaps_removed else events.gti.exposure(edges)
+    good = np.diff(edges) if axis.cut else events.gti.exposure(edges)
     seen = good > 0.1 * np.diff(edges)
     good = np.where(seen, good, np.nan)
-    good_time = axis(events.time) * 1000
+    good_time = axis.ks(events.time) * 1000
 
     figure = Figure(figsize=(6.2, 1.1 + 0.95 * bands))
     rows = np.atleast_1d(figure.subplots(bands, 1, sharex=True))
@@ -190,7 +188,7 @@ def light_curve(theme: Theme, curve: LightCurveData) -> Figure:
         if curve.truth is not None and b < len(curve.truth.rate):
             ax.stairs(
                 curve.truth.rate[b],
-                axis(curve.truth.edges),
+                axis.ks(curve.truth.edges),
                 color=theme.ink,
                 lw=1.1,
                 ls=(0, (4, 2)),
@@ -198,15 +196,15 @@ def light_curve(theme: Theme, curve: LightCurveData) -> Figure:
                 zorder=3,
             )
         if curve.rate is not None and b < len(curve.rate.rate):
-            shown = axis(curve.rate.edges)
+            shown = axis.ks(curve.rate.edges)
             ax.stairs(curve.rate.rate[b], shown, color=theme.band(b), lw=1.9, baseline=None, zorder=4)
             low, high = (None, None) if curve.interval is None else (bound.rate[b] for bound in curve.interval)
             if high is None:
                 ax.stairs(curve.rate.rate[b], shown, color=theme.band(b), alpha=0.13, fill=True, lw=0, zorder=1)
             elif curve.interval is not None:
-                edges_of_band = axis(curve.interval[0].edges)
+                edges_of_band = axis.ks(curve.interval[0].edges)
                 ax.stairs(high, edges_of_band, baseline=low, color=theme.band(b), alpha=0.28, fill=True, lw=0, zorder=1)
-        _mark_gaps(theme, ax, events, gaps_removed)
+        _mark_gaps(theme, ax, axis)
         drawn = [r.rate[b].max() for r in (curve.rate, curve.truth) if r is not None and b < len(r.rate)]
         highest = max(np.max(level[seen], initial=0.0), 0.0 if np.any(counts) else max(drawn, default=0.0))
         ax.set_ylim(0, 1.15 * highest if highest > 0 else 1)
@@ -215,18 +213,17 @@ def light_curve(theme: Theme, curve: LightCurveData) -> Figure:
         ax.grid(axis="x", visible=False)
         ax.text(0.995, 0.94, events.bands.names()[b], transform=ax.transAxes, ha="right", va="top", color=theme.band(b))
     rows[bands // 2].set_ylabel("counts / s")
-    rows[-1].set_xlabel("good time (ks); dotted: gaps cut out" if gaps_removed else "time (ks)")
+    rows[-1].set_xlabel("good time (ks); dotted: gaps cut out" if axis.cut else "time (ks)")
     return figure
 
 
-def _mark_gaps(theme: Theme, ax: Axes, events: EventList, cut: bool) -> None:
-    stops, starts = events.gti.stop[:-1], events.gti.start[1:]
-    if cut:
-        for where in events.gti.good_time_before(stops) / 1000:
-            ax.axvline(where, color=theme.muted, lw=0.6, ls=":", zorder=0)
-        return
-    for stop, start in zip(stops / 1000, starts / 1000, strict=True):
-        ax.axvspan(stop, start, color=theme.muted, alpha=0.14, lw=0, zorder=5)
+def _mark_gaps(theme: Theme, ax: Axes, axis: TimeAxis) -> None:
+    gti = axis.events.gti
+    for stop, start in zip(axis.ks(gti.stop[:-1]), axis.ks(gti.start[1:]), strict=True):
+        if axis.cut:
+            ax.axvline(stop, color=theme.muted, lw=0.6, ls=":", zorder=0)
+        else:
+            ax.axvspan(stop, start, color=theme.muted, alpha=0.14, lw=0, zorder=5)
 
 
 @dataclass(frozen=True)
@@ -240,10 +237,25 @@ class GainBar:
     kind: str  # 'ours', 'baseline' or 'ceiling'
 
 
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of one panel; inches."""
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots()
+
+
+def panel_grid(n: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of `n` panels in rows of `columns`, each of this size in inches; the rest of the last row is empty."""
+    lines = -(-n // columns)
+    figure = Figure(figsize=(width * columns, height * lines))
+    panels = figure.subplots(lines, columns, squeeze=False).ravel().tolist()
+    for spare in panels[n:]:
+        spare.set_visible(False)
+    return figure, panels[:n]
+
+
 def gain_chart(theme: Theme, bars: Sequence[GainBar]) -> Figure:
     """Held-out gain of each model in bits per photon."""
-    figure = Figure(figsize=(5.9, 0.75 + 0.5 * len(bars)))
-    ax = figure.subplots()
+    figure, ax = _axes(5.9, 0.75 + 0.5 * len(bars))
     colours = {"ours": theme.accent, "baseline": theme.muted, "ceiling": "none"}
     for y, bar in enumerate(bars):
         ax.barh(
@@ -295,8 +307,7 @@ def gain_by_group(
     models = _models_in(groups)
     styles = _model_styles(theme, models, highlighted, ceiling)
     many = len(models) > 4
-    figure = Figure(figsize=(9.6 if many else 5.9, 0.95 + 0.3 * len(names)))
-    ax = figure.subplots()
+    figure, ax = _axes(9.6 if many else 5.9, 0.95 + 0.3 * len(names))
     for y, name in enumerate(names):
         values = list(groups[name].values())
         ax.plot([min(values), max(values)], [y, y], color=theme.grid, lw=3, solid_capstyle="round", zorder=1)
@@ -321,8 +332,7 @@ def gain_by_counts(
     """Held-out gain of each model in bins of counts, from few photons to many; parameters as in `gain_by_group`."""
     names, models = list(groups), _models_in(groups)
     styles = _model_styles(theme, models, ours, ceiling)
-    figure = Figure(figsize=(5.9, 3.9))
-    ax = figure.subplots()
+    figure, ax = _axes(5.9, 3.9)
     for model in models:
         marker, colour = styles[model]
         present = [x for x, name in enumerate(names) if model in groups[name]]
@@ -369,8 +379,7 @@ def retrieval_curve(theme: Theme, ranks: Mapping[str, NDArray[np.int64]]) -> Fig
     """Share of queries whose own partner is among the best k, for every k, with chance."""
     n = len(next(iter(ranks.values())))
     k = np.arange(1, n + 1)
-    figure = Figure(figsize=(9.6, 3.7))
-    ax = figure.subplots()
+    figure, ax = _axes(9.6, 3.7)
     for (name, rank), colour, style in zip(ranks.items(), (theme.accent, theme.second), ("-", "--"), strict=False):
         recall = np.searchsorted(np.sort(rank), k, side="right") / n
         ax.step(k, recall, where="post", color=colour, lw=2.2, ls=style, label=name)
@@ -398,13 +407,10 @@ def confusion_matrix(theme: Theme, truth: Sequence[str], predicted: Sequence[str
     for t, p in zip(truth, predicted, strict=True):
         counts[order.index(t), order.index(p)] += 1
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(5.6, 4.9))
-    ax = figure.subplots()
+    figure, ax = _axes(5.6, 4.9)
     ax.imshow(share, cmap=theme.heat, vmin=0, vmax=1, aspect="auto")
-    dark_cells = theme is LIGHT
     for row, column in zip(*np.nonzero(counts), strict=True):
-        strong = share[row, column] > 0.55
-        colour = ("#ffffff" if strong else theme.ink) if dark_cells else ("#1d1b2a" if strong else theme.ink)
+        colour = theme.on_heat if share[row, column] > 0.55 else theme.ink
         ax.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
     ax.set_xticks(range(len(order)), order, rotation=40, ha="right")
     ax.set_yticks(range(len(order)), order)
@@ -426,11 +432,8 @@ class ScatterPanel:
 
 def property_scatter(theme: Theme, panels: Sequence[ScatterPanel]) -> Figure:
     """Predicted against true properties of the test sources; on the diagonal they agree."""
-    columns = 4 if len(panels) == 4 else min(len(panels), 3)
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.3 * columns, 3.3 * lines))
-    grid = np.atleast_1d(figure.subplots(lines, columns, squeeze=False)).ravel()
-    for ax, panel in zip(grid, panels, strict=False):
+    figure, grid = panel_grid(len(panels), 4 if len(panels) == 4 else min(len(panels), 3), 3.3, 3.3)
+    for ax, panel in zip(grid, panels, strict=True):
         low = float(min(panel.truth.min(), panel.predicted.min()))
         high = float(max(panel.truth.max(), panel.predicted.max()))
         ax.plot([low, high], [low, high], color=theme.muted, lw=1, ls="--")
@@ -439,6 +442,4 @@ def property_scatter(theme: Theme, panels: Sequence[ScatterPanel]) -> Figure:
         ax.text(0.04, 0.95, f"R² = {panel.r2:.2f}", transform=ax.transAxes, va="top", color=theme.ink)
         ax.set_xlabel("true")
         ax.set_ylabel("predicted")
-    for ax in grid[len(panels) :]:
-        ax.set_visible(False)
     return figure

@@ -23,19 +23,6 @@ from lexray.version import __version__
 
 
 @dataclass(frozen=True)
-class LineageStep:
-    """A job that led to the evaluation, read from the provenance of its output."""
-
-    job: str
-    out: str
-    version: str
-    counts: dict[str, Any]
-    seconds: float
-    mlflow_run: str
-    lexray: str
-
-
-@dataclass(frozen=True)
 class CaptionedFigure:
     """A figure of the page.
 
@@ -51,6 +38,17 @@ class CaptionedFigure:
     title: str
     caption: str
     alt: str
+
+
+@dataclass(frozen=True)
+class LineageStep:
+    """A job that led to the evaluation, read from the provenance of its output."""
+
+    job: str
+    version: str
+    counts: dict[str, Any]
+    seconds: float
+    mlflow_run: str
 
 
 @dataclass(frozen=True)
@@ -153,12 +151,10 @@ def lineage(paths: Sequence[str]) -> list[LineageStep]:
             visit(read)
         steps[path] = LineageStep(
             job=report["job"],
-            out=path,
             version=report["version"],
             counts={key: value for key, value in report["counts"].items() if isinstance(value, int | float) and value},
             seconds=report["seconds"],
             mlflow_run=report["mlflow_run"] or "",
-            lexray=provenance["lexray"],
         )
 
     for path in paths:
@@ -169,14 +165,15 @@ def lineage(paths: Sequence[str]) -> list[LineageStep]:
 def tiles(metrics: Mapping[str, float]) -> list[HeadlineTile]:
     """The headline figures, as far as they were measured, four of them."""
     headline: list[HeadlineTile] = []
-    ours = metrics.get("heldout_gain.autodecoder")
-    blocks = metrics.get("heldout_gain.bayesian_blocks", 0.0)
+    ours, blocks = metrics.get("heldout_gain.autodecoder"), metrics.get("heldout_gain.bayesian_blocks", 0.0)
+    share = metrics.get("heldout_gain.autodecoder_share_of_ceiling")
+    top = 0.0
     if ours is not None:
-        share = metrics.get("heldout_gain.autodecoder_share_of_ceiling")
         top = ours / share if share and share > 0 else metrics.get("heldout_gain.true_rate") or max(ours, blocks) * 1.2
         note = "bits per held-out photon" + (f", {100 * share:.0f} % of what the true rate gains" if share else "")
-        blocks_label = f"Bayesian Blocks {blocks:.3f}"
-        headline.append(_tile("Reconstruction", f"{ours:.3f}", note, ours, top, blocks, blocks_label))
+        headline.append(
+            _tile("Reconstruction", f"{ours:.3f}", note, ours, top, blocks, f"Bayesian Blocks {blocks:.3f}")
+        )
     recall = metrics.get("retrieval.text_to_xray.recall_at_10")
     if recall is not None:
         chance = metrics["retrieval.chance.recall_at_10"]
@@ -189,33 +186,26 @@ def tiles(metrics: Mapping[str, float]) -> list[HeadlineTile]:
         note = "of test sources get their class from their neighbours"
         name = f"the commonest class {100 * majority:.0f} %"
         headline.append(_tile("Class", f"{100 * accuracy:.0f} %", note, accuracy, 1.0, majority, name))
-    for column, words in (("hr_hs", "Hardness"), ("hr_ms", "Hardness")):
-        r2 = metrics.get(f"regression.{column}.aligned.ridge.r2")
-        if r2 is not None:
-            headline.append(_tile(words, f"{r2:.2f}", "R² from the aligned embedding", r2, 1.0, 0.0, "the mean 0"))
-            break
-    per_source_gain = metrics.get("heldout_gain.total_variation")
-    if ours is not None and per_source_gain is not None:
-        difference = metrics["heldout_gain.autodecoder_over_total_variation"]
+    known = [f"regression.{column}.aligned.ridge.r2" for column in ("hr_hs", "hr_ms")]
+    hardness = next((metrics[name] for name in known if name in metrics), None)
+    if hardness is not None:
+        headline.append(_r2_tile("Hardness", hardness, "aligned embedding"))
+    alone = metrics.get("heldout_gain.total_variation")
+    if ours is not None and alone is not None:
+        difference = f"{metrics['heldout_gain.autodecoder_over_total_variation']:+.3f}".replace("-", "−")
         note = "bits per photon more than a penalised fit of each source alone"
-        name = f"each source alone {per_source_gain:.3f}"
-        headline.append(
-            _tile(
-                "Gain over per-source fits",
-                f"{difference:+.3f}".replace("-", "−"),
-                note,
-                ours,
-                top,
-                per_source_gain,
-                name,
-            )
-        )
+        name = f"each source alone {alone:.3f}"
+        headline.append(_tile("Gain over per-source fits", difference, note, ours, top, alone, name))
     for column, words in (("hr_hs", "Hardness"), ("rms", "Variability"), ("variability_odds", "Variability odds")):
-        both = [metrics.get(f"regression.{column}.latents.{method}.r2") for method in ("ridge", "forest")]
-        if len(headline) < 4 and (known := [r2 for r2 in both if r2 is not None]):
-            r2 = max(known)
-            headline.append(_tile(words, f"{r2:.2f}", "R² from the representation", r2, 1.0, 0.0, "the mean 0"))
+        both = [f"regression.{column}.latents.{method}.r2" for method in ("ridge", "forest")]
+        r2 = max((metrics[name] for name in both if name in metrics), default=None)
+        if len(headline) < 4 and r2 is not None:
+            headline.append(_r2_tile(words, r2, "representation"))
     return headline
+
+
+def _r2_tile(title: str, r2: float, read_off: str) -> HeadlineTile:
+    return _tile(title, f"{r2:.2f}", f"R² from the {read_off}", r2, 1.0, 0.0, "the mean 0")
 
 
 def _tile(title: str, value: str, note: str, filled: float, top: float, tick: float, tick_name: str) -> HeadlineTile:

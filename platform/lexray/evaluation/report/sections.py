@@ -42,11 +42,7 @@ def embedding_section(
     if embeddings is None:
         found.left_out.append("retrieval and the map: no embeddings table was given")
     else:
-        table = delta.read(embeddings)
-        xray, text = (
-            inputs.aligned_xray_representation(table, metadata.splits),
-            inputs.aligned_text_representation(table, metadata.splits),
-        )
+        xray, text = inputs.aligned_representations(delta.read(embeddings), metadata.splits)
         representations.append(xray)
         pairs = inputs.pair_test_sources(xray, text)
         if pairs.source_ids:
