@@ -9,9 +9,9 @@ from astropy.coordinates import SkyCoord, angular_separation, search_around_sky
 from numpy.typing import NDArray
 
 from lexray.array_types import Float64s
-from lexray.literature.astrometry import mission_error, p_chance
+from lexray.literature.astrometry import p_chance
 from lexray.literature.papers import Paper
-from lexray.literature.sources import TargetSource
+from lexray.literature.sources import TargetSource, floats, mission_radii
 from lexray.sources import fold_name
 from lexray.tables import delta
 
@@ -66,7 +66,7 @@ class SourceCatalogue:
     ra, dec : f8[N]
         Of those detections, deg ICRS.
     error : f8[N]
-        Radii in arcsec that hold those positions with a probability of 95 %, NaN where unknown.
+        Radii in arcsec that hold those positions with a probability of 95 %, infinite or NaN where unknown.
     """
 
     names: dict[str, str]
@@ -85,13 +85,12 @@ class SourceCatalogue:
         """Sources of an events table, with one `error` of all positions, or by default that of each mission."""
         rows = delta.read(events, ["source_id", "ra", "dec", "mission"], order="source_id")
         source_ids = np.array(rows["source_id"].to_pylist(), dtype=object)
-        ra, dec = (np.array(rows[key].to_pylist(), dtype=np.float64) for key in ("ra", "dec"))
+        ra, dec = floats(rows["ra"]), floats(rows["dec"])
         known = np.isfinite(ra) & np.isfinite(dec)
-        by_mission = {name: mission_error(name) for name in set(rows["mission"].to_pylist())}
-        errors = [by_mission[name] if error is None else error for name in rows["mission"].to_pylist()]
+        errors = mission_radii(rows["mission"]) if error is None else np.full(len(ra), error)
         # Reversed, so that of several spellings of one name the first in the alphabet stays.
         names = {fold_name(source): source for source in source_ids[::-1]}
-        return cls(names, source_ids[known], ra[known], dec[known], np.array(errors, dtype=np.float64)[known])
+        return cls(names, source_ids[known], ra[known], dec[known], errors[known])
 
     @classmethod
     def of(cls, sources: Sequence[TargetSource]) -> "SourceCatalogue":

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from lexray.sources import fold_name
+from lexray.text.designations import SIMBAD_PREFIX
 
-#: What SIMBAD puts before a name to say of which kind it is (https://simbad.cds.unistra.fr/guide/chA.htx).
-_SIMBAD_PREFIX = re.compile(r"^(?:NAME|V\*|EM\*|SV\*|Cl\*?|\*\*?)\s+")
 _PIECES = re.compile(r"[^\W\d_]+|\d+|[+.*'\[\]()]")
 #: Between the pieces of a name: blanks, hyphens and dashes, and what LaTeX puts there.
 _BETWEEN = r"[\s_\-\u2010-\u2015\u2212~\\,{}$]*"
@@ -17,7 +16,7 @@ _MIN_CHARACTERS = 3
 
 def plain_name(identifier: str) -> str:
     """A SIMBAD identifier as people write it: ``NAME Cyg X-1`` is ``Cyg X-1``, ``NGC   300`` is ``NGC 300``."""
-    return _SIMBAD_PREFIX.sub("", " ".join(identifier.replace("_", " ").split()))
+    return SIMBAD_PREFIX.sub("", " ".join(identifier.replace("_", " ").split()))
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

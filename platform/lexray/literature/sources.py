@@ -55,9 +55,9 @@ def sources_from_events(events: str, error: float | None = None) -> list[TargetS
     names, spelling = np.unique(_objects(rows["source_id"]), return_inverse=True)
     groups: dict[str, int] = {}
     group = np.array([groups.setdefault(fold_name(name), len(groups)) for name in names])[spelling]
-    ra, dec, mjd = (_floats(rows[name]) for name in ("ra", "dec", "t_ref_mjd"))
+    ra, dec, mjd = (floats(rows[name]) for name in ("ra", "dec", "t_ref_mjd"))
     placed = np.isfinite(ra) & np.isfinite(dec) & ~_whole_field(rows["flags"])
-    radius = np.where(placed, _radii(rows["mission"]) if error is None else error, np.inf)
+    radius = np.where(placed, mission_radii(rows["mission"]) if error is None else error, np.inf)
     ra, dec = np.where(placed, ra, np.nan), np.where(placed, dec, np.nan)
     # A source's best detections come first; without any error, those with a position.
     order = np.lexsort([spelling, dec, ra, mjd, np.isnan(mjd), ~placed, radius, group])
@@ -76,7 +76,7 @@ def _objects(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(column.to_numpy(), dtype=object)
 
 
-def _floats(column: pa.ChunkedArray) -> np.ndarray:
+def floats(column: pa.ChunkedArray) -> np.ndarray:
     """With NaN for null."""
     return np.asarray(column.to_numpy(), dtype=np.float64)
 
@@ -94,7 +94,7 @@ def _whole_field(flags: pa.ChunkedArray) -> np.ndarray:
     return found
 
 
-def _radii(missions: pa.ChunkedArray) -> np.ndarray:
+def mission_radii(missions: pa.ChunkedArray) -> np.ndarray:
     """`astrometry.mission_error` of each row, infinite where there is none."""
     encoded = missions.combine_chunks().dictionary_encode(null_encoding="encode")
     errors = [mission_error(mission) for mission in encoded.dictionary.to_pylist()]

@@ -86,8 +86,8 @@ _BEFORE_COMPONENT = re.compile(
 _YEARS = re.compile(r"(?:19|20)\d\d[–-](?:19|20)?\d\d$")
 _PIECES = re.compile(r"[^\W\d_]+|\d+(?:\.\d+)?")
 _CORE = re.compile(r"([bj]?)(\d{3,9}(?:\.\d+)?)([+-])(\d{1,8}(?:\.\d+)?)[a-z]?$")
-#: What SIMBAD puts before names that are no catalogue's.
-_PREFIX = re.compile(r"^(?:NAME|V\*|\*{1,2}|Cl\*?|EM\*|HIDDEN NAME)\s+")
+#: What SIMBAD puts before a name to say of which kind it is (https://simbad.cds.unistra.fr/guide/chA.htx).
+SIMBAD_PREFIX = re.compile(r"^(?:(?:HIDDEN )?NAME|V\*|EM\*|SV\*|Cl\*?|\*\*?)\s+")
 _HOST = re.compile(
     rf"(?:(?:{_HOSTS}|M)[\s_-]*\d+|\d+[\s_]+(?:{_CONSTELLATIONS})|[LS]MC|Circinus|Holmberg\s\w+|Ho\s\w+)(?=[\s_-]+\S)"
 )
@@ -189,7 +189,7 @@ class SourceNames:
     @classmethod
     def of(cls, names: Sequence[str]) -> "SourceNames":
         """Compile the names of a source: its name here, and every identifier that catalogues have for it."""
-        names = [plain for name in names if (plain := _PREFIX.sub("", " ".join(name.split())).strip())]
+        names = [plain for name in names if (plain := SIMBAD_PREFIX.sub("", " ".join(name.split())).strip())]
         specific = [name for name in names if _is_specific_name(name)]
         hosts = [match.group() for name in specific if (match := _HOST.match(name))]
         own = {name_key(name) for name in specific}

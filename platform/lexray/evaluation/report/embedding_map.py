@@ -70,10 +70,8 @@ def embedding_map(
         ax.scatter(
             text[mine, 0], text[mine, 1], s=30, marker=marker, facecolors="none", edgecolors=colour, lw=1.0, zorder=2
         )
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for side in ax.spines.values():
-        side.set_visible(False)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="filled: X-ray\nhollow: text", alignment="left")
     return figure
 

@@ -67,7 +67,6 @@ class MetricRow:
         How many were judged.
     unit : str
         'bits', '%', 'R²' or 'rank'.
-    better : {'higher', 'lower'}
     strong : bool
         Whether it is one of the figures that this is about.
     """
@@ -80,7 +79,6 @@ class MetricRow:
     baseline_name: str = ""
     n: int = 0
     unit: str = ""
-    better: str = "higher"
     strong: bool = False
 
 
@@ -236,7 +234,6 @@ def measure_retrieval(
                 baseline_name="chance",
                 n=n,
                 unit="rank" if name == "median_rank" else "%",
-                better="lower" if name == "median_rank" else "higher",
                 strong=name == "recall_at_10",
             )
             found.measure(f"retrieval.{key}.{name}", RETRIEVAL_SECTION, row)

@@ -207,8 +207,7 @@ def light_curve(theme: Theme, curve: LightCurveData) -> Figure:
         _mark_gaps(theme, ax, axis)
         drawn = [r.rate[b].max() for r in (curve.rate, curve.truth) if r is not None and b < len(r.rate)]
         highest = max(np.max(level[seen], initial=0.0), 0.0 if np.any(counts) else max(drawn, default=0.0))
-        ax.set_ylim(0, 1.15 * highest if highest > 0 else 1)
-        ax.set_xlim(0, span / 1000)
+        ax.set(ylim=(0, 1.15 * highest if highest > 0 else 1), xlim=(0, span / 1000))
         ax.locator_params(axis="y", nbins=3)
         ax.grid(axis="x", visible=False)
         ax.text(0.995, 0.94, events.bands.names()[b], transform=ax.transAxes, ha="right", va="top", color=theme.band(b))
@@ -350,8 +349,7 @@ def gain_by_counts(
     ax.axhline(0, color=theme.ink, lw=1)
     ax.set_xticks(range(len(names)), names, color=theme.ink)
     ax.grid(axis="x", visible=False)
-    ax.set_xlabel("photons of a detection")
-    ax.set_ylabel("bits per photon")
+    ax.set(xlabel="photons of a detection", ylabel="bits per photon")
     figure.legend(loc="outside upper center", ncols=2, fontsize=9)
     return figure
 
@@ -390,12 +388,9 @@ def retrieval_curve(theme: Theme, ranks: Mapping[str, NDArray[np.int64]]) -> Fig
             ax.annotate(
                 f"@{label}", (cut, 1.0), (3, -2), textcoords="offset points", color=theme.muted, fontsize=8, va="top"
             )
-    ax.set_xscale("log")
-    ax.set_xlim(1, max(n, 2))
-    ax.set_ylim(0, 1.02)
+    ax.set(xscale="log", xlim=(1, max(n, 2)), ylim=(0, 1.02))
+    ax.set(xlabel=f"rank k among {n} test sources", ylabel="found within the best k")
     ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
-    ax.set_xlabel(f"rank k among {n} test sources")
-    ax.set_ylabel("found within the best k")
     ax.legend(loc="upper left", bbox_to_anchor=(0.0, 0.93))
     return figure
 
@@ -414,8 +409,7 @@ def confusion_matrix(theme: Theme, truth: Sequence[str], predicted: Sequence[str
         ax.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
     ax.set_xticks(range(len(order)), order, rotation=40, ha="right")
     ax.set_yticks(range(len(order)), order)
-    ax.set_xlabel("named by its neighbours")
-    ax.set_ylabel("true class")
+    ax.set(xlabel="named by its neighbours", ylabel="true class")
     ax.grid(visible=False)
     return figure
 
@@ -438,8 +432,6 @@ def property_scatter(theme: Theme, panels: Sequence[ScatterPanel]) -> Figure:
         high = float(max(panel.truth.max(), panel.predicted.max()))
         ax.plot([low, high], [low, high], color=theme.muted, lw=1, ls="--")
         ax.scatter(panel.truth, panel.predicted, s=14, color=theme.accent, alpha=0.6, lw=0)
-        ax.set_title(panel.title)
+        ax.set(title=panel.title, xlabel="true", ylabel="predicted")
         ax.text(0.04, 0.95, f"R² = {panel.r2:.2f}", transform=ax.transAxes, va="top", color=theme.ink)
-        ax.set_xlabel("true")
-        ax.set_ylabel("predicted")
     return figure
