@@ -51,7 +51,7 @@ def score_sources(
     n_bands = validate.usual_bands(events)
     scores: list[DetectionScore] = []
     with progress.task("detections scored", total=sum(source in sources for source in rows)) as task:
-        for part in results_of_parts(score_part, events, sorted(sources), dict(models), truth, seed, n_bands):
+        for part in results_of_parts(score_part, events, n_bands, sorted(sources), dict(models), truth, seed):
             scores += part
             task.advance(len(part))
     return sorted(scores, key=lambda score: score.detection_id)
@@ -60,11 +60,11 @@ def score_sources(
 def score_part(
     events: str,
     part: int,
+    n_bands: int,
     sources: Collection[str],
     models: Mapping[str, RateModel],
     true_rates: str | None,
     seed: int,
-    n_bands: int,
 ) -> list[DetectionScore]:
     """Held-out likelihoods for the detections of `sources` in one part; parameters as in `score_sources`.
 

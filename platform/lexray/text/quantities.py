@@ -49,6 +49,10 @@ _NUMBER_WORDS = {
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _POWER = r"(?:\s*[×xX*·]\s*10\s*(?:\^\s*[+-]?\s*\d+|[+-]?\d{1,2}(?!\d)|[⁺⁻⁰¹²³⁴-⁹]+)|\s+10\s*\^\s*[+-]?\s*\d+)"
+_BARE_POWER = re.compile(r"10\s*(?:\^\s*([+-]?\s*\d+(?:\.\d+)?)|([⁺⁻⁰¹²³⁴-⁹]+))")
+_DECIMAL = re.compile(r"[+-]?\s*\d{1,3}\.\d{1,3}$")
+_EXPONENT_OF = re.compile(r"([+-]?)\s*(\d+)\s*$")
+_DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(
     # Behind a letter and a hyphen it is part of a name: 'X-1', 'type-2'.
     rf"(?<![A-Za-z0-9_.])(?<![A-Za-z]-)(?P<value>(?<![\d)])[+-]?(?:{_DIGITS}))(?P<exp>[eE][+-]?\d+)?"
@@ -57,8 +61,6 @@ _NUMBER = re.compile(
     rf"|\s*_\s*-\s?(?P<down2>{_DIGITS})\s*\^\s*\+\s?(?P<up2>{_DIGITS}))?"
     rf"(?:\s*\)(?=\s*[×xX*·]\s*10))?(?(error)(?:\s*\))?)(?P<power>{_POWER})?"
 )
-_BARE_POWER = re.compile(r"10\s*(?:\^\s*([+-]?\s*\d+(?:\.\d+)?)|([⁺⁻⁰¹²³⁴-⁹]+))")
-_DECIMAL = re.compile(r"[+-]?\s*\d{1,3}\.\d{1,3}$")
 #: '10^{40-41}', which only the braces tell from a difference.
 _POWERS = re.compile(
     r"10\s*(?:\^\s*\{|<(?:SUP|sup)>)\s*([+-]?\d{1,3}(?:\.\d{1,3})?)\s*(?:-{1,3}|–|−)\s*([+-]?\d{1,3}(?:\.\d{1,3})?)\s*(?:\}|</)"
@@ -68,8 +70,6 @@ _LOGARITHM = re.compile(
     r"\blog(?![a-z])(?:_?\s*10)?(?:[^=~≈∼<>;,]{0,40}[=~≈∼<>]|[\s(]{0,6}[A-Za-z]+(?:_\s{0,9}\w+)?[\s)]{0,6}(?:of|is|at|about)?)"
     r"\s{0,6}(?:[+-]?[\d.]+\s{0,6}(?:-{1,3}|–|±|to)\s{0,6})?$"
 )
-_EXPONENT_OF = re.compile(r"([+-]?)\s*(\d+)\s*$")
-_DIGIT = re.compile(r"\d")
 _WORD = re.compile(
     rf"(?<![\w-])({'|'.join([*_NUMBER_WORDS, *(word.capitalize() for word in _NUMBER_WORDS)])})\b"
     rf"(?!-(?:{'|'.join(_NUMBER_WORDS)})\b)"

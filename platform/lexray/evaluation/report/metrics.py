@@ -51,7 +51,9 @@ def _number(value: Any) -> float:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A line of the report's table.
+    """A line of the report's table. What is None is left empty.
+
+    Values, intervals and baselines are in the same unit.
 
     Attributes
     ----------

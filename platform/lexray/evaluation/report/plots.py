@@ -138,6 +138,8 @@ class TimeAxis:
 class LightCurveData:
     """What a light curve's picture shows.
 
+    What is None is not drawn.
+
     Attributes
     ----------
     events : EventList
