@@ -172,7 +172,12 @@ def gain_interval(
     photons = np.bincount(inverse, np.asarray(n_held), minlength=n)
     weight = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
     bootstrap_gains = (weight @ difference) / np.maximum(weight @ photons, 1) / np.log(2)
-    low, high = np.percentile(bootstrap_gains, [2.5, 97.5])
+    return interval_95(bootstrap_gains)
+
+
+def interval_95(draws: ArrayLike) -> tuple[float, float]:
+    """Bounds of the middle 95 % of bootstrap draws."""
+    low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lexray.array_types import Float64s
+from lexray.evaluation.heldout import interval_95
 
 #: Numbers of neighbours that validation sources choose from.
 K_CANDIDATES = (1, 3, 5, 9, 15, 25, 41)
@@ -87,8 +88,7 @@ def probe(
     drawn = [
         r_squared(truth[i], predicted[i]) for i in generator.integers(0, len(truth), size=(n_bootstrap, len(truth)))
     ]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return ProbeResult(r_squared(truth, predicted), float(low), float(high), truth, predicted, int(train.sum()))
+    return ProbeResult(r_squared(truth, predicted), *interval_95(drawn), truth, predicted, int(train.sum()))
 
 
 @dataclass(frozen=True)
@@ -158,12 +158,12 @@ def classify_by_neighbours(
     predicted, truth = _vote(features, label, train, test, chosen), label[test]
     correct = predicted == truth
     drawn = correct[np.random.default_rng(seed).integers(0, len(correct), size=(1000, len(correct)))].mean(axis=1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = interval_95(drawn)
     names, counts = np.unique(label[train], return_counts=True)
     return NeighbourResult(
         accuracy=float(correct.mean()),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         balanced_accuracy=float(np.mean([correct[truth == name].mean() for name in np.unique(truth)])),
         majority=float(np.mean(truth == names[np.argmax(counts)])),
         k=chosen,

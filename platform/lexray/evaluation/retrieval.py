@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lexray.evaluation.heldout import interval_95
+
 #: Two similarities nearer than this are a tie: float64 dot products of equal rows may differ in the last digits.
 _TIE_TOLERANCE = 1e-9
 
@@ -82,6 +84,5 @@ def summarise(rank: ArrayLike, seed: int = 0, n_bootstrap: int = 2000) -> dict[s
     values = {name: recall_at(r, k) for name, k in cut.items()} | {"median_rank": float(np.median(r))}
     draws_of = {name: (drawn <= k).mean(axis=1) for name, k in cut.items()} | {"median_rank": np.median(drawn, axis=1)}
     for name, sample in draws_of.items():
-        low, high = np.percentile(sample, [2.5, 97.5])
-        values |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+        values[f"{name}_low"], values[f"{name}_high"] = interval_95(sample)
     return values
