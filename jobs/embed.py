@@ -99,10 +99,4 @@ def _limited(model: TextModel, config: EmbedConfig) -> TextModel:
     return replace(model, document_prefix=prefix, max_length=min(model.max_length, config.max_length or 10**9))
 
 
-JOB = Job(
-    name="embed",
-    config=EmbedConfig,
-    run=run,
-    inputs=("summaries",),
-    positional=("summaries",),
-)
+JOB = Job("embed", EmbedConfig, run, inputs=("summaries",), positional=("summaries",))

@@ -139,10 +139,4 @@ def _read(key: str, path: str) -> str:
         raise ConfigError(f"{key}: {path}: {getattr(error, 'strerror', None) or 'not a text file'}") from None
 
 
-JOB = Job(
-    name="fetch csc",
-    config=FetchConfig,
-    run=run,
-    inputs=("adql", "names"),
-    positional=(),
-)
+JOB = Job("fetch csc", FetchConfig, run, inputs=("adql", "names"), positional=())

@@ -60,10 +60,4 @@ def _outcome(manifest: ReleaseManifest) -> JobResult:
     )
 
 
-JOB = Job(
-    name="index",
-    config=IndexConfig,
-    run=run,
-    inputs=INPUT_KEYS,
-    positional=("autodecoder", "alignment", "embeddings"),
-)
+JOB = Job("index", IndexConfig, run, inputs=INPUT_KEYS, positional=("autodecoder", "alignment", "embeddings"))

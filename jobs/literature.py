@@ -108,10 +108,4 @@ def _services(config: LiteratureConfig, cache: Cache | None, context: JobContext
     return services
 
 
-JOB = Job(
-    name="literature",
-    config=LiteratureConfig,
-    run=run,
-    inputs=("inputs", "events", "sources"),
-    positional=("inputs",),
-)
+JOB = Job("literature", LiteratureConfig, run, inputs=("inputs", "events", "sources"), positional=("inputs",))

@@ -61,10 +61,4 @@ def run(config: ProjectConfig, context: JobContext) -> JobResult:
     )
 
 
-JOB = Job(
-    name="project",
-    config=ProjectConfig,
-    run=run,
-    inputs=("alignment", "latents", "text_embeddings"),
-    positional=("alignment",),
-)
+JOB = Job("project", ProjectConfig, run, inputs=("alignment", "latents", "text_embeddings"), positional=("alignment",))

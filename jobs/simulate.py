@@ -39,10 +39,4 @@ def run(config: SimulateConfig, context: JobContext) -> JobResult:
     )
 
 
-JOB = Job(
-    name="simulate",
-    config=SimulateConfig,
-    run=run,
-    inputs=(),
-    positional=("out",),
-)
+JOB = Job("simulate", SimulateConfig, run, inputs=(), positional=("out",))

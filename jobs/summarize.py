@@ -127,10 +127,4 @@ def _engine(config: SummarizeConfig) -> tuple[Writer, SummaryEngine]:
     return writer, engine
 
 
-JOB = Job(
-    name="summarize",
-    config=SummarizeConfig,
-    run=run,
-    inputs=("literature",),
-    positional=("literature",),
-)
+JOB = Job("summarize", SummarizeConfig, run, inputs=("literature",), positional=("literature",))

@@ -126,10 +126,4 @@ def run(config: TrainAutodecoderConfig, context: JobContext) -> JobResult:
     )
 
 
-JOB = Job(
-    name="train autodecoder",
-    config=TrainAutodecoderConfig,
-    run=run,
-    inputs=("events",),
-    positional=("events",),
-)
+JOB = Job("train autodecoder", TrainAutodecoderConfig, run, inputs=("events",), positional=("events",))

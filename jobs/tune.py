@@ -108,10 +108,4 @@ def _write(config: TuneConfig, log: TrialLog) -> JobResult:
     )
 
 
-JOB = Job(
-    name="tune",
-    config=TuneConfig,
-    run=run,
-    inputs=("tables",),
-    positional=(),
-)
+JOB = Job("tune", TuneConfig, run, inputs=("tables",), positional=())

@@ -3,7 +3,7 @@
 All methods block and use torch: the service calls them in threads, one batch at a time.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,32 +28,17 @@ from lexray.serve.observations import UploadedObservation
 _LIGHT_CURVE_BINS = 128
 
 
-@dataclass(frozen=True)
-class TextVector:
-    """A text in the shared space.
-
-    Attributes
-    ----------
-    vector : f4[E]
-    tokens : int
-        That the sentence model read.
-    """
+class TextVector(NamedTuple):
+    """A text in the shared space: its vector f4[E], and how many tokens the sentence model read."""
 
     vector: Float32s
     tokens: int
 
 
-@dataclass(frozen=True)
-class EncodedEvents:
-    """An event list in the shared space, and its reconstructed rate.
+class EncodedEvents(NamedTuple):
+    """An event list in the shared space: its vector f4[E], and its reconstructed rate.
 
-    Attributes
-    ----------
-    vector : f4[E]
-    edges : f8[bins + 1]
-        Seconds since `t_ref`.
-    rate : f8[B, bins]
-        ct/s of good time.
+    The rate f8[B, bins] is in ct/s of good time, between edges f8[bins + 1] in seconds since `t_ref`.
     """
 
     vector: Float32s

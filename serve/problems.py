@@ -68,59 +68,50 @@ class RefusedRequest(HTTPException):
         self.errors = errors
 
     def response(self) -> JSONResponse:
-        """The answer."""
-        extra = {} if self.errors is None else {"errors": self.errors}
-        return problem_response(self.status_code, str(self.detail), self.reason, self.headers, **extra)
-
-
-def problem_response(
-    status: int, detail: str, reason: str | None = None, headers: Mapping[str, str] | None = None, **extra: Any
-) -> JSONResponse:
-    """A problem document as an answer; `extra` are members in addition to RFC 9457's."""
-    code = reason or _REASONS.get(status, "error")
-    body = ProblemDocument(
-        type=f"urn:lexray:problem:{code}",
-        title=_TITLES.get(code, code.replace("_", " ").capitalize()),
-        status=status,
-        detail=detail,
-        reason=code,
-        **extra,
-    )
-    return JSONResponse(body.model_dump(mode="json"), status, dict(headers or {}), media_type=MEDIA_TYPE)
+        """The answer: a problem document."""
+        code = self.reason or _REASONS.get(self.status_code, "error")
+        extra: dict[str, Any] = {} if self.errors is None else {"errors": self.errors}
+        body = ProblemDocument(
+            type=f"urn:lexray:problem:{code}",
+            title=_TITLES.get(code, code.replace("_", " ").capitalize()),
+            status=self.status_code,
+            detail=str(self.detail),
+            reason=code,
+            **extra,
+        )
+        headers = dict(self.headers or {})
+        return JSONResponse(body.model_dump(mode="json"), self.status_code, headers, media_type=MEDIA_TYPE)
 
 
 def add_exception_handlers(app: FastAPI) -> None:
     """Answer every error of the application with a problem document."""
-    app.add_exception_handler(HTTPException, _handle_http_exception)
-    app.add_exception_handler(RequestValidationError, _handle_validation_error)
-    app.add_exception_handler(RefusedInput, _handle_refused_input)
+
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        return _refused_request(request, error).response()
+
+    for kind in (HTTPException, RequestValidationError, RefusedInput):
+        app.add_exception_handler(kind, answer)
 
 
-async def _handle_http_exception(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+def _refused_request(request: Request, error: Exception) -> RefusedRequest:
     if isinstance(error, RefusedRequest):
-        return error.response()
+        return error
+    if isinstance(error, RequestValidationError):
+        return from_validation_errors(error.errors())
+    if isinstance(error, RefusedInput):
+        return RefusedRequest(422, error.detail, error.reason)
+    assert isinstance(error, HTTPException)
     detail = {
         404: f"there is nothing at {request.url.path}; /openapi.json lists what there is",
         405: f"{request.url.path} does not take {request.method}",
     }.get(error.status_code, str(error.detail))
-    return problem_response(error.status_code, detail, headers=error.headers)
-
-
-async def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    return from_validation_errors(error.errors()).response()
-
-
-async def _handle_refused_input(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RefusedInput)
-    return problem_response(422, error.detail, error.reason)
+    return RefusedRequest(error.status_code, detail, headers=error.headers)
 
 
 def internal_error(error: Exception) -> JSONResponse:
     """The answer to an error of ours: it says nothing of its inside, the log says all."""
     logger.error("request failed", exc_info=error)
-    return problem_response(500, "the service failed at this request; its log says why")
+    return RefusedRequest(500, "the service failed at this request; its log says why").response()
 
 
 def from_validation_errors(errors: Any) -> RefusedRequest:

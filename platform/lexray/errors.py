@@ -26,6 +26,11 @@ class ConfigError(LexrayError):
     exit_code = EXIT_USAGE
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its type's name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``, did you mean 'NEAREST'?`` for the end of a message on an unknown word; empty where nothing is known."""
     nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)

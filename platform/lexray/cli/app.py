@@ -14,7 +14,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from lexray.cli.options import split_options
-from lexray.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, LexrayError
+from lexray.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, ConfigError
 from lexray.jobs.registry import JOBS, REGISTRY, load_job
 from lexray.runtime.config import describe, parse, read_yaml
 from lexray.runtime.job import Job, JobReport, execute
@@ -106,13 +106,10 @@ def print_keys(job: Job[Any]) -> None:
 def print_report(job: Job[Any], report: JobReport, as_json: bool) -> None:
     """Print what a job did, and end the process with its exit code."""
     if as_json:
-        sys.stdout.write(json.dumps(report.as_dict(), default=str) + "\n")
+        _print_json(report.as_dict())
     else:
-        console = Console(stderr=True, soft_wrap=True)
-        console.print(
-            (job.summary_table or _format_counts)(report.counts, report.metrics), highlight=False, markup=False
-        )
-        console.print(f"  written to {report.out}", highlight=False, markup=False)
+        _say((job.summary_table or _format_counts)(report.counts, report.metrics))
+        _say(f"  written to {report.out}")
     if report.exit_code != EXIT_DONE:
         _print_refusals(report)
         raise typer.Exit(report.exit_code)
@@ -126,8 +123,16 @@ def _format_counts(counts: dict[str, Any], metrics: dict[str, float]) -> str:
 
 def _print_refusals(report: JobReport) -> None:
     refused = f"{report.refused_fraction:.0%} of the inputs were refused, more than max_bad_fraction"
-    line = f"lexray {report.job}: {refused}; see {report.refusals}"
-    Console(stderr=True, soft_wrap=True).print(line, style="red", highlight=False, markup=False)
+    _say(f"lexray {report.job}: {refused}; see {report.refusals}", style="red")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, default=str) + "\n")
+
+
+def _say(shown: str | Table, style: str | None = None) -> None:
+    """Print what is for people, on stderr, as it is."""
+    Console(stderr=True, soft_wrap=True).print(shown, style=style, highlight=False, markup=False)
 
 
 for _name in JOBS:
@@ -157,7 +162,7 @@ def run(
     report = pipeline.run(parsed, pipeline.plan_steps(parsed, REGISTRY, until, only or ()), Progress())
     Console(stderr=True).print(pipeline.table(report))
     if as_json:
-        sys.stdout.write(json.dumps(report.as_dict(), default=str) + "\n")
+        _print_json(report.as_dict())
     if report.failed_step is not None:
         _print_refusals(report.steps[report.failed_step])
         raise typer.Exit(report.exit_code)
@@ -192,7 +197,7 @@ def submit(
         Progress().info(f"submitted {submission_id} to {address}")
         Progress().info(f"follow it with: lexray jobs {submission_id} --address {address}")
         if as_json:
-            sys.stdout.write(json.dumps({"submission_id": submission_id, "address": address}) + "\n")
+            _print_json({"submission_id": submission_id, "address": address})
         return
     _follow(submission_id, address, as_json)
 
@@ -211,7 +216,7 @@ def jobs(
         return
     found = submission.list_submissions(submission.connect(address))
     if as_json:
-        sys.stdout.write(json.dumps({"jobs": [submission.as_dict(job) for job in found]}) + "\n")
+        _print_json({"jobs": [submission.as_dict(job) for job in found]})
     else:
         Console(stderr=True).print(submission.table(found))
 
@@ -244,7 +249,7 @@ def doctor(
 
     checks = doctor_module.run_checks(workdir)
     if as_json:
-        sys.stdout.write(json.dumps(doctor_module.as_dict(checks)) + "\n")
+        _print_json(doctor_module.as_dict(checks))
     else:
         Console(stderr=True).print(doctor_module.table(checks))
     if code := doctor_module.exit_code(checks):
@@ -266,7 +271,7 @@ def search(
 
     found = searching.search(release, query, k, modality)
     if as_json:
-        sys.stdout.write(json.dumps(searching.as_dict(found)) + "\n")
+        _print_json(searching.as_dict(found))
     else:
         Console().print(searching.table(found))
 
@@ -289,7 +294,7 @@ def show(
     from lexray.show.page import look
 
     path = look(detection, events, autodecoder, out)
-    Console(stderr=True, soft_wrap=True).print(f"  written to {path}", highlight=False, markup=False)
+    _say(f"  written to {path}")
     if in_browser:
         typer.launch(str(path))
 
@@ -326,8 +331,6 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else EXIT_DONE)
-    except LexrayError as error:
-        _fail(str(error), error.exit_code)
     except typer.Abort:
         _fail("interrupted", EXIT_FAILED)
     except KeyboardInterrupt:
@@ -342,5 +345,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"lexray: {message}", style="red", highlight=False, markup=False)
+    _say(f"lexray: {message}", style="red")
     sys.exit(code)

@@ -12,12 +12,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import httpx
+import psutil
 from packaging.version import Version
 from rich.table import Column, Table
 
@@ -107,12 +108,9 @@ def table(checks: list[Check]) -> Table:
 
 def python() -> Check:
     """Python's version."""
+    advice = "Lexray is tested with 3.11; very new Pythons lack wheels of Ray and vLLM"
     found = f"{sys.version.split()[0]} ({sys.executable})"
-    if sys.version_info[:2] not in _PYTHON_TESTED:
-        return Check(
-            "python", "warn", found, "Lexray is tested with 3.11; very new Pythons lack wheels of Ray and vLLM"
-        )
-    return Check("python", "ok", found)
+    return _warn_unless(sys.version_info[:2] in _PYTHON_TESTED, "python", found, advice)
 
 
 def torch() -> Check:
@@ -147,19 +145,16 @@ def ray() -> Check:
         return Check("ray", "fail", "not installed", "pip install lexray")
     address = os.environ.get("RAY_ADDRESS")
     found = f"{version}, " + (f"jobs join the cluster at {address}" if address else "jobs start a local session")
-    if Version(version) != Version(RAY_VERSION):
-        return Check("ray", "warn", found, f"Lexray is tested with {RAY_VERSION}; a cluster must have the same one")
-    return Check("ray", "ok", found)
+    advice = f"Lexray is tested with {RAY_VERSION}; a cluster must have the same one"
+    return _warn_unless(Version(version) == Version(RAY_VERSION), "ray", found, advice)
 
 
 def vllm() -> Check:
     """Whether vLLM is installed, and as which build."""
-    name = next((name for name in _VLLM if _version(name) is not None), None)
-    if name is None or importlib.util.find_spec("vllm") is None:
-        return Check(
-            "vllm", "warn", "not installed", "`embed` on vLLM needs it: pip install 'lexray[llm-cpu]' or '[llm]'"
-        )
-    return Check("vllm", "ok", f"{name} {_version(name)}")
+    installed = [f"{name} {version}" for name in _VLLM if (version := _version(name)) is not None]
+    found = installed[0] if installed and importlib.util.find_spec("vllm") is not None else "not installed"
+    advice = "`embed` on vLLM needs it: pip install 'lexray[llm-cpu]' or '[llm]'"
+    return _warn_unless(found != "not installed", "vllm", found, advice)
 
 
 def torch_packages() -> Check:
@@ -237,22 +232,13 @@ def mlflow() -> Check:
 def cores() -> Check:
     """CPUs that this process may use."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if count < 2:
-        return Check("cores", "warn", str(count), "works, but the demo takes more than twice as long")
-    return Check("cores", "ok", str(count))
+    return _warn_unless(count > 1, "cores", str(count), "works, but the demo takes more than twice as long")
 
 
 def memory() -> Check:
     """Memory that is free now, within the container's limit."""
-    free = _available_memory()
-    if free is None:
-        return Check("memory", "warn", "unknown on this system", f"the demo wants {_MEMORY_WANTED / _GIB:.0f} GiB")
-    found = f"{free / _GIB:.1f} GiB free"
-    if free < _MEMORY_NEEDED:
-        return Check("memory", "fail", found, f"the demo needs {_MEMORY_NEEDED / _GIB:.0f} GiB at the least")
-    if free < _MEMORY_WANTED:
-        return Check("memory", "warn", found, f"the demo may take up to {_MEMORY_WANTED / _GIB:.0f} GiB")
-    return Check("memory", "ok", found)
+    free, advice = _available_memory(), f"the demo may take up to {_MEMORY_WANTED / _GIB:.0f} GiB"
+    return _room("memory", free, f"{free / _GIB:.1f} GiB free", _MEMORY_NEEDED, _MEMORY_WANTED, advice)
 
 
 def shared_memory() -> Check:
@@ -261,21 +247,15 @@ def shared_memory() -> Check:
     if not folder.is_dir():
         return Check("shared memory", "warn", "no /dev/shm", "Ray keeps its objects in files, which is slower")
     total = shutil.disk_usage(folder).total
-    if total < _SHARED_MEMORY_WANTED:
-        advice = "Ray keeps its objects in files, which is slower; give a container --shm-size=4g"
-        return Check("shared memory", "warn", f"{total / _GIB:.2f} GiB", advice)
-    return Check("shared memory", "ok", f"{total / _GIB:.1f} GiB")
+    advice = "Ray keeps its objects in files, which is slower; give a container --shm-size=4g"
+    return _warn_unless(total >= _SHARED_MEMORY_WANTED, "shared memory", f"{total / _GIB:.2f} GiB", advice)
 
 
 def disk(folder: Path) -> Check:
     """Space where results go."""
     free = shutil.disk_usage(_existing(folder)).free
-    found = f"{free / _GIB:.1f} GiB free at {folder}"
-    if free < _DISK_NEEDED:
-        return Check("disk", "fail", found, f"the demo needs {_DISK_NEEDED / _GIB:.0f} GiB at the least")
-    if free < _DISK_RECOMMENDED:
-        return Check("disk", "warn", found, "enough for the demo; a real archive wants more")
-    return Check("disk", "ok", found)
+    found, advice = f"{free / _GIB:.1f} GiB free at {folder}", "enough for the demo; a real archive wants more"
+    return _room("disk", free, found, _DISK_NEEDED, _DISK_RECOMMENDED, advice)
 
 
 def writable(folder: Path) -> Check:
@@ -290,9 +270,18 @@ def writable(folder: Path) -> Check:
 
 def _program(name: str, names: tuple[str, ...], purpose: str) -> Check:
     path = next((found for candidate in names if (found := shutil.which(candidate))), None)
-    if path is None:
-        return Check(name, "warn", "not found", f"optional, for {purpose}")
-    return Check(name, "ok", path)
+    return _warn_unless(path is not None, name, path or "not found", f"optional, for {purpose}")
+
+
+def _warn_unless(fine: bool, name: str, found: str, advice: str) -> Check:
+    return Check(name, "ok", found) if fine else Check(name, "warn", found, advice)
+
+
+def _room(name: str, free: int, found: str, needed: int, wanted: int, advice: str) -> Check:
+    """Whether there are as many bytes as the demo needs, and as many as are wanted."""
+    if free < needed:
+        return Check(name, "fail", found, f"the demo needs {needed / _GIB:.0f} GiB at the least")
+    return _warn_unless(free >= wanted, name, found, advice)
 
 
 def _existing(folder: Path) -> Path:
@@ -315,18 +304,10 @@ def _built_for_cuda(package: str) -> bool:
     return re.search(r"^cuda\b.*=\s*['\"]\d", source.read_text(), flags=re.MULTILINE) is not None
 
 
-def _available_memory() -> int | None:
+def _available_memory() -> int:
     """Bytes: the system's, or what the control group leaves where that is less."""
-    found = list(_memory_limits())
-    return min(found) if found else None
-
-
-def _memory_limits() -> Iterator[int]:
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), flags=re.MULTILINE)
-        if match:
-            yield int(match[1]) * 1024
+    free = int(psutil.virtual_memory().available)
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.is_file() and used.is_file() and (maximum := limit.read_text().strip()) != "max":
-        yield max(0, int(maximum) - int(used.read_text()))
+        free = min(free, max(0, int(maximum) - int(used.read_text())))
+    return free

@@ -61,8 +61,12 @@ class SubmissionResult:
     @property
     def answer(self) -> str | None:
         """The JSON object that a job called with ``--json`` printed; the log holds it among the lines of stderr."""
-        lines = (line for line in reversed(self.log.splitlines()) if line.startswith("{") and line.endswith("}"))
-        return next((line for line in lines if _is_json(line)), None)
+        for line in reversed(self.log.splitlines()):
+            if line.startswith("{"):
+                with contextlib.suppress(ValueError):
+                    json.loads(line)
+                    return line
+        return None
 
     @property
     def advice(self) -> str:
@@ -257,14 +261,6 @@ def table(jobs: Sequence[JobDetails]) -> Table:
             Text(job.entrypoint.removeprefix("python -m lexray.cli ")),
         )
     return shown
-
-
-def _is_json(line: str) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
 
 
 def _exit_code(details: JobDetails) -> int:

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "autodecoder": ["Autodecoder", "Encoded", "load_autodecoder"],
-        "encode": ["encoder", "encoder_with_rates", "reconstructor"],
+        "encode": ["encoder", "write_tables"],
         "photons": ["photons_of", "photons_of_table"],
         "project": ["ProjectedTable", "load_towers"],
     },

@@ -1,6 +1,7 @@
-"""The functions that workers of `encode` and `rates` apply to rows of an `events` table."""
+"""An events table → the tables `latents` and `rates`, part by part."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -8,10 +9,11 @@ import pyarrow as pa
 from lexray.events import validate
 from lexray.inference.autodecoder import Autodecoder, Encoded, RateInCells, load_autodecoder
 from lexray.inference.photons import PHOTON_COLUMNS, photons_of_table
-from lexray.models.autodecoders.photons import Photons
-from lexray.runtime.map_parts import MappedRows, OutputTable, PartFunction
-from lexray.tables import schemas
+from lexray.runtime.map_parts import MappedRows, OutputTable, PartFunction, map_parts
+from lexray.runtime.progress import Progress
+from lexray.tables import delta, schemas
 from lexray.tables.list_columns import list_array
+from lexray.tables.quarantine import Refusal
 
 #: Columns of `events` that an encoder reads.
 COLUMNS = ("detection_id", "source_id", "n_events", *PHOTON_COLUMNS)
@@ -19,58 +21,84 @@ COLUMNS = ("detection_id", "source_id", "n_events", *PHOTON_COLUMNS)
 INTERVAL = 0.68
 
 
-def latents_output(path: str, latent_dim: int) -> OutputTable:
-    """The `latents` table as an output of `map_parts`."""
-    return OutputTable(path, "latents", schemas.latents(latent_dim), ("detection_id",))
+def write_tables(
+    events: str,
+    autodecoder: str,
+    latents: str | None,
+    rates: str | None,
+    progress: Progress,
+    *,
+    bins: int,
+    workers: int,
+    use_gpu: bool = False,
+    from_scratch: bool = False,
+) -> list[Refusal]:
+    """Map an events table to the tables `latents` and `rates`, either or both, from one pass over the photons.
 
+    Parameters
+    ----------
+    events, autodecoder : str
+        Table, and folder of a trained autodecoder.
+    latents, rates : str or None
+        Tables to write: a row per detection, and one per detection and band.
+    progress : Progress
+    bins : int
+        Cells of a rate, from the first to the last good time.
+    workers : int
+        Worker processes, each with one CPU, and with a GPU where `use_gpu`.
+    from_scratch : bool
+        Do everything again that a killed run has done.
 
-def rates_output(path: str) -> OutputTable:
-    """The `rates` table as an output of `map_parts`."""
-    return OutputTable(path, "rates", schemas.RATES, ("detection_id", "band"))
-
-
-def encoder(autodecoder: str, device: str) -> PartFunction:
-    """Function that makes rows of the `latents` table; detections that cannot be encoded are left out."""
-
-    def encode(model: Autodecoder, rows: pa.Table, photons: Photons) -> list[pa.Table]:
-        return [_latents(model, rows, model.encode_photons(photons))]
-
-    return _photon_function(autodecoder, device, encode)
-
-
-def reconstructor(autodecoder: str, device: str, bins: int) -> PartFunction:
-    """Function that makes rows of the `rates` table, one row per detection and band, `bins` cells each.
-
-    `lower` and `upper` are null where the autodecoder has no intervals.
+    Returns
+    -------
+    list of Refusal
+        Detections that the autodecoder cannot take, which were left out.
     """
+    model = load_autodecoder(autodecoder)
+    outputs = []
+    if latents is not None:
+        outputs.append(OutputTable(latents, "latents", schemas.latents(model.latent_dim), ("detection_id",)))
+    if rates is not None:
+        outputs.append(OutputTable(rates, "rates", schemas.RATES, ("detection_id", "band")))
+    device = "cuda" if use_gpu else "cpu"
+    make = partial(encoder, autodecoder, device, latents is not None, None if rates is None else bins)
+    n = delta.dataset(events).count_rows() * (model.n_bands if latents is None else 1)
+    with progress.task("rates" if latents is None else "detections", total=n) as task:
+        refused = map_parts(
+            events,
+            outputs,
+            make,
+            task,
+            workers,
+            depends_on=[delta.version(autodecoder), bins],
+            from_scratch=from_scratch,
+            columns=COLUMNS,
+            sliced=True,
+            use_gpu=use_gpu,
+        )
+    return validate.refusals(events, refused)
 
-    def reconstruct(model: Autodecoder, rows: pa.Table, photons: Photons) -> list[pa.Table]:
-        return [_rates(model, rows, model.rates_of_photons(photons, bins, INTERVAL))]
 
-    return _photon_function(autodecoder, device, reconstruct)
+def encoder(autodecoder: str, device: str, latents: bool, bins: int | None) -> PartFunction:
+    """Function that makes rows of the `latents` table, of the `rates` table where `bins` are given, or of both.
 
-
-def encoder_with_rates(autodecoder: str, device: str, bins: int) -> PartFunction:
-    """Function that makes the rows of both tables, from one pass over the photons."""
-
-    def encode(model: Autodecoder, rows: pa.Table, photons: Photons) -> list[pa.Table]:
-        encoded, rates = model.encode_photons_with_rates(photons, bins, INTERVAL)
-        return [_latents(model, rows, encoded), _rates(model, rows, rates)]
-
-    return _photon_function(autodecoder, device, encode)
-
-
-def _photon_function(
-    autodecoder: str, device: str, make_tables: Callable[[Autodecoder, pa.Table, Photons], Sequence[pa.Table]]
-) -> PartFunction:
+    Detections that cannot be encoded are left out. There is a row of rates per detection and band, with `bins` cells
+    each; `lower` and `upper` are null where the autodecoder has no intervals.
+    """
     model = load_autodecoder(autodecoder, device)
 
-    def map_rows(rows: pa.Table) -> MappedRows:
+    def encode(rows: pa.Table) -> MappedRows:
         refused = validate.faults(rows, model.n_bands)
         rows = validate.without(rows, refused)
-        return MappedRows(make_tables(model, rows, photons_of_table(rows, model.n_bands)), refused)
+        photons = photons_of_table(rows, model.n_bands)
+        if bins is None:
+            return MappedRows([_latents(model, rows, model.encode_photons(photons))], refused)
+        if not latents:
+            return MappedRows([_rates(model, rows, model.rates_of_photons(photons, bins, INTERVAL))], refused)
+        encoded, rates = model.encode_photons_with_rates(photons, bins, INTERVAL)
+        return MappedRows([_latents(model, rows, encoded), _rates(model, rows, rates)], refused)
 
-    return map_rows
+    return encode
 
 
 def _latents(model: Autodecoder, rows: pa.Table, encoded: Encoded) -> pa.Table:

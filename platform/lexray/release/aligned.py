@@ -16,7 +16,7 @@ from lexray.release.index import Hit, SearchIndex
 from lexray.release.manifest import Release
 
 if TYPE_CHECKING:
-    from lexray.inference.autodecoder import Autodecoder, Encoded, RateInCells
+    from lexray.inference.autodecoder import Autodecoder, RateInCells
     from lexray.llm.sentence_encoder import TextEncoder
     from lexray.models.alignment.heads import Heads
     from lexray.models.alignment.towers import Towers
@@ -92,25 +92,13 @@ class AlignedModel:
         """The sources that can be found."""
         return SearchIndex.open(self.release.index)
 
-    def encode(self, events: list[EventList]) -> tuple[Encoded, Float32s]:
-        """The autodecoder's fit of each event list, and its vector f4[N, E] in the shared space.
-
-        Raises
-        ------
-        LexrayError
-            If an event list has another number of bands than the autodecoder.
-        """
-        self._check_bands(events)
-        fit = self.autodecoder.encode(events)
-        return fit, self.towers.embed_xray(fit.latent, fit.log_rate)
-
     def embed_with_rates(self, events: list[EventList], bins: int) -> tuple[Float32s, list[RateInCells]]:
         """`embed_events` and the reconstructed rate of each event list, from one pass of the autodecoder.
 
         Raises
         ------
         LexrayError
-            As `encode`.
+            As `embed_events`.
         """
         self._check_bands(events)
         fit, rates = self.autodecoder.encode_with_rates(events, bins)
@@ -130,9 +118,13 @@ class AlignedModel:
         Raises
         ------
         LexrayError
-            As `encode`.
+            If an event list has another number of bands than the autodecoder.
         """
-        return self.encode(events)[1] if events else self._nothing()
+        if not events:
+            return self._nothing()
+        self._check_bands(events)
+        fit = self.autodecoder.encode(events)
+        return self.towers.embed_xray(fit.latent, fit.log_rate)
 
     def embed_text(self, texts: list[str]) -> Float32s:
         """Unit vectors f4[N, E] of N sentences, which ask for sources, in the shared space."""
@@ -144,7 +136,7 @@ class AlignedModel:
         Raises
         ------
         LexrayError
-            If the sentence is empty, or as `encode`.
+            If the sentence is empty, or as `embed_events`.
         """
         if isinstance(query, str) and not query.strip():
             raise LexrayError("the query is empty; give a sentence or an event file")

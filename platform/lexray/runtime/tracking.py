@@ -33,10 +33,7 @@ class MlflowRun:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log metrics of one step; slashes in names group them in MLflow's pages."""
-        now = mlflow.utils.time.get_current_time_millis()
-        batch = [Metric(_mlflow_name(name), float(value), now, step) for name, value in values.items()]
-        if batch:
-            self.client.log_batch(self.run_id, metrics=batch)
+        self.series([values], step)
 
     def series(self, rows: Sequence[Mapping[str, float]], first: int = 0) -> None:
         """Log metrics of many steps, the first of which is `first`, in few calls."""
