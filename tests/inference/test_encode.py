@@ -28,11 +28,12 @@ from lexray.jobs import encode, rates
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.runtime import map_parts
 from lexray.runtime.config import parse
-from lexray.runtime.job import JobReport, execute
+from lexray.runtime.job import JobReport, execute, is_up_to_date
 from lexray.runtime.progress import Progress
 from lexray.sources import part_of
 from lexray.tables import delta
 from lexray.tables.part_checkpoints import FinishedPart, PartCheckpoints
+from lexray.tables.provenance import read_provenance, write_provenance
 from lexray.tables.schemas import EVENTS
 
 N, N_PARTS = 40, 4
@@ -83,19 +84,26 @@ def test_one_pass_writes_both_tables_as_each_job_writes_its_own(
     run(encode, events, autodecoder, tmp_path / "latents")
     run(rates, events, autodecoder, tmp_path / "rates", bins=32)
     keys = {"rates": str(tmp_path / "both_rates"), "bins": 32}
-    report = run(encode, events, autodecoder, tmp_path / "both", **keys)
+    both = str(tmp_path / "both")
+    report = run(encode, events, autodecoder, Path(both), **keys)
     assert report.counts == {"detections": N, "left_out": 0, "rates": 3 * N}
-    assert content(tmp_path / "both") == content(tmp_path / "latents")
+    assert content(both) == content(tmp_path / "latents")
     order = [("detection_id", "ascending"), ("band", "ascending")]
     one, other = (delta.read(str(tmp_path / name)).sort_by(order) for name in ("both_rates", "rates"))
     assert one.equals(other)
 
-    assert run(encode, events, autodecoder, tmp_path / "both", **keys).skipped
-    run(rates, events, autodecoder, tmp_path / "both_rates", bins=16)  # another job has written over it
-    assert not run(encode, events, autodecoder, tmp_path / "both", **keys).skipped
+    config = parse(
+        encode.EncodeConfig, {"events": events, "autodecoder": autodecoder, "workers": 1, **keys, "out": both}
+    )
+    assert is_up_to_date(encode.JOB, config)
+    provenance = read_provenance(keys["rates"])
+    assert provenance is not None
+    write_provenance(keys["rates"], provenance | {"fingerprint": "of another job that has written over it"})
+    assert not is_up_to_date(encode.JOB, config)
+    write_provenance(keys["rates"], provenance)
+    assert is_up_to_date(encode.JOB, config)
     shutil.rmtree(keys["rates"])
-    assert not run(encode, events, autodecoder, tmp_path / "both", **keys).skipped
-    assert delta.read(keys["rates"]).num_rows == 3 * N
+    assert not is_up_to_date(encode.JOB, config)
 
 
 # --- runs that were killed ------------------------------------------------------------------------------------------
