@@ -83,26 +83,23 @@ def test_one_pass_writes_both_tables_as_each_job_writes_its_own(
 ) -> None:
     run(encode, events, autodecoder, tmp_path / "latents")
     run(rates, events, autodecoder, tmp_path / "rates", bins=32)
-    keys = {"rates": str(tmp_path / "both_rates"), "bins": 32}
-    both = str(tmp_path / "both")
-    report = run(encode, events, autodecoder, Path(both), **keys)
-    assert report.counts == {"detections": N, "left_out": 0, "rates": 3 * N}
+    both, both_rates = str(tmp_path / "both"), str(tmp_path / "both_rates")
+    keys = {"events": events, "autodecoder": autodecoder, "out": both, "rates": both_rates, "bins": 32, "workers": 1}
+    config = parse(encode.EncodeConfig, keys)
+    assert execute(encode.JOB, config, Progress()).counts == {"detections": N, "left_out": 0, "rates": 3 * N}
     assert content(both) == content(tmp_path / "latents")
     order = [("detection_id", "ascending"), ("band", "ascending")]
-    one, other = (delta.read(str(tmp_path / name)).sort_by(order) for name in ("both_rates", "rates"))
+    one, other = (delta.read(path).sort_by(order) for path in (both_rates, str(tmp_path / "rates")))
     assert one.equals(other)
 
-    config = parse(
-        encode.EncodeConfig, {"events": events, "autodecoder": autodecoder, "workers": 1, **keys, "out": both}
-    )
     assert is_up_to_date(encode.JOB, config)
-    provenance = read_provenance(keys["rates"])
+    provenance = read_provenance(both_rates)
     assert provenance is not None
-    write_provenance(keys["rates"], provenance | {"fingerprint": "of another job that has written over it"})
+    write_provenance(both_rates, provenance | {"fingerprint": "of another job that has written over it"})
     assert not is_up_to_date(encode.JOB, config)
-    write_provenance(keys["rates"], provenance)
+    write_provenance(both_rates, provenance)
     assert is_up_to_date(encode.JOB, config)
-    shutil.rmtree(keys["rates"])
+    shutil.rmtree(both_rates)
     assert not is_up_to_date(encode.JOB, config)
 
 
