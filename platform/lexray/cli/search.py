@@ -39,9 +39,7 @@ def search(release: str, query: str, k: int = 10, modality: str | None = None) -
 
 def as_dict(hits: list[Hit]) -> dict[str, Any]:
     """For JSON."""
-    return {
-        "sources": [{"source_id": hit.source_id, "score": hit.score, "scores": hit.scores, **hit.known} for hit in hits]
-    }
+    return {"sources": [hit.as_dict() for hit in hits]}
 
 
 def table(hits: list[Hit]) -> Table:

@@ -42,6 +42,10 @@ class Hit:
     scores: dict[str, float]
     known: dict[str, Any] = field(default_factory=dict)
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"source_id": self.source_id, "score": self.score, "scores": self.scores, **self.known}
+
 
 def schema(dimension: int) -> pa.Schema:
     """Columns of the index for vectors of `dimension` numbers."""

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -29,9 +29,9 @@ _DEFAULTS = {
 }
 
 
-def set_defaults() -> None:
+def set_defaults(values: Mapping[str, str] = _DEFAULTS) -> None:
     """Set the variables that the user has not set."""
-    for name, value in _DEFAULTS.items():
+    for name, value in values.items():
         os.environ.setdefault(name, value)
 
 

@@ -222,7 +222,7 @@ def _require_absolute_paths(job: Job[C], config: C) -> None:
     """Refuse relative paths on a cluster, where each worker would resolve them in a folder of its own."""
     if config.ray.address is None and not os.environ.get("RAY_ADDRESS"):
         return
-    for path in (*_output_paths(job, config), *_input_paths(job, config)):
+    for path in (*_output_paths(job, config), *_paths(config, job.inputs)):
         if "://" not in path and not Path(path).expanduser().is_absolute():
             raise ConfigError(
                 f"{job.name}: '{path}' is a relative path, which on a cluster is another folder on each machine; "
@@ -253,11 +253,7 @@ def _with_absolute_paths(job: Job[C], config: C) -> C:
 
 
 def _versions(job: Job[C], config: C) -> dict[str, str]:
-    return {path: delta.version(path) for path in _input_paths(job, config)}
-
-
-def _input_paths(job: Job[C], config: C) -> list[str]:
-    return _paths(config, job.inputs)
+    return {path: delta.version(path) for path in _paths(config, job.inputs)}
 
 
 def _output_paths(job: Job[C], config: C) -> list[str]:

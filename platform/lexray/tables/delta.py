@@ -167,13 +167,11 @@ def read_mark(table: str, name: str) -> tuple[int | None, int | None]:
     return int(delta.version()), delta.transaction_version(name)
 
 
-def vacuum(table: str) -> int:
-    """Delete files that no version of the last week needs, also those of killed runs; returns how many."""
+def vacuum(table: str) -> None:
+    """Delete files that no version of the last week needs, also those of killed runs."""
     delta = _open(table)
-    old = delta.vacuum(retention_hours=_KEPT_HOURS, full=True)
-    if old:  # a vacuum that finds nothing would still be two commits
+    if delta.vacuum(retention_hours=_KEPT_HOURS, full=True):  # one that finds nothing would still be two commits
         delta.vacuum(retention_hours=_KEPT_HOURS, full=True, dry_run=False)
-    return len(old)
 
 
 def _create(
