@@ -1,25 +1,21 @@
 """Both encoders of a release in one class: event lists and sentences into one space."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lexray.array_types import Float32s
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
+from lexray.inference.autodecoder import Autodecoder, RateInCells, load_autodecoder
+from lexray.llm.sentence_encoder import TextEncoder
+from lexray.models.alignment.heads import Heads
+from lexray.models.alignment.towers import Towers
 from lexray.release.index import Hit, SearchIndex
 from lexray.release.manifest import Release
-
-if TYPE_CHECKING:
-    from lexray.inference.autodecoder import Autodecoder, RateInCells
-    from lexray.llm.sentence_encoder import TextEncoder
-    from lexray.models.alignment.heads import Heads
-    from lexray.models.alignment.towers import Towers
 
 
 @dataclass
@@ -41,15 +37,11 @@ class AlignedModel:
     @cached_property
     def autodecoder(self) -> Autodecoder:
         """The model of event lists."""
-        from lexray.inference.autodecoder import load_autodecoder
-
         return load_autodecoder(str(self.release.autodecoder))
 
     @cached_property
     def towers(self) -> Towers:
         """The two towers."""
-        from lexray.models.alignment.towers import Towers
-
         return Towers.load(self.release.alignment)
 
     @cached_property
@@ -61,8 +53,6 @@ class AlignedModel:
         LexrayError
             If a model of that name has other weights here, or wants another prefix.
         """
-        from lexray.llm.sentence_encoder import TextEncoder
-
         wanted = self.release.manifest.text_model
         encoder = TextEncoder(wanted.name)
         if encoder.sha256 != wanted.sha256:
@@ -80,8 +70,6 @@ class AlignedModel:
     @cached_property
     def heads(self) -> Heads | None:
         """The heads for classes and properties; None where the release was built without labels."""
-        from lexray.models.alignment.heads import Heads
-
         try:
             return None if self.release.heads is None else Heads.load(self.release.heads)
         except (FileNotFoundError, ValueError) as error:

@@ -21,6 +21,7 @@ from lexray.runtime.config import TrackingConfig, without_password
 _MAX_METRICS = 1000
 #: Seconds in which a tracking server must answer.
 _TIMEOUT_S = 20.0
+_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,11 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
     for name in ("mlflow", "alembic"):  # migrations of a new SQLite file are many lines of INFO
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+    if uri.startswith(_SQLITE):
         # Workers run in other folders: the path must not depend on the current one.
-        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
-    if uri.startswith("sqlite:////"):
-        Path("/" + uri.removeprefix("sqlite:////")).parent.mkdir(parents=True, exist_ok=True)
+        database = Path(uri.removeprefix(_SQLITE)).resolve()
+        database.parent.mkdir(parents=True, exist_ok=True)
+        uri = f"{_SQLITE}{database}"
     if uri.startswith(("http://", "https://")):
         try:  # MLflow itself would retry for two minutes
             httpx.get(f"{uri.rstrip('/')}/health", timeout=_TIMEOUT_S)
@@ -156,8 +157,8 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     if experiment is not None:
         return str(experiment.experiment_id)
     location = None
-    if uri.startswith("sqlite:////"):  # next to the database, wherever the job was started
-        location = (Path("/" + uri.removeprefix("sqlite:////")).parent / "mlartifacts").as_uri()
+    if uri.startswith(_SQLITE):  # next to the database, wherever the job was started
+        location = (Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts").as_uri()
     try:
         return str(client.create_experiment(name, artifact_location=location))
     except mlflow.exceptions.MlflowException:  # another process made it between our look and our call
