@@ -37,11 +37,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f", did you mean '{nearest[0]}'?" if nearest else ""
 
 
-def first_line(error: BaseException) -> str:
-    """First line of an error's message; the name of its type where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def one_line(error: BaseException) -> str:
     """An error's message with its lines in one; the name of its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
