@@ -43,12 +43,13 @@ def from_table(rows: pa.Table) -> list[EventList]:
     with_background = rows["bkg_time"].is_valid().to_pylist()
     found = []
     for i, row in enumerate(others):
-        array = {name: values[offsets[i] : offsets[i + 1]] for name, (values, offsets) in flat.items()}
+        array: dict[str, Any] = {name: values[offsets[i] : offsets[i + 1]] for name, (values, offsets) in flat.items()}
+        scalars: dict[str, Any] = {name: row[name] or "" for name in _TEXTS}
+        scalars |= {name: _number(row[name]) for name in _NUMBERS}
         background = Background(array["bkg_time"], array["bkg_energy"], _number(row["bkg_scale"]))
         found.append(
             EventList(
-                **{name: row[name] or "" for name in _TEXTS},
-                **{name: _number(row[name]) for name in _NUMBERS},
+                **scalars,
                 time=array["time"],
                 energy=array["energy"],
                 gti=GoodTimeIntervals(array["gti_start"], array["gti_stop"]),

@@ -111,7 +111,7 @@ def read_event_file(
         screens = () if instrument.mission in no_screening else instrument.screens
         reasons = [
             ("invalid_time", ~np.isfinite(seconds)),
-            *((s.cause, ~s.keep(table)) for s in screens if all(name in table for name in s.columns)),
+            *((s.cause, ~s.keep(table)) for s in screens if s.column in table),
             ("invalid_energy", ~(np.isfinite(energy) & (energy > 0)) & ~overflow),
             ("overflow", overflow),
             ("outside_gti", ~times.contains(seconds, detector)),

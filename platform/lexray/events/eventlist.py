@@ -64,7 +64,7 @@ class GoodTimeIntervals:
         if not len(self):
             return np.zeros(t.shape)
         i = np.maximum(np.searchsorted(self.start, t, side="right") - 1, 0)
-        return self.elapsed[i] + np.clip(t - self.start[i], 0.0, (self.stop - self.start)[i])
+        return np.asarray(self.elapsed[i] + np.clip(t - self.start[i], 0.0, (self.stop - self.start)[i]))
 
     def time_at(self, good: ArrayLike) -> Float64s:
         """When each amount of good time, in seconds, has elapsed; the inverse of `good_time_before` inside intervals.

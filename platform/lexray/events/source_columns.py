@@ -59,7 +59,7 @@ def read_source_columns(path: str, called: Mapping[str, str] | None = None) -> "
     unknown = sorted(set(called) - set(COLUMNS))
     if unknown:
         raise ConfigError(f"source_columns: '{unknown[0]}' is none of {', '.join(COLUMNS)}")
-    names = {column: (column, _ALIASES.get(column, column)) for column in COLUMNS}
+    names: dict[str, tuple[str, ...]] = {column: (column, _ALIASES.get(column, column)) for column in COLUMNS}
     names |= {column: (name,) for column, name in called.items()}
     try:
         if not path.startswith(("http://", "https://")) and delta.is_table(path):  # web servers hold no tables of ours

@@ -36,7 +36,8 @@ def flatten_lists(column: "pa.ChunkedArray[Any]") -> tuple[NDArray[np.floating[A
 
 def list_lengths(column: "pa.ChunkedArray[Any]") -> NDArray[np.int64]:
     """How long each row's list is, i8[N]; 0 where it is null. The lists' values are not touched."""
-    return pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
+    lengths: NDArray[np.int64] = pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
+    return lengths
 
 
 def stack_lists(column: "pa.ChunkedArray[Any]") -> NDArray[np.float32]:

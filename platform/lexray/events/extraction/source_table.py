@@ -102,11 +102,11 @@ def read_sources(path: str) -> SourceTable:
     if "radius" not in table and "region" not in table:
         raise ConfigError(f"source table {path} has neither a column 'radius' nor 'region'; it has {table.found}")
     region, radius = table.texts("region"), table.numbers("radius")
-    for i, text in enumerate(region):
-        if text is not None:
+    for i, shape in enumerate(region):
+        if shape is not None:
             radius[i] = np.nan
             try:
-                check_region(text)
+                check_region(shape)
             except RefusedInput as refused:
                 raise table.error("region", i, refused.detail) from refused
     circles = np.array([text is None for text in region], dtype=bool)

@@ -33,14 +33,12 @@ _ENERGIES, _EARLY_SHAPE, _LATE_SHAPE = np.array((
 _EARLY, _LATE = 2010.0, 2018.0
 
 
-def optical_depth(energy: Float64s, mjd: float) -> Float64s:
-    """τ at energies in keV, f8[N], and an epoch; NaN where that is NaN."""
+def transmission(energy: Float64s, mjd: float) -> Float64s:
+    """Share of the photons that the layer lets through, exp(−τ), f8[N], at energies in keV, f8[N], and an epoch.
+
+    NaN where the epoch is NaN.
+    """
     year = 2000.0 + (mjd - _J2000) / _DAYS
     share = np.clip((year - _EARLY) / (_LATE - _EARLY), 0.0, 1.0)
     shape = np.interp(energy, _ENERGIES, (1 - share) * _EARLY_SHAPE + share * _LATE_SHAPE)
-    return np.asarray(np.interp(year, _YEARS, _DEPTHS) * shape)
-
-
-def transmission(energy: Float64s, mjd: float) -> Float64s:
-    """Share of the photons that the layer lets through, exp(−τ), f8[N]."""
-    return np.exp(-optical_depth(energy, mjd))
+    return np.exp(-np.interp(year, _YEARS, _DEPTHS) * shape)

@@ -83,8 +83,8 @@ ACIS = Instrument(
     detector_column="ccd_id",
     gti_detector=_chip_of,
     screens=(
-        Screen("grade", ("grade",), screens.one_of("grade", (0, 2, 3, 4, 6)), _LEVEL_2),
-        Screen("status", ("status",), screens.matches("status", 32 * "0"), _LEVEL_2),
+        Screen("grade", "grade", screens.one_of("grade", (0, 2, 3, 4, 6)), _LEVEL_2),
+        Screen("status", "status", screens.matches("status", 32 * "0"), _LEVEL_2),
     ),
     pile_up_rate=0.1,  # 1 − x/(eˣ − 1) of the events have two photons or more: 5 %
     pile_up_document="Davis 2001, ApJ 562, 575; The Chandra ABC Guide to Pileup, "
@@ -104,7 +104,7 @@ HRC = Instrument(
     screens=(
         Screen(
             "status",
-            ("status",),
+            "status",
             _clean_hrc,
             "CXC, 'Filtering HRC Data', https://cxc.harvard.edu/cal/Hrc/filter_20060216.html",
         ),

@@ -48,10 +48,10 @@ EROSITA_TMS = Instrument(
     gti_detector=number_of,
     screens=(
         # The pixels of an event beside its main one have its energy with a negative sign.
-        Screen("flag", ("pi",), lambda table: ~(table.numbers("pi") < 0), _EXTENSIONS),
+        Screen("flag", "pi", lambda table: ~(table.numbers("pi") < 0), _EXTENSIONS),
         # Singles to quadruples, all that pattern=15 selects; those of no valid pattern are negative.
-        Screen("grade", ("pat_typ",), screens.one_of("pat_typ", range(1, 5)), _EXTENSIONS),
-        Screen("flag", ("flag",), screens.none_set("flag", 0xE000F000), _PRODUCTS),
+        Screen("grade", "pat_typ", screens.one_of("pat_typ", range(1, 5)), _EXTENSIONS),
+        Screen("flag", "flag", screens.none_set("flag", 0xE000F000), _PRODUCTS),
     ),
     frame_keyword="FRAMETIM",
     frame_unit=1e-3,

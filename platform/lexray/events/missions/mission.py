@@ -27,9 +27,9 @@ class Screen:
     ----------
     cause : str
         What an event left out by it is counted under: 'grade', 'flag' or 'status'.
-    columns : tuple of str
-        Columns it needs, in lower case. Where a file lacks one the screen is not applied: files cut to a few columns
-        were cut from screened ones.
+    column : str
+        Column it needs, in lower case. Where a file lacks it the screen is not applied: files cut to a few columns were
+        cut from screened ones.
     keep : callable
         Which events stay, BinaryTable of N rows -> b1[N].
     document : str
@@ -37,7 +37,7 @@ class Screen:
     """
 
     cause: str
-    columns: tuple[str, ...]
+    column: str
     keep: Callable[[BinaryTable], NDArray[np.bool_]]
     document: str
 

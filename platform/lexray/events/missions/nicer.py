@@ -32,7 +32,7 @@ XTI = Instrument(
     screens=(
         Screen(
             "flag",
-            ("event_flags",),
+            "event_flags",
             # The slow chain triggered; neither forced, nor undershoot, nor overshoot.
             screens.matches("event_flags", "x1x000"),
             "HEASoft help of nicerclean, https://heasarc.gsfc.nasa.gov/lheasoft/ftools/headas/nicerclean.html",

@@ -37,11 +37,11 @@ FPMA = Instrument(
     dead_time_keywords=("DEADC", "DTCOR"),
     optics=OPTICS,
     screens=(
-        Screen("grade", ("grade",), screens.one_of("grade", range(27)), _GUIDE),
+        Screen("grade", "grade", screens.one_of("grade", range(27)), _GUIDE),
         # Free are: beside a bad pixel (bit 3), at the detector's edge (4), beside a hot one (6). Set rejects: a bad,
         # disabled or hot pixel (0, 1, 2, 5), a failed cut in depth, baseline, prior or reset (7 to 11), PI out of
         # range (12).
-        Screen("status", ("status",), screens.matches("status", "000000000x0xx000"), _GUIDE),
+        Screen("status", "status", screens.matches("status", "000000000x0xx000"), _GUIDE),
     ),
 )
 FPMB = replace(FPMA, name="fpmb")

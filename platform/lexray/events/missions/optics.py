@@ -97,17 +97,13 @@ class Optics:
         """
         energies, areas = self._curve
         area = np.interp(energy, energies, areas, left=0.0, right=0.0)
-        area *= self.vignetted(energy, off_axis)
+        energies, scale, power, slope = self._vignetting
+        area *= np.interp(energy, energies, (1 + (off_axis / scale) ** power) ** -slope)
         if self.transmission is not None:
             area *= self.transmission(energy, mjd)
         if self.spread is not None:
             area *= self.spread.encircled(aperture, off_axis)
         return np.asarray(area)
-
-    def vignetted(self, energy: Float64s, off_axis: float) -> Float64s:
-        """Share of the area on axis that is left off it, f8[N]; the angle in arcmin."""
-        energies, scale, power, slope = self._vignetting
-        return np.asarray(np.interp(energy, energies, (1 + (off_axis / scale) ** power) ** -slope))
 
     @cached_property
     def _curve(self) -> Float64s:

@@ -29,8 +29,8 @@ OPTICS = Optics(
 
 def _screens(grades: range) -> tuple[Screen, ...]:
     return (
-        Screen("grade", ("grade",), screens.one_of("grade", grades), _GUIDE),
-        Screen("status", ("status",), screens.matches("status", 16 * "0"), _GUIDE),
+        Screen("grade", "grade", screens.one_of("grade", grades), _GUIDE),
+        Screen("status", "status", screens.matches("status", 16 * "0"), _GUIDE),
     )
 
 

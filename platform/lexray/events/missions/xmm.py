@@ -87,8 +87,8 @@ PN = Instrument(
     frame_keyword="FRMTIME",
     frame_unit=1e-3,
     screens=(
-        Screen("grade", ("pattern",), screens.one_of("pattern", range(5)), _SELECTIONS),
-        Screen("flag", ("flag",), screens.none_set("flag", 0xFFFFFFFF), _SELECTIONS),
+        Screen("grade", "pattern", screens.one_of("pattern", range(5)), _SELECTIONS),
+        Screen("flag", "flag", screens.none_set("flag", 0xFFFFFFFF), _SELECTIONS),
     ),
     pile_up_rate=0.15,  # 2 counts/s in frames of 73.4 ms
     pile_up_document=_PILE_UP,
@@ -104,9 +104,9 @@ MOS1 = replace(
     energy_range=(0.15, 12.0),
     optics=MOS_OPTICS,
     screens=(
-        Screen("grade", ("pattern",), screens.one_of("pattern", range(13)), _SELECTIONS),
+        Screen("grade", "pattern", screens.one_of("pattern", range(13)), _SELECTIONS),
         # #XMMEA_EM
-        Screen("flag", ("flag",), screens.none_set("flag", 0x766BA000), _SELECTIONS),
+        Screen("flag", "flag", screens.none_set("flag", 0x766BA000), _SELECTIONS),
     ),
     pile_up_rate=1.3,  # 0.5 counts/s in frames of 2.6 s
     refused_modes=(
