@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 from astropy import units as u
@@ -38,6 +39,8 @@ _FIRST_PIXEL = 1.0
 #: Points along a side of the grid that measures shapes which have no closed form: their areas are then good to some
 #: 0.1 %.
 _GRID = 512
+#: A region, which counts pixels from 0, and whether its inside is meant or its outside.
+Element: TypeAlias = tuple[PixelRegion, bool]
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,11 @@ class PixelShape:
 
     Attributes
     ----------
-    components : tuple of tuple of (PixelRegion, bool)
-        The shape is the union of the components, a component the intersection of its elements; an element with False
-        is the outside of its region. The regions count pixels from 0.
+    components : tuple of tuple of Element
+        The shape is the union of the components, a component the intersection of its elements.
     """
 
-    components: tuple[tuple[tuple[PixelRegion, bool], ...], ...]
+    components: tuple[tuple[Element, ...], ...]
 
     def __post_init__(self) -> None:
         if not self.components or not all(any(included for _, included in c) for c in self.components):
@@ -320,7 +322,7 @@ def read_region_table(hdu: Hdu, content: Buffer) -> PixelShape:
     for name, default in (("R", 2), ("ROTANG", 1)):  # polygons alone need neither
         columns[name] = table.vectors(name) if name in table else np.zeros((table.rows, default))
     numbers = table.integers("COMPONENT") if "COMPONENT" in table else np.zeros(table.rows, np.int64)
-    components: dict[int, list[tuple[PixelRegion, bool]]] = {}
+    components: dict[int, list[Element]] = {}
     for i, shape in enumerate(shapes):
         build = _ELEMENTS.get(shape.lstrip("!"))
         if build is None:
