@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.errors import RefusedInput
@@ -92,6 +92,7 @@ def test_energy_of_a_channel(of: str, pi: float, kev: float) -> None:
     assert instrument.kev(np.array([pi], dtype=float)) == pytest.approx([kev])
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 14.9))
 def test_acis_energy_is_within_half_a_channel(kev: float) -> None:
     channel = np.floor(kev / 0.0146) + 1  # as the CIAO dictionary defines PI
@@ -345,6 +346,7 @@ def test_a_screen_says_which_column_it_needs() -> None:
             assert screen.cause in {"grade", "flag", "status"}
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=20), st.text("01x", min_size=16, max_size=16))
 def test_a_pattern_of_bits_is_compared_sign_by_sign(values: list[int], pattern: str) -> None:
     written = np.array([[sign == "1" for sign in f"{value:016b}"] for value in values])

@@ -41,4 +41,4 @@ def transmission(energy: Float64s, mjd: float) -> Float64s:
     year = 2000.0 + (mjd - _J2000) / _DAYS
     share = np.clip((year - _EARLY) / (_LATE - _EARLY), 0.0, 1.0)
     shape = np.interp(energy, _ENERGIES, (1 - share) * _EARLY_SHAPE + share * _LATE_SHAPE)
-    return np.exp(-np.interp(year, _YEARS, _DEPTHS) * shape)
+    return np.asarray(np.exp(-np.interp(year, _YEARS, _DEPTHS) * shape))
