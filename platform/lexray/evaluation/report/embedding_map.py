@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from lexray.evaluation.report.plots import CLASSES, MARKERS, Theme, class_colour, class_order, panel_grid
+from lexray.evaluation.report.plots import CLASSES, MARKERS, Theme, class_colour, class_order, one_panel, panel_grid
 
 
 def map_coordinates(xray: ArrayLike, text: ArrayLike, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -50,8 +50,7 @@ def embedding_map(
 ) -> Figure:
     """X-ray points filled, text points hollow, a line between the two of one source; colour and marker by class."""
     order = class_order(classes)
-    figure = Figure(figsize=(9.6, 6.2))
-    ax = figure.subplots()
+    figure, ax = one_panel(9.6, 6.2)
     colours = [class_colour(theme, name, order) for name in classes]
     ax.add_collection(
         LineCollection(list(np.stack([xray, text], axis=1)), colors=colours, lw=0.5, alpha=0.25, zorder=1)

@@ -238,7 +238,7 @@ class GainBar:
     kind: str  # 'ours', 'baseline' or 'ceiling'
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def one_panel(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of one panel; inches."""
     figure = Figure(figsize=(width, height))
     return figure, figure.subplots()
@@ -256,7 +256,7 @@ def panel_grid(n: int, columns: int, width: float, height: float) -> tuple[Figur
 
 def gain_chart(theme: Theme, bars: Sequence[GainBar]) -> Figure:
     """Held-out gain of each model in bits per photon."""
-    figure, ax = _axes(5.9, 0.75 + 0.5 * len(bars))
+    figure, ax = one_panel(5.9, 0.75 + 0.5 * len(bars))
     colours = {"ours": theme.accent, "baseline": theme.muted, "ceiling": "none"}
     for y, bar in enumerate(bars):
         ax.barh(
@@ -308,7 +308,7 @@ def gain_by_group(
     models = _models_in(groups)
     styles = _model_styles(theme, models, highlighted, ceiling)
     many = len(models) > 4
-    figure, ax = _axes(9.6 if many else 5.9, 0.95 + 0.3 * len(names))
+    figure, ax = one_panel(9.6 if many else 5.9, 0.95 + 0.3 * len(names))
     for y, name in enumerate(names):
         values = list(groups[name].values())
         ax.plot([min(values), max(values)], [y, y], color=theme.grid, lw=3, solid_capstyle="round", zorder=1)
@@ -333,7 +333,7 @@ def gain_by_counts(
     """Held-out gain of each model in bins of counts, from few photons to many; parameters as in `gain_by_group`."""
     names, models = list(groups), _models_in(groups)
     styles = _model_styles(theme, models, ours, ceiling)
-    figure, ax = _axes(5.9, 3.9)
+    figure, ax = one_panel(5.9, 3.9)
     for model in models:
         marker, colour = styles[model]
         present = [x for x, name in enumerate(names) if model in groups[name]]
@@ -379,7 +379,7 @@ def retrieval_curve(theme: Theme, ranks: Mapping[str, NDArray[np.int64]]) -> Fig
     """Share of queries whose own partner is among the best k, for every k, with chance."""
     n = len(next(iter(ranks.values())))
     k = np.arange(1, n + 1)
-    figure, ax = _axes(9.6, 3.7)
+    figure, ax = one_panel(9.6, 3.7)
     for (name, rank), colour, style in zip(ranks.items(), (theme.accent, theme.second), ("-", "--"), strict=False):
         recall = np.searchsorted(np.sort(rank), k, side="right") / n
         ax.step(k, recall, where="post", color=colour, lw=2.2, ls=style, label=name)
@@ -404,7 +404,7 @@ def confusion_matrix(theme: Theme, truth: Sequence[str], predicted: Sequence[str
     for t, p in zip(truth, predicted, strict=True):
         counts[order.index(t), order.index(p)] += 1
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, ax = _axes(5.6, 4.9)
+    figure, ax = one_panel(5.6, 4.9)
     ax.imshow(share, cmap=theme.heat, vmin=0, vmax=1, aspect="auto")
     for row, column in zip(*np.nonzero(counts), strict=True):
         colour = theme.on_heat if share[row, column] > 0.55 else theme.ink
