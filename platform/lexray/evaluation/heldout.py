@@ -177,7 +177,7 @@ def gain_interval(
 
 def interval_95(draws: ArrayLike) -> tuple[float, float]:
     """Bounds of the middle 95 % of bootstrap draws."""
-    low, high = np.percentile(draws, [2.5, 97.5])
+    low, high = np.percentile(np.asarray(draws, dtype=np.float64), [2.5, 97.5])
     return float(low), float(high)
 
 

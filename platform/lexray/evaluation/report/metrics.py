@@ -191,9 +191,12 @@ def gains_by_group(
     }
 
 
-def _likelihoods(scores: Sequence[DetectionScore], *models: str) -> list[list[float]]:
-    """Log-likelihoods of each model by detection, and held-out photons."""
-    return [*([s.log_likelihood[model] for s in scores] for model in models), [s.n_held for s in scores]]
+def _likelihoods(
+    scores: Sequence[DetectionScore], model: str, against: str
+) -> tuple[list[float], list[float], list[int]]:
+    """Log-likelihoods of two models by detection, and held-out photons."""
+    ours, others = ([s.log_likelihood[name] for s in scores] for name in (model, against))
+    return ours, others, [s.n_held for s in scores]
 
 
 def _pooled_gain(scores: Sequence[DetectionScore], model: str, against: str = "constant") -> float:
