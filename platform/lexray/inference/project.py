@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
 
+from lexray.array_types import Float32s
 from lexray.errors import LexrayError
 from lexray.models.alignment.towers import Towers
 from lexray.tables import delta
@@ -67,7 +69,7 @@ class ProjectedTable:
         """
         features = [vectors(self.path, rows, name) for name in self.columns]
         finite = finite_rows(np.concatenate(features, axis=1))
-        embed = towers.embed_xray if self.modality == "xray" else towers.embed_text
+        embed: Callable[..., Float32s] = towers.embed_xray if self.modality == "xray" else towers.embed_text
         embedding = embed(*(feature[finite] for feature in features))
         refused, rows = rows.filter(pa.array(~finite)), rows.filter(pa.array(finite))
         columns = {
