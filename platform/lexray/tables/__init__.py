@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "refuse_credentials",
             "require_local_path",
             "resolve_path",
+            "write_whole",
         ],
         "list_columns": ["finite_rows", "flatten_lists", "list_array", "list_lengths", "stack_lists", "vectors"],
         "part_checkpoints": ["FinishedPart", "PartCheckpoints"],

@@ -12,6 +12,7 @@ import glob
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -111,6 +112,14 @@ def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """pyarrow file system and path of a local path or an object store's URI."""
     system, path = pyarrow.fs.FileSystem.from_uri(resolve_path(uri))
     return system, path
+
+
+def write_whole(system: pyarrow.fs.FileSystem, path: str, content: bytes) -> None:
+    """Write a small file that appears whole or not at all, whoever reads it meanwhile."""
+    temporary = f"{path}.{uuid.uuid4().hex}"
+    with system.open_output_stream(temporary) as stream:
+        stream.write(content)
+    system.move(temporary, path)
 
 
 @dataclass(frozen=True, order=True)

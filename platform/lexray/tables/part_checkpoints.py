@@ -9,7 +9,7 @@ import pyarrow.fs
 
 from lexray.tables import delta
 from lexray.tables.delta import Fragment
-from lexray.tables.files import filesystem
+from lexray.tables.files import filesystem, write_whole
 from lexray.version import __version__
 
 
@@ -76,10 +76,7 @@ class PartCheckpoints:
 
     def write(self, part: int, finished: FinishedPart) -> None:
         """Record a finished part; the worker that wrote it calls this, so that nothing is lost if the driver dies."""
-        place = f"{self._folder}/{part}"
-        with self._system.open_output_stream(f"{place}.new") as stream:
-            stream.write(finished.to_json().encode())
-        self._system.move(f"{place}.new", f"{place}.json")  # whole or not at all
+        write_whole(self._system, f"{self._folder}/{part}.json", finished.to_json().encode())
 
     def remove(self) -> None:
         """Delete the records, once the tables are committed."""

@@ -1,10 +1,9 @@
 """How an output was made: `_lexray.json` in its folder, written last."""
 
 import json
-import uuid
 from typing import Any
 
-from lexray.tables.files import filesystem
+from lexray.tables.files import filesystem, write_whole
 
 PROVENANCE_FILE = "_lexray.json"
 
@@ -23,10 +22,7 @@ def write_provenance(out: str, provenance: dict[str, Any]) -> None:
     """Store how `out` was made; it is written last, so that its presence means the output is complete."""
     system, root = filesystem(out)
     system.create_dir(root, recursive=True)
-    temporary = f"{root}/{PROVENANCE_FILE}.{uuid.uuid4().hex}"
-    with system.open_output_stream(temporary) as stream:
-        stream.write(json.dumps(provenance, indent=1, default=str).encode())
-    system.move(temporary, f"{root}/{PROVENANCE_FILE}")
+    write_whole(system, f"{root}/{PROVENANCE_FILE}", json.dumps(provenance, indent=1, default=str).encode())
 
 
 def remove_provenance(out: str) -> None:
