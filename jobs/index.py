@@ -1,7 +1,6 @@
 """`lexray index`: complete a release, the folder that goes into service."""
 
 import shutil
-from dataclasses import fields
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -13,30 +12,21 @@ from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables.files import require_local_path
 
 
-class IndexConfig(JobConfig):
+class IndexConfig(ReleaseParts, JobConfig):
     """Configuration of `lexray index`."""
 
     out: Annotated[str, AfterValidator(require_local_path)] = Field(
         description="folder of the release, on a local disk"
     )
-    autodecoder: str = Field(description="folder that `train autodecoder` wrote")
-    alignment: str = Field(description="folder that `train alignment` wrote")
-    embeddings: str = Field(description="embeddings table: the vectors that can be found")
-    summaries: str | None = Field(None, description="summaries table, for what is said of what is found")
-    labels: str | None = Field(None, description="labels table, to fit heads for classes and properties to")
-    events: str | None = Field(None, description="events table, for counts and positions of what is found")
-    text_model: str = Field("all-MiniLM-L6-v2", description="sentence model that the alignment was trained with")
     replace: bool = Field(
         False, description="put the new release in the place of another that lies at `out`; `force` does so too"
     )
-    split_seed: int = Field(0, description="the split whose train and val sources the heads are fitted to")
 
 
 def run(config: IndexConfig, context: JobContext) -> JobResult:
     """Assemble the release in a draft next to its place, then move it there."""
-    parts = ReleaseParts(**config.model_dump(include={field.name for field in fields(ReleaseParts)}))
-    versions = parts.versions()
-    existing = None if config.force else parts.existing(config.out, versions)
+    versions = config.versions()
+    existing = None if config.force else config.existing(config.out, versions)
     if existing is not None:
         context.progress.info(f"  release {existing.id} is made of these inputs; kept as it is")
         return _outcome(existing.manifest)
@@ -44,7 +34,7 @@ def run(config: IndexConfig, context: JobContext) -> JobResult:
     check_overwrite(config.out, replace)
     folder = create_draft(config.out)
     try:
-        manifest = seal(folder, parts.write(folder, versions, context.progress))
+        manifest = seal(folder, config.write(folder, versions, context.progress))
         published = publish(folder, config.out, replace)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

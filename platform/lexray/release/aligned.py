@@ -15,7 +15,7 @@ from lexray.llm.sentence_encoder import TextEncoder
 from lexray.models.alignment.heads import Heads
 from lexray.models.alignment.towers import Towers
 from lexray.release.index import Hit, SearchIndex
-from lexray.release.manifest import Release
+from lexray.release.manifest import ALIGNMENT, AUTODECODER_DIR, HEADS, INDEX, Release
 
 
 @dataclass
@@ -37,12 +37,12 @@ class AlignedModel:
     @cached_property
     def autodecoder(self) -> Autodecoder:
         """The model of event lists."""
-        return load_autodecoder(str(self.release.autodecoder))
+        return load_autodecoder(self.release.path / AUTODECODER_DIR)
 
     @cached_property
     def towers(self) -> Towers:
         """The two towers."""
-        return Towers.load(self.release.alignment)
+        return Towers.load(self.release.path / ALIGNMENT)
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
@@ -71,14 +71,14 @@ class AlignedModel:
     def heads(self) -> Heads | None:
         """The heads for classes and properties; None where the release was built without labels."""
         try:
-            return None if self.release.heads is None else Heads.load(self.release.heads)
+            return Heads.load(self.release.path / HEADS) if (self.release.path / HEADS).is_dir() else None
         except (FileNotFoundError, ValueError) as error:
             raise LexrayError(str(error)) from error
 
     @cached_property
     def index(self) -> SearchIndex:
         """The sources that can be found."""
-        return SearchIndex.open(self.release.index)
+        return SearchIndex.open(self.release.path / INDEX)
 
     def embed_with_rates(self, events: list[EventList], bins: int) -> tuple[Float32s, list[RateInCells]]:
         """`embed_events` and the reconstructed rate of each event list, from one pass of the autodecoder.

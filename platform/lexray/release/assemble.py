@@ -1,11 +1,11 @@
 """Assemble a release from trained models, vectors and tables, which are checked against one another."""
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import Field
 
 from lexray.errors import LexrayError
 from lexray.inference.autodecoder import load_autodecoder
@@ -22,6 +22,7 @@ from lexray.release.manifest import (
     ReleaseManifest,
     SentenceModelRef,
 )
+from lexray.runtime.config import BaseConfig
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
 from lexray.tables.provenance import PROVENANCE_FILE, read_provenance
@@ -33,32 +34,17 @@ _EVENT_COLUMNS = ("source_id", "mission", "n_events", "exposure", "ra", "dec")
 INPUT_KEYS = ("autodecoder", "alignment", "embeddings", "summaries", "labels", "events")
 
 
-@dataclass(frozen=True)
-class ReleaseParts:
-    """The parts of a release.
+class ReleaseParts(BaseConfig):
+    """The parts of a release: keys of `lexray index`."""
 
-    Attributes
-    ----------
-    autodecoder, alignment : str
-        Folders of trained models.
-    embeddings : str
-        Table of the vectors that can be found.
-    summaries, labels, events : str or None
-        Tables of summaries, of labels to fit heads to, and of counts and positions.
-    text_model : str
-        Sentence model that the alignment was trained with.
-    split_seed : int
-        The split whose training and validation sources the heads are fitted to.
-    """
-
-    autodecoder: str
-    alignment: str
-    embeddings: str
-    summaries: str | None
-    labels: str | None
-    events: str | None
-    text_model: str
-    split_seed: int
+    autodecoder: str = Field(description="folder that `train autodecoder` wrote")
+    alignment: str = Field(description="folder that `train alignment` wrote")
+    embeddings: str = Field(description="embeddings table: the vectors that can be found")
+    summaries: str | None = Field(None, description="summaries table, for what is said of what is found")
+    labels: str | None = Field(None, description="labels table, to fit heads for classes and properties to")
+    events: str | None = Field(None, description="events table, for counts and positions of what is found")
+    text_model: str = Field("all-MiniLM-L6-v2", description="sentence model that the alignment was trained with")
+    split_seed: int = Field(0, description="the split whose train and val sources the heads are fitted to")
 
     def versions(self) -> dict[str, str]:
         """Version of each input that is given."""

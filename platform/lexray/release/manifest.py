@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class ReleaseManifest(BaseConfig):
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
+@dataclass(frozen=True)
 class Release:
     """A release that was opened, its files checked against the manifest.
 
@@ -69,35 +71,13 @@ class Release:
     manifest : ReleaseManifest
     """
 
-    def __init__(self, path: Path, manifest: ReleaseManifest) -> None:
-        self.path = path
-        self.manifest = manifest
+    path: Path
+    manifest: ReleaseManifest
 
     @property
     def id(self) -> str:
         """The release's name in `X-Lexray-Release`."""
         return self.manifest.release
-
-    @property
-    def autodecoder(self) -> Path:
-        """Folder for `lexray.load_autodecoder`."""
-        return self.path / AUTODECODER_DIR
-
-    @property
-    def alignment(self) -> Path:
-        """Folder for `Towers.load`."""
-        return self.path / ALIGNMENT
-
-    @property
-    def heads(self) -> Path | None:
-        """Folder of the heads; None where the release was built without labels."""
-        folder = self.path / HEADS
-        return folder if folder.is_dir() else None
-
-    @property
-    def index(self) -> Path:
-        """Folder for `SearchIndex.open`."""
-        return self.path / INDEX
 
     @classmethod
     def open(cls, path: str | Path) -> "Release":
