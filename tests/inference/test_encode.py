@@ -95,6 +95,7 @@ def test_one_pass_writes_both_tables_as_each_job_writes_its_own(
     assert is_up_to_date(encode.JOB, config)
     provenance = read_provenance(both_rates)
     assert provenance is not None
+    assert (provenance["report"]["out"], provenance["report"]["version"]) == (both_rates, delta.version(both_rates))
     write_provenance(both_rates, provenance | {"fingerprint": "of another job that has written over it"})
     assert not is_up_to_date(encode.JOB, config)
     write_provenance(both_rates, provenance)

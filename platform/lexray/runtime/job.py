@@ -7,7 +7,7 @@ runs it. `lexray.cli` makes a command of each.
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -184,9 +184,10 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
         )
         run.tags({"output": config.out, "output.version": version})
         run.dictionary(report.as_dict(), "report.json")
-        provenance = {"fingerprint": fingerprint, "config": parameters, "report": report.as_dict()}
+        provenance = {"fingerprint": fingerprint, "lexray": __version__, "config": parameters}
         for path in _output_paths(job, config):
-            write_provenance(path, {"lexray": __version__, **provenance})
+            own = report if path == config.out else replace(report, out=path, version=delta.version(path))
+            write_provenance(path, {**provenance, "report": own.as_dict()})
     if refused:
         what = f"refused {len(refused)} of {total} inputs: {describe_refusals(refused)}"
         progress.warn(f"{job.name}: {what}; see {report.refusals}")
