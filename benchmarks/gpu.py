@@ -33,10 +33,11 @@ from torch.utils.flop_counter import flop_registry
 
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule, keyed_generator
+from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.resnet.training import ResnetSettings
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
-from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts
+from lexray.models.autodecoders.trainer import AutodecoderTrainer
 from lexray.simulation.population import simulate
 from lexray.version import __version__
 
@@ -205,7 +206,7 @@ def time_training(
         "share_of_copy": rounded(bytes_moved / step / 1e9 / most["copy_GB_s"]) if eager else None,
         "peak_GB": rounded(peak / 1e9) if peak else None,
         "loss_nats_per_photon": rounded(trainer.loss),
-        "skipped_steps": trainer.skipped_steps,
+        "skipped_steps": trainer.progress.skipped_steps,
         "held_out": attempt(lambda: {"gain_bits_per_photon": rounded(trainer.evaluate())}),
     }
 
@@ -242,7 +243,7 @@ def batch_preparation_seconds(settings: Schedule, train: Photons, device: torch.
     data = learner.prepare(train)
     generator = keyed_generator(0)
     rows = torch.randperm(len(train), generator=generator)[: settings.batch_size]
-    return repeat(lambda: learner.to(learner.join([learner.draw(data, rows, generator)]), device), device, 5)
+    return repeat(lambda: learner.draw(data, rows, generator).to(device), device, 5)
 
 
 def encode(settings: Schedule, new: Photons, device: torch.device, most: dict[str, float]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def training_speed(settings: Any, photons: Photons, seconds: float = 3.0) -> flo
 
     def step() -> None:
         rows = torch.randint(len(photons), (settings.batch_size,), generator=generator)
-        sample = learner.join([learner.draw(data, rows, generator)])
+        sample = learner.draw(data, rows, generator)
         latent = (
             torch.zeros(settings.batch_size, learner.latent_dim, requires_grad=True) if learner.latent_dim else None
         )

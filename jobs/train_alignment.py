@@ -12,47 +12,22 @@ from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables import delta
 from lexray.training.alignment import AlignmentTraining, save_towers
 from lexray.training.pairs import read_pairs
+from lexray.training.settings_keys import keys_of
 
 
-class TrainAlignmentConfig(JobConfig):
-    """Configuration of `lexray train alignment`."""
-
-    former_keys: ClassVar = {"batch": "batch_size"}
+class AlignmentTables(JobConfig):
+    """Tables of `lexray train alignment`, and how their sources are split."""
 
     latents: str = Field(description="latents table")
     text_embeddings: str = Field(description="text_embeddings table")
     events: str = Field(description="events table, for the sources' positions, which decide the split")
     split_seed: int = Field(0, description="another seed is another split; keep it the same in every job")
 
-    dimension: int = Field(AlignmentSettings.dimension, ge=2, description="numbers of a vector in the shared space")
-    hidden: int = Field(AlignmentSettings.hidden, ge=1, description="hidden units of a tower's member")
-    members: int = Field(AlignmentSettings.members, ge=1, description="independent members a tower averages over")
-    text_components: int = Field(
-        AlignmentSettings.text_components, ge=1, description="principal components of the text vectors"
-    )
-    whitening_shrinkage: float = Field(
-        AlignmentSettings.whitening_shrinkage,
-        ge=0,
-        description="how far faint components are kept faint; 0 whitens fully",
-    )
-    input_dropout: float = Field(
-        AlignmentSettings.input_dropout, ge=0, lt=1, description="share of the features set to 0"
-    )
-    dropout: float = Field(AlignmentSettings.dropout, ge=0, lt=1, description="share of the hidden units set to 0")
-    noise: float = Field(AlignmentSettings.noise, ge=0, description="noise on features, in their standard deviations")
-    temperature: float = Field(
-        AlignmentSettings.temperature, ge=0.01, description="where the learned temperature starts"
-    )
-    learning_rate: float = Field(AlignmentSettings.learning_rate, gt=0, description="of AdamW")
-    weight_decay: float = Field(AlignmentSettings.weight_decay, ge=0, description="of AdamW")
-    batch_size: int = Field(
-        AlignmentSettings.batch_size, ge=2, description="largest number of sources a step, over all workers"
-    )
-    epochs: int = Field(AlignmentSettings.epochs, ge=1, description="at most so many")
-    patience: int = Field(
-        AlignmentSettings.patience, ge=1, description="epochs without a better validation loss before it ends"
-    )
-    seed: int = Field(AlignmentSettings.seed, ge=0, description="of weights, batches and noise")
+
+class TrainAlignmentConfig(keys_of(AlignmentSettings, AlignmentTables)):  # type: ignore[misc]
+    """Configuration of `lexray train alignment`."""
+
+    former_keys: ClassVar = {"batch": "batch_size"}
 
     workers: int = Field(1, ge=1, description="processes that train together")
     use_gpu: bool = Field(False, description="give each worker a GPU")

@@ -8,16 +8,14 @@ import torch
 
 from builders import photons
 from lexray.models.autodecoders.grid.decoder import FreeCurves
-from lexray.models.autodecoders.grid.training import (
-    GridLearner,
-    GridPenaltyWeights,
-    GridSettings,
-    free_log_shape,
-    losses,
-)
-from lexray.models.autodecoders.likelihood import cells, log_integral
+from lexray.models.autodecoders.grid.fit import free_log_shape
+from lexray.models.autodecoders.grid.inference import half_width
+from lexray.models.autodecoders.grid.loss import GridPenaltyWeights, losses
+from lexray.models.autodecoders.grid.training import GridLearner, GridSettings
+from lexray.models.autodecoders.likelihood import Cells, cells, log_integral
+from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
-from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts
+from lexray.models.autodecoders.trainer import AutodecoderTrainer
 from lexray.simulation.population import simulate
 
 SMALL = GridSettings(latent_dim=16, n_knots=64, width=64, epochs=25, batch_size=32, fit_steps=80)
@@ -98,7 +96,8 @@ def test_what_it_learnt_predicts_held_out_photons_of_new_sources(trained: tuple[
 def test_the_fitted_rate_times_exposure_is_the_number_of_photons(trained: tuple[GridLearner, torch.Tensor]) -> None:
     learner, start = trained
     photons = simulate(60, 3).photons
-    log_rate, data = learner.fit(photons, start)
+    fitted = learner.fit_detections(photons, start)
+    log_rate, data = fitted.log_rate, fitted.data
     expected = log_integral(log_rate, data.exposure, data.centre).exp()
     torch.testing.assert_close(expected, photons.counts.float() + 0.5, rtol=1e-3, atol=1e-3)
 
@@ -113,8 +112,8 @@ def test_a_loss_does_not_depend_on_the_company_nor_on_where_it_comes_in_a_batch(
     latent = torch.randn(6, SMALL.latent_dim, generator=torch.Generator().manual_seed(1))
     generator = torch.Generator()
     rows = torch.tensor([4, 0, 5, 2])
-    batch = learner.join([learner.draw(data, rows[:1], generator), learner.draw(data, rows[1:], generator)])
-    together = learner.losses(learner.to(batch, torch.device("cpu")), latent[rows])
+    batch = Cells.concatenate([learner.draw(data, rows[:1], generator), learner.draw(data, rows[1:], generator)])
+    together = learner.losses(batch.to(torch.device("cpu")), latent[rows])
     alone = [learner.losses(data.select(row[None]), latent[row][None]) for row in rows]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-3)
     # Without a region beside it, a detection's loss is that of its photons' hat counts alone.
@@ -127,9 +126,9 @@ def test_a_loss_does_not_depend_on_the_company_nor_on_where_it_comes_in_a_batch(
 def test_a_detection_is_fitted_the_same_beside_ones_with_background(trained: tuple[GridLearner, torch.Tensor]) -> None:
     learner, start = trained
     photons = simulate(4, 5).photons
-    alone, _ = learner.fit(photons.select(torch.tensor([0, 1])), start)
+    alone = learner.fit_detections(photons.select(torch.tensor([0, 1])), start).log_rate
     mixed = [photons.select(torch.tensor([0, 1])), with_background(photons.select(torch.tensor([2, 3])), 0, 10, 10)]
-    beside, _ = learner.fit(Photons.concatenate(mixed), start)
+    beside = learner.fit_detections(Photons.concatenate(mixed), start).log_rate
     torch.testing.assert_close(beside[:2], alone, rtol=1e-3, atol=1e-2)
 
 
@@ -141,12 +140,13 @@ def test_a_flare_of_the_background_alone_leaves_the_source_flat(trained: tuple[G
     quiet = torch.linspace(0, 1, 64) < 0.3
 
     def flare(photons: Photons) -> torch.Tensor:
-        rate = learner.fit(photons, start)[0].exp().sum(1)
+        rate = learner.fit_detections(photons, start).log_rate.exp().sum(1)
         return (rate[:, flaring].mean(1) / rate[:, quiet].mean(1)).log()
 
     assert flare(blind).mean() > 0.8  # 180 photons on top of 40
     assert flare(above).mean().item() == pytest.approx(0.0, abs=0.15)
-    log_rate, data = learner.fit(above, start)
+    fitted = learner.fit_detections(above, start)
+    log_rate, data = fitted.log_rate, fitted.data
     counts = log_integral(log_rate, data.exposure, data.centre).exp().sum()
     assert counts.item() == pytest.approx(40 * 400, rel=0.03)
 
@@ -154,12 +154,12 @@ def test_a_flare_of_the_background_alone_leaves_the_source_flat(trained: tuple[G
 def test_intervals_hold_steady_rates_as_often_as_they_say(trained: tuple[GridLearner, torch.Tensor]) -> None:
     """A decoder trained on 400 detections draws steady sources well enough; other kinds need a whole training."""
     learner, start = trained
-    photons = steady(80, 300.0, 11)
+    fitted = learner.fit_detections(steady(80, 300.0, 11), start)
     truth = np.log(100.0)  # of each band, per unit of scaled time
     covered = []
     for probability in (0.68, 0.95):
-        lower, upper = learner.interval(photons, start, probability)
-        covered.append(float(((truth > lower) & (truth < upper)).float().mean()))
+        half = half_width(learner.network, fitted, probability)
+        covered.append(float(((fitted.log_rate - truth).abs() < half).float().mean()))
     assert 0.55 < covered[0] < 0.85
     assert 0.88 < covered[1] < 1.0
 
@@ -170,11 +170,9 @@ def test_intervals_hold_the_rate_and_widen_where_less_is_known(trained: tuple[Gr
     contaminated = with_background(faint, 14, 100.0, 0.0)
 
     def width(photons: Photons, probability: float = 0.68) -> float:
-        lower, upper = learner.interval(photons, start, probability)
-        log_rate, _ = learner.fit(photons, start)
-        assert (lower < log_rate).all()
-        assert (log_rate < upper).all()
-        return float((upper - lower).mean())
+        half = half_width(learner.network, learner.fit_detections(photons, start), probability)
+        assert (half > 0).all()
+        return float(2 * half.mean())
 
     assert width(bright) < 0.5 * width(faint)
     assert width(faint) < 0.9 * width(contaminated)
@@ -187,7 +185,7 @@ def test_empty_bands_and_detections_of_no_or_one_photon_are_fitted(trained: tupl
     one = photons.keep((photons.band == 0) & (torch.arange(len(photons.time)) < 100))
     single = photons.keep(torch.arange(len(photons.time)) == 7)
     for few in (photons, one, single):
-        log_rate, _ = learner.fit(few, start)
+        log_rate = learner.fit_detections(few, start).log_rate
         assert torch.isfinite(log_rate).all()
         assert torch.isfinite(learner.gains(few, few, start)).all()
 

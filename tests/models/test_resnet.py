@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builders import photons
+from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.resnet.decoder import ResnetDecoder, from_ppad, positional_encoding
+from lexray.models.autodecoders.resnet.decoder import ResnetDecoder, positional_encoding
 from lexray.models.autodecoders.resnet.loss import (
+    Arrivals,
     ResnetPenaltyWeights,
     arrivals,
     integral,
@@ -26,7 +28,7 @@ from lexray.models.autodecoders.resnet.loss import (
     total_variation,
 )
 from lexray.models.autodecoders.resnet.training import ResnetSettings, fit_latents, gains, log_prob
-from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts
+from lexray.models.autodecoders.trainer import AutodecoderTrainer
 
 Array = NDArray[np.float64]
 SCALE = 28_800.0
@@ -159,11 +161,22 @@ def authors_state(
     return state
 
 
+def decoder_of(state: Mapping[str, torch.Tensor]) -> ResnetDecoder:
+    """A decoder of ours with the weights of theirs."""
+    width, entering = state["decoder.lin_in.weight"].shape
+    latent_dim, octaves = state["latent"].shape[1], state["code._freqs"].shape[-1] // 2
+    assert entering == latent_dim + 1 + 2 * octaves
+    blocks = len({name for name in state if name.endswith("fc_0.bias")})
+    decoder = ResnetDecoder(latent_dim, 3, width, blocks, octaves).to(state["latent"].dtype)
+    decoder.load_state_dict({our_name(name): value for name, value in state.items() if name.startswith("decoder.")})
+    return decoder
+
+
 OURS = {"lin_in": "enter", "lin_out": "leave", "fc_0": "first", "fc_1": "second"}
 
 
 def our_name(authors: str) -> str:
-    """The parameter of ours that docs/ppad.md gives for one of theirs."""
+    """The parameter of ours for one of theirs."""
     return ".".join(OURS.get(part, part) for part in authors.removeprefix("decoder.").split("."))
 
 
@@ -202,8 +215,7 @@ def mesh_of(one: Photons, good_time: bool, steps: int) -> tuple[Array, Array]:
 def test_loss_and_gradient_are_those_of_the_paper(sizes: dict[str, int], steps: int, good_time: bool) -> None:
     """Every term of every detection, their sum, and its gradient by the latents and by every parameter."""
     state = authors_state(**sizes)
-    decoder, latent = from_ppad(state)
-    latent.requires_grad_()
+    decoder, latent = decoder_of(state), state["latent"].clone().requires_grad_()
     data = arrivals(Photons.concatenate(DETECTIONS), good_time=good_time, n_steps=steps, shortest=SCALE)
     derivation = Derivation({k: v.numpy() for k, v in state.items()}, decoder.octaves, len(decoder.blocks))
     expected = [
@@ -243,8 +255,8 @@ def test_single_precision_has_the_same_loss_and_gradient_to_its_digits() -> None
     data = arrivals(Photons.concatenate(DETECTIONS), good_time=True, n_steps=192, shortest=SCALE)
     results = []
     for kind in (torch.float32, torch.float64):
-        decoder, latent = from_ppad({name: tensor.to(kind) for name, tensor in state.items()})
-        latent.requires_grad_()
+        decoder = decoder_of({name: tensor.to(kind) for name, tensor in state.items()})
+        latent = state["latent"].to(kind).requires_grad_()
         loss = losses(decoder, latent, data, ResnetPenaltyWeights())
         assert loss.dtype == kind
         torch.autograd.backward(loss.sum())
@@ -253,55 +265,6 @@ def test_single_precision_has_the_same_loss_and_gradient_to_its_digits() -> None
     (single, by_single), (double, by_double) = results
     assert single.tolist() == pytest.approx(double.tolist(), rel=1e-5)
     assert (by_single - by_double).norm() < 1e-5 * by_double.norm()
-
-
-# --- a checkpoint of the authors' -------------------------------------------------------------------------------------
-
-
-def test_a_state_with_the_authors_names_gives_its_decoder_and_latents() -> None:
-    state = {name: tensor.float() for name, tensor in authors_state(width=20, blocks=3, octaves=5, n=7).items()}
-    decoder, latent = from_ppad(state)
-    assert (decoder.width, len(decoder.blocks), decoder.octaves, decoder.latent_dim, decoder.n_bands) == (
-        20,
-        3,
-        5,
-        3,
-        3,
-    )
-    assert torch.equal(latent, state["latent"])
-    for name, tensor in decoder.state_dict().items():
-        (theirs,) = [n for n in state if n.startswith("decoder.") and our_name(n) == name]
-        assert torch.equal(tensor, state[theirs])
-    del state["latent"]
-    again, none = from_ppad(state)
-    assert none.shape == (0, 3)
-    assert torch.equal(again.leave.weight, decoder.leave.weight)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"decoder.lin_out.bias": None}, "missing decoder.lin_out.bias"),
-        ({"decoder.lin_in.weight": None}, "missing decoder.lin_in.weight"),
-        ({"decoder.blocks.1.fc_1.weight": None}, r"missing decoder.blocks.1.fc_1.weight$"),
-        ({"decoder.blocks.0.shortcut.weight": torch.zeros(16, 16)}, "unknown decoder.blocks.0.shortcut.weight"),
-        ({"encoder.weight": torch.zeros(1)}, "unknown encoder.weight"),
-        ({"latent": torch.zeros(5, 4)}, r"latent is \[5, 4\], expected \[5, 3\]"),
-        ({"latent": torch.zeros(())}, r"latent is \[\], expected"),
-        ({"decoder.blocks.0.fc_0.bias": torch.zeros(15)}, r"fc_0.bias is \[15\], expected \[16\]"),
-        ({"decoder.lin_in.weight": torch.zeros(16)}, "lin_in.weight has 1 dimensions"),
-        ({"decoder.lin_in.weight": torch.zeros(16, 9)}, "leave no latent"),
-        ({"code._freqs": torch.ones(1, 1, 8)}, "another positional encoding"),
-        ({"code._phases": torch.zeros(1, 1, 8)}, "another positional encoding"),
-        ({"code._phases": torch.zeros(8)}, r"code._phases is \[8\], expected \[1, 1, 8\]"),
-        ({"state_dict": torch.zeros(1)}, "pass its 'state_dict'"),
-    ],
-)
-def test_another_state_is_refused_in_one_line(change: dict[str, torch.Tensor | None], said: str) -> None:
-    state: dict[str, torch.Tensor | None] = {**authors_state(), **change}
-    with pytest.raises(ValueError, match=said) as refusal:
-        from_ppad({name: tensor for name, tensor in state.items() if tensor is not None})
-    assert "\n" not in str(refusal.value)
 
 
 # --- the decoder ------------------------------------------------------------------------------------------------------
@@ -330,14 +293,6 @@ def linear_decoder(slope: float, bias: list[float]) -> ResnetDecoder:
         decoder.leave.weight[:, 0] = slope
         decoder.leave.bias[:] = torch.tensor(bias)
     return decoder
-
-
-def test_rates_are_asked_for_at_any_time() -> None:
-    log_rate = linear_decoder(2.0, [0.0, 1.0, -1.0]).log_rate(
-        torch.zeros(5, 2, dtype=torch.float64), torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
-    )
-    assert log_rate.shape == (5, 3, 3)
-    assert log_rate[4].tolist() == [[0.0, 1.0, 2.0], [1.0, 2.0, 3.0], [-1.0, 0.0, 1.0]]
 
 
 @pytest.mark.parametrize("slope", [-4.0, 0.0, 3.0])
@@ -415,7 +370,7 @@ def test_a_detections_loss_does_not_depend_on_its_company(ones: list[Photons], g
     alone = [learner.losses(one, latent[i : i + 1]) for i, one in enumerate(slices)]
     assert loss.isfinite().all()
     assert loss.tolist() == pytest.approx(torch.cat(alone).tolist(), rel=1e-4, abs=1e-4)
-    assert learner.losses(learner.join(slices), latent).tolist() == loss.tolist()
+    assert learner.losses(Arrivals.concatenate(slices), latent).tolist() == loss.tolist()
 
 
 @settings(max_examples=40, deadline=None)
@@ -517,7 +472,7 @@ def flaring(seed: int) -> Photons:
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_fitting_a_latent_lowers_the_loss_and_does_not_touch_the_decoder(precision: torch.dtype) -> None:
     photons = Photons.concatenate([flaring(i) for i in range(6)])
-    decoder = from_ppad({name: t.to(precision) for name, t in authors_state().items()}).decoder
+    decoder = decoder_of({name: t.to(precision) for name, t in authors_state().items()})
     before = {name: tensor.clone() for name, tensor in decoder.state_dict().items()}
     start = torch.zeros(3, dtype=precision)
     chosen = replace(SMALL, batch_size=4)
@@ -551,19 +506,16 @@ def test_trained_on_flares_it_predicts_those_of_new_detections() -> None:
     assert float(gain.sum()) / len(held.time) / math.log(2) > 0.25
 
 
-def test_the_trainer_lowers_its_loss_and_the_latents_alone_in_the_second_stage() -> None:
+def test_without_a_learning_rate_the_latents_alone_move() -> None:
+    """The second of the published stages."""
     parts = InMemoryParts({part: Photons.concatenate([flaring(8 * part + i) for i in range(8)]) for part in range(4)})
-    first, second, _ = replace(SMALL, epochs=12, batch_size=8, learning_rate=1e-2, latent_learning_rate=5e-2).stages()
-    trainer = AutodecoderTrainer(first, parts)
-    history = [trainer.run_epoch() for _ in range(first.epochs)]
-    assert history[-1] < history[0] - 0.2
-
-    latents_only = AutodecoderTrainer(second, parts)
-    latents_only.network.load_state_dict(trainer.network.state_dict())
-    again = [latents_only.run_epoch() for _ in range(4)]
-    assert again[-1] < again[0]
-    for name, tensor in latents_only.network.state_dict().items():
+    chosen = replace(SMALL, epochs=1, batch_size=8, learning_rate=0.0, latent_learning_rate=5e-2)
+    trainer = AutodecoderTrainer(chosen, parts)
+    latents = {part: table.value.clone() for part, table in trainer.latents.items()}
+    trainer.run_epoch()
+    for name, tensor in chosen.decoder().state_dict().items():
         assert torch.equal(tensor, trainer.network.state_dict()[name])
+    assert all((table.value != latents[part]).all() for part, table in trainer.latents.items())
 
 
 def test_mixed_precision_trains_on_more_photons_than_are_decoded_at_once() -> None:
@@ -573,7 +525,7 @@ def test_mixed_precision_trains_on_more_photons_than_are_decoded_at_once() -> No
     for precision in ("float32", "bfloat16"):
         trainer = AutodecoderTrainer(replace(SMALL, precision=precision, batch_size=1), parts)
         losses_.append([trainer.run_step() for _ in range(2)])
-        assert trainer.skipped_steps == 0
+        assert trainer.progress.skipped_steps == 0
     single, half = losses_
     assert half == pytest.approx(single, rel=0.02)
     assert half != single
@@ -589,9 +541,7 @@ def test_half_precision_stays_in_the_network() -> None:
     assert half.item() == pytest.approx(learner.losses(data, latent).item(), rel=0.05)
 
 
-def test_the_published_training_has_three_stages() -> None:
-    first, second, third = ResnetSettings(good_time=False).stages()
-    assert first == third
-    assert (first.learning_rate, first.latent_learning_rate, first.batch_size) == (1e-5, 1e-4, 16)
-    assert (second.learning_rate, second.latent_learning_rate) == (0.0, 1e-4)
-    assert first.rate_factor(0, 1000) == first.rate_factor(999, 1000) == 1.0
+def test_the_published_rates_are_constant() -> None:
+    published = ResnetSettings()
+    assert (published.learning_rate, published.latent_learning_rate, published.batch_size) == (1e-5, 1e-4, 16)
+    assert published.rate_factor(0, 1000) == published.rate_factor(999, 1000) == 1.0

@@ -21,8 +21,10 @@ from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.learner import keyed_generator
 from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, FEWEST, MOST, bin_photons, n_cells
 from lexray.models.autodecoders.splitnet.inference import log_gamma_quantile
+from lexray.models.autodecoders.splitnet.loss import log_negative_binomial
 from lexray.models.autodecoders.splitnet.network import NetworkInput, estimate
-from lexray.models.autodecoders.splitnet.training import SplitnetSettings, log_negative_binomial, thin
+from lexray.models.autodecoders.splitnet.thinning import ThinnedBatch, thin
+from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 from lexray.simulation.population import LIGHT_CURVE_TYPES, SimulatedPopulation, simulate
 
 SMALL = SplitnetSettings(width=8, epochs=12, batch_size=32, background_augmentation=0.3, warmup_steps=20, ema=0.98)
@@ -153,7 +155,7 @@ def test_a_sources_loss_does_not_depend_on_its_company(new: SimulatedPopulation)
             exposure=one.exposure[row],
             ratio=one.ratio[row],
         )
-        assert learner.losses({k: alone}, None).item() == pytest.approx(together[i].item(), rel=1e-4)
+        assert learner.losses(ThinnedBatch({k: alone}), None).item() == pytest.approx(together[i].item(), rel=1e-4)
 
 
 def test_batches_of_several_numbers_of_cells_keep_their_order(new: SimulatedPopulation) -> None:
@@ -165,11 +167,11 @@ def test_batches_of_several_numbers_of_cells_keep_their_order(new: SimulatedPopu
     data = learner.prepare(long)
     assert len(data.groups) == 2
     rows = torch.arange(10)
-    joined = learner.join([learner.draw(data, rows, keyed_generator(4)), learner.draw(data, rows, keyed_generator(4))])
+    joined = ThinnedBatch.concatenate([learner.draw(data, rows, keyed_generator(4)) for _ in range(2)])
     losses = learner.losses(joined, None)
     assert torch.allclose(losses[:10], losses[10:], rtol=1e-4)
     for k, one in joined.items():
-        in_group = learner.losses({k: replace(one, row=torch.arange(len(one.row)))}, None)
+        in_group = learner.losses(ThinnedBatch({k: replace(one, row=torch.arange(len(one.row)))}), None)
         assert torch.allclose(losses[one.row], in_group, rtol=1e-4)
     assert sorted(torch.cat([one.row for one in joined.values()]).tolist()) == list(range(20))
 

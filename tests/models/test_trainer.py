@@ -23,9 +23,11 @@ from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule
+from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.sampler import PartStream
-from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts, TrainingDiverged
+from lexray.models.autodecoders.state import TrainingDiverged
+from lexray.models.autodecoders.trainer import AutodecoderTrainer
 
 GRID = GridSettings(
     latent_dim=4, n_knots=16, width=16, epochs=4, batch_size=12, part_streams=4, warmup_steps=4, fit_steps=10
@@ -52,6 +54,13 @@ class Sums:
 
     counts: Tensor
     noise: Tensor
+
+    @staticmethod
+    def concatenate(several: Sequence["Sums"]) -> "Sums":
+        return Sums(torch.cat([s.counts for s in several]), torch.cat([s.noise for s in several]))
+
+    def to(self, device: torch.device) -> "Sums":
+        return Sums(self.counts.to(device), self.noise.to(device))
 
 
 @dataclass(frozen=True)
@@ -87,12 +96,6 @@ class Toy:
 
     def draw(self, data: Tensor, rows: Tensor, generator: torch.Generator) -> Sums:
         return Sums(data[rows], torch.rand(len(rows), 1, generator=generator))
-
-    def join(self, samples: Sequence[Sums]) -> Sums:
-        return Sums(torch.cat([s.counts for s in samples]), torch.cat([s.noise for s in samples]))
-
-    def to(self, sample: Sums, device: torch.device) -> Sums:
-        return Sums(sample.counts.to(device), sample.noise.to(device))
 
     def losses(self, sample: Sums, latent: Tensor | None) -> Tensor:
         said = self.network(sample.noise if latent is None else latent)
@@ -419,7 +422,7 @@ def test_detections_of_one_event_or_none_and_a_band_that_is_always_empty_train()
     while not trainer.finished:
         assert math.isfinite(trainer.run_epoch())
         assert math.isfinite(trainer.evaluate())
-    assert trainer.skipped_steps == 0
+    assert trainer.progress.skipped_steps == 0
     assert all(value.isfinite().all() for value in trainer.result()["network"].values())
 
 

@@ -21,8 +21,10 @@ from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.calibration import Calibration, calibrate
 from lexray.models.autodecoders.grid.decoder import GridDecoder
 from lexray.models.autodecoders.grid.inference import GridReconstructor
-from lexray.models.autodecoders.grid.training import GridPenaltyWeights, GridSettings
+from lexray.models.autodecoders.grid.loss import GridPenaltyWeights
+from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule, keyed_generator
+from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.reconstructor import Encoding, Reconstruction, Reconstructor
 from lexray.models.autodecoders.resnet import loss
@@ -33,7 +35,7 @@ from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, n_cells
 from lexray.models.autodecoders.splitnet.inference import SplitnetReconstructor
 from lexray.models.autodecoders.splitnet.network import SplitNet
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
-from lexray.models.autodecoders.trainer import AutodecoderTrainer, InMemoryParts
+from lexray.models.autodecoders.trainer import AutodecoderTrainer
 
 WEIGHTS, DESCRIPTION = "autodecoder.safetensors", "autodecoder.json"
 _LOG = logging.getLogger("lexray")
@@ -135,7 +137,7 @@ class Autodecoder:
 
         Raises
         ------
-        lexray.models.autodecoders.trainer.TrainingDiverged
+        lexray.models.autodecoders.state.TrainingDiverged
             If the loss is not finite, again and again.
         """
         photons = events if isinstance(events, Photons) else photons_of(events, settings.n_bands)
@@ -369,7 +371,7 @@ def _settings(model_type: str, values: Mapping[str, Any]) -> Schedule:
 
 def _reconstructor(
     settings: Schedule, network: torch.nn.Module, start: Tensor | None, device: torch.device
-) -> Reconstructor:
+) -> Reconstructor[Any]:
     name = type(settings).__name__
     if isinstance(settings, SplitnetSettings):
         return SplitnetReconstructor(settings, cast(SplitNet, network), device)

@@ -3,21 +3,20 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.fs
 import ray
-import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer, get_device
+import ray.train
+from ray.train import Checkpoint
+from ray.train.torch import get_device
 
-from lexray.errors import LexrayError
 from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.progress import Progress
 from lexray.tables.files import filesystem
 from lexray.training.pairs import PairedTables
+from lexray.training.ray_train import RayTraining, read_checkpoint, report
 
 #: Called on the first worker after each epoch with the epoch's number, from 1, and its metrics.
 OnEpoch = Callable[[int, dict[str, float]], None]
@@ -26,38 +25,20 @@ _STATE = "trainer.pt"
 
 
 @dataclass(frozen=True)
-class AlignmentTraining:
+class AlignmentTraining(RayTraining):
     """How an alignment is trained on Ray.
 
     Attributes
     ----------
     settings : AlignmentSettings
-    name : str
-        Equal for equal data and settings: by it a training that was killed finds its checkpoints.
-    checkpoints : str
-        Folder or URI that holds the checkpoints until the training is done.
-    workers : int
-    use_gpu : bool
-        Whether each worker gets a GPU.
     checkpoint_every : int
         Epochs between two checkpoints.
-    max_failures : int
-        How often killed workers are started again.
     """
 
-    settings: AlignmentSettings
-    name: str
-    checkpoints: str
-    workers: int
-    use_gpu: bool
-    checkpoint_every: int
-    max_failures: int
+    command: ClassVar = "train alignment"
 
-    def forget(self) -> None:
-        """Delete the checkpoints of an earlier training, so that the next one starts from scratch."""
-        system, root = filesystem(self.checkpoints)
-        if system.get_file_info(root).type != pyarrow.fs.FileType.NotFound:
-            system.delete_dir(root)
+    settings: AlignmentSettings
+    checkpoint_every: int
 
     def fit(
         self, pairs: PairedTables, run: tracking.MlflowRun, progress: Progress, on_epoch: OnEpoch | None = None
@@ -81,39 +62,19 @@ class AlignmentTraining:
         LexrayError
             If workers failed more often than `max_failures`.
         """
-        system, root = filesystem(self.checkpoints)
-        system.create_dir(root, recursive=True)
         with progress.task("epochs", total=self.settings.epochs) as task, ray_session.relay_progress(task) as queue:
-            trainer = TorchTrainer(
-                _train,
-                train_loop_config={
-                    "settings": self.settings,
-                    "checkpoint_every": self.checkpoint_every,
-                    "pairs": ray.put(pairs),
-                    "run": (run.uri, run.run_id),
-                    "progress": queue,
-                    "on_epoch": on_epoch,
-                },
-                scaling_config=ScalingConfig(num_workers=self.workers, use_gpu=self.use_gpu),
-                run_config=RunConfig(
-                    name=self.name,
-                    storage_path=root,
-                    storage_filesystem=system,
-                    checkpoint_config=CheckpointConfig(num_to_keep=1),
-                    failure_config=FailureConfig(max_failures=self.max_failures),
-                ),
-            )
-            try:
-                result = trainer.fit()
-            except TrainingFailedError as error:
-                lines = [line for line in str(error).splitlines() if line.strip()]
-                raise LexrayError(
-                    f"train alignment: its workers failed more than max_failures={self.max_failures} times, last with: "
-                    f"{lines[-1].strip()}; run it again to go on from the last checkpoint"
-                ) from error
+            loop = {
+                "settings": self.settings,
+                "checkpoint_every": self.checkpoint_every,
+                "pairs": ray.put(pairs),
+                "run": (run.uri, run.run_id),
+                "progress": queue,
+                "on_epoch": on_epoch,
+            }
+            last = self.run_workers(_train, loop, progress)
         done = AlignmentTrainer(self.settings, pairs.train, pairs.val, pairs.n_bands)
-        _restore(done, result.checkpoint)
-        system.delete_dir(root)
+        _restore(done, last)
+        self.forget()
         return done
 
 
@@ -156,19 +117,9 @@ def _train(loop: dict[str, Any]) -> None:
             logged = max(logged, trainer.epoch)
             loop["progress"].put((trainer.epoch - reported, f"val/loss {metrics['val/loss']:.3f}"))
         reported = trainer.epoch
-        _report(trainer, metrics)
-
-
-def _report(trainer: AlignmentTrainer, metrics: dict[str, float]) -> None:
-    """Hand a checkpoint to Ray Train; a barrier for all workers."""
-    if trainer.rank:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(trainer.state_dict(), Path(folder) / _STATE)
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+        report(metrics, {_STATE: trainer.state_dict()} if trainer.rank == 0 else {})
 
 
 def _restore(trainer: AlignmentTrainer, checkpoint: Checkpoint) -> None:
     with checkpoint.as_directory() as folder:
-        trainer.load_state_dict(torch.load(Path(folder) / _STATE, map_location=trainer.device, weights_only=True))
+        trainer.load_state_dict(read_checkpoint(folder, _STATE))

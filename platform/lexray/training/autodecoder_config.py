@@ -4,22 +4,20 @@ A key's default, bounds and meaning are those of its field in the settings (`lex
 all types share (seed, patience, precision …) stands above the sections.
 """
 
-from collections.abc import Collection
-from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter, create_model, field_validator
+from pydantic import TypeAdapter, field_validator
 
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule
 from lexray.models.autodecoders.resnet.training import ResnetSettings
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 from lexray.runtime.config import BaseConfig
+from lexray.training.settings_keys import keys_of
 
 ModelType = Literal["splitnet", "grid", "resnet"]
 #: Detections that each model type is validated on, at most: what is quick for one is hours for another.
 MAX_VALIDATION: dict[ModelType, int] = {"splitnet": 2000, "grid": 2000, "resnet": 16}
-C = TypeVar("C", bound=BaseConfig)
 
 
 class AutodecoderConfig(BaseConfig):
@@ -37,34 +35,6 @@ class AutodecoderConfig(BaseConfig):
     def settings(self, **shared: Any) -> Schedule:
         """What the library takes, with the keys that all types share."""
         return TypeAdapter(self.settings_type).validate_python({**self.model_dump(), **shared})
-
-
-def keys_of(settings: type, base: type[C], without: Collection[str] = ()) -> type[C]:
-    """A configuration with the keys of `base` and one for each described field of a dataclass.
-
-    Parameters
-    ----------
-    settings : type
-        A dataclass. A field whose default alone is another than its parent's keeps the parent's bounds and meaning.
-    base : type
-        A configuration.
-    without : collection of str
-        Fields that get no key.
-    """
-    types: dict[str, type] = get_type_hints(settings)
-    keys: dict[str, Any] = {}
-    for field in fields(settings):
-        if is_dataclass(types[field.name]):
-            nested = keys_of(types[field.name], BaseConfig)
-            keys[field.name] = nested, nested()
-        elif (described := _described(settings, field.name)) and field.name not in without:
-            keys[field.name] = types[field.name], Field(field.default, **described)
-    return create_model(f"{settings.__name__}Keys", __base__=base, **keys)
-
-
-def _described(settings: type, name: str) -> dict[str, Any]:
-    parents = (parent.__dict__.get("__dataclass_fields__", {}) for parent in settings.__mro__)
-    return next((dict(own[name].metadata) for own in parents if name in own and own[name].metadata), {})
 
 
 class SplitnetConfig(keys_of(SplitnetSettings, AutodecoderConfig, without=["latent_learning_rate"])):  # type: ignore[misc]

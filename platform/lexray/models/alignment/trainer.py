@@ -15,11 +15,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from lexray.models.alignment.contrastive import MAX_SCALE, distributed_symmetric_info_nce, symmetric_info_nce
-from lexray.models.alignment.towers import Regularisation, Sizes, Towers, join_members
+from lexray.models.alignment.evaluation import retrieval_metrics
+from lexray.models.alignment.pairs import Pairs
+from lexray.models.alignment.towers import Regularisation, Sizes, Towers
+from lexray.models.settings import setting
 
 #: What `Trainer.run_epoch` reports, and the direction in which each is better.
 METRICS = {"train/loss": "min", "val/loss": "min", "val/recall@10": "max", "val/median_rank": "min"}
@@ -48,53 +50,21 @@ class AlignmentSettings:
     seed : int
     """
 
-    dimension: int = 64
-    hidden: int = 128
-    members: int = 4
-    text_components: int = 48
-    whitening_shrinkage: float = 3.0
-    input_dropout: float = 0.1
-    dropout: float = 0.3
-    noise: float = 0.1
-    temperature: float = 0.1
-    learning_rate: float = 5e-3
-    weight_decay: float = 0.05
-    batch_size: int = 512
-    epochs: int = 200
-    patience: int = 30
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Sources with their detections and their text.
-
-    Attributes
-    ----------
-    xray : Tensor[N, D + B]
-        Features of N detections, latents and log-rates side by side, in the order of their sources.
-    offsets : Tensor[S + 1]
-        Source s has the detections offsets[s] … offsets[s + 1], at least one.
-    text : Tensor[S, T]
-        Text vectors.
-    """
-
-    xray: Tensor
-    offsets: Tensor
-    text: Tensor
-
-    def __len__(self) -> int:
-        return len(self.text)
-
-    def to(self, device: torch.device) -> Pairs:
-        """The same on another device."""
-        return Pairs(self.xray.to(device), self.offsets.to(device), self.text.to(device))
-
-    def draw(self, sources: Tensor, generator: torch.Generator) -> Tensor:
-        """One detection of each of the sources at random: rows of `xray`."""
-        count = self.offsets[sources + 1] - self.offsets[sources]
-        at = torch.rand(len(sources), generator=generator).to(count.device) * count
-        return self.offsets[sources] + at.long().clamp(max=count - 1)
+    dimension: int = setting(64, "numbers of a vector in the shared space", ge=2)
+    hidden: int = setting(128, "hidden units of a tower's member", ge=1)
+    members: int = setting(4, "independent members a tower averages over", ge=1)
+    text_components: int = setting(48, "principal components of the text vectors", ge=1)
+    whitening_shrinkage: float = setting(3.0, "how far faint components are kept faint; 0 whitens fully", ge=0)
+    input_dropout: float = setting(0.1, "share of the features set to 0", ge=0, lt=1)
+    dropout: float = setting(0.3, "share of the hidden units set to 0", ge=0, lt=1)
+    noise: float = setting(0.1, "noise on features, in their standard deviations", ge=0)
+    temperature: float = setting(0.1, "where the learned temperature starts", ge=0.01)
+    learning_rate: float = setting(5e-3, "of AdamW", gt=0)
+    weight_decay: float = setting(0.05, "of AdamW", ge=0)
+    batch_size: int = setting(512, "largest number of sources a step, over all workers", ge=2)
+    epochs: int = setting(200, "at most so many", ge=1)
+    patience: int = setting(30, "epochs without a better validation loss before it ends", ge=1)
+    seed: int = setting(0, "of weights, batches and noise", ge=0)
 
 
 class AlignmentTrainer:
@@ -159,7 +129,7 @@ class AlignmentTrainer:
             self._step(batch, together, own)
             for batch in torch.randperm(len(self.train), generator=together).tensor_split(n_batches)
         ]
-        metrics = {"train/loss": float(torch.stack(losses).mean()), **self.validate()}
+        metrics = {"train/loss": float(torch.stack(losses).mean()), **retrieval_metrics(self.towers, self.val)}
         metrics["temperature"] = float(1 / self.towers.log_scale.detach().exp().clamp(max=MAX_SCALE))
         metrics = self._agree(metrics)
         self.epoch += 1
@@ -183,21 +153,6 @@ class AlignmentTrainer:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.detach()
-
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Retrieval of the validation sources, a source's X-ray vector being the mean of its detections'."""
-        pairs = self.val
-        count = pairs.offsets.diff()
-        owner = torch.repeat_interleave(torch.arange(len(pairs), device=self.device), count)
-        xray, text = join_members(self.towers.xray(pairs.xray)), join_members(self.towers.text(pairs.text))
-        mean = functional.normalize(torch.zeros_like(text).index_add(0, owner, xray), dim=-1)
-        ranks = torch.cat([own_rank(mean @ text.T), own_rank(text @ mean.T)]).double()
-        return {
-            "val/loss": float(symmetric_info_nce(mean, text, self.towers.log_scale)),
-            "val/recall@10": float((ranks <= 10).double().mean()),
-            "val/median_rank": float(ranks.median()),
-        }
 
     def best_towers(self) -> Towers:
         """The towers as they were after the best epoch."""
@@ -234,11 +189,6 @@ class AlignmentTrainer:
         values = torch.tensor(list(metrics.values()), dtype=torch.float32, device=self.device)
         dist.all_reduce(values)
         return dict(zip(metrics, (values / self.workers).tolist(), strict=True))
-
-
-def own_rank(similarity: Tensor) -> Tensor:
-    """Rank, from 1, that each row of similarity[N, N] gives its own column; ties count against it."""
-    return (similarity >= similarity.diagonal()[:, None]).sum(1)
 
 
 def _new_towers(settings: AlignmentSettings, train: Pairs, n_bands: int) -> Towers:

@@ -8,9 +8,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "calibration": ["Calibration", "calibrate"],
         "learner": ["Precision", "Schedule", "cosine", "keyed_generator"],
         "likelihood": ["cell_counts"],
+        "parts": ["InMemoryParts", "PartSize"],
         "photons": ["BackgroundPhotons", "Photons"],
         "reconstructor": ["Reconstructor"],
         "representation": ["variability"],
-        "trainer": ["AutodecoderTrainer", "InMemoryParts", "PartSize", "TrainingDiverged"],
+        "state": ["TrainingDiverged"],
+        "trainer": ["AutodecoderTrainer"],
     },
 )

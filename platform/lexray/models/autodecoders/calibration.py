@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,7 +115,7 @@ class Calibration:
         return Calibration(groups["uncertainty"], groups["population"], tensors["null_counts"], tensors["null_score"])
 
 
-def calibrate(model: Reconstructor, photons: Photons, seed: int = 0) -> Calibration:
+def calibrate(model: Reconstructor[Any], photons: Photons, seed: int = 0) -> Calibration:
     """Learn how sure a model's representations are, and what the scores of ordinary detections are.
 
     Parameters
@@ -139,7 +140,7 @@ def _known(features: Tensor, counts: Tensor, scale: Mapping[str, Tensor]) -> Ten
     return torch.cat([(features - scale["mean"]) / scale["scale"], log_counts(counts)], dim=1)
 
 
-def _learn_uncertainty(model: Reconstructor, photons: Photons, seed: int) -> dict[str, Tensor]:
+def _learn_uncertainty(model: Reconstructor[Any], photons: Photons, seed: int) -> dict[str, Tensor]:
     generator = keyed_generator(seed, 0)
     low, high = _PART_SHARES
     share = low + (high - low) * torch.rand(len(photons), generator=generator)
@@ -190,7 +191,7 @@ def _learn_population(known: Tensor, seed: int) -> dict[str, Tensor]:
     return {name: torch.as_tensor(np.ascontiguousarray(value), dtype=torch.float32) for name, value in found.items()}
 
 
-def simulate_like(model: Reconstructor, photons: Photons, generator: torch.Generator) -> Photons:
+def simulate_like(model: Reconstructor[Any], photons: Photons, generator: torch.Generator) -> Photons:
     """New photons from the rates that a model reconstructs: what else might have been seen of the same sources.
 
     Their energies are drawn from those seen in the same band. A background region stays as it is, and gives the
@@ -213,7 +214,7 @@ def simulate_like(model: Reconstructor, photons: Photons, generator: torch.Gener
     return Photons.concatenate(made).select(order.argsort())
 
 
-def _simulate_like(model: Reconstructor, photons: Photons, bins: int, generator: torch.Generator) -> Photons:
+def _simulate_like(model: Reconstructor[Any], photons: Photons, bins: int, generator: torch.Generator) -> Photons:
     n_bands, duration = photons.n_bands, photons.duration
     good = exposure_shares(photons, bins).double() * (duration / bins)[:, None]
     number = torch.poisson(model.reconstruct(photons, bins).rate * good[:, None], generator=generator).long()

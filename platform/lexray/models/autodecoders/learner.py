@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lexray.models.autodecoders.photons import Photons
+from lexray.models.settings import setting
 
-T = TypeVar("T")
 Data = TypeVar("Data")
 Sample = TypeVar("Sample")
 Precision = Literal["float32", "bfloat16"]
@@ -26,38 +25,32 @@ class Learner(Protocol[Data, Sample]):
     The trainer owns batches, optimiser, latents and workers; the learner knows how detections become a loss. It draws
     nothing from global random state, and calls `network` as a module (``self.network(...)``), never a method of it, so
     that the trainer can put mixed precision and compilation around it. The network has no buffer that training moves.
+
+    Attributes
+    ----------
+    model_type : str
+        'splitnet', 'grid' or 'resnet'.
+    network : nn.Module
+        The weights that all detections share; their gradients are summed over workers. The trainer may put a network
+        with other weights in its place.
     """
 
-    @property
-    def model_type(self) -> str:
-        """'splitnet', 'grid' or 'resnet'."""
-        ...
-
-    @property
-    def network(self) -> nn.Module:
-        """The weights that all detections share; their gradients are summed over workers."""
-        ...
+    model_type: str
+    network: nn.Module
 
     @property
     def latent_dim(self) -> int:
         """D, numbers that each detection owns; 0 where it owns none."""
-        ...
 
     def prepare(self, photons: Photons) -> Data:
         """What training keeps of a part while it is in memory; called in another thread, on the CPU."""
-        ...
 
     def draw(self, data: Data, rows: Tensor, generator: torch.Generator) -> Sample:
-        """Detections `rows`, i8[M], of one part, with all that is random taken from `generator`."""
-        ...
+        """Detections `rows`, i8[M], of one part, with all that is random taken from `generator`.
 
-    def join(self, samples: Sequence[Sample]) -> Sample:
-        """Slices of several parts, at least one, as one batch in that order."""
-        ...
-
-    def to(self, sample: Sample, device: torch.device) -> Sample:
-        """The same batch on a device."""
-        ...
+        A sample has ``concatenate(several)``, which puts slices of several parts, at least one, into one batch in that
+        order, and ``to(device)``.
+        """
 
     def losses(self, sample: Sample, latent: Tensor | None) -> Tensor:
         """Loss of each detection, f[M] in nats, in the order of the rows.
@@ -71,7 +64,6 @@ class Learner(Protocol[Data, Sample]):
         latent : f[M, D] or None
             None where D is 0.
         """
-        ...
 
     def gains(self, fit: Photons, held: Photons, start: Tensor | None) -> Tensor:
         """Log-likelihood of held-out photons over that of a constant rate, levels profiled out: f8[N] in nats.
@@ -83,22 +75,6 @@ class Learner(Protocol[Data, Sample]):
         start : f[D] or None
             The training's mean latent, where there are latents.
         """
-        ...
-
-
-def setting(default: T, description: str, **bounds: float) -> T:
-    """A field of settings that users may set.
-
-    Parameters
-    ----------
-    default : T
-    description : str
-        One line for users.
-    **bounds : float
-        Of its values: `ge`, `gt`, `le`, `lt`.
-    """
-    described: T = field(default=default, metadata={"description": description, **bounds})
-    return described
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,11 @@ A detection observed during its good time :math:`G` with photons :math:`(t_j, b_
 
 .. math:: \log L = \sum_j \log\lambda_{b_j}(t_j) - \sum_b \int_G \lambda_b(t)\,dt .
 
-It comes in two forms:
-
-- *unbinned*, `log_likelihood_events`: log-rates at the photons, and the integral however it was done;
-- *on knots*, `log_likelihood`: a log-rate that is linear between K equidistant knots. With
-  :math:`\log\lambda_b(t) = \sum_k u_{bk} h_k(t)` over hat functions :math:`h_k`, the first sum is
-  :math:`\sum_{bk} W_{bk} u_{bk}` with :math:`W_{bk} = \sum_{j: b_j = b} h_k(t_j)`, exactly: the photons of a detection
-  enter only through `hat_counts`, once. The integral is closed in each cell between two knots. Time is scaled by each
-  detection's duration, so that the knots lie at 0, 1/(K − 1) … 1.
+`log_likelihood` has it on knots: of a log-rate that is linear between K equidistant knots. With
+:math:`\log\lambda_b(t) = \sum_k u_{bk} h_k(t)` over hat functions :math:`h_k`, the first sum is
+:math:`\sum_{bk} W_{bk} u_{bk}` with :math:`W_{bk} = \sum_{j: b_j = b} h_k(t_j)`, exactly: the photons of a detection
+enter only through `hat_counts`, once. The integral is closed in each cell between two knots. Time is scaled by each
+detection's duration, so that the knots lie at 0, 1/(K − 1) … 1.
 
 Where a background region was observed during the same good time, and so with the same live fraction, both regions have
 one likelihood: the source's region sees :math:`s + b/r`, the background's sees :math:`b`, with :math:`r` the ratio of
@@ -30,7 +27,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lexray.models.autodecoders.photons import Photons, owner
+from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.tensors import TensorFields
 
 #: Shape of the Gamma prior of a band's counts: Jeffreys'.
 PRIOR_COUNTS = 0.5
@@ -42,7 +40,7 @@ _TINY = 1e-20
 
 
 @dataclass(frozen=True)
-class CellBackground:
+class CellBackground(TensorFields):
     """Photons and expected background by cell of those M of N detections whose background is known.
 
     Attributes
@@ -71,8 +69,8 @@ class CellBackground:
 
 
 @dataclass(frozen=True)
-class Cells:
-    """What the likelihood needs of N detections on K knots.
+class Cells(TensorFields):
+    """What the likelihood needs of N detections on K knots; they are selected from on the CPU only.
 
     Attributes
     ----------
@@ -103,13 +101,6 @@ class Cells:
         """The detections `rows`."""
         background = None if self.background is None else self.background.select(rows, len(self))
         return Cells(self.hat_counts[rows], self.exposure[rows], self.centre[rows], background)
-
-    def to(self, device: torch.device | str) -> Cells:
-        """On `device`; to be selected from on the CPU only."""
-        known = self.background
-        if known is not None:
-            known = CellBackground(known.rows.to(device), known.counts.to(device), known.expected.to(device))
-        return Cells(self.hat_counts.to(device), self.exposure.to(device), self.centre.to(device), known)
 
     @staticmethod
     def concatenate(several: Sequence[Cells]) -> Cells:
@@ -176,13 +167,9 @@ def _good_time(photons: Photons, duration: Tensor, n_knots: int) -> tuple[Tensor
 
 def cell_counts(photons: Photons, n_cells: int) -> Tensor:
     """Photons of each detection and band in equal cells from its start to its last good time, f4[N, B, n_cells]."""
-    return _counts_in_cells(photons.time, photons.band, photons.owner, photons.duration, photons.n_bands, n_cells)
-
-
-def _counts_in_cells(time: Tensor, band: Tensor, owner: Tensor, duration: Tensor, n_bands: int, n_cells: int) -> Tensor:
-    n = len(duration)
-    cell = (time / duration[owner] * n_cells).long().clamp(0, n_cells - 1)
-    slot = (owner * n_bands + band) * n_cells + cell
+    n, n_bands, owner = len(photons), photons.n_bands, photons.owner
+    cell = (photons.time / photons.duration[owner] * n_cells).long().clamp(0, n_cells - 1)
+    slot = (owner * n_bands + photons.band) * n_cells + cell
     return torch.bincount(slot, minlength=n * n_bands * n_cells).reshape(n, n_bands, n_cells).float()
 
 
@@ -226,30 +213,6 @@ def _log_sinhc(s: Tensor) -> Tensor:
     size = torch.where(small, 1.0, s.abs())
     exact = size + torch.log1p(-torch.exp(-2 * size)) - torch.log(2 * size)
     return torch.where(small, series, exact)
-
-
-def log_likelihood_events(log_rate: Tensor, offsets: Tensor, integral: Tensor) -> Tensor:
-    """Unbinned log-likelihood of each detection.
-
-    Parameters
-    ----------
-    log_rate : f[P]
-        At each photon, in its band; in log(ct/s).
-    offsets : i8[N + 1]
-        Photons ``offsets[i]:offsets[i + 1]`` belong to detection i.
-    integral : f[N, B]
-        Of each band's rate over good time, in counts: in closed form or by any quadrature.
-
-    Returns
-    -------
-    f[N]
-        In nats.
-    """
-    return _sum_by_owner(log_rate, offsets) - integral.sum(-1)
-
-
-def _sum_by_owner(values: Tensor, offsets: Tensor) -> Tensor:
-    return values.new_zeros(len(offsets) - 1).index_add(0, owner(offsets), values)
 
 
 def log_likelihood(log_rate: Tensor, data: Cells) -> Tensor:

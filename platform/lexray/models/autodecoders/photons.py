@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from lexray.models.autodecoders.tensors import TensorFields
+
 
 @dataclass(frozen=True)
-class BackgroundPhotons:
-    """Photons of the background regions of N detections, during the same good time as the sources'.
+class RaggedPhotons(TensorFields):
+    """Arrival times of N detections, or of N regions beside them.
 
     Attributes
     ----------
-    time : f8[Q]
-        Arrival times of all regions behind one another, in seconds since each detection's start.
-    band : i8[Q]
+    time : f8[P]
+        Arrival times of all detections behind one another, in seconds since each one's start.
+    band : i8[P]
+        Band of each photon, 0 … B − 1.
     offsets : i8[N + 1]
         Photons ``offsets[i]:offsets[i + 1]`` belong to detection i.
-    scale : f4[N]
-        The region's area × exposure over the source's; NaN where a detection has no background region.
     """
 
     time: Tensor
     band: Tensor
     offsets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def owner(self) -> Tensor:
+        """Detection of each photon, i8[P]."""
+        return owner(self.offsets)
+
+
+@dataclass(frozen=True)
+class BackgroundPhotons(RaggedPhotons):
+    """Photons of the background regions of N detections, during the same good time as the sources'.
+
+    Attributes
+    ----------
+    scale : f4[N]
+        The region's area × exposure over the source's; NaN where a detection has no background region.
+    """
+
     scale: Tensor
 
     @staticmethod
@@ -40,11 +61,6 @@ class BackgroundPhotons:
         )
 
     @property
-    def owner(self) -> Tensor:
-        """Detection of each photon, i8[Q]."""
-        return owner(self.offsets)
-
-    @property
     def known(self) -> Tensor:
         """Which detections have a background region, bool[N]."""
         return ~self.scale.isnan()
@@ -56,17 +72,11 @@ class BackgroundPhotons:
 
 
 @dataclass(frozen=True)
-class Photons:
+class Photons(RaggedPhotons):
     """Arrival times, energies and good-time intervals of N detections.
 
     Attributes
     ----------
-    time : f8[P]
-        Arrival times of all detections behind one another, in seconds since each one's start.
-    band : i8[P]
-        Band of each photon, 0 … B − 1.
-    offsets : i8[N + 1]
-        Photons ``offsets[i]:offsets[i + 1]`` belong to detection i.
     gti_start, gti_stop : f8[G]
         Good-time intervals of all detections, in seconds since each one's start; sorted and disjoint within one.
     gti_offsets : i8[N + 1]
@@ -86,9 +96,6 @@ class Photons:
         B.
     """
 
-    time: Tensor
-    band: Tensor
-    offsets: Tensor
     gti_start: Tensor
     gti_stop: Tensor
     gti_offsets: Tensor
@@ -99,9 +106,6 @@ class Photons:
     frame_time: Tensor
     background: BackgroundPhotons
     n_bands: int
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
 
     @staticmethod
     def concatenate(several: Sequence[Photons]) -> Photons:
@@ -126,11 +130,6 @@ class Photons:
             ),
             several[0].n_bands,
         )
-
-    @property
-    def owner(self) -> Tensor:
-        """Detection of each photon, i8[P]."""
-        return owner(self.offsets)
 
     @property
     def gti_owner(self) -> Tensor:
@@ -208,6 +207,11 @@ class Photons:
     def background_over(self, fraction: float | Tensor) -> Photons:
         """As these are the share `fraction`, one or f[N], of the photons: their background is that share of it too."""
         return replace(self, background=replace(self.background, scale=self.background.scale / fraction))
+
+
+def pieces(n: int, size: int) -> Iterator[Tensor]:
+    """Rows of `n` detections, at most `size` at a time: i8[M] each, and none where there is no detection."""
+    return (rows for rows in torch.split(torch.arange(n), size) if len(rows))
 
 
 def owner(offsets: Tensor) -> Tensor:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from lexray.models.autodecoders.photons import Photons
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,10 @@ class Encoding:
     nll: Tensor
     misfit: Tensor
 
+    def put(self, rows: Tensor, other: Encoding) -> None:
+        """Write those of the detections `rows` in place."""
+        self.features[rows], self.nll[rows], self.misfit[rows] = other.features, other.nll, other.misfit
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -45,32 +53,50 @@ class Reconstruction:
     upper: Tensor | None = None
 
 
-class Reconstructor(Protocol):
-    """A trained autodecoder on ragged photons. All are on the CPU, whatever device the work is done on."""
+class Reconstructor(ABC, Generic[Seen]):
+    """A trained autodecoder on ragged photons. All are on the CPU, whatever device the work is done on.
 
-    @property
-    def name(self) -> str:
-        """Model type and sizes, as the `latents` table names it."""
-        ...
+    A model type says what one pass of its network, or one fit, tells of some detections (`passes`), and what follows
+    from that for their representations and rates.
 
-    @property
-    def n_bands(self) -> int:
-        """B."""
-        ...
+    Attributes
+    ----------
+    name : str
+        Model type and sizes, as the `latents` table names it.
+    n_bands : int
+        B.
+    n_features : int
+        F.
+    n_steps : int
+        Optimiser steps that a new detection takes.
+    has_bounds : bool
+        Whether its rates have bounds.
+    """
 
-    @property
-    def n_features(self) -> int:
-        """F."""
-        ...
+    name: str
+    n_bands: int
+    n_features: int
+    n_steps: int = 0
+    has_bounds: bool = True
 
-    @property
-    def n_steps(self) -> int:
-        """Optimiser steps that a new detection takes."""
-        ...
+    @abstractmethod
+    def passes(self, photons: Photons) -> Iterator[tuple[Tensor, Seen]]:
+        """Rows i8[M] of some detections at a time, until each was met once, and what was found of them."""
+
+    @abstractmethod
+    def encoding(self, seen: Seen) -> Encoding:
+        """Representations of these detections."""
+
+    @abstractmethod
+    def rates(self, seen: Seen, bins: int, level: float | None) -> Tensor:
+        """Their rates, and below them both bounds where there are any: f8[1 or 3, M, B, bins]."""
 
     def encode(self, photons: Photons) -> Encoding:
         """Representation of each detection."""
-        ...
+        encoding = self._no_encoding(len(photons))
+        for rows, seen in self.passes(photons):
+            encoding.put(rows, self.encoding(seen))
+        return encoding
 
     def reconstruct(self, photons: Photons, bins: int, level: float | None = None) -> Reconstruction:
         """Rates in equal bins from 0 to the end of the last good time.
@@ -83,13 +109,27 @@ class Reconstructor(Protocol):
         level : float, optional
             Probability with which each bin's rate lies between the bounds; without it there are none.
         """
-        ...
+        rates = self._no_rates(len(photons), bins, level)
+        for rows, seen in self.passes(photons):
+            rates[:, rows] = self.rates(seen, bins, level)
+        return Reconstruction(*rates)
 
     def encode_and_reconstruct(
         self, photons: Photons, bins: int, level: float | None = None
     ) -> tuple[Encoding, Reconstruction]:
         """What `encode` and `reconstruct` return, from one pass of the network or one fit."""
-        ...
+        encoding, rates = self._no_encoding(len(photons)), self._no_rates(len(photons), bins, level)
+        for rows, seen in self.passes(photons):
+            encoding.put(rows, self.encoding(seen))
+            rates[:, rows] = self.rates(seen, bins, level)
+        return encoding, Reconstruction(*rates)
+
+    def _no_encoding(self, n: int) -> Encoding:
+        return Encoding(torch.empty(n, self.n_features), torch.empty(n), torch.empty(n))
+
+    def _no_rates(self, n: int, bins: int, level: float | None) -> Tensor:
+        n_curves = 1 if level is None or not self.has_bounds else 3
+        return torch.empty(n_curves, n, self.n_bands, bins, dtype=torch.float64)
 
 
 def at_bins(log_rate: Tensor, bins: int, *, centred: bool, exposure: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "decoder": ["GridDecoder"],
         "inference": ["GridReconstructor"],
-        "training": ["GridPenaltyWeights", "GridSettings", "LatentTable"],
+        "loss": ["GridPenaltyWeights"],
+        "training": ["GridSettings"],
     },
 )

@@ -1,23 +1,36 @@
 """A trained `resnet` autodecoder (PPAD) on new detections: a latent is fitted to each."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from lexray.models.autodecoders.likelihood import cell_counts
-from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.reconstructor import Encoding, Reconstruction, misfit
+from lexray.models.autodecoders.photons import Photons, pieces
+from lexray.models.autodecoders.reconstructor import Encoding, Reconstructor, misfit
 from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
 from lexray.models.autodecoders.resnet.loss import time_scale
 from lexray.models.autodecoders.resnet.training import ResnetSettings, fit_latents, log_prob
 from lexray.models.autodecoders.splitnet.binning import exposure_shares
 
-#: Detections whose misfit is computed at once, and cells of each.
-_BATCH, _BINS = 256, 256
+#: Cells of a detection in which its misfit is computed.
+_BINS = 256
 #: Moments in a bin over which the rate is averaged, and the step between them.
 _MOMENTS, _GOLDEN = 8, 0.6180339887498949
 
 
-class ResnetReconstructor:
+@dataclass(frozen=True)
+class _Fit:
+    """Some detections, and the latents fitted to them."""
+
+    photons: Photons
+    latent: Tensor
+
+
+class ResnetReconstructor(Reconstructor[_Fit]):
     """A trained PPAD.
 
     Parameters
@@ -29,66 +42,37 @@ class ResnetReconstructor:
     device : torch.device
     """
 
+    has_bounds = False
+
     def __init__(self, settings: ResnetSettings, network: ResnetDecoder, start: Tensor, device: torch.device) -> None:
-        self.settings, self.start = settings, start
-        self.network = network.to(device).eval().requires_grad_(False)
+        self.settings, self.start, self._device = settings, start, device
+        self._network = network.to(device).eval().requires_grad_(False)
+        self.name = f"resnet-{settings.latent_dim}d-{settings.blocks}x{settings.width}"
+        self.n_bands, self.n_steps = settings.n_bands, settings.fit_steps
+        self.n_features = settings.latent_dim
 
-    @property
-    def name(self) -> str:
-        """'resnet' and its sizes."""
-        return f"resnet-{self.settings.latent_dim}d-{self.settings.blocks}x{self.settings.width}"
-
-    @property
-    def n_bands(self) -> int:
-        """B."""
-        return self.settings.n_bands
-
-    @property
-    def n_features(self) -> int:
-        """F: the latent itself, as published."""
-        return self.settings.latent_dim
-
-    @property
-    def n_steps(self) -> int:
-        """Steps of the fit."""
-        return self.settings.fit_steps
-
-    def encode(self, photons: Photons) -> Encoding:
-        """Latents, f4[N, D]."""
-        return self._encoding(fit_latents(self.network, photons, self.settings, self.start), photons)
-
-    def _encoding(self, latent: Tensor, photons: Photons) -> Encoding:
-        nll = -log_prob(self.network, latent, photons, self.settings)
-        misfits = [torch.zeros(0)]
-        for rows in torch.split(torch.arange(len(photons)), _BATCH):
+    def passes(self, photons: Photons) -> Iterator[tuple[Tensor, _Fit]]:
+        """See `Reconstructor.passes`."""
+        for rows in pieces(len(photons), self.settings.batch_size):
             some = photons.select(rows)
-            rate = self._rates(latent[rows], some, _BINS)
-            expected = rate * exposure_shares(some, _BINS)[:, None]
-            misfits.append(misfit(rate, expected, cell_counts(some, _BINS)))
-        return Encoding(latent, nll.float(), torch.cat(misfits))
+            yield rows, _Fit(some, fit_latents(self._network, some, self.settings, self.start))
 
-    def reconstruct(self, photons: Photons, bins: int, level: float | None = None) -> Reconstruction:
-        """See `Reconstructor.reconstruct`; the published model has no bounds."""
-        latent = fit_latents(self.network, photons, self.settings, self.start)
-        return Reconstruction(self._rates(latent, photons, bins))
+    def encoding(self, seen: _Fit) -> Encoding:
+        """Latents, f4[N, D]: the features as published."""
+        nll = -log_prob(self._network, seen.latent, seen.photons, self.settings)
+        (rate,) = self.rates(seen, _BINS, None)
+        expected = rate * exposure_shares(seen.photons, _BINS)[:, None]
+        return Encoding(seen.latent, nll.float(), misfit(rate, expected, cell_counts(seen.photons, _BINS)))
 
-    def encode_and_reconstruct(
-        self, photons: Photons, bins: int, level: float | None = None
-    ) -> tuple[Encoding, Reconstruction]:
-        """See `Reconstructor.encode_and_reconstruct`."""
-        latent = fit_latents(self.network, photons, self.settings, self.start)
-        return self._encoding(latent, photons), Reconstruction(self._rates(latent, photons, bins))
-
-    def _rates(self, latent: Tensor, photons: Photons, bins: int) -> Tensor:
-        device = next(self.network.parameters()).device
+    def rates(self, seen: _Fit, bins: int, level: float | None) -> Tensor:
+        """See `Reconstructor.rates`; the published model has no bounds."""
         # Means over moments that no octave of the decoder's sines meets in step: samples at equal distances mislead.
         within = (torch.arange(_MOMENTS, dtype=torch.float64) * _GOLDEN + 0.5) % 1.0
         moment = ((torch.arange(bins)[:, None] + within) / bins).flatten()
-        scale = time_scale(photons, self.settings.shortest)
-        rates = [torch.zeros(0, self.n_bands, bins, dtype=torch.float64)]
-        for rows in torch.split(torch.arange(len(photons)), self.settings.batch_size):
-            time = (photons.duration[rows, None] * moment / scale[rows, None]).flatten().to(device)
-            log_rate = self.network(latent[rows].to(device).repeat_interleave(len(moment), 0), time).cpu().double()
-            per_unit = log_rate.exp().unflatten(0, (len(rows), bins, _MOMENTS)).mean(2).transpose(1, 2)
-            rates.append(per_unit / scale[rows, None, None])
-        return torch.cat(rates)
+        scale = time_scale(seen.photons, self.settings.shortest)[:, None]
+        time = (seen.photons.duration[:, None] * moment / scale).flatten().to(self._device)
+        latent = seen.latent.to(self._device).repeat_interleave(len(moment), 0)
+        log_rate = self._network(latent, time).cpu().double()
+        per_unit = log_rate.exp().unflatten(0, (len(scale), bins, _MOMENTS)).mean(2).transpose(1, 2)
+        rate: Tensor = per_unit / scale[..., None]
+        return rate[None]

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lexray.models.autodecoders.learner import setting
 from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.tensors import TensorFields
+from lexray.models.settings import setting
 
 #: ``decoder(latent[Q, D], time[Q]) -> log_rate[Q, B]``.
 Decoder = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +49,7 @@ class ResnetPenaltyWeights:
 
 
 @dataclass(frozen=True)
-class Arrivals:
+class Arrivals(TensorFields):
     """Photons of M detections in scaled time, and the mesh on which their rates are integrated.
 
     Attributes
@@ -75,7 +76,7 @@ class Arrivals:
     n: int
 
     @staticmethod
-    def join(several: Sequence[Arrivals]) -> Arrivals:
+    def concatenate(several: Sequence[Arrivals]) -> Arrivals:
         """All detections behind one another."""
         first = [0]
         for each in several:
@@ -88,18 +89,6 @@ class Arrivals:
             torch.cat([a.mesh_weight for a in several]),
             torch.cat([a.mesh_owner + i for a, i in zip(several, first, strict=False)]),
             first[-1],
-        )
-
-    def to(self, device: torch.device) -> Arrivals:
-        """The same on a device."""
-        return Arrivals(
-            self.time.to(device),
-            self.band.to(device),
-            self.owner.to(device),
-            self.mesh_time.to(device),
-            self.mesh_weight.to(device),
-            self.mesh_owner.to(device),
-            self.n,
         )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lexray.models.autodecoders.learner import Schedule, setting
-from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.learner import Schedule
+from lexray.models.autodecoders.photons import Photons, pieces
 from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
 from lexray.models.autodecoders.resnet.loss import (
     Arrivals,
@@ -21,6 +21,7 @@ from lexray.models.autodecoders.resnet.loss import (
     losses,
     time_scale,
 )
+from lexray.models.settings import setting
 
 #: Steps of the reported integral for each of the training's; one more makes them odd, so that no octave fits.
 _FINER = 8
@@ -80,14 +81,6 @@ class ResnetSettings(Schedule):
         """A model of these settings, its weights drawn from `seed`."""
         return ResnetLearner(self)
 
-    def stages(self) -> tuple[ResnetSettings, ResnetSettings, ResnetSettings]:
-        """The three published trainings, each from the weights and latents of the one before.
-
-        First on a filtered subset (14,891 of 109,656 detections), then the latents alone on all, then
-        everything on all.
-        """
-        return self, replace(self, learning_rate=0.0), self
-
     def arrivals(self, photons: Photons, generator: torch.Generator | None = None) -> Arrivals:
         """Detections as the loss takes them; `generator` shifts the mesh where that is not as published."""
         generator = generator if self.good_time else None
@@ -102,18 +95,17 @@ class ResnetLearner:
     Parameters
     ----------
     settings : ResnetSettings
-    network : ResnetDecoder, optional
-        A trained decoder, such as that of `from_ppad`; a new one, drawn from the settings' seed, if left out.
     """
 
     model_type = "resnet"
 
-    def __init__(self, settings: ResnetSettings, network: ResnetDecoder | None = None) -> None:
+    def __init__(self, settings: ResnetSettings) -> None:
         self.settings = settings
-        self.network = settings.decoder() if network is None else network
+        self.network: nn.Module = settings.decoder()
 
     @property
     def latent_dim(self) -> int:
+        """D."""
         return self.settings.latent_dim
 
     def prepare(self, photons: Photons) -> Photons:
@@ -123,14 +115,6 @@ class ResnetLearner:
     def draw(self, data: Photons, rows: Tensor, generator: torch.Generator) -> Arrivals:
         """Detections `rows`, their mesh shifted at random."""
         return self.settings.arrivals(data.select(rows), generator)
-
-    def join(self, samples: Sequence[Arrivals]) -> Arrivals:
-        """Slices of several parts as one batch."""
-        return Arrivals.join(samples)
-
-    def to(self, sample: Arrivals, device: torch.device) -> Arrivals:
-        """The same batch on a device."""
-        return sample.to(device)
 
     def losses(self, sample: Arrivals, latent: Tensor | None) -> Tensor:
         """The published loss of each detection, f[M] in nats."""
@@ -146,12 +130,13 @@ class ResnetLearner:
         return gains(self.network, latent, held, self.settings)
 
 
-def fit_latents(decoder: ResnetDecoder, photons: Photons, settings: ResnetSettings, start: Tensor) -> Tensor:
+def fit_latents(decoder: nn.Module, photons: Photons, settings: ResnetSettings, start: Tensor) -> Tensor:
     """Latents of new detections, the decoder held fixed: Adam from `start`, by `settings`.
 
     Parameters
     ----------
-    decoder : ResnetDecoder
+    decoder : nn.Module
+        A `ResnetDecoder`.
     photons : Photons
         N detections.
     settings : ResnetSettings
@@ -166,7 +151,7 @@ def fit_latents(decoder: ResnetDecoder, photons: Photons, settings: ResnetSettin
     start = start.detach().expand(len(photons), -1)
     device = next(decoder.parameters()).device
     found = [start[:0].cpu()]
-    for rows in torch.split(torch.arange(len(photons)), settings.batch_size):
+    for rows in pieces(len(photons), settings.batch_size):
         data = settings.arrivals(photons.select(rows)).to(device)
         # All rows move in each step, so that a dense Adam is one of their own for each.
         latent = start[rows].to(device, copy=True).requires_grad_()
@@ -179,12 +164,12 @@ def fit_latents(decoder: ResnetDecoder, photons: Photons, settings: ResnetSettin
 
 
 @torch.no_grad()
-def log_prob(decoder: ResnetDecoder, latent: Tensor, photons: Photons, settings: ResnetSettings) -> Tensor:
+def log_prob(decoder: nn.Module, latent: Tensor, photons: Photons, settings: ResnetSettings) -> Tensor:
     """Unbinned log-probability of the photons under each detection's rate during its good time.
 
     Parameters
     ----------
-    decoder : ResnetDecoder
+    decoder : nn.Module
     latent : f[N, D]
     photons : Photons
         N detections.
@@ -203,18 +188,12 @@ def log_prob(decoder: ResnetDecoder, latent: Tensor, photons: Photons, settings:
 
 
 @torch.no_grad()
-def gains(decoder: ResnetDecoder, latent: Tensor, held: Photons, settings: ResnetSettings) -> Tensor:
+def gains(decoder: nn.Module, latent: Tensor, held: Photons, settings: ResnetSettings) -> Tensor:
     r"""Log-likelihood of photons over that of a constant rate, the levels of both profiled out.
 
     .. math:: \sum_j \left(\log\lambda_{b_j}(t_j) - \log \frac{\int_G \lambda_{b_j} dt}{\int_G dt}\right)
 
-    Parameters
-    ----------
-    decoder : ResnetDecoder
-    latent : f[N, D]
-    held : Photons
-        N detections.
-    settings : ResnetSettings
+    Parameters as for `log_prob`.
 
     Returns
     -------
@@ -236,7 +215,7 @@ def gains(decoder: ResnetDecoder, latent: Tensor, held: Photons, settings: Resne
 
 
 def _in_batches(
-    decoder: ResnetDecoder, latent: Tensor, photons: Photons, settings: ResnetSettings
+    decoder: nn.Module, latent: Tensor, photons: Photons, settings: ResnetSettings
 ) -> Iterator[tuple[Tensor, Arrivals]]:
     """Latents and detections on the decoder's device; during good time, whatever the training did.
 
@@ -244,6 +223,5 @@ def _in_batches(
     """
     device = next(decoder.parameters()).device
     judged = replace(settings, good_time=True, n_steps=_FINER * settings.n_steps + 1)
-    for rows in torch.split(torch.arange(len(photons)), settings.batch_size):
-        if len(rows):
-            yield latent[rows].to(device), judged.arrivals(photons.select(rows)).to(device)
+    for rows in pieces(len(photons), settings.batch_size):
+        yield latent[rows].to(device), judged.arrivals(photons.select(rows)).to(device)

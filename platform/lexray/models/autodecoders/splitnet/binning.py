@@ -7,13 +7,14 @@ is faster than a cell, pulsations above all, is out of reach.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lexray.models.autodecoders.photons import Photons, gather, owner
 from lexray.models.autodecoders.splitnet.network import NetworkInput
+from lexray.models.autodecoders.tensors import TensorFields
 
 #: Cells of a detection that lasts up to `_USUAL_DURATION`; the fewest and the most that any has.
 DEFAULT_CELLS, FEWEST, MOST = 256, 16, 2048
@@ -25,7 +26,7 @@ _CHUNK = 1_000_000
 
 
 @dataclass(frozen=True)
-class BinnedPhotons:
+class BinnedPhotons(TensorFields):
     """N detections on K cells of time each.
 
     Attributes
@@ -95,11 +96,6 @@ class BinnedPhotons:
             self.scale[rows],
             self.n_bands,
         )
-
-    def to(self, device: torch.device) -> BinnedPhotons:
-        """The same on a device."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return BinnedPhotons(*(value.to(device) if isinstance(value, Tensor) else value for value in values))  # type: ignore[arg-type]
 
     def counts(self, chosen: Tensor | None = None) -> Tensor:
         """Photons in each cell, or of them those where `chosen`, bool[P], holds: f4[N, B, K]."""

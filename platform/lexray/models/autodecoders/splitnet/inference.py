@@ -10,8 +10,8 @@ import torch
 from scipy.special import gammaincinv, ndtr, stdtrit
 from torch import Tensor
 
-from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.reconstructor import Encoding, Reconstruction, at_bins
+from lexray.models.autodecoders.photons import Photons, pieces
+from lexray.models.autodecoders.reconstructor import Encoding, Reconstructor, at_bins
 from lexray.models.autodecoders.splitnet.binning import BinnedPhotons, bin_photons
 from lexray.models.autodecoders.splitnet.network import LOG_VARIANCE, Estimate, SplitNet, estimate
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
@@ -28,12 +28,11 @@ _CELLS_AT_ONCE = 65_536
 class _Read:
     """Some detections of one number of cells, and what the network says of them."""
 
-    rows: Tensor
     data: BinnedPhotons
     found: Estimate
 
 
-class SplitnetReconstructor:
+class SplitnetReconstructor(Reconstructor[_Read]):
     """A trained `splitnet`.
 
     Parameters
@@ -43,82 +42,39 @@ class SplitnetReconstructor:
     device : torch.device
     """
 
-    n_steps = 0
-
     def __init__(self, settings: SplitnetSettings, network: SplitNet, device: torch.device) -> None:
-        self.settings, self.device = settings, device
-        self.network = network.to(device).eval().requires_grad_(False)
+        self._device = device
+        self._network = network.to(device).eval().requires_grad_(False)
+        self.name = f"splitnet-{settings.width}w-{settings.blocks}b"
+        self.n_bands = settings.n_bands
+        self.n_features = network.times.n_features + settings.spectral_features
 
-    @property
-    def name(self) -> str:
-        """'splitnet' and its channels."""
-        return f"splitnet-{self.settings.width}w-{self.settings.blocks}b"
-
-    @property
-    def n_bands(self) -> int:
-        """B."""
-        return self.settings.n_bands
-
-    @property
-    def n_features(self) -> int:
-        """F: pooled over time, and the spectrum's."""
-        return self.network.times.n_features + self.settings.spectral_features
-
-    def encode(self, photons: Photons) -> Encoding:
-        """Pooled features and the spectrum's, side by side, f4[N, F]."""
-        encoding = self._empty_encoding(len(photons))
-        for read in self._read(photons):
-            _write_encoding(encoding, read)
-        return encoding
-
-    def reconstruct(self, photons: Photons, bins: int, level: float | None = None) -> Reconstruction:
-        """See `Reconstructor.reconstruct`; bounds are central, of a Gamma distribution with heavier tails."""
-        rates = self._empty_rates(len(photons), bins, level)
-        for read in self._read(photons):
-            _write_rates(rates, read, bins, level)
-        return Reconstruction(*rates)
-
-    def encode_and_reconstruct(
-        self, photons: Photons, bins: int, level: float | None = None
-    ) -> tuple[Encoding, Reconstruction]:
-        """See `Reconstructor.encode_and_reconstruct`."""
-        encoding, rates = self._empty_encoding(len(photons)), self._empty_rates(len(photons), bins, level)
-        for read in self._read(photons):
-            _write_encoding(encoding, read)
-            _write_rates(rates, read, bins, level)
-        return encoding, Reconstruction(*rates)
-
-    def _empty_encoding(self, n: int) -> Encoding:
-        return Encoding(torch.empty(n, self.n_features), torch.empty(n), torch.empty(n))
-
-    def _empty_rates(self, n: int, bins: int, level: float | None) -> Tensor:
-        return torch.empty(1 if level is None else 3, n, self.n_bands, bins, dtype=torch.float64)
-
-    def _read(self, photons: Photons) -> Iterator[_Read]:
+    def passes(self, photons: Photons) -> Iterator[tuple[Tensor, _Read]]:
+        """See `Reconstructor.passes`."""
         groups, size, _ = bin_photons(photons)
         for k, data in groups.items():
             rows = (size == k).nonzero()[:, 0]
-            for some in torch.split(torch.arange(len(rows)), max(1, _CELLS_AT_ONCE // k)):
-                chosen = data.select(some).to(self.device)
-                yield _Read(rows[some], chosen, estimate(self.network, chosen.seen()))
+            for some in pieces(len(rows), max(1, _CELLS_AT_ONCE // k)):
+                chosen = data.select(some).to(self._device)
+                yield rows[some], _Read(chosen, estimate(self._network, chosen.seen()))
 
+    def encoding(self, seen: _Read) -> Encoding:
+        """Pooled features and the spectrum's, side by side, f4[N, F]."""
+        features = torch.cat([seen.found.features, seen.found.spectral_features], dim=1)
+        nll, misfit = _fit_of(seen.data, seen.found)
+        return Encoding(features.cpu(), nll.float().cpu(), misfit.float().cpu())
 
-def _write_encoding(encoding: Encoding, read: _Read) -> None:
-    features = torch.cat([read.found.features, read.found.spectral_features], dim=1)
-    encoding.features[read.rows] = features.cpu()
-    nll, misfit = _fit_of(read.data, read.found)
-    encoding.nll[read.rows], encoding.misfit[read.rows] = nll.float().cpu(), misfit.float().cpu()
-
-
-def _write_rates(rates: Tensor, read: _Read, bins: int, level: float | None) -> None:
-    log_rate = _log_rate(read)
-    rates[0, read.rows] = _in_bins(log_rate, read, bins)
-    if level is not None:
-        mean = log_rate + read.found.shift.log()
-        half_width = stdtrit(_FREEDOM, (1 + level) / 2) * ((_FREEDOM - 2) / _FREEDOM) ** 0.5
-        for bound, deviations in zip(rates[1:], (-half_width, half_width), strict=True):
-            quantile = log_gamma_quantile(read.found.variance, float(ndtr(deviations)))
-            bound[read.rows] = _in_bins(mean + quantile, read, bins)
+    def rates(self, seen: _Read, bins: int, level: float | None) -> Tensor:
+        """See `Reconstructor.rates`; bounds are central, of a Gamma distribution with heavier tails."""
+        log_rate = _log_rate(seen)
+        curves = [log_rate]
+        if level is not None:
+            mean = log_rate + seen.found.shift.log()
+            half_width = stdtrit(_FREEDOM, (1 + level) / 2) * ((_FREEDOM - 2) / _FREEDOM) ** 0.5
+            for deviations in (-half_width, half_width):
+                curves.append(mean + log_gamma_quantile(seen.found.variance, float(ndtr(deviations))))
+        exposure = seen.data.exposure.cpu()
+        return torch.stack([at_bins(curve.cpu(), bins, centred=True, exposure=exposure).exp() for curve in curves])
 
 
 def _fit_of(data: BinnedPhotons, found: Estimate) -> tuple[Tensor, Tensor]:
@@ -132,10 +88,6 @@ def _fit_of(data: BinnedPhotons, found: Estimate) -> tuple[Tensor, Tensor]:
     share = expected / expected.sum(-1, keepdim=True)
     typical = (counts.sum(-1, keepdim=True) * share * log_rate).sum((1, 2))
     return expected.sum((1, 2)) - seen, typical - seen
-
-
-def _in_bins(log_rate: Tensor, read: _Read, bins: int) -> Tensor:
-    return at_bins(log_rate.cpu(), bins, centred=True, exposure=read.data.exposure.cpu()).exp()
 
 
 def _log_rate(read: _Read) -> Tensor:

@@ -16,13 +16,14 @@ sure g is, and a second branch does with the photons' energies what the first do
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lexray.models.autodecoders.tensors import TensorFields
 
 #: What the network's scalar inputs count from: 28.8 ks over 256 cells, and a typical effective area.
 _USUAL_WIDTH, _USUAL_AREA = 112.5, 300.0  # s, cm²
@@ -32,7 +33,7 @@ _LOG_SHIFT = (-5.0, 5.0)
 
 
 @dataclass(frozen=True)
-class NetworkInput:
+class NetworkInput(TensorFields):
     """What the network sees of N detections of K cells each.
 
     Attributes
@@ -62,10 +63,6 @@ class NetworkInput:
     area: Tensor
     energies: Tensor
     energy_range: Tensor
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> NetworkInput:
-        """`function` of each tensor."""
-        return NetworkInput(*(function(getattr(self, field.name)) for field in fields(NetworkInput)))
 
     def channels(self, contamination: Tensor) -> Tensor:
         """Input of `TimeNet`, f4[N, 2 B + 5, K], where the background gives `contamination`, f4[N, B, K], counts."""

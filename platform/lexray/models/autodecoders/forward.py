@@ -1,0 +1,61 @@
+"""The network's forward pass as it is trained, and the moving average of its weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils._pytree import tree_map
+
+from lexray.models.autodecoders.learner import Schedule
+
+
+def training_forward(network: nn.Module, settings: Schedule, device: torch.device) -> Callable[..., Any]:
+    """The network's forward pass as it is trained: compiled, in mixed precision, or as it is."""
+    forward = torch.compile(network.forward) if settings.compile else network.forward
+    if settings.precision == "float32":
+        return forward
+
+    def mixed(*inputs: Any, **named: Any) -> Any:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            out = forward(*inputs, **named)
+        return tree_map(lambda t: t.float() if isinstance(t, Tensor) and t.is_floating_point() else t, out)
+
+    return mixed
+
+
+@contextlib.contextmanager
+def replaced_forward(network: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """`network` calls `forward` within the block; outside it, validation is in float32 and copies are plain."""
+    network.forward = forward
+    try:
+        yield
+    finally:
+        del network.forward
+
+
+def gradient(tensor: Tensor) -> Tensor:
+    """A leaf's gradient; zeros on a worker that had no row in the batch."""
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+
+
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the network for the moving average of its weights.
+
+    Parameters
+    ----------
+    network : nn.Module
+    decay : float
+        Per step; less in the first steps, as the weights that the network begins with are noise.
+    """
+
+    def update(averages: Any, weights: Any, n: Tensor | int) -> None:
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, int(n) / (9 + int(n))))
+
+    average = AveragedModel(network, multi_avg_fn=update)
+    average.n_averaged += 1  # what the network begins with counts: torch's own average begins after the first step
+    return average

@@ -1,0 +1,81 @@
+r"""Losses of `splitnet`, all over photons that the network has not seen, and all in nats.
+
+Of their times,
+
+.. math:: -\sum_j \log \frac{s_{b_j}(k_j) + c_{b_j}(k_j)}{\sum_k e_k\,(s_{b_j} + c_{b_j})(k)}
+
+with s the source's rate and c the background's; of how many fall into each cell, a negative binomial number where the
+rate is Gamma distributed about its estimate with relative variance v, which teaches v; and of their energies.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lexray.models.autodecoders.splitnet.network import Estimate
+
+
+def timing_gain(found: Estimate, exposure: Tensor, target: Tensor) -> Tensor:
+    """Log-likelihood of the times of `target`, f[N, B, K] counts, over that of a constant source: f[N] in nats.
+
+    Parameters
+    ----------
+    found : Estimate
+    exposure : f[N, K]
+        During which the photons of `target` came.
+    target : f[N, B, K]
+
+    Notes
+    -----
+    Both sources have the same expected counts during `exposure`; so have they with the background.
+    """
+    share = exposure[:, None]
+    background_rate = found.contamination / share.clamp(min=1e-6)
+    rate = found.level[..., None] * found.density
+    total = (rate * share).sum(-1, keepdim=True)
+    flat = total / share.sum(-1, keepdim=True)
+    return (target * ((rate + background_rate).log() - (flat + background_rate).log())).sum((1, 2))
+
+
+def counting_loss(found: Estimate, exposure: Tensor, target: Tensor, ratio: Tensor) -> Tensor:
+    """Negative log-probability of the numbers `target`, f[N, B, K], of photons in each cell.
+
+    It teaches variance and shift: density and level, which have a loss of their own, are held fixed.
+
+    Parameters
+    ----------
+    ratio : f[N]
+        Expected photons in `target` for each that the estimate was made from.
+    """
+    share = exposure[:, None]
+    source = (found.level[..., None] * found.density * share).detach() * found.shift
+    mean = source + found.contamination
+    # A cell without exposure expects nothing; its variance must only not be zero.
+    variance = found.variance * (source / mean.clamp(min=1e-12)).square().clamp(min=1e-6)
+    return -log_negative_binomial(target, ratio[:, None, None] * mean, variance).sum((1, 2))
+
+
+def log_negative_binomial(n: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    r"""Log-probability of Poisson counts whose expectation is Gamma distributed, but for what depends on n alone.
+
+    .. math:: \log\frac{\Gamma(n + 1/v)}{\Gamma(1/v)} + n \log\frac{v\mu}{1 + v\mu} - \frac{\log(1 + v\mu)}{v}
+
+    Parameters
+    ----------
+    n : f[…]
+        Counts.
+    mean : f[…]
+        mu.
+    variance : f[…]
+        v, relative variance of the expectation.
+    """
+    log_p = -(variance * mean).log1p() / variance
+    # Most cells are empty, and most of the others hold one photon: only the rest need a Gamma function.
+    some = (n > 0).nonzero(as_tuple=True)
+    count, mu, v = n[some], mean[some].clamp(min=1e-12), variance[some]
+    photons = count * (mu / (1 + v * mu)).log()
+    many = count > 1
+    # Differences of large logarithms, which float32 would lose.
+    k, w = count[many].double(), v[many].double()
+    pairs = (k + 1 / w).lgamma() - (1 / w).lgamma() + k * w.log()
+    return log_p.index_put(some, photons.index_put((many,), pairs.to(photons.dtype), accumulate=True), accumulate=True)
