@@ -16,24 +16,6 @@ from lexray.models.autodecoders.sampler import DRAWS, PartStream
 
 
 @dataclass(frozen=True)
-class PreparedPart:
-    """A part in memory."""
-
-    data: Any
-    counts: Tensor  # photons of each detection
-    ids: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Share:
-    """What a part gives to a batch."""
-
-    part: int
-    data: Any
-    rows: Tensor
-
-
-@dataclass(frozen=True)
 class Batch:
     """A worker's share of a step.
 
@@ -50,6 +32,24 @@ class Batch:
     shares: list[Share]
     ids: list[str]
     n_photons: int
+
+
+@dataclass(frozen=True)
+class PreparedPart:
+    """A part in memory."""
+
+    data: Any
+    counts: Tensor  # photons of each detection
+    ids: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a part gives to a batch."""
+
+    part: int
+    data: Any
+    rows: Tensor
 
 
 class Batches:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from scipy.special import stdtrit
@@ -32,15 +31,7 @@ _LATENT_SPREAD = 0.3
 _DEGREES, _HALF_WIDTH = 4, 0.79
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """Some detections, and what was fitted to them."""
-
-    photons: Photons
-    fitted: FittedDetections
-
-
-class GridReconstructor(Reconstructor[_Fit]):
+class GridReconstructor(Reconstructor[FittedDetections]):
     """A trained `grid` autodecoder.
 
     Parameters
@@ -60,25 +51,24 @@ class GridReconstructor(Reconstructor[_Fit]):
         self.n_bands, self.n_steps = settings.n_bands, settings.fit_steps
         self.n_features = dimension(settings.n_bands, settings.n_knots)
 
-    def passes(self, photons: Photons) -> Iterator[tuple[Tensor, _Fit]]:
+    def passes(self, photons: Photons) -> Iterator[tuple[Tensor, FittedDetections]]:
         """See `Reconstructor.passes`."""
         with one_thread():
             for rows in pieces(len(photons), FITTED_AT_ONCE):
-                some = photons.select(rows)
-                yield rows, _Fit(some, self._learner.fit_detections(some, self.start))
+                yield rows, self._learner.fit_detections(photons.select(rows), self.start)
 
-    def encoding(self, seen: _Fit) -> Encoding:
+    def encoding(self, seen: FittedDetections) -> Encoding:
         """The rate pooled over time, and the spectrum: see `representation`."""
-        log_rate, data, photons = seen.fitted.log_rate, seen.fitted.data, seen.photons
+        log_rate, data, photons = seen.log_rate, seen.data, seen.photons
         nll = -log_likelihood(log_rate, data) + data.counts.sum(1) * photons.duration.log().float()
         return Encoding(represent(log_rate, photons), nll, _misfit_on_knots(log_rate, photons, data))
 
-    def rates(self, seen: _Fit, bins: int, level: float | None) -> Tensor:
+    def rates(self, seen: FittedDetections, bins: int, level: float | None) -> Tensor:
         """See `Reconstructor.rates`; bounds as `half_width` says."""
-        log_rates = [seen.fitted.log_rate]
+        log_rates = [seen.log_rate]
         if level is not None:
-            spread = half_width(self._learner.network, seen.fitted, level)
-            log_rates += [seen.fitted.log_rate - spread, seen.fitted.log_rate + spread]
+            spread = half_width(self._learner.network, seen, level)
+            log_rates += [seen.log_rate - spread, seen.log_rate + spread]
         in_bins = torch.stack([at_bins(log_rate, bins, centred=False) for log_rate in log_rates])
         return (in_bins - seen.photons.duration.log()[:, None, None]).exp()
 

@@ -26,16 +26,18 @@ class FittedDetections:
 
     Attributes
     ----------
+    photons : Photons
+    data : Cells
+        What was fitted to, of these.
     latent : f[N, D]
     log_rate : f4[N, B, K]
         At the knots, per unit of scaled time, gaps included.
-    data : Cells
-        What it was fitted to.
     """
 
+    photons: Photons
+    data: Cells
     latent: Tensor
     log_rate: Tensor
-    data: Cells
 
 
 @dataclass(frozen=True)
@@ -159,4 +161,4 @@ class GridLearner:
             shape = (mean[:, None] + deviation).cpu()
             if s.single_detection_weight > 0:
                 shape = torch.lerp(shape, free_log_shape(data), s.single_detection_weight)
-        return FittedDetections(latent, shape + level(shape, data)[..., None], data)
+        return FittedDetections(photons, data, latent, shape + level(shape, data)[..., None])

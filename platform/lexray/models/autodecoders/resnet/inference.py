@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,12 +22,8 @@ _BINS = 256
 _MOMENTS, _GOLDEN = 8, 0.6180339887498949
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """Some detections, and the latents fitted to them."""
-
-    photons: Photons
-    latent: Tensor
+#: Some detections, and the latents fitted to them.
+_Fit: TypeAlias = tuple[Photons, Tensor]
 
 
 class ResnetReconstructor(Reconstructor[_Fit]):
@@ -55,24 +51,25 @@ class ResnetReconstructor(Reconstructor[_Fit]):
         """See `Reconstructor.passes`."""
         for rows in pieces(len(photons), self.settings.batch_size):
             some = photons.select(rows)
-            yield rows, _Fit(some, fit_latents(self._network, some, self.settings, self.start))
+            yield rows, (some, fit_latents(self._network, some, self.settings, self.start))
 
     def encoding(self, seen: _Fit) -> Encoding:
         """Latents, f4[N, D]: the features as published."""
-        nll = -log_prob(self._network, seen.latent, seen.photons, self.settings)
+        photons, latent = seen
+        nll = -log_prob(self._network, latent, photons, self.settings)
         (rate,) = self.rates(seen, _BINS, None)
-        expected = rate * exposure_shares(seen.photons, _BINS)[:, None]
-        return Encoding(seen.latent, nll.float(), misfit(rate, expected, cell_counts(seen.photons, _BINS)))
+        expected = rate * exposure_shares(photons, _BINS)[:, None]
+        return Encoding(latent, nll.float(), misfit(rate, expected, cell_counts(photons, _BINS)))
 
     def rates(self, seen: _Fit, bins: int, level: float | None) -> Tensor:
         """See `Reconstructor.rates`; the published model has no bounds."""
+        photons, latent = seen
         # Means over moments that no octave of the decoder's sines meets in step: samples at equal distances mislead.
         within = (torch.arange(_MOMENTS, dtype=torch.float64) * _GOLDEN + 0.5) % 1.0
         moment = ((torch.arange(bins)[:, None] + within) / bins).flatten()
-        scale = time_scale(seen.photons, self.settings.shortest)[:, None]
-        time = (seen.photons.duration[:, None] * moment / scale).flatten().to(self._device)
-        latent = seen.latent.to(self._device).repeat_interleave(len(moment), 0)
-        log_rate = self._network(latent, time).cpu().double()
+        scale = time_scale(photons, self.settings.shortest)[:, None]
+        time = (photons.duration[:, None] * moment / scale).flatten().to(self._device)
+        log_rate = self._network(latent.to(self._device).repeat_interleave(len(moment), 0), time).cpu().double()
         per_unit = log_rate.exp().unflatten(0, (len(scale), bins, _MOMENTS)).mean(2).transpose(1, 2)
         rate: Tensor = per_unit / scale[..., None]
         return rate[None]

@@ -219,19 +219,9 @@ def integral(rate: Tensor, weight: Tensor, owner: Tensor, n: int) -> Tensor:
 
 
 def total_variation(rate: Tensor, owner: Tensor, n: int) -> Tensor:
-    """Mean over neighbouring moments and bands of |Δλ|; 0 where a detection has fewer than two moments.
+    """Mean over neighbouring moments and bands of |Δλ|, f[n]; 0 where a detection has fewer than two moments.
 
-    Parameters
-    ----------
-    rate : f[Q, B]
-        λ, not its logarithm, in order of time within each detection.
-    owner : i8[Q]
-    n : int
-        Detections.
-
-    Returns
-    -------
-    f[n]
+    Parameters as for `integral`; the rates are in order of time within each detection.
     """
     (before,) = (owner[1:] == owner[:-1]).nonzero(as_tuple=True)
     of = owner[before]
