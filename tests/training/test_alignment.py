@@ -115,6 +115,20 @@ def test_towers_come_back_from_their_folder(tmp_path: Path) -> None:
         back.embed_text(text[:, :5])
 
 
+def test_checkpoints_of_another_training_are_named_and_not_continued(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {"out": str(tmp_path / "model"), "latents": "-", "text_embeddings": "-", "events": "-"}
+    training = parse(train_alignment.TrainAlignmentConfig, values).training
+    training.warn_of_others(Progress())
+    assert capsys.readouterr().err == ""
+    (tmp_path / "model.checkpoints" / training.name).mkdir(parents=True)  # as the version before named its own
+    training.warn_of_others(Progress())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "model.checkpoints holds checkpoints of other data" in said
+    assert "the training starts from the beginning" in said
+
+
 @pytest.mark.ray
 def test_two_workers_of_which_one_is_killed_end_as_one_does(
     tmp_path: Path, pairs: PairedTables, ray_session: None

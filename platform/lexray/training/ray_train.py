@@ -52,6 +52,21 @@ class RayTraining:
         if system.get_file_info(root).type != pyarrow.fs.FileType.NotFound:
             system.delete_dir(root)
 
+    @property
+    def _folder(self) -> str:
+        return f"{self.name}-{_CHECKPOINT_FORM}"
+
+    def warn_of_others(self, progress: Progress) -> None:
+        """Say in one line where there are checkpoints that this training does not continue, and none of its own."""
+        system, root = filesystem(self.checkpoints)
+        found = system.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True))
+        folders = {one.base_name for one in found if one.type == pyarrow.fs.FileType.Directory}
+        if folders and self._folder not in folders:
+            progress.warn(
+                f"{self.command}: {self.checkpoints} holds checkpoints of other data, of another configuration or of "
+                "another version; they are not continued, the training starts from the beginning"
+            )
+
     def run_workers(
         self, work: Callable[[dict[str, Any]], None], loop: dict[str, Any], progress: Progress
     ) -> Checkpoint:
@@ -67,16 +82,9 @@ class RayTraining:
         LexrayError
             If workers failed more often than `max_failures`.
         """
+        self.warn_of_others(progress)
         system, root = filesystem(self.checkpoints)
         system.create_dir(root, recursive=True)
-        found = system.get_file_info(pyarrow.fs.FileSelector(root))
-        others = [one.base_name for one in found if one.type == pyarrow.fs.FileType.Directory]
-        name = f"{self.name}-{_CHECKPOINT_FORM}"
-        if others and name not in others:
-            progress.warn(
-                f"{self.command}: {self.checkpoints} holds checkpoints of other data, of another configuration or of "
-                "another version; they are not continued"
-            )
         trainer = TorchTrainer(
             work,
             train_loop_config=loop,
@@ -86,7 +94,7 @@ class RayTraining:
                 resources_per_worker={"CPU": 1, **({"GPU": 1} if self.use_gpu else {})},
             ),
             run_config=RunConfig(
-                name=name,
+                name=self._folder,
                 storage_path=root,
                 storage_filesystem=system,
                 checkpoint_config=CheckpointConfig(num_to_keep=2),

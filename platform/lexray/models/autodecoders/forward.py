@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,28 +12,30 @@ from torch.utils._pytree import tree_map
 from lexray.models.autodecoders.learner import Schedule
 
 
-def training_forward(network: nn.Module, settings: Schedule, device: torch.device) -> Callable[..., Any]:
-    """The network's forward pass as it is trained: compiled, in mixed precision, or as it is."""
-    forward = torch.compile(network.forward) if settings.compile else network.forward
-    if settings.precision == "float32":
-        return forward
+class TrainingForward(nn.Module):
+    """A network as it is trained: compiled, in mixed precision, or as it is; validation uses the network itself.
 
-    def mixed(*inputs: Any, **named: Any) -> Any:
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            out = forward(*inputs, **named)
+    Parameters
+    ----------
+    network : nn.Module
+    settings : Schedule
+    device : torch.device
+    """
+
+    def __init__(self, network: nn.Module, settings: Schedule, device: torch.device) -> None:
+        super().__init__()
+        self.network = network
+        self._forward = torch.compile(network.forward) if settings.compile else network.forward
+        self._mixed = settings.precision == "bfloat16"
+        self._device_type = device.type
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the network gives, in float32."""
+        if not self._mixed:
+            return self._forward(*inputs)
+        with torch.autocast(self._device_type, dtype=torch.bfloat16):
+            out = self._forward(*inputs)
         return tree_map(lambda t: t.float() if isinstance(t, Tensor) and t.is_floating_point() else t, out)
-
-    return mixed
-
-
-@contextlib.contextmanager
-def replaced_forward(network: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """`network` calls `forward` within the block; outside it, validation is in float32 and copies are plain."""
-    network.forward = forward
-    try:
-        yield
-    finally:
-        del network.forward
 
 
 def gradient(tensor: Tensor) -> Tensor:

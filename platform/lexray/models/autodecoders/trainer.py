@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lexray.models.autodecoders.batches import Batch, Batches
 from lexray.models.autodecoders.evaluation import HeldOutPhotons
-from lexray.models.autodecoders.forward import gradient, moving_average, replaced_forward, training_forward
+from lexray.models.autodecoders.forward import TrainingForward, gradient, moving_average
 from lexray.models.autodecoders.latents import LatentTable
 from lexray.models.autodecoders.learner import Schedule
 from lexray.models.autodecoders.parts import PartSource
@@ -62,7 +62,7 @@ class AutodecoderTrainer:
             self._parameters, lr=settings.learning_rate, betas=_BETAS, weight_decay=settings.weight_decay
         )
         self._average = moving_average(self.network, settings.ema) if settings.ema else None
-        self._forward = training_forward(self.network, settings, self.device)
+        self.learner.network = TrainingForward(self.network, settings, self.device)
         sizes = source.sizes
         self.latents = {
             part: LatentTable.drawn(settings.seed, part, size.detections, self.learner.latent_dim)
@@ -168,8 +168,7 @@ class AutodecoderTrainer:
             rows = torch.cat([self.latents[share.part].value[share.rows] for share in batch.shares])
             latent = rows.to(self.device).requires_grad_()
         self.network.train()
-        with replaced_forward(self.network, self._forward):
-            losses: Tensor = self.learner.losses(batch.sample, latent)
+        losses: Tensor = self.learner.losses(batch.sample, latent)
         torch.autograd.backward(losses.sum())
         return losses.detach(), none if latent is None else gradient(latent)
 
@@ -220,12 +219,12 @@ class AutodecoderTrainer:
             In bits per photon, over all workers; 0 where there is nothing to score.
         """
         start = self.mean_latent()
-        with self._averaged():
+        with self._kept_network():
             score = self._held_out.score(self.learner, start)
-            nats, n_photons = sum_over_workers(score, self.device).tolist()
-            gain = float(nats / max(n_photons, 1.0) / math.log(2.0))
-            if n_photons and self.settings.patience:
-                self.progress.judge(gain, self._weights(start))
+        nats, n_photons = sum_over_workers(score, self.device).tolist()
+        gain = float(nats / max(n_photons, 1.0) / math.log(2.0))
+        if n_photons and self.settings.patience:
+            self.progress.judge(gain, self._weights(start))
         return gain
 
     def mean_latent(self) -> Tensor | None:
@@ -246,24 +245,25 @@ class AutodecoderTrainer:
             'network': its state dict; 'mean_latent': f[D] or None; 'gain': bits per photon where it is known; 'step'.
         """
         start = self.mean_latent()
-        if self.progress.best:
-            return self.progress.best
-        with self._averaged():
-            return {"step": self.step, **self._weights(start)}
+        return self.progress.best or {"step": self.step, **self._weights(start)}
 
     def _weights(self, mean_latent: Tensor | None) -> dict[str, Any]:
-        network = {name: value.detach().cpu().clone() for name, value in self.learner.network.state_dict().items()}
+        network = {name: value.detach().cpu().clone() for name, value in self._kept.state_dict().items()}
         return {"network": network, "mean_latent": mean_latent}
 
+    @property
+    def _kept(self) -> nn.Module:
+        """The network with the moving average of its weights, where there is one."""
+        return self.network if self._average is None else self._average.module
+
     @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The learner with the moving average of its network's weights, where there is one."""
-        if self._average is not None:
-            self.learner.network = self._average.module
+    def _kept_network(self) -> Iterator[None]:
+        """The learner with the network that is kept in the end, in float32."""
+        trained, self.learner.network = self.learner.network, self._kept
         try:
             yield
         finally:
-            self.learner.network = self.network
+            self.learner.network = trained
 
     def state(self) -> dict[str, Any]:
         """What all workers share: network, optimiser, and where the training stands, within an epoch too."""

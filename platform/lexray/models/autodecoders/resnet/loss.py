@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lexray.models.autodecoders.photons import Photons
@@ -272,12 +272,10 @@ def log_rates(decoder: Decoder, latent: Tensor, data: Arrivals) -> tuple[Tensor,
     """Log-rates at the photons, f[P, B], and on the mesh, f[Q, B], in the precision of the latents."""
     time = torch.cat([data.time, data.mesh_time])
     owner = torch.cat([data.owner, data.mesh_owner])
-    # What a module's call does now (in half precision, compiled), it has to do again in the backward pass.
-    decode = decoder.forward if isinstance(decoder, nn.Module) else decoder
     pieces = [
         # More than one piece is decoded again in the backward pass, instead of being kept: a detection of ten million
         # photons takes time, but no more memory than others.
-        decode(latent[of], t) if len(time) <= _PIECE else checkpoint(decode, latent[of], t, use_reentrant=False)
+        decoder(latent[of], t) if len(time) <= _PIECE else checkpoint(decoder, latent[of], t, use_reentrant=False)
         for of, t in zip(torch.split(owner, _PIECE), torch.split(time, _PIECE), strict=True)
     ]
     # Under mixed precision only the network is in half precision, never the likelihood.
