@@ -1,5 +1,7 @@
-"""What tests share: one Ray session, a home folder of their own, and the command line called as a user calls it."""
+"""What tests share: one Ray session, one cluster, a home folder of their own, and the command line."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -9,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+import ray
 
 # Before anything imports Ray: its first start writes an authentication token into the home folder, and clusters started
 # later would turn authenticated.
@@ -22,11 +26,38 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.pop("RAY_ADDRESS", None)
 
+from lexray.cli.app import main
 from lexray.runtime.config import RayConfig
 from lexray.runtime.ray_session import session
+from local_cluster import Cluster, local_cluster
 from service import release, release_inputs, service  # noqa: F401  # fixtures of all test modules
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+# `make test` tries the same examples each time; `make fuzz` and `make soak` search for others.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("same")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full-size", action="store_true", help="tests marked 'scale' at full size, not at a tenth")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the service and of the cluster come last: while they run, both cost processor time, even idle."""
+
+    def servers(item: pytest.Item) -> tuple[bool, bool]:
+        fixtures = getattr(item, "fixturenames", ())
+        return "cluster" in fixtures, "service" in fixtures
+
+    items.sort(key=servers)
+
+
+@pytest.fixture(scope="session")
+def scale(request: pytest.FixtureRequest) -> float:
+    """Of the size of a test marked `scale`: 1 with ``--full-size``, as `make soak` runs it, otherwise 0.1."""
+    return 1.0 if request.config.getoption("--full-size") else 0.1
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,12 +91,45 @@ def real_literature() -> Path:
     return path
 
 
-class Cli:
-    """Calls `lexray` in a process of its own, as a user does."""
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The one cluster of the test run that is not its Ray session."""
+    with local_cluster() as running:
+        yield running
 
-    def __call__(self, *args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture
+def join_session(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that a test starts join the test run's Ray session and start none."""
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+
+
+Ended = subprocess.CompletedProcess[str]
+
+
+class Cli:
+    """Calls `lexray`: its entry point in this process, where jobs join the Ray session, or a process of its own."""
+
+    def __call__(self, *args: str | Path, cwd: Path | None = None) -> Ended:
+        command = ["lexray", *map(str, args)]
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            contextlib.chdir(cwd or "."),
+        ):
+            patch.setattr(sys, "argv", command)
+            try:
+                main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        return Ended(command, code, out.getvalue(), err.getvalue())
+
+    def process(self, *args: str | Path) -> Ended:
+        """As a user calls it."""
         command = [sys.executable, "-m", "lexray.cli", *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
     def json(self, *args: str | Path) -> dict[str, Any]:
         """The JSON object of a call that must succeed."""
@@ -75,5 +139,5 @@ class Cli:
 
 
 @pytest.fixture(scope="session")
-def cli() -> Cli:
+def cli(ray_session: None) -> Cli:
     return Cli()

@@ -34,7 +34,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_tells_the_truth_about_this_machine(cli: Cli, tmp_path: Path) -> None:
-    done = cli("doctor", "--json", "--workdir", tmp_path / "not" / "yet")
+    done = cli.process("doctor", "--json", "--workdir", tmp_path / "not" / "yet")
     answer = json.loads(done.stdout)
     checks = {check["name"]: check for check in answer["checks"]}
 

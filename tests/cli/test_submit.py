@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from lexray.cli import submit
 from lexray.errors import ConfigError, LexrayError
 from lexray.jobs.registry import JOBS
 from lexray.tables import delta
-from local_cluster import free_ports, local_cluster
+from local_cluster import Cluster, free_ports
 
 pytestmark = pytest.mark.cluster
 
@@ -26,9 +25,8 @@ PAPER = {"source_id": "NGC 300 ULX1", "bibcode": "2019MNRAS.488.5225V", "title":
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with local_cluster() as cluster:
-        yield cluster.job_server
+def address(cluster: Cluster) -> str:
+    return cluster.job_server
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ import pytest
 from conftest import Cli
 from doubles.s3_server import BUCKET, s3_server
 from event_files import GOOD_PI, write_event_file
-from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError
+from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.events.arrow import from_table
 from lexray.events.fits.drop_causes import CAUSES
 from lexray.events.reader import read_events
@@ -289,7 +290,7 @@ main()
 
 @pytest.mark.parametrize("moment", ["files", "events"])
 def test_a_run_that_is_killed_leaves_the_table_and_the_next_run_right(
-    ray_session: None, tmp_path: Path, moment: str
+    join_session: None, tmp_path: Path, moment: str
 ) -> None:
     """Killed with all rows written and nothing committed, and with the account committed and the events not."""
     archive, out = make_archive(tmp_path / "archive", n=4), tmp_path / "events"
@@ -308,25 +309,23 @@ def test_a_run_that_is_killed_leaves_the_table_and_the_next_run_right(
     assert content_of(out) == content_of(tmp_path / "from_scratch")
 
 
-def test_of_two_runs_at_once_one_may_fail_and_neither_harms(ray_session: None, tmp_path: Path) -> None:
-    archives = [make_archive(tmp_path / name, n=n) for name, n in (("a", 3), ("b", 5))]
-    out = tmp_path / "events"
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "lexray.cli", "ingest", str(archive), "--out", str(out)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for archive in archives
-    ]
-    ended = [(run.communicate(timeout=240)[1], run.returncode) for run in running]
-    assert EXIT_DONE in {code for _, code in ended}
-    for said, code in ended:
-        assert code == EXIT_DONE or "another run wrote this table meanwhile; nothing was changed, run again" in said
-    fresh = [tmp_path / "fresh a", tmp_path / "fresh b"]
-    for archive, table in zip(archives, fresh, strict=True):
-        ingest(archive, out=table)
-    assert content_of(out) in {content_of(table) for table in fresh}
+def test_of_two_runs_at_once_one_fails_and_neither_harms(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second run writes the table while the first is about to; `make soak` starts two processes at once."""
+    first, second = (make_archive(tmp_path / name, n=n) for name, n in (("a", 3), ("b", 5)))
+    out, commit = tmp_path / "events", delta.commit_over
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.setattr(delta, "commit_over", commit)
+        assert ingest(second, out=out).exit_code == EXIT_DONE
+        return commit(*arguments)
+
+    monkeypatch.setattr(delta, "commit_over", overtaken)
+    with pytest.raises(LexrayError, match="another run wrote this table meanwhile; nothing was changed, run again"):
+        ingest(first, out=out)
+    ingest(second, out=tmp_path / "from_scratch")
+    assert content_of(out) == content_of(tmp_path / "from_scratch")
 
 
 def balances(index: pa.Table) -> bool:
@@ -336,21 +335,25 @@ def balances(index: pa.Table) -> bool:
     return bool(np.all(total == np.asarray(read["events_in"])))
 
 
-def test_ten_thousand_files_of_which_one_in_a_hundred_is_broken(ray_session: None, tmp_path: Path) -> None:
+@pytest.mark.scale
+def test_ten_thousand_files_of_which_one_in_a_hundred_is_broken(
+    ray_session: None, tmp_path: Path, scale: float
+) -> None:
+    n = round(10_000 * scale)
     good = write_event_file(tmp_path / "good.fits", columns={"time": [1001.0], "pi": [100]}).read_bytes()
     archive = tmp_path / "archive"
     archive.mkdir()
-    for i in range(10_000):
+    for i in range(n):
         content = good.replace(b"'10027   '", b"'%-8d'" % i)
         (archive / f"{i:05d}.fits").write_bytes(content if i % 100 else content[: 100 + i])
     report = ingest(archive, out=tmp_path / "events")
-    assert report.counts["detections"] == 9_900
-    assert sum(n for key, n in report.counts.items() if key.startswith("refused_")) == 100
+    assert report.counts["detections"] == n - n // 100
+    assert sum(n for key, n in report.counts.items() if key.startswith("refused_")) == n // 100
     assert report.exit_code == EXIT_DONE
     account = delta.read(f"{tmp_path}/events.files")
-    assert (account.num_rows, balances(account)) == (10_000, True)
+    assert (account.num_rows, balances(account)) == (n, True)
     names = {int(Path(row["file"]).stem) for row in delta.read(report.refusals).to_pylist()}
-    assert names == set(range(0, 10_000, 100))
+    assert names == set(range(0, n, 100))
 
 
 def test_from_one_store_to_another(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,7 +417,10 @@ def test_a_folder_without_event_files_is_named(tmp_path: Path) -> None:
 
 
 def test_real_archive_from_the_command_line(cli: Cli, real_events: Path, tmp_path: Path) -> None:
-    report = cli.json("ingest", real_events, "--out", tmp_path / "events")
+    """A process of its own, with a Ray session of its own: stdout holds one JSON object and nothing else."""
+    done = cli.process("ingest", real_events, "--out", tmp_path / "events", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
     assert report["counts"]["detections"] == 5
     assert report["counts"]["refused_unknown_mission"] == 1
     (refused,) = delta.read(report["outputs"][0]).to_pylist()
@@ -438,7 +444,7 @@ def test_command_line_shows_what_became_of_everything(cli: Cli, tmp_path: Path) 
 
 
 def test_command_line_says_which_input_names_nothing(cli: Cli, tmp_path: Path) -> None:
-    done = cli("ingest", tmp_path / "nowhere", "--out", tmp_path / "events")
+    done = cli.process("ingest", tmp_path / "nowhere", "--out", tmp_path / "events")
     assert done.returncode == 2
     assert str(tmp_path / "nowhere") in done.stderr
     assert "Traceback" not in done.stderr

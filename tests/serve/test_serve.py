@@ -30,7 +30,7 @@ from lexray.serve.config import Limits, ServeConfig, api_keys
 from lexray.serve.engine import ServingEngine, TextVector
 from lexray.serve.limits import TokenBucket
 from lexray.serve.run import run
-from local_cluster import local_cluster
+from local_cluster import Cluster
 from service import ServiceProcess, running_service
 from tiny_release import source
 
@@ -40,6 +40,32 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture(scope="module")
 def http(service: ServiceProcess) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=service.url, timeout=60) as client:
+        yield client
+
+
+class Direct:
+    """The engine's computations without batches, for the application without Ray Serve."""
+
+    def __init__(self, engine: ServingEngine) -> None:
+        self._engine = engine
+
+    async def embed_text(self, text: str) -> TextVector:
+        return self._engine.embed_texts([text])[0]
+
+    async def encode_events(self, events: EventList) -> Any:
+        return self._engine.encode_events([events])[0]
+
+
+@pytest.fixture(scope="module")
+def engine(release: Path) -> ServingEngine:
+    return ServingEngine(load_aligned(release))
+
+
+@pytest.fixture
+async def asgi(engine: ServingEngine) -> AsyncIterator[httpx.AsyncClient]:
+    """The application in this process, with the limits of `service`."""
+    app = create_app(engine, Direct(engine), Limits(max_body_mib=1, max_texts=8))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://lexray") as client:
         yield client
 
 
@@ -149,9 +175,11 @@ def test_search_by_text_by_vector_and_by_events(http: httpx.Client) -> None:
         ([1, 2], "invalid_input", "object"),
     ],
 )
-def test_bad_observations_in_json_are_refused(http: httpx.Client, sent: Any, reason: str, words: str) -> None:
+async def test_bad_observations_in_json_are_refused(
+    asgi: httpx.AsyncClient, sent: Any, reason: str, words: str
+) -> None:
     body = json.dumps(sent)  # httpx's own refuses NaN
-    response = http.post("/v1/events/embeddings", content=body, headers={"Content-Type": "application/json"})
+    response = await asgi.post("/v1/events/embeddings", content=body, headers={"Content-Type": "application/json"})
     said = problem(response, 422)
     assert said["reason"] == reason
     assert words in said["detail"]
@@ -167,15 +195,17 @@ def test_bad_observations_in_json_are_refused(http: httpx.Client, sent: Any, rea
     ],
     ids=["empty", "text", "damaged", "cut"],
 )
-def test_uploads_that_are_no_event_files_are_refused(
-    http: httpx.Client, content: bytes, reason: str, words: str
+async def test_uploads_that_are_no_event_files_are_refused(
+    asgi: httpx.AsyncClient, content: bytes, reason: str, words: str
 ) -> None:
-    said = problem(http.post("/v1/events/embeddings", files={"file": ("a.fits", content)}), 422)
+    said = problem(await asgi.post("/v1/events/embeddings", files={"file": ("a.fits", content)}), 422)
     assert said["reason"] == reason
     assert words in said["detail"]
 
 
-def test_event_files_that_cannot_be_used_are_refused_by_their_reason(http: httpx.Client, tmp_path: Path) -> None:
+async def test_event_files_that_cannot_be_used_are_refused_by_their_reason(
+    asgi: httpx.AsyncClient, tmp_path: Path
+) -> None:
     good = write_event_file(tmp_path / "good.fits").read_bytes()
     refused = {
         "unknown_mission": write_event_file(tmp_path / "a.fits", header={"TELESCOP": "HUBBLE"}).read_bytes(),
@@ -184,23 +214,25 @@ def test_event_files_that_cannot_be_used_are_refused_by_their_reason(http: httpx
         "truncated": good[:-3000],  # within the last extension
     }
     for reason, content in refused.items():
-        response = http.post("/v1/events/embeddings", files={"file": ("../../etc/[1:2]passwd.fits", content)})
+        response = await asgi.post("/v1/events/embeddings", files={"file": ("../../etc/[1:2]passwd.fits", content)})
         assert problem(response, 422)["reason"] == reason
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8))
-def test_no_upload_makes_the_service_fail(http: httpx.Client, tmp_path: Path, at: list[tuple[int, int]]) -> None:
+async def test_no_upload_makes_the_service_fail(
+    asgi: httpx.AsyncClient, tmp_path: Path, at: list[tuple[int, int]]
+) -> None:
     content = bytearray(write_event_file(tmp_path / "a.fits").read_bytes())
     for position, byte in at:
         content[position % len(content)] = byte
-    response = http.post("/v1/events/embeddings", files={"file": ("a.fits", bytes(content))})
+    response = await asgi.post("/v1/events/embeddings", files={"file": ("a.fits", bytes(content))})
     if response.status_code != 200:
         problem(response, 422)
 
 
-def test_a_form_without_a_file_is_refused(http: httpx.Client) -> None:
-    response = http.post("/v1/events/embeddings", files={"upload": b"x"})
+async def test_a_form_without_a_file_is_refused(asgi: httpx.AsyncClient) -> None:
+    response = await asgi.post("/v1/events/embeddings", files={"upload": b"x"})
     assert "in the field 'file'" in problem(response, 422)["detail"]
 
 
@@ -248,11 +280,34 @@ JSON = {"Content-Type": "application/json"}
         ("POST", "/v1/embeddings", b'{"input": "a"}', JSON, 422, "model: Field required"),
     ],
 )
-def test_bad_requests_are_answered_with_what_is_wrong(
-    http: httpx.Client, method: str, path: str, content: bytes | None, headers: dict[str, str], status: int, words: str
+async def test_bad_requests_are_answered_with_what_is_wrong(
+    asgi: httpx.AsyncClient,
+    method: str,
+    path: str,
+    content: bytes | None,
+    headers: dict[str, str],
+    status: int,
+    words: str,
 ) -> None:
-    said = problem(http.request(method, path, content=content, headers=headers), status)
+    said = problem(await asgi.request(method, path, content=content, headers=headers), status)
     assert words in said["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent", "status", "words"),
+    [
+        ("GET", "/v2/nothing", {}, 404, "there is nothing at /v2/nothing"),
+        ("GET", "/v1/search", {}, 405, "/v1/search does not take GET"),
+        ("POST", "/v1/search", {"content": b'{"text": ', "headers": JSON}, 400, "not valid JSON"),
+        ("POST", "/v1/search", {"data": {"text": "star"}}, 415, "application/json"),
+        ("POST", "/v1/events/embeddings", {"files": {"file": b"not a FITS file, but long enough"}}, 422, "SIMPLE"),
+        ("POST", "/v1/events/embeddings", {"json": events_json(gti=[[5.0, 5.0]])}, 422, "stop is after its start"),
+    ],
+)
+def test_refusals_pass_through_the_live_service(
+    http: httpx.Client, method: str, path: str, sent: dict[str, Any], status: int, words: str
+) -> None:
+    assert words in problem(http.request(method, path, **sent), status)["detail"]
 
 
 def test_a_body_over_the_limit_is_refused_however_it_is_sent(http: httpx.Client) -> None:
@@ -264,10 +319,10 @@ def test_a_body_over_the_limit_is_refused_however_it_is_sent(http: httpx.Client)
     problem(http.post("/v1/events/embeddings", files={"file": b"SIMPLE  =" + bytes(2 * 2**20)}), 413)
 
 
-def test_a_small_file_that_unpacks_to_much_is_refused(http: httpx.Client) -> None:
+async def test_a_small_file_that_unpacks_to_much_is_refused(asgi: httpx.AsyncClient) -> None:
     bomb = gzip.compress(b"SIMPLE  =" + bytes(32 * 2**20))
     assert len(bomb) < 2**20
-    said = problem(http.post("/v1/events/embeddings", files={"file": ("a.fits.gz", bomb)}), 413)
+    said = problem(await asgi.post("/v1/events/embeddings", files={"file": ("a.fits.gz", bomb)}), 413)
     assert "holds more than 4 MiB" in said["detail"]
 
 
@@ -314,24 +369,6 @@ def test_a_sentence_in_the_page_finds_sources(
     assert summaries
     assert all(summary in page for summary in summaries)
     assert re.search(r'<div id="problem"[^>]*hidden', page)
-
-
-class Direct:
-    """The engine's computations without batches, for the application without Ray Serve."""
-
-    def __init__(self, engine: ServingEngine) -> None:
-        self._engine = engine
-
-    async def embed_text(self, text: str) -> TextVector:
-        return self._engine.embed_texts([text])[0]
-
-    async def encode_events(self, events: EventList) -> Any:
-        return self._engine.encode_events([events])[0]
-
-
-@pytest.fixture(scope="module")
-def engine(release: Path) -> ServingEngine:
-    return ServingEngine(load_aligned(release))
 
 
 @pytest.fixture
@@ -474,8 +511,10 @@ def test_a_service_beside_another_keeps_its_key_and_ends_without_a_trace(
     assert httpx.get(f"{service.url}/healthz").status_code == 200
 
 
-def test_on_a_cluster_without_haproxys_flags_it_says_so_and_leaves_the_cluster_running(release: Path) -> None:
-    with local_cluster() as cluster, httpx.Client(base_url=cluster.job_server) as head:
+def test_on_a_cluster_without_haproxys_flags_it_says_so_and_leaves_the_cluster_running(
+    release: Path, cluster: Cluster
+) -> None:
+    with httpx.Client(base_url=cluster.job_server) as head:
         with running_service(release, "--set", f"ray.address={cluster.address}") as joined:
             assert httpx.get(f"{joined.url}/healthz", timeout=60).status_code == 200
         said = " ".join(joined.said.split())

@@ -1,5 +1,6 @@
 """`train alignment` and `project`: what they learn, what they refuse, and what a killed worker costs."""
 
+import functools
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,11 @@ from lexray.models.alignment.evaluation import own_rank
 from lexray.models.alignment.pairs import Pairs
 from lexray.models.alignment.towers import Sizes, Towers
 from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer
-from lexray.runtime import tracking
-from lexray.runtime.config import TrackingConfig, parse
-from lexray.runtime.job import execute
+from lexray.runtime.config import parse
+from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
+from lexray.training.alignment import AlignmentTraining
 from lexray.training.pairs import PairedTables, read_pairs
 from lexray.training.splits import read_splits
 
@@ -129,42 +130,60 @@ def test_checkpoints_of_another_training_are_named_and_not_continued(
     assert "the training starts from the beginning" in said
 
 
-@pytest.mark.ray
-def test_two_workers_of_which_one_is_killed_end_as_one_does(
-    tmp_path: Path, pairs: PairedTables, ray_session: None
-) -> None:
-    # Without dropout and noise, which each worker draws for itself, the result must be that of a single process; the
-    # sources are cut to an even number, so that two workers share them without a rest.
+@pytest.fixture(scope="module")
+def even_pairs(pairs: PairedTables) -> PairedTables:
+    """With an even number of sources, so that two workers share them without a rest."""
     n = len(pairs.train) // 2 * 2
     offsets = pairs.train.offsets[: n + 1]
-    pairs = replace(pairs, train=Pairs(pairs.train.xray[: offsets[-1]], offsets, pairs.train.text[:n]))
-    values = {"out": str(tmp_path / "model"), "latents": "-", "text_embeddings": "-", "events": "-"}
-    values |= {"epochs": 9, "dropout": 0.0, "input_dropout": 0.0, "noise": 0.0, "checkpoint_every": 3}
-    config = parse(train_alignment.TrainAlignmentConfig, {**values, "workers": 2, "max_failures": 1})
-    marker = tmp_path / "killed"
+    return replace(pairs, train=Pairs(pairs.train.xray[: offsets[-1]], offsets, pairs.train.text[:n]))
+
+
+@pytest.fixture(scope="module")
+def aligned(
+    tables: Tables, even_pairs: PairedTables, ray_session: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[train_alignment.TrainAlignmentConfig, JobReport]:
+    """A job with two workers, of which the first is killed once, after its eighth epoch."""
+    folder = tmp_path_factory.mktemp("aligned")
+    marker = folder / "killed"
 
     def kill_once(epoch: int, metrics: dict[str, float]) -> None:
         if epoch == 8 and not marker.exists():
             marker.touch()
             os._exit(1)
 
-    with tracking.run(TrackingConfig(), "test", {}) as run:
-        ended = config.training.fit(pairs, run, Progress(), kill_once)
-    alone = trained(pairs, config.settings)
+    # Without dropout and noise, which each worker draws for itself, the result must be that of a single process.
+    values = {**tables.keys(), "out": str(folder / "alignment"), "epochs": 9, "checkpoint_every": 3, "workers": 2}
+    values |= {"dropout": 0.0, "input_dropout": 0.0, "noise": 0.0, "max_failures": 1}
+    config = parse(train_alignment.TrainAlignmentConfig, values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_alignment, "read_pairs", lambda *_: even_pairs)
+        patch.setattr(AlignmentTraining, "fit", functools.partialmethod(AlignmentTraining.fit, on_epoch=kill_once))
+        report = execute(train_alignment.JOB, config, Progress())
     assert marker.exists()
-    assert ended.epoch == 9
-    for got, wanted in zip(ended.history, alone.history, strict=True):
-        assert got == pytest.approx(wanted, rel=1e-3)
-    assert not Path(f"{config.out}.checkpoints").exists()
-    logged = MlflowClient(run.uri).get_metric_history(run.run_id, "val/loss")
-    assert [point.step for point in logged] == list(range(1, 10))
+    return config, report
 
 
 @pytest.mark.ray
-def test_towers_retrieve_sources_that_no_training_saw(tmp_path: Path, tables: Tables, ray_session: None) -> None:
-    alignment, embeddings = str(tmp_path / "alignment"), str(tmp_path / "embeddings")
-    config = parse(train_alignment.TrainAlignmentConfig, {**tables.keys(), "out": alignment, "epochs": 60})
-    report = execute(train_alignment.JOB, config, Progress())
+def test_two_workers_of_which_one_is_killed_end_as_one_does(
+    aligned: tuple[train_alignment.TrainAlignmentConfig, JobReport], even_pairs: PairedTables
+) -> None:
+    config, report = aligned
+    alone = trained(even_pairs, config.settings)
+    assert report.counts["epochs"] == 9
+    client = MlflowClient()
+    for name in alone.history[0]:
+        logged = client.get_metric_history(report.mlflow_run, name.replace("@", "_at_"))
+        assert [point.step for point in logged] == list(range(1, 10))
+        assert [point.value for point in logged] == pytest.approx([row[name] for row in alone.history], rel=1e-3)
+    assert not Path(f"{config.out}.checkpoints").exists()
+
+
+@pytest.mark.ray
+def test_towers_retrieve_sources_that_no_training_saw(
+    aligned: tuple[train_alignment.TrainAlignmentConfig, JobReport], tables: Tables, tmp_path: Path
+) -> None:
+    alignment, embeddings = aligned[0].out, str(tmp_path / "embeddings")
+    report = aligned[1]
     (refused,) = delta.read(report.refusals)["detail"].to_pylist()
     assert refused.endswith(": its vector is missing or holds numbers that are not finite")
     assert report.metrics["best/val/recall@10"] > 5 * report.metrics["chance/val/recall@10"]
