@@ -80,7 +80,7 @@ def prompts(table: str, model: str) -> list[list[int]]:
     )
     tokens, templates = ChatTokenizer(model), PromptTemplates.read()
     sources, none = papers_by_source(delta.read(table)), PreviousRow()
-    requests = [writer.prepare(source, papers, none, tokens.count) for source, papers in sources.items()]
+    requests = [writer.prepare(source, "", papers, none, tokens.count) for source, papers in sources.items()]
     return [tokens.chat(templates.messages(templates.summary, text, 150)) for one in requests for text in one.prompts]
 
 
@@ -160,12 +160,12 @@ def overheads(table: str, model: str) -> dict[str, float]:
     works: list[SummaryRequest] = []
     none = PreviousRow()
     prepare = clock(
-        lambda: works.extend(writer.prepare(s, papers, none, tokens.count) for s, papers in sources.items())
+        lambda: works.extend(writer.prepare(s, "", papers, none, tokens.count) for s, papers in sources.items())
     )
     said = "The source is a young star with a plasma temperature of 1.2 keV; it flares, its luminosity is 3e30 erg/s."
     labels = {"object_class": "young star", "variability": "flaring", "spectral_shape": "thermal plasma"}
     check = clock(
-        lambda: [ground_in_evidence([Evidence(tuple(s)) for s in w.evidence], said, labels, []) for w in works]
+        lambda: [ground_in_evidence([Evidence(tuple(s)) for s in w.evidence], [said], labels, []) for w in works]
     )
     keys = clock(lambda: [writer.key(source, papers) for source, papers in sources.items()])
     with ray_session.session(RayConfig()):

@@ -22,7 +22,7 @@ from doubles.loopback import Fault
 from doubles.openai_server import OpenAIServer, language_models, vector_of
 from lexray import load_aligned
 from lexray.embeddings.engines import HttpEmbeddingEngine
-from lexray.embeddings.store import TextColumn, WorkPlan
+from lexray.embeddings.store import TextColumn
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.jobs.embed import JOB, EmbedConfig
 from lexray.jobs.registry import REGISTRY
@@ -34,7 +34,8 @@ from lexray.runtime.config import parse, read_yaml
 from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
-from lexray.tables.schemas import LITERATURE, SUMMARIES
+from lexray.tables.row_checkpoints import RowCheckpoints, RowPlan
+from lexray.tables.schemas import LITERATURE, SUMMARIES, text_embeddings
 
 ROOT = Path(__file__).parents[2]
 N_PARTS = 4
@@ -634,12 +635,13 @@ def test_a_table_that_lacks_a_vector_is_not_committed(embed: Embed, tmp_path: Pa
     report = embed(summaries=write_summaries(tmp_path / "summaries", texts))
     more = TextColumn.of(write_summaries(tmp_path / "summaries", texts | {"C": "a nova"}))
     endpoint = parse(Endpoint, {"url": "http://localhost", "model": "a-model"})
-    plan = WorkPlan(more, HttpEmbeddingEngine(endpoint, "", 8).spec, report.out)
+    spec = HttpEmbeddingEngine(endpoint, "", 8).spec
+    plan = RowPlan(more, lambda _, text: spec.key(text), RowCheckpoints(report.out, text_embeddings(8)))
     assert [part.missing for part in plan.progress().values() if part.missing] == [1]
     with pytest.raises(LexrayError, match="1 finished rows are gone, another run wrote this table meanwhile"):
-        plan.commit(8)
+        plan.commit("text_embeddings")
     assert set(vectors(report.out)) == {"A", "B"}
-    plan.commit(8, failed={"C"})
+    plan.commit("text_embeddings", may_lack={"C"})
 
 
 def test_a_failure_takes_no_older_vector_away(models: OpenAIServer, embed: Embed, tmp_path: Path) -> None:

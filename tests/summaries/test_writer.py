@@ -58,7 +58,8 @@ def write(
     **settings: Any,
 ) -> dict[str, Any]:
     writer = Writer(WriterSettings(**settings), PROVENANCE, context)
-    work = writer.prepare(papers[0]["source_id"], papers, earlier, model.count)
+    source = papers[0]["source_id"]
+    work = writer.prepare(source, writer.key(source, papers), papers, earlier, model.count)
     return asyncio.run(writer.write(SummaryRequest.loads(work.dumps()), model))
 
 
@@ -346,7 +347,7 @@ def test_what_else_the_engine_is_told_is_in_the_row_and_its_key() -> None:
     told = Writer(WriterSettings(), PROVENANCE, 16384, {"extra_body": {"top_p": 0.5}})
     assert told.key("s", [PULSES]) != Writer(WriterSettings(), PROVENANCE, 16384).key("s", [PULSES])
     model = Scripted(lambda _: answer())
-    row = asyncio.run(told.write(told.prepare("s", [PULSES], PreviousRow(), model.count), model))
+    row = asyncio.run(told.write(told.prepare("s", "key", [PULSES], PreviousRow(), model.count), model))
     assert json.loads(row["sampling"])["extra_body"] == {"top_p": 0.5}
 
 

@@ -16,13 +16,12 @@ from lexray.embeddings.store import (
     EmbeddingSpec,
     EmbeddingWriter,
     Provenance,
-    SourceText,
-    WorkPlan,
 )
 from lexray.errors import LexrayError, RefusedInput, one_line
 from lexray.llm.openai import Endpoint, EndpointClient
 from lexray.llm.sentence_encoder import TextEncoder, TextModel, Vectors
 from lexray.tables import delta
+from lexray.tables.row_checkpoints import MissingRow, RowPlan
 
 T = TypeVar("T")
 #: An endpoint embeds this first: the answer says how long its vectors are, and which model computes them.
@@ -52,7 +51,7 @@ class EmbeddingEngine(Protocol):
     def dimension(self) -> int:
         """Length of the vectors, T."""
 
-    def embed(self, plan: WorkPlan, parts: Sequence[int]) -> Iterator[BatchResult]:
+    def embed(self, plan: RowPlan[str], parts: Sequence[int]) -> Iterator[BatchResult]:
         """Embed the texts of some parts that lack a vector, and write the vectors, batch by batch.
 
         Raises
@@ -86,15 +85,15 @@ class HfEmbeddingEngine:
         )
         self._model, self._device, self._batch_size = model, device, batch_size
 
-    def embed(self, plan: WorkPlan, parts: Sequence[int]) -> Iterator[BatchResult]:
+    def embed(self, plan: RowPlan[str], parts: Sequence[int]) -> Iterator[BatchResult]:
         """As `EmbeddingEngine.embed`."""
         encoder = TextEncoder(self._model, self._device)
-        writer = EmbeddingWriter(plan.out, self.provenance, self.dimension)
+        writer = EmbeddingWriter(plan.rows, self.provenance)
         for texts in _batches(plan, parts, self._batch_size):
             yield self._embed(encoder, writer, texts)
 
-    def _embed(self, encoder: TextEncoder, writer: EmbeddingWriter, texts: Sequence[SourceText]) -> BatchResult:
-        began, words = time.time(), [text.text for text in texts]
+    def _embed(self, encoder: TextEncoder, writer: EmbeddingWriter, texts: Sequence[MissingRow[str]]) -> BatchResult:
+        began, words = time.time(), [text.made_from for text in texts]
         n_tokens, truncated = encoder.tokens(words)
         try:
             vectors = list(encoder.encode(words, batch_size=self._batch_size))
@@ -151,13 +150,13 @@ class HttpEmbeddingEngine:
 
         return asyncio.run(ask())
 
-    def embed(self, plan: WorkPlan, parts: Sequence[int]) -> Iterator[BatchResult]:
+    def embed(self, plan: RowPlan[str], parts: Sequence[int]) -> Iterator[BatchResult]:
         """As `EmbeddingEngine.embed`; several requests are under way at once."""
-        writer = EmbeddingWriter(plan.out, self.provenance, self.dimension)
+        writer = EmbeddingWriter(plan.rows, self.provenance)
         return _iterate(self._answers(writer, plan, parts))
 
     async def _answers(
-        self, writer: EmbeddingWriter, plan: WorkPlan, parts: Sequence[int]
+        self, writer: EmbeddingWriter, plan: RowPlan[str], parts: Sequence[int]
     ) -> AsyncIterator[BatchResult]:
         waiting: set[asyncio.Task[BatchResult]] = set()
         async with EndpointClient(self._endpoint) as client:
@@ -175,10 +174,12 @@ class HttpEmbeddingEngine:
                     task.cancel()
                 await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _embed(self, client: EndpointClient, writer: EmbeddingWriter, texts: Sequence[SourceText]) -> BatchResult:
+    async def _embed(
+        self, client: EndpointClient, writer: EmbeddingWriter, texts: Sequence[MissingRow[str]]
+    ) -> BatchResult:
         began = time.time()
         try:
-            answer = await client.embed([self.spec.prefix + text.text for text in texts])
+            answer = await client.embed([self.spec.prefix + text.made_from for text in texts])
         except RefusedInput as refused:
             if len(texts) == 1:
                 return BatchResult(0, 0, (EmbeddingFailure(texts[0].source_id, refused.reason, refused.detail),))
@@ -188,9 +189,9 @@ class HttpEmbeddingEngine:
         return await asyncio.to_thread(writer.write, texts, vectors, [None] * len(texts), answer.tokens, began)
 
 
-def _batches(plan: WorkPlan, parts: Sequence[int], size: int) -> Iterator[list[SourceText]]:
+def _batches(plan: RowPlan[str], parts: Sequence[int], size: int) -> Iterator[list[MissingRow[str]]]:
     """Texts without a vector, `size` at a time, across parts."""
-    batch: list[SourceText] = []
+    batch: list[MissingRow[str]] = []
     for part in parts:
         for text in plan.missing(part):
             batch.append(text)
@@ -201,7 +202,7 @@ def _batches(plan: WorkPlan, parts: Sequence[int], size: int) -> Iterator[list[S
         yield batch
 
 
-def _halves(texts: Sequence[SourceText]) -> tuple[Sequence[SourceText], Sequence[SourceText]]:
+def _halves(texts: Sequence[MissingRow[str]]) -> tuple[Sequence[MissingRow[str]], Sequence[MissingRow[str]]]:
     middle = len(texts) // 2
     return texts[:middle], texts[middle:]
 

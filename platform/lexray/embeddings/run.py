@@ -1,17 +1,17 @@
 """A run of `lexray embed`: find the texts without a vector, embed them, commit the table, and say what was done."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow.compute as pc
 
 from lexray.embeddings.engines import EmbeddingEngine
-from lexray.embeddings.store import EmbeddingStats, Provenance, TextColumn, WorkPlan
+from lexray.embeddings.store import EmbeddingStats, Provenance, TextColumn
 from lexray.runtime.progress import Progress
 from lexray.runtime.tracking import MlflowRun
 from lexray.tables import delta
-from lexray.tables.row_checkpoints import PartProgress
+from lexray.tables.row_checkpoints import RowCheckpoints, RowPlan
+from lexray.tables.schemas import text_embeddings
 
 #: Texts of which MLflow shows the first.
 _SAMPLE = 20
@@ -24,21 +24,23 @@ class EmbeddingRun:
     Attributes
     ----------
     engine : EmbeddingEngine
-    plan : WorkPlan
+    plan : RowPlan
+    texts : TextColumn
     n_texts, n_missing : int
         Texts, and those among them that had no vector when the run began.
     stats : EmbeddingStats
     """
 
     engine: EmbeddingEngine
-    plan: WorkPlan
+    plan: RowPlan[str]
+    texts: TextColumn
     n_texts: int
     n_missing: int
     stats: EmbeddingStats = field(default_factory=EmbeddingStats)
 
     def counts(self) -> dict[str, Any]:
         """What was read, written and refused, by name."""
-        table = delta.dataset(self.plan.out)
+        table = delta.dataset(self.plan.rows.out)
         return {
             "texts": self.n_texts,
             "embedded": self.stats.n_rows,
@@ -46,8 +48,8 @@ class EmbeddingRun:
             "truncated": int(table.count_rows(filter=pc.field("truncated"))),
             "failed": len(self.stats.failures),
             "failed_by_reason": self.stats.reasons,
-            "skipped": self.plan.texts.count() - self.n_texts,
-            "dimension": int(table.schema.field("embedding").type.list_size),
+            "skipped": self.texts.n_rows() - self.n_texts,
+            "dimension": _table_dimension(self.plan.rows.out),
         }
 
     def metrics(self, price_per_million_tokens: float | None, price_per_hour: float | None) -> dict[str, float]:
@@ -86,40 +88,43 @@ def embed_missing(
     LexrayError
         If the engine does not start, or ends in the middle of the work. What was finished is kept.
     """
-    plan = WorkPlan(texts, engine.spec, out, force)
+    spec = engine.spec  # without its engine, which does not travel
+    dimension = engine.dimension if spec.fixes_dimension else _table_dimension(out)
+    rows = RowCheckpoints(out, text_embeddings(dimension))
+    plan = RowPlan(texts, lambda _, text: spec.key(text), rows, force)
+    if force:
+        plan.rows.remove()
     parts = plan.progress()
-    if not engine.spec.fixes_dimension and (_missing(parts) or not plan.is_committed()):
+    if not spec.fixes_dimension and (any(part.missing for part in parts.values()) or not plan.is_committed()):
         # Only the model's name is part of a key: behind it there may be a model with other vectors by now.
-        plan = replace(plan, dimension=engine.dimension)
+        plan = replace(plan, rows=RowCheckpoints(out, text_embeddings(engine.dimension)))
         parts = plan.progress()
-    missing = _missing(parts)
-    run = EmbeddingRun(engine, plan, sum(part.rows for part in parts.values()), sum(missing.values()))
-    with progress.task("texts", total=run.n_missing) as task:
-        for result in engine.embed(plan, list(missing)) if missing else ():
-            run.stats.add(result)
-            task.advance(result.n_rows + len(result.failures))
+    run = EmbeddingRun(
+        engine, plan, texts, sum(part.rows for part in parts.values()), sum(part.missing for part in parts.values())
+    )
+    if run.n_missing:
+        with progress.task("texts", total=run.n_missing) as task:
+            for result in engine.embed(plan, [part for part, of_part in parts.items() if of_part.missing]):
+                run.stats.add(result)
+                task.advance(result.n_rows + len(result.failures))
     run.stats.stop()
-    failed = {failure.source_id for failure in run.stats.failures}
-    if run.stats.n_rows or not plan.is_committed(failed):
-        plan.commit(engine.dimension, failed)
+    plan.commit("text_embeddings", {failure.source_id for failure in run.stats.failures})
     return run
 
 
-def _missing(parts: Mapping[int, PartProgress]) -> dict[int, int]:
-    """Texts without a vector by part, of parts that have any."""
-    return {part: progress.missing for part, progress in parts.items() if progress.missing}
+def _table_dimension(out: str) -> int:
+    """Length of the vectors that a table holds; any where there is no table yet."""
+    return int(delta.dataset(out).schema.field("embedding").type.list_size) if delta.is_table(out) else 1
 
 
 def log_provenance(run: EmbeddingRun, mlflow_run: MlflowRun) -> None:
     """Log which engine and model it was, and what some of the rows are made of."""
     # An engine that had nothing to do was not started, and an endpoint not asked what it is.
-    provenance = run.engine.provenance if run.n_missing else Provenance("", "", run.plan.spec.model, "")
+    provenance = run.engine.provenance if run.n_missing else Provenance("", "", run.engine.spec.model, "")
     tags = {f"text_model.{name}": value for name, value in vars(provenance).items() if value and name != "model"}
     mlflow_run.tags(tags | {"text_model": provenance.model})
-    rows = delta.dataset(run.plan.out).head(_SAMPLE, columns=["source_id", "truncated", "engine_version", "part"])
-    texts = {
-        row["source_id"]: row["text"]
-        for part in set(rows["part"].to_pylist())
-        for row in run.plan.texts.read(part).to_pylist()
-    }
+    rows = delta.dataset(run.plan.rows.out).head(_SAMPLE, columns=["source_id", "truncated", "engine_version", "part"])
+    texts: dict[str, str] = {}
+    for part in set(rows["part"].to_pylist()):
+        texts |= run.texts.read(part, rows["source_id"].to_pylist())
     mlflow_run.table([row | {"text": texts[row["source_id"]]} for row in rows.to_pylist()], "sample.json")

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -18,30 +18,7 @@ from lexray.errors import ConfigError, LexrayError
 from lexray.llm.sentence_encoder import Vectors, unit_vectors
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
-from lexray.tables.row_checkpoints import PartProgress, RowCheckpoints, in_threads
-from lexray.tables.schemas import text_embeddings
-
-#: Columns by which a row is known to be finished; a dimension of 1 stands for any.
-_KEY_COLUMNS = pa.schema([text_embeddings(1).field(name) for name in ("source_id", "key")])
-
-
-@dataclass(frozen=True)
-class SourceText:
-    """A source's text.
-
-    Attributes
-    ----------
-    part : int
-        The table's part that has the source.
-    source_id, text : str
-    key : str
-        Hash of all that its vector depends on.
-    """
-
-    part: int
-    source_id: str
-    text: str
-    key: str
+from lexray.tables.row_checkpoints import MissingRow, RowCheckpoints
 
 
 @dataclass(frozen=True)
@@ -79,7 +56,7 @@ class TextColumn:
             raise ConfigError(f"column '{column}': {table} has no such texts, but {', '.join(texts)}")
         return cls(table, column, include_ungrounded, delta.version(table))
 
-    def count(self) -> int:
+    def n_rows(self) -> int:
         """Rows, with or without a text."""
         return int(self._dataset.count_rows())
 
@@ -87,19 +64,23 @@ class TextColumn:
         """Parts that have rows."""
         return sorted(self._dataset.to_table(["part"])["part"].unique().to_pylist())
 
-    def read(self, part: int) -> pa.Table:
-        """`source_id` and `text` of a part's rows that have one, in the order of the names.
+    def count(self, part: int) -> int:
+        """Texts of a part, which are not decoded."""
+        return int(self._dataset.count_rows(filter=self._texts_of(part)))
+
+    def read(self, part: int, sources: Collection[str] | None = None) -> dict[str, str]:
+        """Text of each source of a part that has one, in the order of the names; by default of all sources.
 
         Raises
         ------
         LexrayError
             If a source has several rows: it could have one vector only.
         """
-        valid = pc.utf8_length(pc.utf8_trim_whitespace(pc.field(self.column))) > 0
-        if _holds_summaries(self.table, self.version) and "status" in self._dataset.schema.names:
-            valid &= pc.field("status").isin(["ok", "ungrounded"] if self.include_ungrounded else ["ok"])
+        wanted = self._texts_of(part)
+        if sources is not None:
+            wanted &= pc.field("source_id").isin(pa.array(sources, pa.string()))
         columns = {"source_id": pc.field("source_id"), "text": pc.field(self.column)}
-        rows = self._dataset.to_table(columns, filter=valid & (pc.field("part") == part)).sort_by("source_id")
+        rows = self._dataset.to_table(columns, filter=wanted).sort_by("source_id")
         names = rows["source_id"].to_pylist()
         repeated = next((name for name, following in pairwise(names) if name == following), None)
         if repeated is not None:
@@ -107,7 +88,14 @@ class TextColumn:
                 f"{self.table}: several rows of source '{repeated}' have a text in '{self.column}', and a source has "
                 "one vector; make one row of them first"
             )
-        return rows
+        return dict(zip(names, rows["text"].to_pylist(), strict=True))
+
+    def _texts_of(self, part: int) -> pc.Expression:
+        """The rows of a part that have a text to embed."""
+        valid = pc.utf8_length(pc.utf8_trim_whitespace(pc.field(self.column))) > 0
+        if _holds_summaries(self.table, self.version) and "status" in self._dataset.schema.names:
+            valid &= pc.field("status").isin(["ok", "ungrounded"] if self.include_ungrounded else ["ok"])
+        return valid & (pc.field("part") == part)
 
     @property
     def _dataset(self) -> pyarrow.dataset.Dataset:
@@ -242,122 +230,27 @@ class EmbeddingStats:
 
 
 @dataclass(frozen=True)
-class WorkPlan:
-    """Texts, and which of them `out` has no vector of.
-
-    Parts are read one by one, and only counts of each stay in memory: texts and their keys are read again where they
-    are needed.
-
-    Attributes
-    ----------
-    texts : TextColumn
-    spec : EmbeddingSpec
-    out : str
-        Table of `schemas.text_embeddings`, with the same parts as `texts`.
-    from_scratch : bool
-        Ignore vectors that are there.
-    dimension : int or None
-        Ignore vectors of any other length; None where the spec fixes it.
-    """
-
-    texts: TextColumn
-    spec: EmbeddingSpec
-    out: str
-    from_scratch: bool = False
-    dimension: int | None = None
-
-    def progress(self) -> dict[int, PartProgress]:
-        """How much of each part is done."""
-
-        def look(part: int) -> PartProgress:
-            keys = self._keys(part)
-            finished = set() if self.from_scratch else self._finished(part)
-            return PartProgress(len(keys), sum(pair not in finished for pair in keys.items()))
-
-        parts = self.texts.parts()
-        return dict(zip(parts, in_threads(look, parts), strict=True))
-
-    def missing(self, part: int) -> list[SourceText]:
-        """Texts of a part without a vector."""
-        finished = set() if self.from_scratch else self._finished(part)
-        return [text for text in self._all(part) if (text.source_id, text.key) not in finished]
-
-    def is_committed(self, failed: Set[str] = frozenset()) -> bool:
-        """Whether the table has a row of every text, and no other; a source of `failed` needs none."""
-        if not delta.is_table(self.out):
-            return False
-        table = delta.dataset(self.out)
-
-        def rows_of(part: int) -> int:
-            found = table.to_table(list(_KEY_COLUMNS.names), filter=pc.field("part") == part)
-            keys = dict(zip(found["source_id"].to_pylist(), found["key"].to_pylist(), strict=True))
-            return len(keys) if keys == self._wanted(part, failed) and len(keys) == found.num_rows else -1
-
-        counts = list(in_threads(rows_of, self.texts.parts()))
-        return min(counts, default=0) >= 0 and sum(counts) == table.count_rows()
-
-    def commit(self, dimension: int, failed: Set[str] = frozenset()) -> None:
-        """Commit the table of all vectors that are finished and wanted.
-
-        Parameters
-        ----------
-        dimension : int
-            Length of its vectors.
-        failed : set of str
-            Sources whose text failed. A vector of the same text from an earlier run stays.
-
-        Raises
-        ------
-        LexrayError
-            If a finished vector is gone; the table stays as it was.
-        """
-        rows = RowCheckpoints(self.out, text_embeddings(dimension))
-        rows.commit("text_embeddings", self.texts.parts(), lambda part: self._wanted(part, failed))
-
-    def _wanted(self, part: int, failed: Set[str]) -> dict[str, str]:
-        """Key of each source that the table must have."""
-        keys = self._keys(part)
-        lost = keys.keys() & failed
-        kept = self._finished(part) if lost else set()
-        return {source: key for source, key in keys.items() if source not in lost or (source, key) in kept}
-
-    def _keys(self, part: int) -> dict[str, str]:
-        return {text.source_id: text.key for text in self._all(part)}
-
-    def _all(self, part: int) -> list[SourceText]:
-        rows = self.texts.read(part)
-        pairs = zip(rows["source_id"].to_pylist(), rows["text"].to_pylist(), strict=True)
-        return [SourceText(part, source, text, self.spec.key(text)) for source, text in pairs]
-
-    def _finished(self, part: int) -> set[tuple[str, str]]:
-        """Sources and keys of the finished vectors."""
-        schema = _KEY_COLUMNS
-        if self.dimension is not None:  # rows are read with their vectors, whose length decides
-            schema = schema.append(text_embeddings(self.dimension).field("embedding"))
-        rows = RowCheckpoints(self.out, schema).finished(part, schema.names)
-        return set(zip(rows["source_id"].to_pylist(), rows["key"].to_pylist(), strict=True))
-
-
-@dataclass(frozen=True)
 class EmbeddingWriter:
     """Writes vectors to row checkpoints as they come.
 
     Attributes
     ----------
-    out : str
-        Table of `schemas.text_embeddings`.
+    rows : RowCheckpoints
+        Of a table of `schemas.text_embeddings`.
     provenance : Provenance
-    dimension : int
-        Length of every vector.
     """
 
-    out: str
+    rows: RowCheckpoints
     provenance: Provenance
-    dimension: int
+
+    @property
+    def dimension(self) -> int:
+        """Length of every vector."""
+        return int(self.rows.schema.field("embedding").type.list_size)
 
     def write(
         self,
-        texts: Sequence[SourceText],
+        texts: Sequence[MissingRow[str]],
         vectors: Sequence[Vectors],
         truncated: Sequence[bool | None],
         n_tokens: int,
@@ -368,7 +261,7 @@ class EmbeddingWriter:
 
         Parameters
         ----------
-        texts : sequence of SourceText
+        texts : sequence of MissingRow
         vectors : sequence of f4[T]
         truncated : sequence of bool or None
             Whether the model read only the beginning; None where that is unknown.
@@ -379,7 +272,7 @@ class EmbeddingWriter:
         failures : sequence of EmbeddingFailure
             Texts of the batch that have failed already.
         """
-        rows, bad = RowCheckpoints(self.out, text_embeddings(self.dimension)), list(failures)
+        bad = list(failures)
         good: dict[int, list[int]] = {}
         for i, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
             why = self._wrong(vector)
@@ -388,7 +281,7 @@ class EmbeddingWriter:
             else:
                 good.setdefault(text.part, []).append(i)
         for part, chosen in good.items():
-            rows.write(part, self._rows(chosen, texts, vectors, truncated))
+            self.rows.write(part, self._rows(chosen, texts, vectors, truncated))
         return BatchResult(sum(map(len, good.values())), n_tokens, tuple(bad), began, time.time())
 
     def _wrong(self, vector: Vectors) -> str:
@@ -401,7 +294,7 @@ class EmbeddingWriter:
     def _rows(
         self,
         chosen: list[int],
-        texts: Sequence[SourceText],
+        texts: Sequence[MissingRow[str]],
         vectors: Sequence[Vectors],
         truncated: Sequence[bool | None],
     ) -> pa.Table:

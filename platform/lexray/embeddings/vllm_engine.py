@@ -8,7 +8,6 @@ import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -16,13 +15,14 @@ import ray
 import ray.data
 
 from lexray.embeddings.engines import embedding_spec
-from lexray.embeddings.store import BatchResult, EmbeddingFailure, EmbeddingWriter, Provenance, SourceText, WorkPlan
+from lexray.embeddings.store import BatchResult, EmbeddingFailure, EmbeddingWriter, Provenance
 from lexray.errors import LexrayError
 from lexray.llm import vllm
 from lexray.llm.sentence_encoder import TextModel, TextTokenizer, Vectors
 from lexray.runtime import ray_session
 from lexray.runtime.config import RayConfig
 from lexray.runtime.progress import Progress
+from lexray.tables.row_checkpoints import MissingRow, RowPlan
 
 Row = dict[str, Any]
 #: Columns that pass by the engine.
@@ -69,7 +69,7 @@ class VllmEmbeddingEngine:
         self._model, self._device, self._settings = model, device, settings
         self._session, self._progress = session, progress
 
-    def embed(self, plan: WorkPlan, parts: Sequence[int]) -> Iterator[BatchResult]:
+    def embed(self, plan: RowPlan[str], parts: Sequence[int]) -> Iterator[BatchResult]:
         """As `EmbeddingEngine.embed`; before the first texts are done, an engine has to start."""
         model = self._model
         with ray_session.session(self._session):
@@ -77,12 +77,15 @@ class VllmEmbeddingEngine:
             where = "GPU" if settings.gpu else "CPU"
             self._progress.info(f"  starting vLLM with {model.name} on the {where}; this takes about a minute")
             texts = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).flat_map(
-                lambda row: [asdict(text) for text in plan.missing(int(row["part"]))]
+                lambda row: [
+                    {"part": text.part, "source_id": text.source_id, "key": text.key, "text": text.made_from}
+                    for text in plan.missing(int(row["part"]))
+                ]
             )
             engine: Row = {"max_model_len": model.max_length} | ({"revision": model.revision} if model.on_hub else {})
             tokenize = functools.partial(_tokenize, model=model)
             processor = vllm.build(model.source, "embed", settings, engine, tokenize, _vector)
-            write = functools.partial(_write, writer=EmbeddingWriter(plan.out, self.provenance, self.dimension))
+            write = functools.partial(_write, writer=EmbeddingWriter(plan.rows, self.provenance))
             with vllm.one_line_errors(model.name):
                 for row in processor(texts).map_batches(write, batch_format="numpy", batch_size=None).iter_rows():
                     failures = tuple(EmbeddingFailure(*failure) for failure in json.loads(row["failures"]))
@@ -119,7 +122,7 @@ def _write(batch: Row, writer: EmbeddingWriter) -> Row:
         for row in rows
         if row["__inference_error__"]
     ]
-    texts = [SourceText(int(row["part"]), row["source_id"], row["text"], row["key"]) for row in good]
+    texts = [MissingRow(int(row["part"]), row["source_id"], row["key"], row["text"]) for row in good]
     vectors: list[Vectors] = [np.frombuffer(row["vector"], dtype=np.float32) for row in good]
     truncated = [bool(row["truncated"]) for row in good]
     n_tokens, began = sum(int(row["n_tokens"]) for row in good), min((row["began"] for row in good), default=np.inf)

@@ -9,11 +9,12 @@ import contextlib
 import functools
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 from ray.exceptions import RayError
@@ -29,7 +30,7 @@ from lexray.summaries.extractive import papers_by_source
 from lexray.summaries.schema import MAX_TOKENS, SCHEMA
 from lexray.summaries.writer import ChatModel, Completion, PreviousRow, SummaryRequest, Writer
 from lexray.tables import delta
-from lexray.tables.row_checkpoints import PartProgress, RowCheckpoints
+from lexray.tables.row_checkpoints import RowCheckpoints, RowPlan
 from lexray.tables.schemas import SUMMARIES
 
 Row = dict[str, Any]
@@ -258,44 +259,67 @@ def write_missing(
     LexrayError
         If the engine does not start, or ends in the middle of the work. What was finished is kept.
     """
-    store = RowCheckpoints(out, SUMMARIES)
+    plan = RowPlan(PapersOfSources(literature), writer.key, RowCheckpoints(out, SUMMARIES), force, _on_ray)
     if force:
-        store.remove()
-
-    def progress_of(part: int) -> PartProgress:
-        papers = _papers(literature, part)
-        return PartProgress(len(papers), len(_unfinished(store, part, papers, writer, force=force)))
-
-    numbers = list(delta.part_files(literature))
-    parts = dict(zip(numbers, _on_ray(progress_of, numbers), strict=True))
+        plan.rows.remove()
+    parts = plan.progress()
     stats = WritingStats(
         n_sources=sum(part.rows for part in parts.values()), n_written=sum(part.missing for part in parts.values())
     )
     if stats.n_written:
         if engine.start_notice:
             progress.info(engine.start_notice)
-        with progress.task("sources", total=stats.n_written) as task:
-            unfinished = [part for part, of_part in parts.items() if of_part.missing]
-            for cost in _write_parts(literature, store, unfinished, writer, engine, force=force):
+        unfinished = [part for part, of_part in parts.items() if of_part.missing]
+        with progress.task("sources", total=stats.n_written) as task, engine.errors():
+            for cost in engine.apply(_requests(plan, unfinished, writer, engine), writer, plan.rows).iter_rows():
                 stats.add(cost)
                 task.advance()
-    store.commit("summaries", list(parts), lambda part: _keys(_papers(literature, part), writer), _on_ray)
+    plan.commit("summaries")
     return stats
 
 
-def _write_parts(
-    literature: str, store: RowCheckpoints, parts: list[int], writer: Writer, engine: SummaryEngine, *, force: bool
-) -> Iterator[Row]:
-    """Write the rows that some parts lack; yields what each row cost."""
+@dataclass(frozen=True)
+class PapersOfSources:
+    """A literature table as `RowInputs`: rows of papers by source.
 
-    def requests(row: Row) -> Iterator[Row]:
-        papers = _papers(literature, row["part"])
+    Attributes
+    ----------
+    literature : str
+        The table.
+    """
+
+    literature: str
+
+    def parts(self) -> list[int]:
+        """Parts that have papers."""
+        return list(delta.part_files(self.literature))
+
+    def count(self, part: int) -> int:
+        """Sources of a part."""
+        return int(pc.count_distinct(delta.read(self.literature, ["source_id"], [part])["source_id"]).as_py())
+
+    def read(self, part: int, sources: Collection[str] | None = None) -> dict[str, list[Row]]:
+        """Papers of each source of a part, sources in the order of their names; by default of all."""
+        of_part = pc.field("part") == part
+        wanted = of_part if sources is None else of_part & pc.field("source_id").isin(pa.array(sources, pa.string()))
+        return papers_by_source(delta.dataset(self.literature).to_table(filter=wanted))
+
+
+def _requests(
+    plan: RowPlan[list[Row]], parts: Sequence[int], writer: Writer, engine: SummaryEngine
+) -> "ray.data.Dataset":
+    """A row {part, request} of each source that some parts lack."""
+
+    def prepare(row: Row) -> Iterator[Row]:
         count = engine.counter()
-        for source, previous in _unfinished(store, row["part"], papers, writer, force=force).items():
-            yield {"part": row["part"], "request": writer.prepare(source, papers[source], previous, count).dumps()}
+        for missing in plan.missing(row["part"]):
+            previous = PreviousRow(
+                missing.failed.get("attempts") or 0, missing.failed.get("reason") in _REJECTED_REASONS
+            )
+            request = writer.prepare(missing.source_id, missing.key, missing.made_from, previous, count)
+            yield {"part": missing.part, "request": request.dumps()}
 
-    with engine.errors():
-        yield from engine.apply(_part_dataset(parts).flat_map(requests), writer, store).iter_rows()
+    return ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).flat_map(prepare)
 
 
 def _on_ray(function: Callable[[int], T], parts: Sequence[int]) -> list[T]:
@@ -303,37 +327,6 @@ def _on_ray(function: Callable[[int], T], parts: Sequence[int]) -> list[T]:
     task = ray.remote(function)
     results: list[T] = ray.get([task.remote(part) for part in parts])
     return results
-
-
-def _part_dataset(parts: Sequence[int]) -> "ray.data.Dataset":
-    return ray.data.from_items([{"part": part} for part in parts], override_num_blocks=max(len(parts), 1))
-
-
-def _papers(literature: str, part: int) -> dict[str, list[Row]]:
-    return papers_by_source(delta.read(literature, parts=[part]))
-
-
-def _keys(papers: Mapping[str, list[Row]], writer: Writer) -> dict[str, str]:
-    return {source: writer.key(source, found) for source, found in papers.items()}
-
-
-def _unfinished(
-    store: RowCheckpoints, part: int, papers: Mapping[str, list[Row]], writer: Writer, *, force: bool
-) -> dict[str, PreviousRow]:
-    """Sources that no run has finished, with what became of them so far; `from_scratch` all of them."""
-    unfinished = dict.fromkeys(papers, PreviousRow())
-    if force:
-        return unfinished
-    keys = _keys(papers, writer)
-    for row in store.finished(part, ("source_id", "key", "status", "attempts", "reason")).to_pylist():
-        source = row["source_id"]
-        if keys.get(source) != row["key"]:
-            continue
-        if row["status"] != "failed":
-            unfinished.pop(source, None)
-        elif source in unfinished:
-            unfinished[source] = PreviousRow(row["attempts"] or 0, row["reason"] in _REJECTED_REASONS)
-    return unfinished
 
 
 class _RowWriter:

@@ -247,13 +247,14 @@ class Writer:
         )
 
     def prepare(
-        self, source_id: str, papers: Sequence[PaperRow], previous: PreviousRow, count_tokens: TokenCounter
+        self, source_id: str, key: str, papers: Sequence[PaperRow], previous: PreviousRow, count_tokens: TokenCounter
     ) -> SummaryRequest:
         """Rank, mask and pack a source's papers.
 
         Parameters
         ----------
-        source_id : str
+        source_id, key : str
+            The source, and its papers' hash, see `key`.
         papers : sequence of mapping
             Rows of `literature` on this source.
         previous : PreviousRow
@@ -276,7 +277,7 @@ class Writer:
             refusal = ["too_long" if anything else "no_sentences", detail]
         return SummaryRequest(
             source_id=source_id,
-            key=self.key(source_id, papers),
+            key=key,
             attempts=previous.attempts,
             resample=previous.answered,
             prompts=[one.text for one in packs],

@@ -37,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "part_checkpoints": ["FinishedPart", "PartCheckpoints"],
         "provenance": ["read_provenance", "remove_provenance", "write_provenance"],
         "quarantine": ["Refusal", "describe_refusals", "not_finite", "quarantine_of", "write_quarantine"],
-        "row_checkpoints": ["PartProgress", "RowCheckpoints"],
+        "row_checkpoints": ["MissingRow", "PartProgress", "RowCheckpoints", "RowPlan"],
         "schemas": ["check", "documented_field", "embeddings", "latents", "text_embeddings"],
     },
 )
