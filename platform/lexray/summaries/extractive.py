@@ -59,6 +59,7 @@ class Corpus:
 
     n_sources: int = 0
     frequency: Counter[str] = field(default_factory=Counter)
+    _weights: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, sources: Iterable[Sequence[PaperRow]]) -> "Corpus":
@@ -73,9 +74,13 @@ class Corpus:
     def __add__(self, other: "Corpus") -> "Corpus":
         return Corpus(self.n_sources + other.n_sources, self.frequency + other.frequency)
 
-    def rarity(self, term: str) -> float:
-        """0 for a term of every source, 1 for one that no source has."""
-        return 1.0 - math.log1p(self.frequency[term]) / math.log1p(max(self.n_sources, 1))
+    def weight(self, term: str) -> float:
+        """Worth of a term in a sentence: greater for one of physics, and the fewer sources have it."""
+        if term not in self._weights:
+            rarity = 1.0 - math.log1p(self.frequency[term]) / math.log1p(max(self.n_sources, 1))
+            physical = term in PHYSICAL or any(piece in PHYSICAL for piece in term.split("-"))
+            self._weights[term] = 1.0 + 0.5 * rarity if physical else 0.2 * rarity
+        return self._weights[term]
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ class ExtractiveSummarizer:
             "confidence": _confidence(labels["object_class"], evidence),
             "sentences": [{"text": sentence.text} | _paper_identifiers(papers[sentence.paper]) for sentence in chosen],
         }
-        grounding = ground_in_evidence(evidence, text, labels, quantities)
+        grounding = ground_in_evidence(evidence, [sentence.text for sentence in chosen], labels, quantities)
         return row | {
             "summary": hidden if self.mask_names else text,
             "summary_unmasked": text,
@@ -195,7 +200,7 @@ class ExtractiveSummarizer:
         found: dict[str, Sentence] = {}
         for number, sentences in enumerate(papers):
             for text in sentences:
-                weights = {term: self._weight(term) for term in terms(text)}
+                weights = {term: self.corpus.weight(term) for term in terms(text)}
                 if weights and text not in found:
                     tells = frozenset(kind for kind, label in mentioned_labels(text) if label not in _GENERAL_LABELS)
                     found[text] = Sentence(text, number, weights, _score(text, weights), tells)
@@ -228,11 +233,6 @@ class ExtractiveSummarizer:
             room -= int(words[pick])
             nearest = np.maximum(nearest, similarity[pick])
         return [candidates[i] for i in sorted(chosen)]
-
-    def _weight(self, term: str) -> float:
-        rarity = self.corpus.rarity(term)
-        physical = term in PHYSICAL or any(piece in PHYSICAL for piece in term.split("-"))
-        return 1.0 + 0.5 * rarity if physical else 0.2 * rarity
 
 
 def summarize_part(rows: pa.Table, engine: ExtractiveSummarizer) -> pa.Table:
@@ -271,7 +271,7 @@ def _score(text: str, weights: Mapping[str, float]) -> float:
     with_unit = sum(found.unit is not None for found in quantities)
     without_unit = len(quantities) - with_unit
     content = sum(weights.values()) + 1.5 * min(with_unit, 3) + 0.5 * min(without_unit, 2)
-    about_the_paper = 0.4 if ABOUT_THE_PAPER.search(text) else 1.0
+    about_the_paper = 0.4 if ABOUT_THE_PAPER.search(text.lower()) else 1.0
     # A touch above 0, so that papers which say nothing still have a best sentence.
     return 1e-6 + about_the_paper * content / math.sqrt(max(len(text.split()), 8))
 

@@ -1,15 +1,11 @@
 """The extractive engine on Ray Data: terms of all sources' papers are counted first, then each part is summarized."""
 
-from collections import Counter
-from functools import partial, reduce
-from operator import add
-from typing import Any
+from functools import partial
 
 import pyarrow as pa
 import ray
-import ray.data
 
-from lexray.runtime.map_parts import MappedRows, OutputTable, PartFunction, map_parts
+from lexray.runtime.map_parts import MappedRows, OutputTable, PartFunction, map_parts, results_of_parts
 from lexray.runtime.progress import Progress
 from lexray.summaries.extractive import Corpus, ExtractiveSummarizer, papers_by_source, summarize_part
 from lexray.summaries.writer import WriterSettings
@@ -20,24 +16,12 @@ from lexray.tables.schemas import SUMMARIES
 
 def count_corpus(literature: str) -> Corpus:
     """Terms of all sources' papers, counted part by part and added up on the driver."""
+    return sum(results_of_parts(_corpus_of_part, literature), Corpus())
 
-    def count(row: dict[str, Any]) -> dict[str, Any]:
-        rows = delta.read(literature, ["source_id", "title", "abstract", "body"], parts=[row["part"]])
-        corpus = Corpus.of(papers_by_source(rows).values())
-        terms, counts = list(corpus.frequency), list(corpus.frequency.values())
-        return {"n_sources": corpus.n_sources, "terms": terms, "counts": counts}
 
-    parts = list(delta.part_files(literature))
-    if not parts:
-        return Corpus()
-    counted = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map(count)
-    return reduce(
-        add,
-        (
-            Corpus(row["n_sources"], Counter(dict(zip(row["terms"], row["counts"], strict=True))))
-            for row in counted.iter_rows()
-        ),
-    )
+def _corpus_of_part(literature: str, part: int) -> Corpus:
+    rows = delta.read(literature, ["source_id", "title", "abstract", "body"], parts=[part])
+    return Corpus.of(papers_by_source(rows).values())
 
 
 def extract_summaries(

@@ -446,7 +446,7 @@ def _ground(
     evidence: Sequence[Evidence], summary: str, labels: Mapping[LabelCategory, str], quantities: Sequence[Quantity]
 ) -> Grounding:
     return ground_in_evidence(
-        evidence, summary, labels, [(one.name, one.value, one.unit, one.number) for one in quantities]
+        evidence, [summary], labels, [(one.name, one.value, one.unit, one.number) for one in quantities]
     )
 
 

@@ -4,6 +4,7 @@ Forms follow the IAU's recommendations for designations (acronym and position, t
 Catalogue of Variable Stars, and the habits of X-ray astronomy ('Cyg X-1', 'NGC 300 ULX1').
 """
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,14 +125,15 @@ class NameMention:
     who: Referent
 
 
-def find_designations(flat: str) -> Iterator[tuple[int, int]]:
+@functools.lru_cache(maxsize=4096)  # a sentence's names are looked for with its numbers, and where it is masked
+def find_designations(flat: str) -> tuple[tuple[int, int], ...]:
     """Places of the names of all objects in a text without markup, in order.
 
     >>> text = "Unlike 4U 1626-67 and M82 X-2, it has kT = 2 keV and 10^6 K."
     >>> [text[start:end] for start, end in find_designations(text)]
     ['4U 1626-67', 'M82 X-2']
     """
-    end = 0
+    places, end = [], 0
     for match in _NAME.finditer(flat):
         start, stop = match.span()
         if start < end:
@@ -148,8 +150,9 @@ def find_designations(flat: str) -> Iterator[tuple[int, int]]:
                 continue
             component = _COMPONENT.match(flat, stop)
             stop = component.end() if component else stop
-        yield start, stop
+        places.append((start, stop))
         end = stop
+    return tuple(places)
 
 
 def name_key(name: str) -> str:

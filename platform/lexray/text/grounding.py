@@ -3,6 +3,7 @@
 A number or class counts only if it stands in a sentence about this source, and not in an instruction to the reader.
 """
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,19 +51,23 @@ class Evidence:
 
     def __init__(self, sentences: Sequence[str]) -> None:
         self.sentences = tuple(sentences)
+        self._lowered = [sentence.lower() for sentence in self.sentences]
 
     def has(self, quantity: QuantityMention) -> bool:
         """Whether a sentence gives this number."""
+        # First the sentences in which it stands word for word, so that the numbers of others are rarely read.
+        order = sorted(self.sentences, key=lambda sentence: quantity.text not in sentence)
         return any(
             is_same_quantity(quantity, found)
-            for sentence in self.sentences
+            for sentence in order
             for found in find_quantities(sentence, number_words=True)
         )
 
     def labels(self, wanted: Collection[tuple[LabelCategory, str]]) -> set[tuple[LabelCategory, str]]:
         """Labels that sentences with a word for one of `wanted` speak of."""
         words = trigger_words(wanted)
-        candidates = [sentence for sentence in self.sentences if any(word in sentence.lower() for word in words)]
+        texts = zip(self.sentences, self._lowered, strict=True)
+        candidates = [sentence for sentence, lowered in texts if any(word in lowered for word in words)]
         return {label for sentence in candidates for label in mentioned_labels(sentence)}
 
 
@@ -112,19 +117,19 @@ def ground(
     """
     known = names if isinstance(names, SourceNames) else SourceNames.of(names)
     return ground_in_evidence(
-        [Evidence(sentences_about(paper, known)) for paper in papers], summary, labels, quantities
+        [Evidence(sentences_about(paper, known)) for paper in papers], [summary], labels, quantities
     )
 
 
 def ground_in_evidence(
     evidence: Sequence[Evidence],
-    summary: str,
+    texts: Sequence[str],
     labels: Mapping[LabelCategory, str],
     quantities: Sequence[ReportedQuantity],
 ) -> Grounding:
-    """As `ground`, in papers that have been read already."""
+    """As `ground`, in papers that have been read already; of a summary that is one text, or sentences of their own."""
     n_checks, missing = 0, []
-    for found in find_quantities(summary):
+    for found in itertools.chain.from_iterable(map(find_quantities, texts)):
         n_checks += 1
         if not any(paper.has(found) for paper in evidence):
             missing.append(f'{quantity_type(found)} of "{found.text}" is in no sentence on the source')
@@ -136,7 +141,7 @@ def ground_in_evidence(
     named: dict[tuple[LabelCategory, str], str] = {
         (kind, label): f'{_CATEGORY_NAMES[kind]} "{label}"' for kind, label in labels.items() if label != UNKNOWN
     }
-    for mention in find_mentions(summary):
+    for mention in itertools.chain.from_iterable(map(find_mentions, texts)):
         if mention.stance != "denied":
             named.setdefault((mention.kind, mention.label), f'the word "{mention.words}"')
     supported = with_implied(label for paper in evidence for label in paper.labels(named))

@@ -157,6 +157,7 @@ _HEDGES = re.compile(
     r"(?i)\b(?:possibl[ey]|candidate|likely|may|might|could|perhaps|suggests?|suggested|suggesting|suggestive|probabl[ey]|tentative"
     r"|plausibl[ey]|potential(?:ly)?|presumably|putative|consistent with|typical of|similar to|properties with|whether|if)\b"
 )
+_HEDGE_AFTER = re.compile(r"\s*\(?(?:candidate|scenario|interpretation|\?)")
 #: 'not only a flare': the word does not deny.
 _NO_NEGATION = re.compile(
     r"not only|no doubt|not just|no longer|no less|not all|non-?thermal|no more than", re.IGNORECASE
@@ -188,14 +189,15 @@ def find_mentions(sentence: str) -> tuple[LabelMention, ...]:
     )
 
 
-def mentioned_labels(sentence: str) -> set[tuple[LabelCategory, str]]:
+@functools.lru_cache(maxsize=4096)
+def mentioned_labels(sentence: str) -> frozenset[tuple[LabelCategory, str]]:
     """Labels that a sentence asserts or hedges, with those that they imply.
 
     >>> sorted(label for _, label in mentioned_labels("A wind-fed HMXB with no sign of eclipses"))
     ['HMXB', 'X-ray binary']
     """
-    return with_implied(
-        (mention.kind, mention.label) for mention in find_mentions(sentence) if mention.stance != "denied"
+    return frozenset(
+        with_implied((mention.kind, mention.label) for mention in find_mentions(sentence) if mention.stance != "denied")
     )
 
 
@@ -222,26 +224,31 @@ def majority_labels(sentences: Iterable[str]) -> dict[LabelCategory, str]:
     """
     weights: dict[tuple[LabelCategory, str], float] = {}
     for sentence in sentences:
-        stances: dict[tuple[LabelCategory, str], float] = {}  # of equal labels in a sentence the firmest
-        for mention in find_mentions(sentence):
-            worth = {"asserted": 1.0, "hedged": 0.5, "denied": 0.0}[mention.stance]
-            place = (mention.kind, mention.label)
-            stances[place] = max(stances.get(place, 0.0), worth)
-        both = with_implied(label for label, worth in stances.items() if worth)
-        if _POWER_LAW_AND_THERMAL in both:
-            stances[_POWER_LAW_AND_THERMAL] = 1.0
-        for place, worth in stances.items():
+        for place, worth in _label_weights(sentence).items():
             weights[place] = weights.get(place, 0.0) + worth
     chosen: dict[LabelCategory, str] = {}
     for kind, choices in LABELS.items():
+        found = {label: worth for (of_kind, label), worth in weights.items() if of_kind == kind and worth > 0}
         support = {
-            name: weights[kind, name]
-            + 0.5 * sum(weights.get((kind, other), 0.0) for other in _SUPPORTED_BY.get(name, ()))
+            name: found[name] + 0.5 * sum(found.get(other, 0.0) for other in _SUPPORTED_BY.get(name, ()))
             for name in choices
-            if weights.get((kind, name), 0.0) > 0
+            if name in found
         }
         chosen[kind] = max(support, key=support.__getitem__) if support else UNKNOWN
     return chosen
+
+
+@functools.lru_cache(maxsize=4096)  # a paper's sentences are counted for it, and for its source
+def _label_weights(sentence: str) -> Mapping[tuple[LabelCategory, str], float]:
+    """How firmly a sentence states each label that it mentions; of equal labels the firmest."""
+    stances: dict[tuple[LabelCategory, str], float] = {}
+    for mention in find_mentions(sentence):
+        worth = {"asserted": 1.0, "hedged": 0.5, "denied": 0.0}[mention.stance]
+        place = (mention.kind, mention.label)
+        stances[place] = max(stances.get(place, 0.0), worth)
+    if _POWER_LAW_AND_THERMAL in with_implied(label for label, worth in stances.items() if worth):
+        stances[_POWER_LAW_AND_THERMAL] = 1.0
+    return stances
 
 
 _POWER_LAW_AND_THERMAL: tuple[LabelCategory, str] = ("spectral_shape", "power law and thermal")
@@ -307,25 +314,29 @@ def _table() -> dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelCategory,
 
 _TABLE = _table()
 _FIRST_WORDS = _first_words()
+#: Words in lower case with which a phrase or an abbreviation begins.
+_BEGINNINGS = frozenset(_TABLE) | {f"{short.lower()}{plural}" for short in _ABBREVIATIONS for plural in ("", "s")}
 
 
 def _label_spans(flat: str) -> Iterator[tuple[LabelCategory, str, int, int]]:
     matches = list(_WORD.finditer(flat))
     words = [match.group() for match in matches]
+    lowered = [word.lower() for word in words]
     behind = 0
 
     def folded(place: int) -> str:
-        return singular(words[place].lower()) if place < len(words) else ""
+        return singular(lowered[place]) if place < len(words) else ""
 
-    for i, word in enumerate(words):
+    for i in [place for place, word in enumerate(lowered) if word in _BEGINNINGS]:
         if i < behind:
             continue
+        word = words[i]
         short = _ABBREVIATIONS.get(word) or (_ABBREVIATIONS.get(word[:-1]) if word[-1] == "s" else None)
         if short is not None:
             yield (*short, matches[i].start(), matches[i].end())
             for also in _SECOND_LABELS.get(word.rstrip("s"), ()):
                 yield "object_class", also, matches[i].start(), matches[i].end()
-        for wanted, labelled in _TABLE.get(word.lower(), ()):
+        for wanted, labelled in _TABLE.get(lowered[i], ()):
             n = len(wanted)
             if n > 1 and (folded(i + 1) != wanted[1] or any(folded(i + j) != wanted[j] for j in range(2, n))):
                 continue
@@ -346,15 +357,14 @@ def _refers_to_flux(flat: str, start: int, end: int) -> bool:
 def _stance(flat: str, start: int, end: int) -> Stance:
     if _NEGATION.match(flat, start):
         return "asserted"  # 'no variability' is steady
-    before = _clause_before(flat, start)
-    if _NEGATION.search(_NO_NEGATION.sub("", before)) or _NEGATION_AFTER.match(flat[end : end + 70]):
-        return "denied"
-    if _HEDGES.search(before) or re.match(r"\s*\(?(?:candidate|scenario|interpretation|\?)", flat[end:]):
-        return "hedged"
-    return "asserted"
-
-
-def _clause_before(flat: str, start: int) -> str:
     before = flat[max(0, start - _MAX_SCOPE) : start]
-    turns = list(_SCOPE_END.finditer(before))
-    return before[turns[-1].end() :] if turns else before
+    hedged = False
+    if _NEGATION.search(before) or _HEDGES.search(before):  # rarely: only then does it matter where the clause begins
+        turns = list(_SCOPE_END.finditer(before))
+        clause = before[turns[-1].end() :] if turns else before
+        if _NEGATION.search(_NO_NEGATION.sub("", clause)):
+            return "denied"
+        hedged = _HEDGES.search(clause) is not None
+    if _NEGATION_AFTER.match(flat[end : end + 70]):
+        return "denied"
+    return "hedged" if hedged or _HEDGE_AFTER.match(flat, end) else "asserted"

@@ -164,12 +164,9 @@ def find_quantities(text: str, number_words: bool = False) -> tuple[QuantityMent
     [(62.0, 'd'), (4.7e+39, 'erg / s')]
     """
     flat = strip_markup(text)
-    places = []
-    if _DIGIT.search(flat):
-        skipped = [*find_designations(flat), *(match.span() for match in _ARXIV.finditer(flat))]
-        places = _numbers(text, flat, skipped)
-    places += _number_words(text, flat, number_words)
-    places.sort(key=lambda place: place.found.start)
+    places = sorted(
+        (*_numbers(text, flat), *_number_words(text, flat, number_words)), key=lambda place: place.found.start
+    )
     return tuple(place.found for place in _share_units(text, flat, places) if _measures(flat, place))
 
 
@@ -213,6 +210,7 @@ _QUANTITY_TYPES = {
 }  # fmt: skip
 
 
+@functools.lru_cache(maxsize=4096)
 def format_unit(unit: u.UnitBase | None) -> str:
     """A unit as plain text that `find_quantities` reads again: 'erg/s', 'erg cm^-2 s^-1'; '-' where there is none."""
     if unit is None or not unit.bases:
@@ -251,8 +249,12 @@ def read_quantity(number: str, unit: str) -> tuple[QuantityMention, ...]:
     return found
 
 
-def _numbers(text: str, flat: str, skipped: Sequence[tuple[int, int]]) -> list[_Candidate]:
-    places = []
+@functools.lru_cache(maxsize=4096)  # a sentence is asked with and without number words
+def _numbers(text: str, flat: str) -> list[_Candidate]:
+    places: list[_Candidate] = []
+    if not _DIGIT.search(flat):
+        return places
+    skipped = [*find_designations(flat), *(match.span() for match in _ARXIV.finditer(flat))]
     at = 0
     while match := _NUMBER.search(flat, at):
         at = match.end()
@@ -401,7 +403,10 @@ def _measures(flat: str, place: _Candidate) -> bool:
     if found.text[:1].isalpha():
         return True  # a number word
     before = flat[max(0, found.start - 20) : found.start]
-    if _NO_QUANTITY_BEFORE.search(before) or _LOGARITHM.search(flat, max(0, found.start - 72), found.start):
+    near = max(0, found.start - 72)
+    if _NO_QUANTITY_BEFORE.search(before):
+        return False
+    if flat.find("log", near, found.start) >= 0 and _LOGARITHM.search(flat, near, found.start):
         return False
     if found.unit is not None:
         return True

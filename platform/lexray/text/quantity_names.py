@@ -69,9 +69,7 @@ def quantity_name(sentence: str, found: QuantityMention) -> str | None:
     before = flat[max(0, found.start - _BEFORE) : found.start]
     behind = flat[found.start + len(found.text) :][:_BEHIND]
     nearest: tuple[int, int, str] | None = None
-    for name, words, units in _PATTERNS:
-        if not any(_equivalent(found.unit, unit) for unit in units):
-            continue
+    for name, words in _patterns_of(found.unit):
         # A word behind a number is farther away than it looks: most stand before.
         places = [(len(before) - match.end(), match) for match in words.finditer(before)]
         places += [(2 * match.start() + 12, match) for match in words.finditer(behind)]
@@ -93,6 +91,11 @@ def limit_sign(sentence: str, found: QuantityMention) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
+def _patterns_of(unit: u.UnitBase | None) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """Names of the quantities that have such a unit, and the words for each."""
+    return tuple((name, words) for name, words, units in _PATTERNS if any(_equivalent(unit, own) for own in units))
+
+
 def _equivalent(one: u.UnitBase | None, other: u.UnitBase | None) -> bool:
     if one is None or one is u.percent or other is None:
         # A rate of change in s/s has no dimension either, but a percentage is no index.

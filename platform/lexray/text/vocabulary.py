@@ -1,5 +1,6 @@
 """The words that papers use for the physics of X-ray sources."""
 
+import functools
 import re
 
 #: Stems (see `terms`) of words for a source's class, spectrum, variability and surroundings.
@@ -25,14 +26,13 @@ PHYSICAL = frozenset(
     """.split()  # noqa: SIM905 -- a list of one word a line would bury the code
 )
 
-#: Phrases of sentences that are about the paper, not about the source.
+#: Phrases, in lower case, of sentences that are about the paper, not about the source.
 ABOUT_THE_PAPER = re.compile(
     r"\b(?:we (?:discuss|present|report|describe|review|summari[sz]e|compare our)|in this (?:paper|work|letter|study)"
     r"|(?:future|further|additional|follow-?up|deeper|more) (?:\w+ ){0,2}(?:observation|work|stud|monitoring)\w*"
     r"|data (?:reduction|were reduced|were processed)|standard (?:\w+ )?(?:pipeline|procedures?|screening|tools)"
     r"|(?:is|are) discussed|implications|we (?:thank|acknowledge)|(?:errors|uncertainties) are|confidence level"
     r"|(?:was|were) (?:extracted|grouped|searched)|part of an? (?:\w+ )?(?:survey|programme?))\b",
-    re.IGNORECASE,
 )
 
 _STOPWORDS = frozenset(
@@ -53,10 +53,17 @@ def terms(sentence: str) -> list[str]:
     >>> terms("The spectra show two X-ray flares")
     ['spectra', 'show', 'x-ray', 'flare']
     """
-    words = (singular(word.lower()) for word in _WORD.findall(sentence))
-    return [word for word in words if len(word) > 1 and word not in _STOPWORDS]
+    return [term for term in map(_term, _WORD.findall(sentence)) if term]
 
 
+@functools.lru_cache(maxsize=65536)  # papers on one subject share their words
+def _term(word: str) -> str:
+    """The term of a word, empty where it carries no meaning."""
+    term = singular(word.lower())
+    return term if len(term) > 1 and term not in _STOPWORDS else ""
+
+
+@functools.lru_cache(maxsize=65536)
 def singular(word: str) -> str:
     """A lower-case word without the s of its plural."""
     if len(word) > 4 and word.endswith("ies"):
