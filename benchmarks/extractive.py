@@ -1,29 +1,40 @@
 """Which of the facts that papers state the extractive engine's summaries keep, on simulated literature.
 
 python benchmarks/extractive.py [--sources 2500] [--words 150 60] [--seed 2] [--out benchmarks/results/extractive.json]
+python benchmarks/extractive.py --before FOLDER [--rounds 7] --out benchmarks/results/extractive_speed.json
 
 Each sentence of a simulated abstract was made to tell one topic
 (`simulation.papers.papers.simulate_papers_with_topics`). A fact, class, kind of variability or spectral shape, counts
 as stated where a sentence of an abstract was made to tell it, and as kept where such a sentence stands in the
 summary; `kept_with_titles` also takes titles that tell it. The engine's own vocabulary has no part in that. Beside
 it: how often the labels that the engine recognises are the ones drawn, and how fast it, masking and grounding are.
+
+``--before`` compares the engine's speed with that of another version, whose package lies in FOLDER: processor time of
+counting the corpus and summarizing all sources on one core, in processes of their own, in turns. Both must give the
+same rows.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+import lexray
 from lexray.simulation.papers.papers import SimulatedPaper, simulate_papers_with_topics
 from lexray.simulation.source import SimulatedSource, simulate_source
 from lexray.summaries.extractive import Corpus, ExtractiveSummarizer
-from lexray.tables.schemas import LITERATURE
+from lexray.tables.schemas import LITERATURE, SUMMARIES
 from lexray.text.grounding import ground
 from lexray.text.labels import LabelCategory
 from lexray.text.masking import NameMask
@@ -141,6 +152,41 @@ def with_papers(n: int, seed: int) -> list[tuple[SimulatedSource, list[Simulated
     return found
 
 
+def clock(sources: list[tuple[SimulatedSource, list[SimulatedPaper]]]) -> dict[str, Any]:
+    """Processor time of the engine, its start included, and a hash of the rows with all their columns."""
+    papers = [[dict.fromkeys(LITERATURE.names) | told.paper for told in papers] for _, papers in sources]
+    start = time.process_time()
+    engine = ExtractiveSummarizer(Corpus.of(papers))
+    rows = [engine.summarize(of_source[0]["source_id"], of_source) for of_source in papers]
+    seconds = time.process_time() - start
+    table = pa.Table.from_pylist(rows, schema=SUMMARIES).sort_by("source_id")
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table.combine_chunks())
+    return {"papers_a_second": sum(map(len, papers)) / seconds, "rows": hashlib.sha256(sink.getvalue()).hexdigest()}
+
+
+def compare(before: str, rounds: int, n_sources: int, seed: int) -> dict[str, Any]:
+    """Medians of both versions' speeds, and of their ratio in each round."""
+    command = [sys.executable, __file__, "--clock", "--sources", str(n_sources), "--seed", str(seed)]
+    found: dict[str, list[dict[str, Any]]] = {"before": [], "now": []}
+    for _ in range(rounds):
+        for name, folder in (("before", before), ("now", str(Path(lexray.__file__).parents[1]))):
+            environment = os.environ | {"PYTHONPATH": folder}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            found[name].append(json.loads(done.stdout))
+    speeds = {name: [one["papers_a_second"] for one in of_name] for name, of_name in found.items()}
+    ratios = [now / old for old, now in zip(speeds["before"], speeds["now"], strict=True)]
+    return {
+        "rounds": rounds,
+        "papers_a_second": {name: _rounded(statistics.median(of_name)) for name, of_name in speeds.items()},
+        "ratio": _rounded(statistics.median(ratios)),
+        "ratios": [_rounded(ratio) for ratio in ratios],
+        "same_rows": len({one["rows"] for of_name in found.values() for one in of_name}) == 1,
+        "rows_sha256": found["now"][0]["rows"],
+    }
+
+
 def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
@@ -151,18 +197,27 @@ def main() -> None:
     parser.add_argument("--words", type=int, nargs="+", default=[150, 60])
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "extractive.json")
+    parser.add_argument("--before", help="folder with another version's package, to compare speeds with")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--clock", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
 
     sources = with_papers(arguments.sources, arguments.seed)
+    if arguments.clock:
+        print(json.dumps(clock(sources)))
+        return
     result = {
         "benchmark": "extractive",
         "machine": {"cores": os.cpu_count(), "cpu": platform.processor() or platform.machine()},
         "sources": len(sources),
         "papers": sum(len(papers) for _, papers in sources),
         "seed": arguments.seed,
-        "speed": speed(sources),
-        "by_max_words": {str(words): measure(sources, words) for words in arguments.words},
     }
+    if arguments.before:
+        result |= compare(arguments.before, arguments.rounds, arguments.sources, arguments.seed)
+    else:
+        result["speed"] = speed(sources)
+        result["by_max_words"] = {str(words): measure(sources, words) for words in arguments.words}
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

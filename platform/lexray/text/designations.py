@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lexray.text.latex import strip_markup
 from lexray.text.sentences import split_sentences
@@ -116,8 +116,7 @@ _COMMON_WORDS = frozenset(
 _GALAXY = re.compile(rf"(?:{_HOSTS}|M)[\s_-]*\d+|A\d{{3,4}}")
 
 
-@dataclass(frozen=True)
-class NameMention:
+class NameMention(NamedTuple):
     """A name in a text: characters `start` to `end`, and whose it is."""
 
     start: int

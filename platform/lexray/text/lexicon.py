@@ -9,8 +9,7 @@ A sentence that denies a word does not mention it: 'no evidence of pulsations', 
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from lexray.text.labels import UNKNOWN, LabelCategory, ObjectClass, SpectralShape, Variability
 from lexray.text.latex import strip_markup
@@ -165,8 +164,7 @@ _NO_NEGATION = re.compile(
 _MAX_SCOPE = 80
 
 
-@dataclass(frozen=True)
-class LabelMention:
+class LabelMention(NamedTuple):
     """A label that a sentence mentions: its words, and whether the sentence asserts, hedges or denies it."""
 
     kind: LabelCategory

@@ -5,7 +5,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from astropy import units as u
 
@@ -102,8 +102,7 @@ def _decimal_power(exponent: str) -> tuple[float, float]:
     return value, value * (10.0**10.0**-decimals - 1) if decimals else value
 
 
-@dataclass(frozen=True)
-class QuantityMention:
+class QuantityMention(NamedTuple):
     """A number in a text.
 
     Attributes
@@ -138,8 +137,7 @@ class QuantityMention:
     in_range: bool = False
 
 
-@dataclass(frozen=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     """A number before its unit is known for good."""
 
     found: QuantityMention
@@ -177,11 +175,11 @@ def is_same_quantity(stated: QuantityMention, reference: QuantityMention) -> boo
     >>> is_same_quantity(seconds, days), is_same_quantity(other, days)
     (True, False)
     """
-    if stated.shared and is_same_quantity(replace(stated, unit=None, shared=False), reference):
+    if stated.shared and is_same_quantity(stated._replace(unit=None, shared=False), reference):
         return True
-    if reference.shared and is_same_quantity(stated, replace(reference, unit=None, shared=False)):
+    if reference.shared and is_same_quantity(stated, reference._replace(unit=None, shared=False)):
         return True
-    scale = _scale(reference.unit, stated.unit)
+    scale = 1.0 if reference.unit is stated.unit else _scale(reference.unit, stated.unit)
     if scale is None:
         return False
     value = reference.value * scale
@@ -245,7 +243,7 @@ def read_quantity(number: str, unit: str) -> tuple[QuantityMention, ...]:
             parsed = u.Unit(unit)
         except ValueError:
             return ()
-        found = tuple(replace(one, unit=parsed) for one in find_quantities(number))
+        found = tuple(one._replace(unit=parsed) for one in find_quantities(number))
     return found
 
 
@@ -373,8 +371,8 @@ def _share_units(text: str, flat: str, places: Sequence[_Candidate]) -> list[_Ca
             continue
         spans = _RANGE.fullmatch(between) is not None
         if spans and (first.found.unit is None or second.found.unit is not None):
-            first = replace(first, found=replace(first.found, in_range=True))
-            shared[i : i + 2] = first, replace(second, found=replace(second.found, in_range=True))
+            first = first._replace(found=first.found._replace(in_range=True))
+            shared[i : i + 2] = first, second._replace(found=second.found._replace(in_range=True))
         if first.found.unit is not None or second.found.unit is None or not _JOINED.fullmatch(between):
             continue
         if "," in between and first.found.text[:1].isalpha():
@@ -385,15 +383,14 @@ def _share_units(text: str, flat: str, places: Sequence[_Candidate]) -> list[_Ca
         written = f"{first.found.text} {format_unit(second.found.unit)}"
         if factor != 1.0:
             written = text[first.found.start : second.found.start + len(second.found.text)].strip(" $")
-        found = replace(
-            first.found,
+        found = first.found._replace(
             value=first.found.value * factor,
             last_place=first.found.last_place * factor,
             unit=second.found.unit,
             shared=not spans,
             text=written,
         )
-        shared[i] = replace(first, found=found, scale=second.scale)
+        shared[i] = first._replace(found=found, scale=second.scale)
     return shared
 
 

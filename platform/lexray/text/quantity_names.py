@@ -2,7 +2,6 @@
 
 import functools
 import re
-from dataclasses import replace
 
 from astropy import units as u
 
@@ -60,7 +59,7 @@ def quantity_name(sentence: str, found: QuantityMention) -> str | None:
     ['photon index', 'column density']
     """
     if found.shared:  # its unit may be the next number's alone
-        plain = quantity_name(sentence, replace(found, unit=None, shared=False))
+        plain = quantity_name(sentence, found._replace(unit=None, shared=False))
         if plain is not None:
             return plain
     if found.in_range and found.unit is not None and found.unit.is_equivalent(u.keV):
