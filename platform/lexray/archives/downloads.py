@@ -13,16 +13,7 @@ import httpx
 from lexray.archives.manifest import DownloadManifest
 from lexray.archives.verify_fits import check_whole
 from lexray.errors import RefusedInput
-from lexray.web.retry import (
-    TRANSIENT,
-    USER_AGENT,
-    OutOfRetries,
-    RateLimiter,
-    Retrier,
-    Retryable,
-    RetryPolicy,
-    retry_after,
-)
+from lexray.web import retry
 
 T = TypeVar("T")
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
@@ -43,16 +34,16 @@ class Downloads:
         Requests made, those among them that repeat a failed one, and bytes received.
     """
 
-    def __init__(self, folder: Path, policy: RetryPolicy) -> None:
+    def __init__(self, folder: Path, policy: retry.RetryPolicy) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.manifest = folder, DownloadManifest(folder)
         self.requests = self.bytes = 0
         self._policy = policy
-        self._rate_limiter = RateLimiter(policy.requests_per_second)
-        self._retrier = Retrier(policy, self._rate_limiter)
+        self._rate_limiter = retry.RateLimiter(policy.requests_per_second)
+        self._retrier = retry.Retrier(policy, self._rate_limiter)
         self._http = httpx.AsyncClient(
             # Files are stored as they are: a transfer encoding on top of them would make ranges and lengths ambiguous.
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            headers={"User-Agent": retry.USER_AGENT, "Accept-Encoding": "identity"},
             timeout=policy.timeout,
             limits=httpx.Limits(max_connections=policy.connections),
             follow_redirects=True,
@@ -82,7 +73,7 @@ class Downloads:
                 return response.json()
             except ValueError:
                 words = " ".join(response.text.split())[:80]
-                raise Retryable("bad_answer", f"{url} answers with no JSON but {words!r}") from None
+                raise retry.Retryable("bad_answer", f"{url} answers with no JSON but {words!r}") from None
 
         return await self._with_retries(once)
 
@@ -113,7 +104,7 @@ class Downloads:
                 return await asyncio.to_thread(check_whole, part)
             except RefusedInput as error:
                 part.unlink()  # what is damaged must not be continued
-                raise Retryable(error.reason, error.detail) from None
+                raise retry.Retryable(error.reason, error.detail) from None
 
         packed = await self._with_retries(once)
         if packed and not target.name.endswith(".gz"):
@@ -130,13 +121,13 @@ class Downloads:
             try:
                 return await once()
             except httpx.TimeoutException:
-                raise Retryable("timeout", f"no answer within {self._policy.timeout:g} s") from None
+                raise retry.Retryable("timeout", f"no answer within {self._policy.timeout:g} s") from None
             except httpx.TransportError as error:
-                raise Retryable("connection", str(error) or type(error).__name__) from None
+                raise retry.Retryable("connection", str(error) or type(error).__name__) from None
 
         try:
             return await self._retrier.with_retries(request)
-        except OutOfRetries as error:
+        except retry.OutOfRetries as error:
             raise _refusal(error.failure, error.attempts, self._policy) from None
 
     async def _transfer(self, key: str, url: str, params: dict[str, str], part: Path) -> None:
@@ -153,7 +144,7 @@ class Downloads:
                 return  # it was whole already
             if response.status_code == 416 or (response.status_code == 206 and start != have):
                 part.unlink(missing_ok=True)
-                raise Retryable("bad_range", f"the server cannot continue after {have} bytes; starting again")
+                raise retry.Retryable("bad_range", f"the server cannot continue after {have} bytes; starting again")
             _raise_for_status(response)
             continued = response.status_code == 206
             self.manifest.add(replace(known, path="", size=0, validator=_validator(response)))
@@ -163,15 +154,15 @@ class Downloads:
             length = response.headers.get("Content-Length")
             expected = None if length is None else int(length) + (have if continued else 0)
         if expected is not None and part.stat().st_size != expected:
-            raise Retryable("truncated", f"{part.stat().st_size} of {expected} bytes came")
+            raise retry.Retryable("truncated", f"{part.stat().st_size} of {expected} bytes came")
 
 
 def _raise_for_status(response: httpx.Response) -> None:
     if response.is_success:
         return
     status = f"{response.status_code} {response.reason_phrase}".strip()
-    if response.status_code in TRANSIENT:
-        raise Retryable(f"http_{response.status_code}", status, retry_after(response.headers))
+    if response.status_code in retry.TRANSIENT:
+        raise retry.Retryable(f"http_{response.status_code}", status, retry.retry_after(response.headers))
     raise RefusedInput(f"http_{response.status_code}", f"{response.url}: {status}")
 
 
@@ -188,7 +179,7 @@ def _validator(response: httpx.Response) -> str:
     return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
 
 
-def _refusal(failure: Retryable, attempts: int, policy: RetryPolicy) -> RefusedInput:
+def _refusal(failure: retry.Retryable, attempts: int, policy: retry.RetryPolicy) -> RefusedInput:
     if failure.asked is not None and failure.asked > policy.patience:
         wanted = f"{failure.detail}: the server asks to come back in {failure.asked:.0f} s, longer than http.patience"
         return RefusedInput("wait_too_long", wanted)

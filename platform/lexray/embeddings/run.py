@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from lexray.embeddings.engines import EmbeddingEngine
 from lexray.embeddings.store import EmbeddingStats, Provenance, TextColumn
+from lexray.llm.cost import cost_per_1000
 from lexray.runtime.progress import Progress
 from lexray.runtime.tracking import MlflowRun
 from lexray.tables import delta
@@ -55,17 +56,16 @@ class EmbeddingRun:
     def metrics(self, price_per_million_tokens: float | None, price_per_hour: float | None) -> dict[str, float]:
         """Speed, and the cost of 1000 texts where a price is given, in its currency."""
         stats = self.stats
-        metrics = {
+        return {
             "seconds_to_first_vector": stats.seconds_to_first,
             "seconds": stats.seconds,
             "tokens_in": stats.n_tokens,
             "tokens_per_s": stats.tokens_per_s,
             **{f"failed/{reason}": n for reason, n in stats.reasons.items()},
+            **cost_per_1000(
+                stats.n_rows, (price_per_million_tokens, stats.n_tokens / 1e6), (price_per_hour, stats.seconds / 3600)
+            ),
         }
-        if stats.n_rows and (price_per_million_tokens is not None or price_per_hour is not None):
-            cost = (price_per_million_tokens or 0) * stats.n_tokens / 1e6 + (price_per_hour or 0) * stats.seconds / 3600
-            metrics["cost_per_1000"] = 1000 * cost / stats.n_rows
-        return metrics
 
 
 def embed_missing(

@@ -74,8 +74,7 @@ class VllmEmbeddingEngine:
         model = self._model
         with ray_session.session(self._session):
             settings = vllm.resolve_device(self._settings, self._device, model.path, model.name)
-            where = "GPU" if settings.gpu else "CPU"
-            self._progress.info(f"  starting vLLM with {model.name} on the {where}; this takes about a minute")
+            self._progress.info(vllm.start_notice(model.name, settings))
             texts = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).flat_map(
                 lambda row: [
                     {"part": text.part, "source_id": text.source_id, "key": text.key, "text": text.made_from}

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "chat_model": ["ChatTokenizer", "LanguageModel", "Messages", "describe_language_model"],
+        "cost": ["cost_per_1000"],
         "hub": ["locate"],
         "openai": ["Endpoint", "EndpointClient"],
         "sentence_encoder": [
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "require_vllm",
             "resolve_device",
             "silence_ray_data",
+            "start_notice",
             "version",
         ],
     },

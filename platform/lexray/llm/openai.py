@@ -22,16 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from lexray.errors import LexrayError, RefusedInput, one_line
-from lexray.web.retry import (
-    TRANSIENT,
-    USER_AGENT,
-    OutOfRetries,
-    RateLimiter,
-    Retrier,
-    Retryable,
-    RetryPolicy,
-    retry_after,
-)
+from lexray.web import retry
 
 T = TypeVar("T")
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
@@ -50,7 +41,7 @@ _TOO_LONG = re.compile(
 )
 
 
-class Endpoint(RetryPolicy):
+class Endpoint(retry.RetryPolicy):
     """An API like OpenAI's, and how hard it may be asked. The limits hold for each process that asks."""
 
     url: str = Field(description="address of the API with its version, such as http://localhost:8000/v1")
@@ -204,13 +195,13 @@ class EndpointClient:
         self._key = os.environ.get(endpoint.api_key_env, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise LexrayError(f"{self}: the key in {endpoint.api_key_env} holds signs that no key has")
-        self._rate_limiter = RateLimiter(endpoint.requests_per_second)
+        self._rate_limiter = retry.RateLimiter(endpoint.requests_per_second)
         self._room = asyncio.Semaphore(endpoint.connections)
-        self._retrier = Retrier(endpoint, self._rate_limiter)
+        self._retrier = retry.Retrier(endpoint, self._rate_limiter)
         self._answered = False
         self._lost = 0
         self._http = httpx.AsyncClient(
-            headers={"User-Agent": USER_AGENT} | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+            headers={"User-Agent": retry.USER_AGENT} | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
             timeout=httpx.Timeout(endpoint.timeout, connect=min(_CONNECT_S, endpoint.timeout), pool=None),
             limits=httpx.Limits(max_connections=endpoint.connections, max_keepalive_connections=endpoint.connections),
             follow_redirects=False,  # to wherever it leads, with what the texts say
@@ -267,7 +258,7 @@ class EndpointClient:
             if message.refusal or why == "content_filter":
                 raise RefusedInput("refused_by_engine", self._clean(message.refusal or "its content filter refuses"))
             if message.content is None:
-                raise Retryable("invalid_response", "the answer has no content")
+                raise retry.Retryable("invalid_response", "the answer has no content")
             usage = parsed.usage or _Usage()
             return ChatCompletion(message.content, usage.prompt_tokens, usage.completion_tokens, why, parsed.model)
 
@@ -289,7 +280,7 @@ class EndpointClient:
             parsed = _parse(_EmbeddingsResponse, response)
             found = {item.index: item.embedding for item in parsed.data}
             if len(parsed.data) != len(texts) or sorted(found) != list(range(len(texts))):
-                raise Retryable("invalid_response", f"{len(texts)} vectors were asked for, {len(found)} came")
+                raise retry.Retryable("invalid_response", f"{len(texts)} vectors were asked for, {len(found)} came")
             vectors = [_decode_vector(found[index]) for index in range(len(texts))]
             return EmbeddedTexts(vectors, (parsed.usage or _Usage()).prompt_tokens, parsed.model)
 
@@ -339,7 +330,7 @@ class EndpointClient:
 
         try:
             answer = await self._retrier.with_retries(request)
-        except OutOfRetries as error:
+        except retry.OutOfRetries as error:
             self._give_up(error.failure, error.attempts)
         self._lost = 0
         return answer
@@ -359,11 +350,11 @@ class EndpointClient:
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if not self._answered:  # a wrong address should not take a minute to say
                     raise LexrayError(f"{self}: it cannot be reached: {one_line(error)}") from None
-                raise Retryable("connection", one_line(error)) from None
+                raise retry.Retryable("connection", one_line(error)) from None
             except httpx.TimeoutException:
-                raise Retryable("timeout", f"no answer within {self.endpoint.timeout:g} s") from None
+                raise retry.Retryable("timeout", f"no answer within {self.endpoint.timeout:g} s") from None
             except httpx.RequestError as error:
-                raise Retryable("cut", f"the answer broke off: {one_line(error)}") from None
+                raise retry.Retryable("cut", f"the answer broke off: {one_line(error)}") from None
         self._answered = True
         if not response.is_success:
             self._refuse(response, path)
@@ -384,13 +375,13 @@ class EndpointClient:
             raise LexrayError(f"{self}: what was paid for is used up ({status}): {message}")
         if status == 404 and path != "models":
             raise LexrayError(f"{self}: there is no such model, or no /{path} (404): {message}")
-        if status in TRANSIENT or status >= 500:
-            raise Retryable(f"http_{status}", f"{status} {message}".strip(), retry_after(response.headers))
+        if status in retry.TRANSIENT or status >= 500:
+            raise retry.Retryable(f"http_{status}", f"{status} {message}".strip(), retry.retry_after(response.headers))
         if status == 413 or (status in (400, 422) and _TOO_LONG.search(response.text)):
             raise RefusedInput("too_long", message)
         raise RefusedInput("refused_by_engine", f"{status} {message}".strip())
 
-    def _give_up(self, failure: Retryable, attempts: int) -> NoReturn:
+    def _give_up(self, failure: retry.Retryable, attempts: int) -> NoReturn:
         self._lost += 1
         message = f"{failure.detail} (asked {attempts} times)"
         if failure.asked is not None and failure.asked > self.endpoint.patience:
@@ -415,7 +406,7 @@ def _parse(model: type[ResponseT], response: httpx.Response) -> ResponseT:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise Retryable(
+        raise retry.Retryable(
             "invalid_response", f"not the answer that was asked for: {place} {first['msg']}"[:300]
         ) from None
 
@@ -427,7 +418,7 @@ def _decode_vector(said: str | list[float | None]) -> NDArray[np.float32]:
     try:
         return np.frombuffer(base64.b64decode(said, validate=True), dtype="<f4").astype(np.float32)
     except (binascii.Error, ValueError):
-        raise Retryable("invalid_response", "a vector that is not base64 of numbers") from None
+        raise retry.Retryable("invalid_response", "a vector that is not base64 of numbers") from None
 
 
 def _error_message(response: httpx.Response) -> str:

@@ -85,6 +85,11 @@ def version() -> str:
     return "unknown"
 
 
+def start_notice(name: str, settings: VllmSettings) -> str:
+    """A line for a person who waits for an engine to start with the model of that name."""
+    return f"  starting vLLM with {name} on the {'GPU' if settings.gpu else 'CPU'}; this takes about a minute"
+
+
 def has_gpu() -> bool:
     """Whether the Ray session has a GPU to give."""
     return bool(ray.cluster_resources().get("GPU", 0))

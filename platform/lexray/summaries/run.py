@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 from lexray.errors import RefusedInput
 from lexray.llm import hub, vllm
 from lexray.llm.chat_model import ChatTokenizer, LanguageModel, Messages
+from lexray.llm.cost import cost_per_1000
 from lexray.llm.openai import Endpoint, EndpointClient
 from lexray.runtime.progress import Progress
 from lexray.runtime.ray_internals import find_user_error
@@ -93,12 +94,12 @@ class WritingStats:
         if self.seconds:
             metrics["tokens_per_s"] = (self.tokens_in + self.tokens_out) / self.seconds
             metrics["tokens_out_per_s"] = self.tokens_out / self.seconds
-        prices = (price_per_million_in, price_per_million_out, price_per_hour)
-        if self.n_written and any(price is not None for price in prices):
-            amounts = (self.tokens_in / 1e6, self.tokens_out / 1e6, self.seconds / 3600)
-            cost = sum((price or 0.0) * amount for price, amount in zip(prices, amounts, strict=True))
-            metrics["cost_per_1000"] = 1000 * cost / self.n_written
-        return metrics
+        return metrics | cost_per_1000(
+            self.n_written,
+            (price_per_million_in, self.tokens_in / 1e6),
+            (price_per_million_out, self.tokens_out / 1e6),
+            (price_per_hour, self.seconds / 3600),
+        )
 
 
 class SummaryEngine(Protocol):
@@ -148,7 +149,7 @@ class VllmSummaryEngine:
     @property
     def start_notice(self) -> str:
         """See `SummaryEngine`."""
-        return f"  starting vLLM with {self.model.name}; this takes about a minute"
+        return vllm.start_notice(self.model.name, self.settings)
 
     def counter(self) -> TokenCounter:
         """The model's own tokenizer."""

@@ -1,7 +1,6 @@
 """Requests to public servers: how many at once, how fast, and when a failed one is repeated."""
 
 import asyncio
-import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -149,23 +148,25 @@ class Retrier:
         OutOfRetries
             If there is no other attempt.
         """
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             try:
                 return await request()
             except Retryable as error:
                 seconds = self._wait(attempt, error)
             await asyncio.sleep(seconds)
-        raise AssertionError
+            attempt += 1
 
     def with_retries_blocking(self, request: Callable[[], T]) -> T:
         """As `with_retries`, for code that is not asynchronous."""
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             try:
                 return request()
             except Retryable as error:
                 seconds = self._wait(attempt, error)
             time.sleep(seconds)
-        raise AssertionError
+            attempt += 1
 
     def _wait(self, attempt: int, failure: Retryable) -> float:
         """Seconds until the next attempt."""

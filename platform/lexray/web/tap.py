@@ -18,16 +18,7 @@ from pyvo.dal.exceptions import DALOverflowWarning, DALRateLimitError
 from urllib3.exceptions import HTTPError
 
 from lexray.errors import LexrayError, one_line
-from lexray.web.retry import (
-    TRANSIENT,
-    USER_AGENT,
-    OutOfRetries,
-    RateLimiter,
-    Retrier,
-    Retryable,
-    RetryPolicy,
-    retry_after,
-)
+from lexray.web import retry
 
 _LINE = 300
 #: A connection that broke, before the answer or within it.
@@ -61,10 +52,10 @@ class TapResponse:
 class _Session(requests.Session):
     """A session that names us, keeps to the rate limit and never waits for ever."""
 
-    def __init__(self, policy: RetryPolicy) -> None:
+    def __init__(self, policy: retry.RetryPolicy) -> None:
         super().__init__()
-        self.headers["User-Agent"] = USER_AGENT
-        self._timeout, self.rate_limiter = policy.timeout, RateLimiter(policy.requests_per_second)
+        self.headers["User-Agent"] = retry.USER_AGENT
+        self._timeout, self.rate_limiter = policy.timeout, retry.RateLimiter(policy.requests_per_second)
         self.made = 0
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
@@ -93,7 +84,7 @@ class Tap:
     def __init__(
         self,
         url: str,
-        policy: RetryPolicy,
+        policy: retry.RetryPolicy,
         mode: Literal["sync", "async"] = "sync",
         maxrec: int | None = None,
         warn: Callable[[str], None] = lambda line: None,
@@ -102,7 +93,7 @@ class Tap:
         self._mode, self._maxrec = mode, maxrec
         self._session = _Session(policy)
         self._service = TAPService(self.url, session=self._session)
-        self._retrier = Retrier(policy, self._session.rate_limiter, lambda line: warn(f"{self.url}: {line}"))
+        self._retrier = retry.Retrier(policy, self._session.rate_limiter, lambda line: warn(f"{self.url}: {line}"))
 
     @property
     def requests(self) -> int:
@@ -129,7 +120,7 @@ class Tap:
         """
         try:
             return self._retrier.with_retries_blocking(lambda: self._ask(adql, uploads))
-        except OutOfRetries as error:
+        except retry.OutOfRetries as error:
             asked = error.failure.asked
             asked_for = f", and asks to come back in {asked:.0f} s" if asked else ""
             reason = error.failure.detail.removeprefix(f"{self.url}: ")
@@ -147,7 +138,7 @@ class Tap:
             if not _may_pass(error, code):
                 kind = NoTable if isinstance(error, DALFormatError) else LexrayError
                 raise kind(f"{self.url}: {_explained(error)}") from None
-            raise Retryable("no_answer", _explained(error), asked) from None
+            raise retry.Retryable("no_answer", _explained(error), asked) from None
 
     def _run(self, adql: str, uploads: Mapping[str, Table] | None) -> TapResponse:
         with warnings.catch_warnings():
@@ -195,12 +186,12 @@ def _status(error: BaseException) -> tuple[int | None, float | None]:
     response = getattr(getattr(error, "cause", error), "response", None)
     if response is None:
         return None, None
-    return response.status_code, retry_after(response.headers)
+    return response.status_code, retry.retry_after(response.headers)
 
 
 def _may_pass(error: BaseException, code: int | None) -> bool:
     if code is not None:
-        return code in TRANSIENT
+        return code in retry.TRANSIENT
     cause = getattr(error, "cause", error)
     lost = isinstance(
         cause, HTTPError | requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError
