@@ -137,7 +137,7 @@ def _report(trainer: AutodecoderTrainer, rank: int, metrics: dict[str, float], s
         kept = trainer.result()
         final = {"final_loss": metrics["loss"], "final_val_gain": kept.get("gain", metrics["val_gain"])}
         result = {**kept, "counts": counts, "metrics": final}
-    files = {_latents_file(part): latents for part, latents in trainer.latent_states().items()}
+    files: dict[str, Any] = {_latents_file(part): latents for part, latents in trainer.latent_states().items()}
     files[f"{_EMPTIED}-{rank:05d}.pt"] = source.emptied
     if rank == 0:
         files |= {_NETWORK: trainer.state()} | ({_RESULT: result} if result else {})
