@@ -6,6 +6,7 @@ with a preference for the first to say what the source is, how it varies and wha
 the papers' order. None is cut; none speaks of another source or to the reader.
 """
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -303,9 +304,10 @@ def _key_quantities(sentences: Sequence[Sentence]) -> list[tuple[str, str, str, 
 
 def _confidence(label: str, evidence: Sequence[Evidence]) -> str:
     """'high' where several papers agree on the class, 'medium' where one says it, else 'low'."""
-    agree = (
-        0 if label == UNKNOWN else sum(majority_labels(said.sentences)["object_class"] == label for said in evidence)
-    )
+    if label == UNKNOWN:
+        return "low"
+    agreeing = (said for said in evidence if majority_labels(said.sentences)["object_class"] == label)
+    agree = len(list(itertools.islice(agreeing, 2)))  # more would say no more
     return "high" if agree > 1 else "medium" if agree else "low"
 
 

@@ -162,9 +162,10 @@ def find_quantities(text: str, number_words: bool = False) -> tuple[QuantityMent
     [(62.0, 'd'), (4.7e+39, 'erg / s')]
     """
     flat = strip_markup(text)
-    places = sorted(
-        (*_numbers(text, flat), *_number_words(text, flat, number_words)), key=lambda place: place.found.start
-    )
+    places = list(_numbers(text, flat))
+    words = _number_words(text, flat, number_words)
+    if words:
+        places = sorted((*places, *words), key=lambda place: place.found.start)
     return tuple(place.found for place in _share_units(text, flat, places) if _measures(flat, place))
 
 
