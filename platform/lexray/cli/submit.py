@@ -9,10 +9,7 @@ import contextlib
 import json
 import os
 import shlex
-import signal
 import tempfile
-import threading
-import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -168,34 +165,27 @@ def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str
     LexrayError
         If there is no such job.
     """
+    return asyncio.run(_follow(client, submission_id, write))
+
+
+async def _follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str], object]) -> SubmissionResult:
     shown: list[str] = []
+    task = asyncio.current_task()
     while True:
-        with contextlib.suppress(RuntimeError, aiohttp.ClientError), _interrupted_at_once():
-            asyncio.run(_tail(client, submission_id, shown, write))
+        with contextlib.suppress(RuntimeError, aiohttp.ClientError):
+            await _tail(client, submission_id, shown, write)
+        if task is not None and task.cancelling():  # by Ctrl-C, which may end in an error of the connection
+            raise asyncio.CancelledError
         details = submission_details(client, submission_id)
         if details.status.is_terminal():
             break
-        time.sleep(_POLL_INTERVAL)
+        await asyncio.sleep(_POLL_INTERVAL)
     with contextlib.suppress(RuntimeError):  # the log is gone where its machine is; the exit code is not
         missed = client.get_job_logs(submission_id)[sum(map(len, shown)) :]
         if missed:
             shown.append(missed)
             write(missed)
     return SubmissionResult(details.status.value, _exit_code(details), "".join(shown))
-
-
-@contextlib.contextmanager
-def _interrupted_at_once() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt: asyncio would cancel its task, which may end with a connection's error."""
-    usual = signal.default_int_handler
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda number, frame: usual(number, frame))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
 
 
 def submission_details(client: JobSubmissionClient, submission_id: str) -> JobDetails:
