@@ -45,13 +45,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the service and of the cluster come last: while they run, both cost processor time, even idle."""
+    """Order the tests: those of the service and of the cluster come last, since both cost processor time, even idle."""
 
     def servers(item: pytest.Item) -> tuple[bool, bool]:
         fixtures = getattr(item, "fixturenames", ())
         return "cluster" in fixtures, "service" in fixtures
 
     items.sort(key=servers)
+    group_for_workers(items)
+
+
+#: What is started or made once a test run: tests that share one of these run in one worker of pytest-xdist.
+_SHARED = {"ray_session", "cluster", "service", "release", "release_inputs"}
+
+
+def group_for_workers(items: list[pytest.Item]) -> None:
+    """Name each test's group for ``pytest -n 2 --dist loadgroup``: its file, or 'ray' if its file uses a `_SHARED`."""
+    shared = {item.path for item in items if _SHARED.intersection(getattr(item, "fixturenames", ()))}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path in shared else item.path.name))
 
 
 @pytest.fixture(scope="session")
@@ -139,5 +151,5 @@ class Cli:
 
 
 @pytest.fixture(scope="session")
-def cli(ray_session: None) -> Cli:
+def cli() -> Cli:
     return Cli()

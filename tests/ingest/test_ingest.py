@@ -33,7 +33,7 @@ from lexray.tables import delta
 from lexray.tables.files import filesystem
 from lexray.tables.schemas import EVENTS
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 def ingest(*inputs: Path | str, out: Path, **keys: Any) -> JobReport:
@@ -72,7 +72,7 @@ def corrupt_files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_broken_files_stop_nothing_and_everything_is_accounted_for(ray_session: None, tmp_path: Path) -> None:
+def test_broken_files_stop_nothing_and_everything_is_accounted_for(tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "archive")
     broken = corrupt_files(archive)
     report = ingest(archive, out=tmp_path / "events")
@@ -94,7 +94,7 @@ def test_broken_files_stop_nothing_and_everything_is_accounted_for(ray_session: 
         assert part == delta.part_of(name, 16)
 
 
-def test_rows_are_what_the_reader_says_and_plain_parquet_reads_them(ray_session: None, tmp_path: Path) -> None:
+def test_rows_are_what_the_reader_says_and_plain_parquet_reads_them(tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "archive", n=6)
     ingest(archive, out=tmp_path / "events")
     written = {e.file: e for e in from_table(delta.read(str(tmp_path / "events")))}
@@ -114,7 +114,7 @@ def test_rows_are_what_the_reader_says_and_plain_parquet_reads_them(ray_session:
     assert plain.count_rows() == 6
 
 
-def test_same_rows_however_the_work_is_cut(ray_session: None, tmp_path: Path) -> None:
+def test_same_rows_however_the_work_is_cut(tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "archive", n=12)
     for copy in ("000", "007"):  # another content, the same identifier
         content = (archive / f"{copy}.fits").read_bytes()
@@ -126,7 +126,7 @@ def test_same_rows_however_the_work_is_cut(ray_session: None, tmp_path: Path) ->
     assert a.equals(b)
 
 
-def test_colliding_identifiers_get_their_hash_and_copies_count_once(ray_session: None, tmp_path: Path) -> None:
+def test_colliding_identifiers_get_their_hash_and_copies_count_once(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     archive.mkdir()
     first = write_event_file(archive / "b.fits")
@@ -150,7 +150,7 @@ def test_colliding_identifiers_get_their_hash_and_copies_count_once(ray_session:
     assert set(details) == {"b.fits", "y.fits", "z.fits"}
 
 
-def test_too_many_refused_is_exit_code_3_and_an_empty_quarantine_exists(ray_session: None, tmp_path: Path) -> None:
+def test_too_many_refused_is_exit_code_3_and_an_empty_quarantine_exists(tmp_path: Path) -> None:
     good = write_event_file(tmp_path / "good.fits")
     bad = tmp_path / "bad.fits"
     bad.write_bytes(b"")
@@ -162,7 +162,7 @@ def test_too_many_refused_is_exit_code_3_and_an_empty_quarantine_exists(ray_sess
     assert delta.read(report.refusals).num_rows == 0
 
 
-def test_a_new_file_behind_a_pattern_is_noticed(ray_session: None, tmp_path: Path) -> None:
+def test_a_new_file_behind_a_pattern_is_noticed(tmp_path: Path) -> None:
     write_event_file(tmp_path / "a.fits")
     pattern, out = str(tmp_path / "*.fits"), tmp_path / "events"
     assert not ingest(pattern, out=out).skipped
@@ -182,7 +182,7 @@ def content_of(table: Path | str) -> str:
     return hashlib.sha256(repr(rows.to_pylist()).encode()).hexdigest()
 
 
-def test_only_what_is_new_or_has_changed_is_read(ray_session: None, tmp_path: Path) -> None:
+def test_only_what_is_new_or_has_changed_is_read(tmp_path: Path) -> None:
     archive, out = make_archive(tmp_path / "archive", n=8), tmp_path / "events"
     assert ingest(archive, out=out).counts["files_new"] == 8
     write_event_file(archive / "new.fits", header={"OBS_ID": "5000"})
@@ -212,7 +212,7 @@ def test_only_what_is_new_or_has_changed_is_read(ray_session: None, tmp_path: Pa
     assert ingest(archive, out=out, verify="sha256").counts["files_changed"] == 1
 
 
-def test_a_copy_counts_where_its_original_turns_out_to_have_changed(ray_session: None, tmp_path: Path) -> None:
+def test_a_copy_counts_where_its_original_turns_out_to_have_changed(tmp_path: Path) -> None:
     original, out = write_event_file(tmp_path / "a.fits"), tmp_path / "events"
     shutil.copy(original, tmp_path / "b.fits")
     assert ingest(tmp_path / "*.fits", out=out).counts["refused_duplicate"] == 1
@@ -223,7 +223,7 @@ def test_a_copy_counts_where_its_original_turns_out_to_have_changed(ray_session:
     assert [Path(row["file"]).name for row in delta.read(str(out)).to_pylist()] == ["b.fits"]
 
 
-def test_what_could_not_be_fetched_is_tried_again(ray_session: None, tmp_path: Path) -> None:
+def test_what_could_not_be_fetched_is_tried_again(tmp_path: Path) -> None:
     good, out = write_event_file(tmp_path / "a.fits"), tmp_path / "events"
     (tmp_path / "b.fits").symlink_to(tmp_path / "elsewhere" / "b.fits")
     assert ingest(tmp_path, out=out).counts["refused_no_such_file"] == 1
@@ -234,7 +234,7 @@ def test_what_could_not_be_fetched_is_tried_again(ray_session: None, tmp_path: P
     assert "refused_no_such_file" not in report.counts
 
 
-def test_steps_end_where_one_run_would(ray_session: None, tmp_path: Path) -> None:
+def test_steps_end_where_one_run_would(tmp_path: Path) -> None:
     """Copies and shared identifiers that come and go leave what a single run over the last state gives."""
     archive, out = tmp_path / "archive", tmp_path / "events"
     archive.mkdir()
@@ -266,7 +266,7 @@ def test_steps_end_where_one_run_would(ray_session: None, tmp_path: Path) -> Non
     step({"detections": 1, "ids_disambiguated": 0})
 
 
-def test_other_settings_read_everything_again(ray_session: None, tmp_path: Path) -> None:
+def test_other_settings_read_everything_again(tmp_path: Path) -> None:
     archive, out = make_archive(tmp_path / "archive", n=3), tmp_path / "events"
     ingest(archive, out=out)
     assert ingest(archive, out=out, min_events=2).counts["files_changed"] == 3
@@ -309,9 +309,7 @@ def test_a_run_that_is_killed_leaves_the_table_and_the_next_run_right(
     assert content_of(out) == content_of(tmp_path / "from_scratch")
 
 
-def test_of_two_runs_at_once_one_fails_and_neither_harms(
-    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_runs_at_once_one_fails_and_neither_harms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second run writes the table while the first is about to; `make soak` starts two processes at once."""
     first, second = (make_archive(tmp_path / name, n=n) for name, n in (("a", 3), ("b", 5)))
     out, commit = tmp_path / "events", delta.commit_over
@@ -336,9 +334,7 @@ def balances(index: pa.Table) -> bool:
 
 
 @pytest.mark.scale
-def test_ten_thousand_files_of_which_one_in_a_hundred_is_broken(
-    ray_session: None, tmp_path: Path, scale: float
-) -> None:
+def test_ten_thousand_files_of_which_one_in_a_hundred_is_broken(tmp_path: Path, scale: float) -> None:
     n = round(10_000 * scale)
     good = write_event_file(tmp_path / "good.fits", columns={"time": [1001.0], "pi": [100]}).read_bytes()
     archive = tmp_path / "archive"
@@ -356,8 +352,32 @@ def test_ten_thousand_files_of_which_one_in_a_hundred_is_broken(
     assert names == set(range(0, n, 100))
 
 
-def test_from_one_store_to_another(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+_AGAIN_WITH_A_NEW_FILE = """
+import json, sys
+from pathlib import Path
+from lexray.jobs.ingest import JOB, IngestConfig
+from lexray.runtime.config import RayConfig
+from lexray.runtime.job import execute
+from lexray.runtime.progress import Progress
+from lexray.runtime.ray_session import session
+from lexray.tables.files import filesystem
+
+inputs, out, local, new = sys.argv[1:]
+config = IngestConfig(inputs=[inputs], out=out)
+with session(RayConfig()):
+    counts = [execute(JOB, config, Progress()).counts]
+    store, path = filesystem(new)
+    with store.open_output_stream(path) as stream:
+        stream.write(Path(local).read_bytes())
+    counts.append(execute(JOB, config, Progress()).counts)
+print(json.dumps(counts))
+"""
+
+
+def test_from_one_store_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, since Ray's workers find the store by the environment that they were started in."""
     archive = make_archive(tmp_path / "archive", n=4)
+    new = write_event_file(tmp_path / "new.fits", header={"OBS_ID": "5000"})
     with s3_server() as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -366,16 +386,17 @@ def test_from_one_store_to_another(cli: Cli, tmp_path: Path, monkeypatch: pytest
             with store.open_output_stream(f"{root}/{file.name}") as stream:
                 stream.write(file.read_bytes())
         out = f"s3://{BUCKET}/tables/events"
-        report = cli.json("ingest", f"s3://{BUCKET}/in/*.fits", "--out", out)
-        assert (report["counts"]["detections"], report["counts"]["files_new"]) == (4, 4)
-        with store.open_output_stream(f"{root}/new.fits") as stream:
-            stream.write(write_event_file(tmp_path / "new.fits", header={"OBS_ID": "5000"}).read_bytes())
-        again = cli.json("ingest", f"s3://{BUCKET}/in/*.fits", "--out", out)["counts"]
+        arguments = [f"s3://{BUCKET}/in/*.fits", out, str(new), f"s3://{BUCKET}/in/new.fits"]
+        command = [sys.executable, "-c", _AGAIN_WITH_A_NEW_FILE, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+        assert done.returncode == 0, done.stderr
+        first, again = json.loads(done.stdout)
+        assert (first["detections"], first["files_new"]) == (4, 4)
         assert [again[f"files_{name}"] for name in ("new", "changed", "unchanged", "gone")] == [1, 0, 4, 0]
         assert delta.read(out).num_rows == 5
 
 
-def test_bands_by_configuration(ray_session: None, tmp_path: Path) -> None:
+def test_bands_by_configuration(tmp_path: Path) -> None:
     file = write_event_file(tmp_path / "a.fits")
     ingest(file, out=tmp_path / "events", bands={"chandra": [0.5, 2, 8]})
     assert delta.read(str(tmp_path / "events"))["bands"].to_pylist() == [[0.5, 2.0, 8.0]]

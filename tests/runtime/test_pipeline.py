@@ -158,7 +158,7 @@ def test_a_wrong_key_in_the_last_step_is_exit_2_and_nothing_was_done(cli: Cli, v
     file = tmp_path / "chain.yaml"
     file.write_text(yaml.safe_dump(values, sort_keys=False))
 
-    done = cli("run", file, "--set", "steps.again.n_prts=2")
+    done = cli.process("run", file, "--set", "steps.again.n_prts=2")
 
     assert done.returncode == 2
     assert done.stdout == ""
@@ -166,6 +166,8 @@ def test_a_wrong_key_in_the_last_step_is_exit_2_and_nothing_was_done(cli: Cli, v
     assert not (tmp_path / "archive").exists()
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
 def test_the_command_prints_a_table_and_one_json_object(cli: Cli, values: Values, tmp_path: Path) -> None:
     file = tmp_path / "chain.yaml"
     file.write_text(yaml.safe_dump(values, sort_keys=False))
