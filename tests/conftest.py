@@ -13,7 +13,6 @@ from typing import Any
 
 import hypothesis
 import pytest
-import ray
 
 # Before anything imports Ray: its first start writes an authentication token into the home folder, and clusters started
 # later would turn authenticated.
@@ -27,6 +26,8 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 # What vLLM finds out about a model's class, in a process that imports vLLM once more, it finds there the next time.
 os.environ.setdefault("VLLM_CACHE_ROOT", str(Path(__file__).parents[1] / "build" / "vllm"))
 os.environ.pop("RAY_ADDRESS", None)
+
+import ray
 
 from lexray.cli.app import main
 from lexray.runtime.config import RayConfig

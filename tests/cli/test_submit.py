@@ -76,7 +76,7 @@ def test_the_demos_pipeline_runs_on_a_cluster(cli: Cli, address: str, tmp_path: 
     """
     smaller = {
         "workdir": tmp_path,
-        "steps.simulate.sources": 60,
+        "steps.simulate.sources": 100,
         "steps.embed.engine": "hf",
         "steps.train_autodecoder.splitnet.epochs": 2,
         "steps.train_autodecoder.workers": 1,
