@@ -27,8 +27,6 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_CACHE_ROOT", str(Path(__file__).parents[1] / "build" / "vllm"))
 os.environ.pop("RAY_ADDRESS", None)
 
-import ray
-
 from lexray.cli.app import main
 from lexray.runtime.config import RayConfig
 from lexray.runtime.ray_session import session
@@ -116,6 +114,8 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def join_session(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that a test starts join the test run's Ray session and start none."""
+    import ray  # after Lexray has set Ray's environment
+
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
 
 
