@@ -63,8 +63,9 @@ programs:
 	  echo "installing$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
+# `PYTEST='-n 2 --dist loadgroup'` runs two processes: all tests that share Ray in one, the files of the rest in both.
 test: .venv/installed-test programs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
 
 # Property tests with examples that no run before tried. pytest's last lines name a patch in .hypothesis/patches for what
 # fails: `git apply` writes it into the test as an explicit example, which `make test` tries from then on.
