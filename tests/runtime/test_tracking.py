@@ -95,6 +95,27 @@ def test_a_jobs_run_nests_under_the_pipelines_and_holds_all_of_it(config: Tracki
     assert {file.path for file in client.list_artifacts(job.info.run_id)} == {"config.json", "map.png", "nested"}
 
 
+def test_jobs_that_start_at_once_share_a_new_file(tmp_path: Path) -> None:
+    """Each waits until the other is ready; the file has no tables then."""
+    uri, ready = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "ready"
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from lexray.runtime import tracking; from lexray.runtime.config import TrackingConfig\n"
+        "uri, ready, n = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])\n"
+        "(ready / str(n)).touch()\n"
+        "while len(list(ready.iterdir())) < 2: time.sleep(0.001)\n"
+        "with tracking.run(TrackingConfig(uri=uri), f'job {n}', {}): pass\n"
+    )
+    ready.mkdir()
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, uri, str(ready), str(n)], stderr=subprocess.PIPE, text=True)
+        for n in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert set(runs(TrackingConfig(uri=uri))) == {"job 0", "job 1"}
+
+
 def test_a_run_that_raises_is_failed(config: TrackingConfig) -> None:
     with pytest.raises(KeyboardInterrupt), tracking.run(config, "interrupted", {}):
         raise KeyboardInterrupt

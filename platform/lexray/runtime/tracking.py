@@ -13,6 +13,7 @@ import httpx
 import mlflow
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
+from mlflow.utils.file_utils import ExclusiveFileLock
 
 from lexray.errors import ConfigError, LexrayError, first_line
 from lexray.runtime.config import TrackingConfig, without_password
@@ -136,6 +137,7 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
     for name in ("mlflow", "alembic"):  # migrations of a new SQLite file are many lines of INFO
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    database = None
     if uri.startswith(_SQLITE):
         # Workers run in other folders: the path must not depend on the current one.
         database = Path(uri.removeprefix(_SQLITE)).resolve()
@@ -146,8 +148,11 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
             httpx.get(f"{uri.rstrip('/')}/health", timeout=_TIMEOUT_S)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise LexrayError(f"tracking.uri {without_password(uri)}: no MLflow server answers: {error}") from None
+    # Two processes that make the tables of one new SQLite file at once would both fail halfway.
+    alone = ExclusiveFileLock(f"{database}.lock") if database else contextlib.nullcontext()
     try:
-        return MlflowClient(uri), uri
+        with alone:
+            return MlflowClient(uri), uri
     except mlflow.exceptions.MlflowException as error:
         raise ConfigError(f"tracking.uri {without_password(uri)}: {first_line(error)}") from None
 
