@@ -8,7 +8,7 @@ BIN    := .venv/bin
 # Modules are compiled when they are imported first: most of the environment never is.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile --constraint constraints.txt
 # uv installs the same versions in a third of the time, where it is present.
-UV     := $(shell command -v uv)
+UV     := $(shell command -v uv 2>/dev/null)
 ADD    := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt,$(PIP))
 WORK   := build/demo
 
@@ -109,8 +109,9 @@ format: .venv/installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# That of the install is left out: it downloads and installs everything again.
 bench: .venv/installed-test programs demo
-	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/install.py,$(wildcard benchmarks/*.py)); do echo "$$script"; $(BIN)/python $$script || exit 1; done
 
 # Failures and tests at full size, for minutes: what `make test` injects once each on a tiny archive, or does at a tenth.
 soak: .venv/installed-test .venv/installed-fuzz programs demo

@@ -42,8 +42,8 @@ def one_round(common: dict[str, Any], folder: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time of encode with rates against the two jobs.")
-    parser.add_argument("--events", required=True)
-    parser.add_argument("--autodecoder", required=True)
+    parser.add_argument("--events", default="build/demo/events")
+    parser.add_argument("--autodecoder", default="build/demo/autodecoder")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "encode_rates.json")

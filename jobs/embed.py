@@ -66,7 +66,7 @@ def _engine(config: EmbedConfig, context: JobContext) -> EmbeddingEngine:
     model = _limited(describe_text_model(config.model), config)
     if config.engine == "hf":
         return HfEmbeddingEngine(model, {"auto": None, "cpu": "cpu", "gpu": "cuda"}[config.device], config.batch_size)
-    return VllmEmbeddingEngine(model, config.device, config.vllm_settings({}), config.ray, context.progress)
+    return VllmEmbeddingEngine(model, config.device, config.vllm_settings(), config.ray, context.progress)
 
 
 def _limited(model: TextModel, config: EmbedConfig) -> TextModel:

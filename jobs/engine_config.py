@@ -31,7 +31,7 @@ class TextEngineConfig(JobConfig):
             raise ValueError("'replicas' takes the fewest first, then the most")
         return self
 
-    def vllm_settings(self, extra: Mapping[str, Any]) -> VllmSettings:
+    def vllm_settings(self, extra: Mapping[str, Any] | None = None) -> VllmSettings:
         """Settings of vLLM's engines without a GPU, with further arguments."""
         return VllmSettings(
             gpu=False,
@@ -39,5 +39,5 @@ class TextEngineConfig(JobConfig):
             batch_size=self.batch_size,
             tensor_parallel=self.tensor_parallel,
             pipeline_parallel=self.pipeline_parallel,
-            extra=extra,
+            extra=extra or {},
         )

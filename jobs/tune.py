@@ -12,7 +12,7 @@ from lexray.runtime import ray_session
 from lexray.runtime.config import BaseConfig, JobConfig, parse
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.tables.files import resolve_path
-from lexray.training.pairs import read_pairs
+from lexray.training.pairs import PairedTables, read_pairs
 from lexray.training.search import AlignmentSearch, write_configuration, write_trials
 from lexray.training.search_space import parse_space
 from lexray.training.trials import TrialLog
@@ -79,10 +79,10 @@ def run(config: TuneConfig, context: JobContext) -> JobResult:
     with ray_session.session(config.ray), context.progress.task("trials", total=config.samples) as task:
         log = TrialLog(config.tracking, context.run, task, config.metric, METRICS[config.metric])
         search.run(pairs, log)
-    return _write(config, log)
+    return _write(config, log, pairs)
 
 
-def _write(config: TuneConfig, log: TrialLog) -> JobResult:
+def _write(config: TuneConfig, log: TrialLog, pairs: PairedTables) -> JobResult:
     """Write the trials and the configuration of the best one."""
     trials = list(log.trials.values())
     failed = [trial for trial in trials if trial.status == "failed"]
@@ -105,6 +105,8 @@ def _write(config: TuneConfig, log: TrialLog) -> JobResult:
             "best epoch": epoch,
         },
         metrics={f"best/{name}": value for name, value in best.history[epoch - 1].items()},
+        refusals=pairs.refusals,
+        accepted=pairs.n_rows - len(pairs.refusals),
     )
 
 

@@ -37,7 +37,7 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 # `make test` tries the same examples each time; `make fuzz` and `make soak` search for others.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
-hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("search", derandomize=False, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("same")
 
 
@@ -45,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full-size", action="store_true", help="tests marked 'scale' at full size, not at a tenth")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests: those of the service and of the cluster come last, since both cost processor time, even idle."""
 
@@ -52,6 +53,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         return "cluster" in fixtures, "service" in fixtures
 
+    for item in items:
+        if {"service", "cluster", "locked_service", "browser"}.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("cluster")
     items.sort(key=servers)
     group_for_workers(items)
 

@@ -27,19 +27,19 @@ class ConfigError(LexrayError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its type's name where it says nothing."""
+    """First line of what an error says, where what follows is a trace or advice; else its type's name."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def one_line(error: BaseException) -> str:
+    """All that an error says, in one line, where every line of it may matter; else its type's name."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``, did you mean 'NEAREST'?`` for the end of a message on an unknown word; empty where nothing is known."""
     nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)
     return f", did you mean '{nearest[0]}'?" if nearest else ""
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message with its lines in one; the name of its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 class RefusedInput(LexrayError):

@@ -91,11 +91,8 @@ def test_the_demos_pipeline_runs_on_a_cluster(cli: Cli, address: str, tmp_path: 
     assert steps["ingest"]["counts"]["detections"] == steps["simulate"]["counts"]["files"]
     assert (tmp_path / "autodecoder" / "autodecoder.safetensors").is_file()
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
-    assert metrics["heldout_gain.constant"] == 0
     assert metrics["heldout_gain.autodecoder"] < metrics["heldout_gain.true_rate"]
     assert metrics["retrieval.n_sources"] > 0
-    for direction in ("text_to_xray", "xray_to_text"):
-        assert 0 <= metrics[f"retrieval.{direction}.recall_at_10"] <= 1
     assert "<html" in (tmp_path / "evaluation" / "report.html").read_text()
     release = Release.open(tmp_path / "release")
     assert release.manifest.counts["xray"] == steps["project"]["counts"]["detections"]

@@ -230,9 +230,16 @@ def test_a_table_of_ours_has_positions_their_errors_and_columns_of_no_use(tmp_pa
     ]
 
 
+@pytest.mark.parametrize("ra", [370, -181])
+def test_what_is_no_right_ascension_is_refused_where_it_stands(tmp_path: Path, ra: float) -> None:
+    (tmp_path / "s.csv").write_text(f"source_id,ra,dec\na,1,1\nb,{ra},1\n")
+    with pytest.raises(ConfigError, match=rf"s\.csv, row 2: ra {ra} is no position: between 0 and 360 degrees"):
+        sources_from_table(str(tmp_path / "s.csv"), {}, 2.0)
+
+
 def test_a_row_without_an_error_has_the_configurations(tmp_path: Path) -> None:
-    (tmp_path / "s.csv").write_text("source_id,ra,dec,position_error,mjd\na,370,-1,,58000\n")
-    assert sources_from_table(str(tmp_path / "s.csv"), {}, 2.0) == [TargetSource("a", 10.0, -1.0, 2.0, 58000.0)]
+    (tmp_path / "s.csv").write_text("source_id,ra,dec,position_error,mjd\na,-10,-1,,58000\n")
+    assert sources_from_table(str(tmp_path / "s.csv"), {}, 2.0) == [TargetSource("a", 350.0, -1.0, 2.0, 58000.0)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`encode` and `rates`: alone and in one pass; killed runs go on, odd rows are left out by name, memory is bounded."""
+"""`encode` and `rates`: alone and in one pass; killed runs go on, invalid rows are named, memory is bounded."""
 
 import math
 import shutil
@@ -179,7 +179,7 @@ _BAD_PHOTONS = "has an event without a time, or outside its energy bands"
 _BAD_GOOD_TIME = "has good-time intervals that are backward, out of order or before 0 s, or that overlap"
 
 
-# --- odd rows -------------------------------------------------------------------------------------------------------
+# --- invalid rows -----------------------------------------------------------------------------------------------------
 
 
 def invalid_rows() -> tuple[pa.Table, dict[str, str]]:

@@ -111,7 +111,11 @@ def test_jobs_that_start_at_once_share_a_new_file(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", code, uri, str(ready), str(n)], stderr=subprocess.PIPE, text=True)
         for n in range(2)
     ]
-    said = [process.communicate(timeout=120)[1] for process in processes]
+    try:
+        said = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:  # one whose other died would wait for ever
+            process.kill()
     assert [process.returncode for process in processes] == [0, 0], said
     assert set(runs(TrackingConfig(uri=uri))) == {"job 0", "job 1"}
 

@@ -34,8 +34,6 @@ from local_cluster import Cluster
 from service import ServiceProcess, running_service
 from tiny_release import source
 
-pytestmark = pytest.mark.cluster
-
 
 @pytest.fixture(scope="module")
 def http(service: ServiceProcess) -> Iterator[httpx.Client]:

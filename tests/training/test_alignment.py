@@ -121,17 +121,16 @@ def test_checkpoints_of_another_training_are_named_and_not_continued(
 ) -> None:
     values = {"out": str(tmp_path / "model"), "latents": "-", "text_embeddings": "-", "events": "-"}
     training = parse(train_alignment.TrainAlignmentConfig, values).training
-    training.warn_of_others(Progress())
+    training._warn_of_others(Progress())
     assert capsys.readouterr().err == ""
     (tmp_path / "model.checkpoints" / training.name).mkdir(parents=True)  # as the version before named its own
-    training.warn_of_others(Progress())
+    training._warn_of_others(Progress())
     said = " ".join(capsys.readouterr().err.split())
     assert "model.checkpoints holds checkpoints of other data" in said
     assert "the training starts from the beginning" in said
 
 
-@pytest.fixture(scope="module")
-def even_pairs(pairs: PairedTables) -> PairedTables:
+def evened(pairs: PairedTables) -> PairedTables:
     """With an even number of sources, so that two workers share them without a rest."""
     n = len(pairs.train) // 2 * 2
     offsets = pairs.train.offsets[: n + 1]
@@ -140,7 +139,7 @@ def even_pairs(pairs: PairedTables) -> PairedTables:
 
 @pytest.fixture(scope="module")
 def aligned(
-    tables: Tables, even_pairs: PairedTables, ray_session: None, tmp_path_factory: pytest.TempPathFactory
+    tables: Tables, ray_session: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[train_alignment.TrainAlignmentConfig, JobReport]:
     """A job with two workers, of which the first is killed once, after its eighth epoch."""
     folder = tmp_path_factory.mktemp("aligned")
@@ -156,7 +155,7 @@ def aligned(
     values |= {"dropout": 0.0, "input_dropout": 0.0, "noise": 0.0, "max_failures": 1}
     config = parse(train_alignment.TrainAlignmentConfig, values)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_alignment, "read_pairs", lambda *_: even_pairs)
+        patch.setattr(train_alignment, "read_pairs", lambda *tables: evened(read_pairs(*tables)))
         patch.setattr(AlignmentTraining, "fit", functools.partialmethod(AlignmentTraining.fit, on_epoch=kill_once))
         report = execute(train_alignment.JOB, config, Progress())
     assert marker.exists()
@@ -165,10 +164,10 @@ def aligned(
 
 @pytest.mark.ray
 def test_two_workers_of_which_one_is_killed_end_as_one_does(
-    aligned: tuple[train_alignment.TrainAlignmentConfig, JobReport], even_pairs: PairedTables
+    aligned: tuple[train_alignment.TrainAlignmentConfig, JobReport], pairs: PairedTables
 ) -> None:
     config, report = aligned
-    alone = trained(even_pairs, config.settings)
+    alone = trained(evened(pairs), config.settings)
     assert report.counts["epochs"] == 9
     client = MlflowClient()
     for name in alone.history[0]:

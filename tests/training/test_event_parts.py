@@ -1,4 +1,4 @@
-"""What of an events table is trained on: who, which version, and what becomes of odd rows."""
+"""What of an events table is trained on: who, which version, and what becomes of invalid rows."""
 
 import math
 from collections.abc import Sequence

@@ -120,8 +120,11 @@ def dies_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             for epoch, n_checkpoints in ((3, 1), (5, 2)):
                 died = tmp_path / f"died in {epoch}"
                 if first and self.step == epoch * self.steps_per_epoch + 1 and not died.exists():
+                    since = time.monotonic()
                     while len(checkpoints()) < n_checkpoints:
                         time.sleep(0.05)
+                        if time.monotonic() - since > 120:
+                            raise RuntimeError(f"Ray Train took note of {checkpoints()}")
                     died.touch()
                     os._exit(1)
             if first:
@@ -158,7 +161,7 @@ def test_a_killed_worker_costs_no_more_than_since_the_last_checkpoint(
 def test_a_training_that_diverges_ends_with_one_line_that_names_detections(
     ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not started again `max_failures` times; and odd rows are left out, not fatal."""
+    """Not started again `max_failures` times; and invalid rows are left out, not fatal."""
     rows = to_table([stepping_source(i) for i in range(40)]).to_pylist()
     rows[0]["exposure"], rows[1]["gti_stop"] = 0.0, rows[1]["gti_start"]
     rows[2]["time"][0] = float("nan")

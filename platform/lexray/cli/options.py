@@ -18,8 +18,8 @@ def split_options(job: Job[C], arguments: Sequence[str]) -> tuple[list[str], lis
     job : Job
         Its configuration's keys, nested ones with dots, are the options; ``-`` and ``_`` are the same in them.
     arguments : sequence of str
-        As typed, without the options in `COMMON`: ``KEY VALUE``, ``KEY=VALUE``, for true or false also ``--key`` and
-        ``--no-key``, and for a key of several numbers all of them, ``KEY A B C``, which may be negative.
+        As typed, without the options in `COMMON_OPTIONS`: ``KEY VALUE``, ``KEY=VALUE``, for true or false also
+        ``--key`` and ``--no-key``, and for a key of several numbers all of them, ``KEY A B C``, which may be negative.
 
     Returns
     -------

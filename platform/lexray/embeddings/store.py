@@ -65,7 +65,7 @@ class TextColumn:
         return sorted(self._dataset.to_table(["part"])["part"].unique().to_pylist())
 
     def count(self, part: int) -> int:
-        """Texts of a part, which are not decoded."""
+        """Texts of a part, which are counted where they are stored: none becomes a Python string."""
         return int(self._dataset.count_rows(filter=self._texts_of(part)))
 
     def read(self, part: int, sources: Collection[str] | None = None) -> dict[str, str]:
@@ -99,23 +99,13 @@ class TextColumn:
 
     @property
     def _dataset(self) -> pyarrow.dataset.Dataset:
-        return _dataset(self.table, self.version)
-
-
-@lru_cache(maxsize=2)
-def _dataset(table: str, version: str) -> pyarrow.dataset.Dataset:
-    """The dataset of one version, opened once a process: parts are many, and a version does not change."""
-    return delta.dataset(table, _number(version))
+        return delta.dataset_of(self.table, self.version)
 
 
 @lru_cache(maxsize=2)
 def _holds_summaries(table: str, version: str) -> bool:
     """Whether a table's column `status` says what became of a summary; other tables' may say anything."""
-    return bool(DeltaTable(resolve_path(table), version=_number(version)).metadata().name == "summaries")
-
-
-def _number(version: str) -> int:
-    return int(version.partition("@")[0].removeprefix("v"))
+    return bool(DeltaTable(resolve_path(table), version=delta.version_number(version)).metadata().name == "summaries")
 
 
 @dataclass(frozen=True)

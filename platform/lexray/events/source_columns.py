@@ -14,7 +14,7 @@ from astropy.table import MaskedColumn, Table
 from numpy.typing import NDArray
 
 from lexray.array_types import Float64s
-from lexray.errors import ConfigError
+from lexray.errors import ConfigError, one_line
 from lexray.events.fits.gzip_stream import unpack
 from lexray.sources import fold_name
 from lexray.tables import delta
@@ -63,14 +63,17 @@ def read_source_columns(path: str, called: Mapping[str, str] | None = None) -> "
     names |= {column: (name,) for column, name in called.items()}
     try:
         if not path.startswith(("http://", "https://")) and delta.is_table(path):  # web servers hold no tables of ours
-            table = _from_arrow(delta.read(path))
+            all_names = delta.dataset(path).schema.names
+            wanted = {name.lower() for usual in names.values() for name in usual}
+            table = _from_arrow(delta.read(path, [name for name in all_names if name.strip().lower() in wanted]))
         else:
             table = _read(read_bytes(resolve_path(path)), path, names["source_id"])
+            all_names = table.colnames
     except (OSError, pa.ArrowInvalid) as error:
-        said = " ".join(str(getattr(error, "strerror", None) or error).split())
+        said = str(getattr(error, "strerror", None) or one_line(error))
         raise ConfigError(f"source table {path}: {said}") from error
     by_lower = {name.strip().lower(): table[name] for name in reversed(table.colnames)}  # the first of two alike
-    columns, found_names = {}, ", ".join(table.colnames) or "none"
+    columns, found_names = {}, ", ".join(all_names) or "none"
     for column, usual in names.items():
         found = [by_lower[name.lower()] for name in usual if name.lower() in by_lower]
         if found:
@@ -138,7 +141,8 @@ class SourceColumns:
         ra, dec = self.numbers("ra"), self.numbers("dec")
         absent = np.isnan(ra) | np.isnan(dec)
         allowed = absent & (not required)
-        self.check("ra", np.isfinite(ra) | allowed, ra, "is no position")
+        between = (ra >= -180) & (ra <= 360)
+        self.check("ra", between | allowed, ra, "is no position: between 0 and 360 degrees, or -180 and 180")
         self.check("dec", (np.abs(dec) <= 90) | allowed, dec, "is no position: between -90 and 90 degrees")
         return np.where(absent, np.nan, ra % 360.0), np.where(absent, np.nan, dec)
 
@@ -211,7 +215,7 @@ def _read(content: bytes, name: str, texts: Sequence[str]) -> Table:
         else:
             return _read_csv(content, texts)
     except Exception as error:  # each format's reader has errors of its own
-        said = " ".join(str(error).split())[:200]
+        said = one_line(error)[:200]
         raise ConfigError(
             f"source table {name} cannot be read ({said}); it must be CSV, ECSV, FITS, VOTable or Parquet"
         ) from error

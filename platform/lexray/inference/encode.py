@@ -70,7 +70,7 @@ def write_tables(
             make,
             task,
             workers,
-            depends_on=[delta.version(autodecoder), bins],
+            depends_on=[delta.version(autodecoder), None if rates is None else bins],
             from_scratch=from_scratch,
             columns=COLUMNS,
             sliced=True,

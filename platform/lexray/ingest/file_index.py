@@ -225,6 +225,8 @@ def members(index: pa.Table, rewritten: Collection[Fragment]) -> dict[str, list[
 
 def moved(index: pa.Table, places: Mapping[str, Fragment]) -> pa.Table:
     """The file index with detections in new fragments, by the path of the old one."""
+    if not places:
+        return index
     index = index.combine_chunks()
     lists = index["detections"].combine_chunks()
     kind = lists.type.value_type

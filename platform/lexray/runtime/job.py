@@ -78,7 +78,7 @@ class JobReport:
 
     @property
     def refusals(self) -> str:
-        """Path of the table that lists what was refused."""
+        """Path of the table that lists what was refused, of a job that refuses rows or files."""
         return quarantine_of(self.out)
 
     def as_dict(self) -> dict[str, Any]:
@@ -140,7 +140,10 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
     start = time.monotonic()
     _require_absolute_paths(job, config)
     config = _with_absolute_paths(job, config)
-    for path in _output_paths(job, config):
+    written = _output_paths(job, config)
+    if len(set(written)) < len(written):
+        raise ConfigError(f"{job.name}: {' and '.join(('out', *job.outputs))} are one path: {written[0]}; name two")
+    for path in written:
         _require_writable_out(job, path)
     inputs = _versions(job, config)
     fingerprint = _fingerprint(job, config, inputs)
@@ -210,8 +213,9 @@ def _previous_report(job: Job[C], config: C, fingerprint: str) -> dict[str, Any]
     report: dict[str, Any] = before[0]["report"]
     if not report.get("complete", True) or config.never_skip:
         return None
-    if delta.is_table(config.out) and delta.version(config.out) != report["version"]:
-        return None  # a later run committed another version and was killed before it could say so
+    for path, provenance in zip(_output_paths(job, config), before, strict=True):
+        if delta.is_table(path) and delta.version(path) != provenance["report"]["version"]:
+            return None  # a later run committed another version and was killed before it could say so
     return report if all(delta.version(path) != "absent" for path in report["outputs"]) else None
 
 

@@ -153,7 +153,7 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
     try:
         with alone:
             return MlflowClient(uri), uri
-    except mlflow.exceptions.MlflowException as error:
+    except (mlflow.exceptions.MlflowException, OSError) as error:
         raise ConfigError(f"tracking.uri {without_password(uri)}: {first_line(error)}") from None
 
 

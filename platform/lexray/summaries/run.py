@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset
 import ray
 import ray.data
 from ray.exceptions import RayError
@@ -260,7 +261,13 @@ def write_missing(
     LexrayError
         If the engine does not start, or ends in the middle of the work. What was finished is kept.
     """
-    plan = RowPlan(PapersOfSources(literature), writer.key, RowCheckpoints(out, SUMMARIES), force, _on_ray)
+    plan = RowPlan(
+        PapersOfSources(literature, delta.version(literature)),
+        writer.key,
+        RowCheckpoints(out, SUMMARIES),
+        force,
+        _on_ray,
+    )
     if force:
         plan.rows.remove()
     parts = plan.progress()
@@ -281,29 +288,37 @@ def write_missing(
 
 @dataclass(frozen=True)
 class PapersOfSources:
-    """A literature table as `RowInputs`: rows of papers by source.
+    """One version of a literature table as `RowInputs`: rows of papers by source.
 
     Attributes
     ----------
     literature : str
         The table.
+    version : str
+        As `delta.version` names it; papers that are committed later are not read.
     """
 
     literature: str
+    version: str
 
     def parts(self) -> list[int]:
         """Parts that have papers."""
-        return list(delta.part_files(self.literature))
+        return sorted(self._dataset.to_table(["part"])["part"].unique().to_pylist())
 
     def count(self, part: int) -> int:
         """Sources of a part."""
-        return int(pc.count_distinct(delta.read(self.literature, ["source_id"], [part])["source_id"]).as_py())
+        rows = self._dataset.to_table(["source_id"], filter=pc.field("part") == part)
+        return int(pc.count_distinct(rows["source_id"]).as_py())
 
     def read(self, part: int, sources: Collection[str] | None = None) -> dict[str, list[Row]]:
         """Papers of each source of a part, sources in the order of their names; by default of all."""
         of_part = pc.field("part") == part
         wanted = of_part if sources is None else of_part & pc.field("source_id").isin(pa.array(sources, pa.string()))
-        return papers_by_source(delta.dataset(self.literature).to_table(filter=wanted))
+        return papers_by_source(self._dataset.to_table(filter=wanted))
+
+    @property
+    def _dataset(self) -> pyarrow.dataset.Dataset:
+        return delta.dataset_of(self.literature, self.version)
 
 
 def _requests(

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -242,6 +243,17 @@ def dataset(table: str, version: int | None = None) -> pyarrow.dataset.Dataset:
         filesystem=system,
         partitioning=pyarrow.dataset.partitioning(pa.schema([part]), flavor="hive"),
     )
+
+
+@lru_cache(maxsize=4)
+def dataset_of(table: str, version: str) -> pyarrow.dataset.Dataset:
+    """The version of a table that `version` named so, opened once a process: it does not change."""
+    return dataset(table, version_number(version))
+
+
+def version_number(version: str) -> int:
+    """Delta's number in the name that `version` gives a table's version."""
+    return int(version.partition("@")[0].removeprefix("v"))
 
 
 def read(

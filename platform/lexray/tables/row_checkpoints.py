@@ -9,6 +9,7 @@ other steps need of them are the keys, which lie next to the checkpoints: a part
 when its rows are made, one with all of them finished only when it is planned.
 """
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
@@ -298,7 +299,7 @@ class RowPlan(Generic[InputT]):
         """Key of each row that a part must have; and its inputs, if this run had not read them yet."""
         system, root = filesystem(self.rows.out)
         path = f"{root}.rows/part={part}/{self._name}"
-        if system.get_file_info(path).is_file:
+        with contextlib.suppress(FileNotFoundError):  # not yet written, or deleted with those of a run that ended
             return dict(_pairs(pa.parquet.read_table(path, filesystem=system))), None
         read = self.inputs.read(part)
         keys = {source: self.key(source, made_from) for source, made_from in read.items()}

@@ -95,6 +95,8 @@ def train_worker(loop: dict[str, Any]) -> None:
         with checkpoint.as_directory() as folder:
             state = read_checkpoint(folder, _NETWORK)
             trainer.load_state(state, lambda part: read_checkpoint(folder, _latents_file(part)))
+            for path in Path(folder).glob(f"{_EMPTIED}-*.pt"):  # a worker may own other parts now
+                source.emptied |= read_checkpoint(folder, path.name)
     run = tracking.reopen(*loop["mlflow"])
     queue: Queue = loop["queue"]
     every = max(1, round(training.checkpoint_every * trainer.steps_per_epoch))
@@ -138,7 +140,7 @@ def _report(trainer: AutodecoderTrainer, rank: int, metrics: dict[str, float], s
         final = {"final_loss": metrics["loss"], "final_val_gain": kept.get("gain", metrics["val_gain"])}
         result = {**kept, "counts": counts, "metrics": final}
     files: dict[str, Any] = {_latents_file(part): latents for part, latents in trainer.latent_states().items()}
-    files[f"{_EMPTIED}-{rank:05d}.pt"] = source.emptied
+    files[f"{_EMPTIED}-{rank:05d}.pt"] = dict(source.emptied)  # others of its parts are being read
     if rank == 0:
         files |= {_NETWORK: trainer.state()} | ({_RESULT: result} if result else {})
     report(metrics, files)

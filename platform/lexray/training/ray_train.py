@@ -1,5 +1,6 @@
-"""What trainings on Ray Train have in common: workers, checkpoints, and going on after either was killed."""
+"""A training on Ray Train: its workers, their checkpoints, and going on after either was killed."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,14 +50,15 @@ class RayTraining:
     def forget(self) -> None:
         """Delete the checkpoints, so that the next training starts from scratch."""
         system, root = filesystem(self.checkpoints)
-        if system.get_file_info(root).type != pyarrow.fs.FileType.NotFound:
-            system.delete_dir(root)
+        with contextlib.suppress(FileNotFoundError):  # a worker may still tidy up its own
+            if system.get_file_info(root).type != pyarrow.fs.FileType.NotFound:
+                system.delete_dir(root)
 
     @property
     def _folder(self) -> str:
         return f"{self.name}-{_CHECKPOINT_FORM}"
 
-    def warn_of_others(self, progress: Progress) -> None:
+    def _warn_of_others(self, progress: Progress) -> None:
         """Say in one line where there are checkpoints that this training does not continue, and none of its own."""
         system, root = filesystem(self.checkpoints)
         found = system.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True))
@@ -82,7 +84,7 @@ class RayTraining:
         LexrayError
             If workers failed more often than `max_failures`.
         """
-        self.warn_of_others(progress)
+        self._warn_of_others(progress)
         system, root = filesystem(self.checkpoints)
         system.create_dir(root, recursive=True)
         trainer = TorchTrainer(

@@ -193,10 +193,7 @@ def _may_pass(error: BaseException, code: int | None) -> bool:
     if code is not None:
         return code in retry.TRANSIENT
     cause = getattr(error, "cause", error)
-    lost = isinstance(
-        cause, HTTPError | requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError
-    )
-    return lost or (isinstance(error, DALServiceError) and error.code == 0)
+    return isinstance(cause, _LOST) or (isinstance(error, DALServiceError) and error.code == 0)
 
 
 def _explained(error: BaseException) -> str:

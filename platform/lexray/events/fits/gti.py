@@ -72,7 +72,7 @@ class GoodTimesByDetector:
 
 def read_good_times(
     tables: Sequence[BinaryTable],
-    kind_of: Callable[[str, Header, Header], GoodTimes | None],
+    good_times_of: Callable[[str, Header, Header], GoodTimes | None],
     events: Header,
     time_system: TimeSystem,
 ) -> GoodTimesByDetector:
@@ -85,7 +85,7 @@ def read_good_times(
     ----------
     tables : sequence of BinaryTable
         All of the file.
-    kind_of : callable
+    good_times_of : callable
         Of an extension's name and header and the events table's: what it says about good times, None where it is no
         extension with good-time intervals, such as `missions.Instrument.good_times`.
     events : Header
@@ -100,7 +100,7 @@ def read_good_times(
     """
     kinds: dict[str, dict[int | None, list[GoodTimeIntervals]]] = defaultdict(lambda: defaultdict(list))
     for table in tables:
-        found = kind_of(table.name, table.header, events)
+        found = good_times_of(table.name, table.header, events)
         if found is not None:
             kinds[found.kind][found.detector].append(_intervals(table, events, time_system))
     if not kinds:

@@ -1,9 +1,9 @@
-"""Where a training stands, and when it must end: numbers alone, no tensors of the model."""
+"""Where a training stands, when it must end, and the best network that an evaluation has seen."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,9 +75,9 @@ class TrainingState:
         if max(most, self.skipped_in_a_row) >= max_skipped:
             raise TrainingDiverged([name for name, n in self.culprits.items() if n == most], self.skipped_steps)
 
-    def judge(self, gain: float, kept: Mapping[str, Any]) -> None:
-        """An evaluation gave `gain`; where it is the best so far, `kept` goes with it."""
+    def judge(self, gain: float, kept: Callable[[], Mapping[str, Any]]) -> None:
+        """An evaluation gave `gain`; where it is the best so far, what `kept` returns goes with it."""
         self.evaluations_since_best += 1
         if math.isfinite(gain) and gain > self.best.get("gain", -math.inf):
             self.evaluations_since_best = 0
-            self.best = {"gain": gain, "step": self.step, **kept}
+            self.best = {"gain": gain, "step": self.step, **kept()}

@@ -1,4 +1,4 @@
-"""What dataclasses of tensors have in common."""
+"""Dataclasses of tensors that move between devices and types as one."""
 
 from __future__ import annotations
 

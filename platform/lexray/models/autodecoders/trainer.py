@@ -224,7 +224,7 @@ class AutodecoderTrainer:
         nats, n_photons = sum_over_workers(score, self.device).tolist()
         gain = float(nats / max(n_photons, 1.0) / math.log(2.0))
         if n_photons and self.settings.patience:
-            self.progress.judge(gain, self._weights(start))
+            self.progress.judge(gain, lambda: self._weights(start))
         return gain
 
     def mean_latent(self) -> Tensor | None:
