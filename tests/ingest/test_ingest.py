@@ -444,7 +444,7 @@ def test_real_archive_from_the_command_line(cli: Cli, real_events: Path, tmp_pat
     report = json.loads(done.stdout)
     assert report["counts"]["detections"] == 5
     assert report["counts"]["refused_unknown_mission"] == 1
-    (refused,) = delta.read(report["outputs"][0]).to_pylist()
+    (refused,) = delta.read(f"{tmp_path}/events.quarantine").to_pylist()
     assert (Path(refused["file"]).name, refused["reason"]) == ("nomission.evt", "unknown_mission")
     rows = delta.read(str(tmp_path / "events"), order="detection_id").to_pylist()
     names = ["M82", "M82", "NGC_300_ULX1", "PSR_J0218+4232", "Fake X-1"]

@@ -204,8 +204,8 @@ def test_the_demo_is_the_whole_way(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = _shipped(
         "demo.yaml", monkeypatch, "workdir=/w", 'steps.ingest.inputs=["${workdir}/archive/events","/real"]'
     )
-    # The first asks an archive on the network, the others are questions of their own.
-    beside = {"fetch csc", "tune", "evaluate autodecoder"}
+    # The first asks an archive on the network, `encode` writes the rates, the others are questions of their own.
+    beside = {"fetch csc", "rates", "tune", "evaluate autodecoder"}
     assert [step.name for step in steps] == [name.replace(" ", "_") for name in JOBS if name not in beside]
     assert steps[0].config.sources == 600  # type: ignore[attr-defined]
     assert steps[1].config.inputs == ["/w/archive/events", "/real"]  # type: ignore[attr-defined]
@@ -223,8 +223,9 @@ def test_every_step_reads_what_an_earlier_one_wrote(name: str, monkeypatch: pyte
                 assert any(path == known or path.startswith(f"{known}/") for known in written), (
                     f"{step.name}.{key}: {path}"
                 )
-        assert step.config.out not in written
-        written.append(step.config.out)
+        for path in (step.config.out, *(getattr(step.config, key) for key in step.job.outputs)):
+            assert path not in written
+            written.append(path)
 
 
 def test_the_cluster_spreads_as_its_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
