@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -102,9 +103,9 @@ class Handler(BaseHTTPRequestHandler):
 
     do_POST = do_DELETE = do_GET
 
+    @abstractmethod
     def answer(self, body: bytes) -> None:
         """Answer a request."""
-        raise NotImplementedError
 
     def address(self) -> tuple[str, dict[str, str]]:
         """Path and query of the request."""

@@ -188,7 +188,7 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
         run.tags({"output": config.out, "output.version": version})
         run.dictionary(report.as_dict(), "report.json")
         provenance = {"fingerprint": fingerprint, "lexray": __version__, "config": parameters}
-        for path in _output_paths(job, config):
+        for path in written:
             own = report if path == config.out else replace(report, out=path, version=delta.version(path))
             write_provenance(path, {**provenance, "report": own.as_dict()})
     if refused:
@@ -207,13 +207,14 @@ def _previous_report(job: Job[C], config: C, fingerprint: str) -> dict[str, Any]
     """Report of the run that wrote what lies at the outputs now, if it is the one that `fingerprint` asks for."""
     if config.force:
         return None
-    before = [read_provenance(path) or {} for path in _output_paths(job, config)]
+    written = _output_paths(job, config)
+    before = [read_provenance(path) or {} for path in written]
     if any(provenance.get("fingerprint") != fingerprint for provenance in before):
         return None
     report: dict[str, Any] = before[0]["report"]
     if not report.get("complete", True) or config.never_skip:
         return None
-    for path, provenance in zip(_output_paths(job, config), before, strict=True):
+    for path, provenance in zip(written, before, strict=True):
         if delta.is_table(path) and delta.version(path) != provenance["report"]["version"]:
             return None  # a later run committed another version and was killed before it could say so
     return report if all(delta.version(path) != "absent" for path in report["outputs"]) else None
