@@ -22,6 +22,10 @@ ifneq ($(PAPERS),)
 REAL += --set 'steps.literature.inputs=["$${workdir}/archive/literature.jsonl","$(PAPERS)"]'
 endif
 
+# Ray and vLLM start many processes, which import the same modules: what Python compiles of them it must be allowed to
+# keep, or each process takes twice as long to start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo install test fuzz lint types format docs wheel bench soak clean
 .DEFAULT_GOAL := demo
 

@@ -23,6 +23,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Small models gain nothing from a second thread, and threads that spin for one another starve the workers beside them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+# vLLM's engine computes in its own process and starts none for that, which would import vLLM once more.
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 # What vLLM finds out about a model's class, in a process that imports vLLM once more, it finds there the next time.
 os.environ.setdefault("VLLM_CACHE_ROOT", str(Path(__file__).parents[1] / "build" / "vllm"))
 os.environ.pop("RAY_ADDRESS", None)
