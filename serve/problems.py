@@ -7,10 +7,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from lexray.api import Problem as ProblemDocument
+from lexray.api import Problem
 from lexray.errors import RefusedInput
 
 MEDIA_TYPE = "application/problem+json"
@@ -71,7 +70,7 @@ class RefusedRequest(HTTPException):
         """The answer: a problem document."""
         code = self.reason or _REASONS.get(self.status_code, "error")
         extra: dict[str, Any] = {} if self.errors is None else {"errors": self.errors}
-        body = ProblemDocument(
+        body = Problem(
             type=f"urn:lexray:problem:{code}",
             title=_TITLES.get(code, code.replace("_", " ").capitalize()),
             status=self.status_code,
@@ -79,33 +78,29 @@ class RefusedRequest(HTTPException):
             reason=code,
             **extra,
         )
-        headers = dict(self.headers or {})
-        return JSONResponse(body.model_dump(mode="json"), self.status_code, headers, media_type=MEDIA_TYPE)
+        return JSONResponse(body.model_dump(mode="json"), self.status_code, self.headers, media_type=MEDIA_TYPE)
 
 
 def add_exception_handlers(app: FastAPI) -> None:
     """Answer every error of the application with a problem document."""
 
-    async def answer(request: Request, error: Exception) -> JSONResponse:
-        return _refused_request(request, error).response()
-
     for kind in (HTTPException, RequestValidationError, RefusedInput):
-        app.add_exception_handler(kind, answer)
+        app.add_exception_handler(kind, _answer)
 
 
-def _refused_request(request: Request, error: Exception) -> RefusedRequest:
+async def _answer(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, RefusedRequest):
-        return error
+        return error.response()
     if isinstance(error, RequestValidationError):
-        return from_validation_errors(error.errors())
+        return from_validation_errors(error.errors()).response()
     if isinstance(error, RefusedInput):
-        return RefusedRequest(422, error.detail, error.reason)
+        return RefusedRequest(422, error.detail, error.reason).response()
     assert isinstance(error, HTTPException)
     detail = {
         404: f"there is nothing at {request.url.path}; /openapi.json lists what there is",
         405: f"{request.url.path} does not take {request.method}",
     }.get(error.status_code, str(error.detail))
-    return RefusedRequest(error.status_code, detail, headers=error.headers)
+    return RefusedRequest(error.status_code, detail, headers=error.headers).response()
 
 
 def internal_error(error: Exception) -> JSONResponse:
@@ -130,8 +125,3 @@ def from_validation_errors(errors: Any) -> RefusedRequest:
     )
     more = f"; and {len(errors_by_field) - 5} more" if len(errors_by_field) > 5 else ""
     return RefusedRequest(422, shown + more, errors=errors_by_field[:20])
-
-
-def from_pydantic(error: ValidationError) -> RefusedRequest:
-    """The problem of a body that was validated by hand."""
-    return from_validation_errors(error.errors(include_url=False, include_input=False, include_context=False))

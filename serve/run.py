@@ -96,10 +96,11 @@ def _wait_until_ready(url: str, release: str, stop: threading.Event) -> bool:
 
 
 def _announce(url: str, release: Release, has_keys: bool, progress: Progress) -> None:
-    counts = release.manifest.counts
-    progress.info(
-        f"  release {release.id}: {counts.get('sources', 0)} sources; {'API key' if has_keys else 'no API key'} needed"
-    )
-    progress.info(f"  page          {url}/")
-    progress.info(f"  API           {url}/openapi.json")
-    progress.info("  Ctrl-C, or SIGTERM, stops it")
+    n_sources, needed = release.manifest.counts.get("sources", 0), "API key" if has_keys else "no API key"
+    for line in (
+        f"release {release.id}: {n_sources} sources; {needed} needed",
+        f"page          {url}/",
+        f"API           {url}/openapi.json",
+        "Ctrl-C, or SIGTERM, stops it",
+    ):
+        progress.info(f"  {line}")

@@ -61,13 +61,13 @@ class Replica:
 
 def application(config: ServeConfig, keys: tuple[str, ...]) -> serve.Application:
     """The application for `serve.run`."""
-    deployment = serve.deployment(
+    return serve.deployment(
+        Replica,
         name="service",
         num_replicas=config.replicas,
         max_ongoing_requests=_MAX_ONGOING,
         graceful_shutdown_wait_loop_s=0.2,
-    )
-    return deployment(Replica).bind(config, keys)
+    ).bind(config, keys)
 
 
 @contextlib.contextmanager

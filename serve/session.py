@@ -30,12 +30,8 @@ def ray_session(config: ServeConfig, progress: Progress) -> Iterator[bool]:
         Whether the session is our own; it then ends with the block, and every process of it.
     """
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
-    if address:
-        with _joined_cluster(address, config, progress):
-            yield False
-    else:
-        with _local_session(config, progress):
-            yield True
+    with _joined_cluster(address, config, progress) if address else _local_session(config, progress):
+        yield not address
 
 
 @contextlib.contextmanager
@@ -67,9 +63,7 @@ def _local_session(config: ServeConfig, progress: Progress) -> Iterator[None]:
 
 def _node_address(config: ServeConfig) -> str | None:
     """HAProxy reaches the replicas at the node's address, and they listen on the host's alone."""
-    if config.is_loopback:
-        return "127.0.0.1"
-    return None if config.host == "0.0.0.0" else config.host
+    return "127.0.0.1" if config.is_loopback else None if config.host == "0.0.0.0" else config.host
 
 
 def _terminate(processes: list[psutil.Process]) -> None:

@@ -16,7 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "create_draft",
             "publish",
             "seal",
-            "summary",
         ],
     },
 )

@@ -152,5 +152,4 @@ def load_aligned(path_or_release: str | Path | Release) -> AlignedModel:
     LexrayError
         As `Release.open`.
     """
-    release = path_or_release if isinstance(path_or_release, Release) else Release.open(path_or_release)
-    return AlignedModel(release)
+    return AlignedModel(path_or_release if isinstance(path_or_release, Release) else Release.open(path_or_release))

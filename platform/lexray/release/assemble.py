@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from pydantic import Field
@@ -17,7 +16,6 @@ from lexray.release.manifest import (
     AUTODECODER_DIR,
     HEADS,
     INDEX,
-    MANIFEST_FILE,
     Release,
     ReleaseManifest,
     SentenceModelRef,
@@ -48,23 +46,19 @@ class ReleaseParts(BaseConfig):
 
     def versions(self) -> dict[str, str]:
         """Version of each input that is given."""
-        return {key: delta.version(path) for key in INPUT_KEYS if (path := getattr(self, key)) is not None}
+        return {key: delta.version(path) for key, path in self._given().items()}
+
+    def _given(self) -> dict[str, str]:
+        return {key: path for key in INPUT_KEYS if (path := getattr(self, key)) is not None}
 
     def existing(self, out: str, versions: dict[str, str]) -> Release | None:
         """The release at `out`, if it is whole and was made of these versions of the inputs."""
-        if not (Path(out) / MANIFEST_FILE).is_file():
-            return None
         try:
             found = Release.open(out)
-        except LexrayError:
+        except LexrayError:  # also where there is none
             return None
-        manifest = found.manifest
-        same = (
-            manifest.inputs == versions
-            and manifest.split_seed == self.split_seed
-            and manifest.text_model.name == self.text_model
-        )
-        return found if same else None
+        made_of = found.manifest.inputs, found.manifest.split_seed, found.manifest.text_model.name
+        return found if made_of == (versions, self.split_seed, self.text_model) else None
 
     def write(self, folder: Path, versions: dict[str, str], progress: Progress) -> ReleaseManifest:
         """Write everything of a release but its manifest, which is returned.
@@ -95,8 +89,7 @@ class ReleaseParts(BaseConfig):
         labels = None if self.labels is None else delta.read(self.labels)
         if labels is not None:
             with progress.task("heads"):
-                heads = fit_heads_to_tables(embeddings, labels, self._splits(embeddings))
-                heads.save(folder / HEADS)
+                fit_heads_to_tables(embeddings, labels, self._splits(embeddings)).save(folder / HEADS)
         summaries = None if self.summaries is None else delta.read(self.summaries)
         index = SearchIndex.build(folder / INDEX, index_rows(embeddings, summaries, labels, events))
         modalities = embeddings["modality"].to_pylist()
@@ -143,11 +136,6 @@ class ReleaseParts(BaseConfig):
 
     def _mlflow_runs(self) -> dict[str, str]:
         """MLflow run that made each input, as far as its provenance says."""
-        runs: dict[str, str] = {}
-        for key in INPUT_KEYS:
-            path = getattr(self, key)
-            provenance: dict[str, Any] = (read_provenance(path) or {}) if path is not None else {}
-            run_id = provenance.get("report", {}).get("mlflow_run")
-            if run_id:
-                runs[key] = run_id
-        return runs
+        provenance = {key: read_provenance(path) or {} for key, path in self._given().items()}
+        runs = {key: written.get("report", {}).get("mlflow_run") for key, written in provenance.items()}
+        return {key: run_id for key, run_id in runs.items() if run_id}

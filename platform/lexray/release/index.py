@@ -94,10 +94,9 @@ def index_rows(
         entry["labels"] = json.dumps({key: value for key, value in rest.items() if _is_json_scalar(value)})
     for source, entry in ({} if events is None else _detection_totals(events)).items():
         metadata.setdefault(source, {}).update(entry)
-    dimension = embeddings.schema.field("embedding").type.list_size
     listed = embeddings.select(["id", "source_id", "modality", "embedding"]).to_pylist()
     whole = [{**metadata.get(fold_name(row["source_id"]), {}), **row} for row in listed]
-    return pa.Table.from_pylist(whole, schema=schema(dimension))
+    return pa.Table.from_pylist(whole, schema=schema(embeddings.schema.field("embedding").type.list_size))
 
 
 def _is_json_scalar(value: Any) -> bool:
@@ -211,8 +210,7 @@ class SearchIndex:
             if modality not in MODALITIES:
                 raise ValueError(f"modality must be one of {', '.join(MODALITIES)}, got '{modality}'")
             search = search.where(f"modality = '{modality}'", prefilter=True)
-        listed: list[dict[str, Any]] = search.to_arrow().drop_columns(["embedding"]).to_pylist()
-        return listed
+        return list(search.to_arrow().drop_columns(["embedding"]).to_pylist())
 
     def _checked(self, vector: ArrayLike) -> NDArray[np.float32]:
         query = np.asarray(vector, dtype=np.float32)
@@ -236,8 +234,7 @@ def _by_source(rows: list[dict[str, Any]]) -> list[Hit]:
 def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     left_out = ("id", "source_id", "modality", "labels", "_distance")
     known = {key: value for key, value in row.items() if key not in left_out}
-    known["labels"] = json.loads(row["labels"]) if row["labels"] else {}
-    return known
+    return {**known, "labels": json.loads(row["labels"] or "{}")}
 
 
 def _connect(folder: str | Path) -> Any:

@@ -11,7 +11,6 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -57,8 +56,7 @@ class ReleaseManifest(BaseConfig):
         said = self.model_dump(mode="json", exclude={"release"})
         if not self.text_model.query_prefix:  # Lexray 0.1.0 did not record it
             del said["text_model"]["query_prefix"]
-        content = json.dumps(said, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -184,14 +182,7 @@ def publish(folder: Path, out: str | Path, replace: bool = False) -> Release:
 
 def _files(folder: Path) -> dict[str, Path]:
     """Files below a folder, by their path in it, without the manifest and the job's note of how it was made."""
-    files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != MANIFEST_FILE and not name.startswith(PROVENANCE_FILE):
-            files[name] = path
-    return files
-
-
-def summary(release: Release) -> dict[str, Any]:
-    """The manifest without the list of files, for people and clients."""
-    return release.manifest.model_dump(mode="json", exclude={"files", "inputs"})
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        name: path for name, path in found.items() if name != MANIFEST_FILE and not name.startswith(PROVENANCE_FILE)
+    }
