@@ -95,8 +95,9 @@ def run(config: FetchConfig, context: JobContext) -> JobResult:
 
     files = [(detection, product) for detection in wanted for product in config.products]
     with context.progress.task("files", total=len(files)) as task:
-        fetching = csc_output.fetch_files(out / "events", config.http, config.files, config.release, files, task)
-        downloads, counts, failures = asyncio.run(fetching)
+        downloads, counts, failures = asyncio.run(
+            csc_output.fetch_files(out / "events", config.http, config.files, config.release, files, task)
+        )
     csc_output.write_paths(out, detections, downloads, config.products)
     refusals += [Refusal(file, error.reason, error.detail) for file, error in failures]
     if failures:

@@ -123,11 +123,13 @@ def run(config: IngestConfig, context: JobContext) -> JobResult:
     files = incremental.file_index_of(table)
     for path in (table, files):
         delta.vacuum(path)
-    changes = {"new": plan.new, "changed": plan.changed, "unchanged": plan.unchanged, "gone": plan.gone}
     return JobResult(
         counts={
             **file_index.counts(index),
-            **{f"files_{name}": n for name, n in changes.items()},
+            "files_new": plan.new,
+            "files_changed": plan.changed,
+            "files_unchanged": plan.unchanged,
+            "files_gone": plan.gone,
             "ids_disambiguated": n_renamed,
         },
         metrics={

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -78,9 +77,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -97,8 +94,9 @@ class Client:
 
     def embed_text(self, texts: Sequence[str]) -> Float32s:
         """Unit vectors f4[N, E] of N texts in the shared space."""
-        answers = [self._call(EmbeddingsResponse, "POST", "/v1/embeddings", json=body) for body in _text_bodies(texts)]
-        return _vectors(answers)
+        return _vectors(
+            [self._call(EmbeddingsResponse, "POST", "/v1/embeddings", json=body) for body in _text_bodies(texts)]
+        )
 
     def embed_events(self, events: EventList | str | Path, k: int = 5) -> EventsResponse:
         """Place an observation, given as an event list or as the path of a FITS file, in the shared space.
@@ -126,8 +124,7 @@ class Client:
         """
         if isinstance(query, Path):
             query = np.array(self.embed_events(query, k=1).embedding)
-        body = _search_body(query, k, modality)
-        return self._call(SearchResponse, "POST", "/v1/search", json=body).sources
+        return self._call(SearchResponse, "POST", "/v1/search", json=_search_body(query, k, modality)).sources
 
     def _call(self, model: type[ResponseT], method: str, path: str, **request: Any) -> ResponseT:
         try:
@@ -145,9 +142,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -164,8 +159,9 @@ class AsyncClient:
 
     async def embed_text(self, texts: Sequence[str]) -> Float32s:
         """As `Client.embed_text`."""
-        bodies = _text_bodies(texts)
-        return _vectors([await self._call(EmbeddingsResponse, "POST", "/v1/embeddings", json=body) for body in bodies])
+        return _vectors(
+            [await self._call(EmbeddingsResponse, "POST", "/v1/embeddings", json=body) for body in _text_bodies(texts)]
+        )
 
     async def embed_events(self, events: EventList | str | Path, k: int = 5) -> EventsResponse:
         """As `Client.embed_events`."""
@@ -177,8 +173,7 @@ class AsyncClient:
         """As `Client.search`."""
         if isinstance(query, Path):
             query = np.array((await self.embed_events(query, k=1)).embedding)
-        body = _search_body(query, k, modality)
-        return (await self._call(SearchResponse, "POST", "/v1/search", json=body)).sources
+        return (await self._call(SearchResponse, "POST", "/v1/search", json=_search_body(query, k, modality))).sources
 
     async def _call(self, model: type[ResponseT], method: str, path: str, **request: Any) -> ResponseT:
         try:

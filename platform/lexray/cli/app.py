@@ -43,11 +43,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-train = typer.Typer(help="Fit a model.", no_args_is_help=True)
-app.add_typer(train, name="train")
-fetch = typer.Typer(help="Get real data from an archive.", no_args_is_help=True)
-app.add_typer(fetch, name="fetch")
-GROUPS = {"": app, "train": train, "fetch": fetch}
+GROUPS = {"": app}
+for _group, _help in {"train": "Fit a model.", "fetch": "Get real data from an archive."}.items():
+    GROUPS[_group] = typer.Typer(help=_help, no_args_is_help=True)
+    app.add_typer(GROUPS[_group], name=_group)
 
 Inputs = Annotated[list[str] | None, typer.Argument(help="Inputs, and any key as --KEY VALUE (see --keys).")]
 ConfigFile = Annotated[str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML configuration.")]
@@ -110,9 +109,7 @@ def print_report(job: Job[Any], report: JobReport, as_json: bool) -> None:
     else:
         _say((job.summary_table or _format_counts)(report.counts, report.metrics))
         _say(f"  written to {report.out}")
-    if report.exit_code != EXIT_DONE:
-        _print_refusals(report)
-        raise typer.Exit(report.exit_code)
+    _exit_if_refused(report)
 
 
 def _format_counts(counts: dict[str, Any], metrics: dict[str, float]) -> str:
@@ -121,9 +118,11 @@ def _format_counts(counts: dict[str, Any], metrics: dict[str, float]) -> str:
     return "\n".join(f"  {key:<36} {value}" for key, value in shown)
 
 
-def _print_refusals(report: JobReport) -> None:
-    refused = f"{report.refused_fraction:.0%} of the inputs were refused, more than max_bad_fraction"
-    _say(f"lexray {report.job}: {refused}; see {report.refusals}", style="red")
+def _exit_if_refused(report: JobReport) -> None:
+    if report.exit_code != EXIT_DONE:
+        refused = f"{report.refused_fraction:.0%} of the inputs were refused, more than max_bad_fraction"
+        _say(f"lexray {report.job}: {refused}; see {report.refusals}", style="red")
+        raise typer.Exit(report.exit_code)
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -164,8 +163,7 @@ def run(
     if as_json:
         _print_json(report.as_dict())
     if report.failed_step is not None:
-        _print_refusals(report.steps[report.failed_step])
-        raise typer.Exit(report.exit_code)
+        _exit_if_refused(report.steps[report.failed_step])
 
 
 Address = Annotated[
@@ -198,8 +196,8 @@ def submit(
         Progress().info(f"follow it with: lexray jobs {submission_id} --address {address}")
         if as_json:
             _print_json({"submission_id": submission_id, "address": address})
-        return
-    _follow(submission_id, address, as_json)
+    else:
+        _follow(submission_id, address, as_json)
 
 
 @app.command()
@@ -224,12 +222,13 @@ def jobs(
 def _follow(submission_id: str, address: str, as_json: bool) -> None:
     from lexray.cli import submit as submission
 
-    command = f"lexray jobs {submission_id} --address {address}"
     try:
         Progress().info(f"following {submission_id} at {address}")
         ended = submission.follow(submission.connect(address), submission_id, sys.stderr.write)
     except KeyboardInterrupt:
-        Progress().info(f"no longer following; the job goes on. Look again with: {command}")
+        Progress().info(
+            f"no longer following; the job goes on. Look again with: lexray jobs {submission_id} --address {address}"
+        )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if as_json and ended.answer is not None:
         sys.stdout.write(ended.answer + "\n")
@@ -271,7 +270,7 @@ def search(
 
     found = searching.search(release, query, k, modality)
     if as_json:
-        _print_json(searching.as_dict(found))
+        _print_json({"sources": [hit.as_dict() for hit in found]})
     else:
         Console().print(searching.table(found))
 

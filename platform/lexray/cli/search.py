@@ -1,7 +1,6 @@
 """`lexray search`: search a release with a sentence or an event file, without a service."""
 
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -35,11 +34,6 @@ def search(release: str, query: str, k: int = 10, modality: str | None = None) -
         raise ConfigError(f"--modality: expected {' or '.join(MODALITIES)}, got '{modality}'")
     aligned = load_aligned(release)
     return aligned.search(read_events(query) if Path(query).is_file() else query, k, modality)
-
-
-def as_dict(hits: list[Hit]) -> dict[str, Any]:
-    """For JSON."""
-    return {"sources": [hit.as_dict() for hit in hits]}
 
 
 def table(hits: list[Hit]) -> Table:

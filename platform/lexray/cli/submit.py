@@ -28,7 +28,6 @@ from lexray.errors import EXIT_FAILED, ConfigError, LexrayError, did_you_mean, f
 from lexray.runtime import ray_internals
 from lexray.tables.files import refuse_credentials
 
-DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 #: Ray reads these before the address that it is given.
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _CONNECT_TIMEOUT = 10.0
@@ -73,7 +72,7 @@ class SubmissionResult:
         return ""
 
 
-def connect(address: str = DEFAULT_ADDRESS) -> JobSubmissionClient:
+def connect(address: str) -> JobSubmissionClient:
     """Client of the job server at `address`, such as ``http://head:8265``.
 
     Raises
@@ -256,9 +255,7 @@ def table(jobs: Sequence[JobDetails]) -> Table:
 def _exit_code(details: JobDetails) -> int:
     if details.status == JobStatus.SUCCEEDED:
         return 0
-    code: int | None = details.driver_exit_code
-    if not code:
-        return EXIT_FAILED
+    code = int(details.driver_exit_code or EXIT_FAILED)
     return code if code > 0 else 128 - code
 
 
@@ -267,15 +264,14 @@ def _copy_yaml_files(arguments: Sequence[str], folder: Path) -> list[str]:
     rewritten = []
     for number, argument in enumerate(arguments):
         option, equals, path = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
-        if not path.endswith(_YAML) or "://" in path:
-            rewritten.append(argument)
-        elif Path(path).is_file():
+        is_here = Path(path).is_file()
+        if not path.endswith(_YAML) or "://" in path or (Path(path).is_absolute() and not is_here):
+            rewritten.append(argument)  # an absolute path that is not here is the cluster's, such as its image's
+        elif is_here:
             name = f"configs/{number}-{Path(path).name}"
             (folder / "configs").mkdir(exist_ok=True)
             (folder / name).write_bytes(Path(path).read_bytes())
             rewritten.append(f"{option}{equals}{name}")
-        elif Path(path).is_absolute():
-            rewritten.append(argument)  # one that the cluster has, such as its image's
         else:
             raise ConfigError(f"{path}: no such configuration file")
     return rewritten

@@ -143,8 +143,7 @@ def parse(model: type[C], values: Mapping[str, Any], where: str = "configuration
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        problems = "; ".join(_explain(model, item) for item in error.errors())
-        raise ConfigError(f"{where}: {problems}") from None
+        raise ConfigError(f"{where}: {'; '.join(_explain(model, item) for item in error.errors())}") from None
 
 
 def _credentials_in(value: Any) -> str:
@@ -201,9 +200,8 @@ def _explain(model: type[BaseModel], error: ErrorDetails) -> str:
         return f"missing key '{key}'" + (f" ({description})" if description else "")
     if not key:  # keys that exclude each other; the validator's message names them
         return error["msg"].removeprefix("Value error, ")
-    if _credentials_in(error["input"]):
-        return f"'{key}': {error['msg']}"
-    if error["type"] == "string_pattern_mismatch":  # a key put where its variable's name belongs must not be shown
+    # A key that was put where its variable's name belongs must not be shown either.
+    if _credentials_in(error["input"]) or error["type"] == "string_pattern_mismatch":
         return f"'{key}': {error['msg']}"
     if error["type"] != "extra_forbidden":
         return f"'{key}': {error['msg']}, got {error['input']!r}"
@@ -238,8 +236,8 @@ def describe(model: type[BaseModel], defaults: BaseModel | None = None) -> list[
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             nested = describe(annotation, default if isinstance(default, BaseModel) else None)
             rows += [(f"{name}.{key}", kind, shown, meaning) for key, kind, shown, meaning in nested]
-            continue
-        type_name = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
-        shown = "required" if field.is_required() and defaults is None else repr(default)
-        rows.append((name, type_name, shown, field.description or ""))
+        else:
+            type_name = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+            shown = "required" if field.is_required() and defaults is None else repr(default)
+            rows.append((name, type_name, shown, field.description or ""))
     return rows

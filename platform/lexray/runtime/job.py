@@ -151,8 +151,8 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
     if previous is not None:
         progress.info(f"{job.name}: up to date, nothing to do ({config.out})")
         code = _exit_code(config, previous["refused_fraction"])
-        previous = {"complete": True, **previous}  # Lexray 0.1.0 did not record it
-        return JobReport(**{**previous, "skipped": True, "seconds": time.monotonic() - start, "exit_code": code})
+        now = {"skipped": True, "seconds": time.monotonic() - start, "exit_code": code}
+        return JobReport(**{"complete": True, **previous, **now})  # Lexray 0.1.0 did not record `complete`
     if not delta.is_table(config.out):
         # A folder changes file by file: a half-written one must not count as the old output.
         remove_provenance(config.out)
@@ -205,19 +205,19 @@ def is_up_to_date(job: Job[C], config: C) -> bool:
 
 def _previous_report(job: Job[C], config: C, fingerprint: str) -> dict[str, Any] | None:
     """Report of the run that wrote what lies at the outputs now, if it is the one that `fingerprint` asks for."""
-    if config.force:
+    if config.force or config.never_skip:
         return None
-    written = _output_paths(job, config)
-    before = [read_provenance(path) or {} for path in written]
-    if any(provenance.get("fingerprint") != fingerprint for provenance in before):
+    before = {path: read_provenance(path) or {} for path in _output_paths(job, config)}
+    if any(provenance.get("fingerprint") != fingerprint for provenance in before.values()):
         return None
-    report: dict[str, Any] = before[0]["report"]
-    if not report.get("complete", True) or config.never_skip:
-        return None
-    for path, provenance in zip(written, before, strict=True):
-        if delta.is_table(path) and delta.version(path) != provenance["report"]["version"]:
-            return None  # a later run committed another version and was killed before it could say so
-    return report if all(delta.version(path) != "absent" for path in report["outputs"]) else None
+    report: dict[str, Any] = before[config.out]["report"]
+    # A later run may have committed another version of a table and been killed before it could say so.
+    unchanged = report.get("complete", True) and all(
+        delta.version(path) == provenance["report"]["version"]
+        for path, provenance in before.items()
+        if delta.is_table(path)
+    )
+    return report if unchanged and all(delta.version(path) != "absent" for path in report["outputs"]) else None
 
 
 def _exit_code(config: JobConfig, refused_fraction: float) -> int:
@@ -250,12 +250,14 @@ def _require_writable_out(job: Job[C], out: str) -> None:
 
 def _with_absolute_paths(job: Job[C], config: C) -> C:
     """Make paths absolute: Ray's workers run in folders of their own, on this machine too."""
-    changed: dict[str, Any] = {"out": resolve_path(config.out)}
-    for key in (*job.inputs, *job.outputs):
-        value = getattr(config, key)
-        if value is not None:
-            changed[key] = resolve_path(value) if isinstance(value, str) else [resolve_path(path) for path in value]
-    return config.model_copy(update=changed)
+    named = {key: getattr(config, key) for key in ("out", *job.inputs, *job.outputs)}
+    return config.model_copy(
+        update={
+            key: resolve_path(value) if isinstance(value, str) else [resolve_path(path) for path in value]
+            for key, value in named.items()
+            if value is not None
+        }
+    )
 
 
 def _versions(job: Job[C], config: C) -> dict[str, str]:
@@ -267,11 +269,8 @@ def _output_paths(job: Job[C], config: C) -> list[str]:
 
 
 def _paths(config: JobConfig, keys: Sequence[str]) -> list[str]:
-    paths: list[str] = []
-    for key in keys:
-        value = getattr(config, key)
-        paths += [] if value is None else [value] if isinstance(value, str) else list(value)
-    return paths
+    values = [getattr(config, key) for key in keys]
+    return [path for value in values for path in ([value] if isinstance(value, str) else value or [])]
 
 
 def _fingerprint(job: Job[C], config: C, inputs: dict[str, str]) -> str:

@@ -24,7 +24,6 @@ _SLICE_ROWS, _SLICE_EVENTS = 4096, 2_000_000
 _READ_ROWS = 64
 #: Tasks that are submitted ahead where nothing limits them: `ray.wait` looks at all of them each time.
 _MAX_SUBMITTED = 1000
-_PART = pa.field("part", pa.int32())
 
 
 @dataclass(frozen=True)
@@ -123,10 +122,9 @@ def map_parts(
     checkpoints = PartCheckpoints(
         [output.path for output in outputs], [delta.version(table), *depends_on], from_scratch=from_scratch
     )
-    finished = list(checkpoints.finished().items())
-    task.advance(sum(part.fragments[0].n_rows for _, part in finished))
-    recorded = {number for number, _ in finished}
-    parts = {number: files for number, files in delta.part_files(table).items() if number not in recorded}
+    finished = checkpoints.finished()
+    task.advance(sum(part.fragments[0].n_rows for part in finished.values()))
+    parts = {number: files for number, files in delta.part_files(table).items() if number not in finished}
     written_with, wanted = delta.dataset(table).schema, None if columns is None else list(columns)
 
     class Mapper:
@@ -146,7 +144,7 @@ def map_parts(
             checkpoints.write(number, part)
             return {"finished": part.to_json()}
 
-    results = [part for _, part in finished]
+    results = list(finished.values())
     if parts:
         mapped = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map(
             Mapper,
@@ -199,7 +197,7 @@ def _dataset(files: Sequence[str], schema: pa.Schema) -> pyarrow.dataset.Dataset
         schema=schema,
         format="parquet",
         filesystem=system,
-        partitioning=pyarrow.dataset.partitioning(pa.schema([_PART]), flavor="hive"),
+        partitioning=pyarrow.dataset.partitioning(pa.schema([delta.PART]), flavor="hive"),
     )
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-from types import TracebackType
 
 import psutil
 
@@ -34,9 +33,7 @@ class PeakMemory:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
 

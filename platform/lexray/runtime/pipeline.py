@@ -126,7 +126,6 @@ def run(config: PipelineConfig, steps: Sequence[PipelineStep], progress: Progres
     """
     start = time.monotonic()
     reports: dict[str, JobReport] = {}
-    failed: str | None = None
     with contextlib.ExitStack() as stack:
         memory = stack.enter_context(PeakMemory())
         parent = stack.enter_context(tracking.run(config.tracking, config.name, config.model_dump(mode="json")))
@@ -139,9 +138,9 @@ def run(config: PipelineConfig, steps: Sequence[PipelineStep], progress: Progres
                 reports[step.name] = execute(step.job, step.config, progress, parent)
             parent.metrics({f"seconds/{step.name}": reports[step.name].seconds})
             if reports[step.name].exit_code != EXIT_DONE:
-                failed = step.name
                 break
         session.close()
+        failed = next((name for name, report in reports.items() if report.exit_code != EXIT_DONE), None)
         seconds = round(time.monotonic() - start, 3)
         parent.metrics({"peak_memory_gib": memory.gib})
         report = PipelineReport(
@@ -164,10 +163,8 @@ def table(report: PipelineReport) -> Table:
     for name, step in report.steps.items():
         state = "up to date" if step.skipped else "done" if step.exit_code == EXIT_DONE else "refused too much"
         found = [f"{key} {value}" for key, value in step.counts.items() if isinstance(value, int | float) and value]
-        counts = ", ".join(found[:_COUNTS_SHOWN])
-        shown.add_row(Text(name), state, f"{step.seconds:.1f}", Text(counts))
-    memory = f"peak memory {report.peak_memory_gib:.1f} GiB"
-    shown.add_row("all", "", f"{report.seconds:.1f}", memory, style="bold")
+        shown.add_row(Text(name), state, f"{step.seconds:.1f}", Text(", ".join(found[:_COUNTS_SHOWN])))
+    shown.add_row("all", "", f"{report.seconds:.1f}", f"peak memory {report.peak_memory_gib:.1f} GiB", style="bold")
     return shown
 
 

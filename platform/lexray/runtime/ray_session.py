@@ -43,7 +43,10 @@ def session(config: RayConfig) -> Iterator[None]:
                 include_dashboard=False,
                 **logging_options,
             )
-    _silence_ray_data()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         yield
     finally:
@@ -67,11 +70,3 @@ def relay_progress(task: ProgressTask) -> Iterator[Queue]:
         queue.put(None)
         thread.join()
         queue.shutdown()
-
-
-def _silence_ray_data() -> None:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    for name in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.WARNING)

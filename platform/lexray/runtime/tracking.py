@@ -161,11 +161,10 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
-    location = None
-    if uri.startswith(_SQLITE):  # next to the database, wherever the job was started
-        location = (Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts").as_uri()
+    # Next to a database, wherever the job was started.
+    beside = (Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts").as_uri() if uri.startswith(_SQLITE) else None
     try:
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=beside))
     except mlflow.exceptions.MlflowException:  # another process made it between our look and our call
         return str(client.get_experiment_by_name(name).experiment_id)
 

@@ -119,12 +119,18 @@ def _add_background(figure: go.Figure, row: int, events: EventList, curve: Light
     start, stop = axis.ks(curve.start), axis.ks(curve.stop)
     x = np.stack([start, stop, np.full(len(curve), np.nan)], axis=1).ravel()
     y = np.stack([level, level, np.full(len(curve), np.nan)], axis=1).ravel()
-    line = {"color": LIGHT.muted, "width": 1.6}
-    said = "%{y:.4g} ct/s<extra>background</extra>"
-    trace = go.Scatter(
-        x=x, y=y, mode="lines", line=line, name="background, scaled to the source’s region", hovertemplate=said
+    figure.add_trace(
+        go.Scatter(
+            x=x,
+            y=y,
+            mode="lines",
+            line={"color": LIGHT.muted, "width": 1.6},
+            name="background, scaled to the source’s region",
+            hovertemplate="%{y:.4g} ct/s<extra>background</extra>",
+        ),
+        row=row,
+        col=1,
     )
-    figure.add_trace(trace, row=row, col=1)
 
 
 def _gaps(events: EventList, axis: TimeAxis) -> list[dict[str, Any]]:
@@ -134,10 +140,9 @@ def _gaps(events: EventList, axis: TimeAxis) -> list[dict[str, Any]]:
     if axis.cut:
         dotted = {"color": LIGHT.muted, "width": 1, "dash": "dot"}
         return [{"type": "line", "x0": x, "x1": x, "line": dotted, **place} for x in axis.ks(stops).tolist()]
-    ends = zip(axis.ks(stops).tolist(), axis.ks(starts).tolist(), strict=True)
     return [
         {"type": "rect", "x0": stop, "x1": start, "fillcolor": _GAP, "line": {"width": 0}, **place}
-        for stop, start in ends
+        for stop, start in zip(axis.ks(stops).tolist(), axis.ks(starts).tolist(), strict=True)
     ]
 
 

@@ -21,7 +21,7 @@ from lexray.simulation.event_file import write_event_file
 from lexray.simulation.papers.papers import simulate_papers
 from lexray.simulation.source import SimulatedSource, simulate_source
 from lexray.simulation.true_rate import CELLS
-from lexray.tables.schemas import RATES
+from lexray.tables.schemas import RATES, documented_field
 from lexray.version import __version__
 
 MANIFEST = "archive.json"
@@ -30,48 +30,45 @@ _CONTENT = ("events", "literature.jsonl", "labels.parquet", "true_rates.parquet"
 _BATCH = 64
 
 
-def _label(name: str, kind: pa.DataType, meaning: str = "", unit: str = "") -> pa.Field:
-    metadata = {key: value for key, value in (("unit", unit), ("meaning", meaning)) if value}
-    return pa.field(name, kind, metadata=metadata or None)
-
-
 _f8 = pa.float64()
 
 #: Columns of `labels.parquet`; what does not apply to a source is null.
 LABELS = pa.schema(
     [
-        _label("source_id", pa.string()),
-        _label("class", pa.string(), "AGN, YSO, LM-STAR, HM-STAR, NS, LMXB, CV or HMXB"),
-        _label("ra", _f8, "ICRS", "deg"),
-        _label("dec", _f8, "ICRS", "deg"),
-        _label("variability", pa.string(), "steady, flare, dip, eclipse, periodic or red_noise"),
-        _label("is_variable", pa.bool_(), "whether the true rate varies within an observation"),
-        _label("hr_ms", _f8, "(M − S)/(M + S) of the true mean rates, background included"),
-        _label("hr_hm", _f8, "(H − M)/(H + M)"),
-        _label("hr_hs", _f8, "(H − S)/(H + S)"),
-        _label("rms", _f8, "fractional rms of the true rate within observations, on the published cells"),
-        _label("rms_between", _f8, "standard deviation of the observations' log10 mean rates; null of one", "dex"),
-        _label("log_rate", _f8, "log10 of the true mean rate between 0.5 and 7 keV", "log10(ct/s)"),
-        _label("n_observations", pa.int32()),
-        _label("expected_counts", _f8, "between 0.5 and 7 keV in all observations"),
-        _label("nh", _f8, "column density", "1e22 cm-2"),
-        _label("gamma", _f8, "photon index"),
-        _label("kt", _f8, "temperature of the cooler plasma", "keV"),
-        _label("kt_hot", _f8, "temperature of the hotter plasma", "keV"),
-        _label("kt_bb", _f8, "temperature of the black body", "keV"),
-        _label("hot_share", _f8, "of the unabsorbed energy flux"),
-        _label("bb_share", _f8, "of the unabsorbed energy flux"),
-        _label("line_share", _f8, "of the unabsorbed energy flux, in the 6.4 keV line"),
-        _label("amplitude", _f8, "flare peak over level, dip depth, half amplitude, or rms of the log-rate"),
-        _label("period", _f8, "of the modulation, or between two dips", "s"),
-        _label("timescale", _f8, "a flare's decay or a dip's width", "s"),
-        _label("relative_timescale", _f8, "timescale, else period, over the shortest observation"),
-        _label("tilt", _f8, "soft over hard modulation"),
-        _label("distance", _f8, "", "kpc"),
-        _label("redshift", _f8),
-        _label("log_flux", _f8, "observed, 0.5–7 keV", "log10(erg cm-2 s-1)"),
-        _label("log_lx", _f8, "corrected for absorption, 0.5–7 keV", "log10(erg s-1)"),
-        _label("has_literature", pa.bool_()),
+        documented_field("source_id", pa.string()),
+        documented_field("class", pa.string(), "AGN, YSO, LM-STAR, HM-STAR, NS, LMXB, CV or HMXB"),
+        documented_field("ra", _f8, "ICRS", "deg"),
+        documented_field("dec", _f8, "ICRS", "deg"),
+        documented_field("variability", pa.string(), "steady, flare, dip, eclipse, periodic or red_noise"),
+        documented_field("is_variable", pa.bool_(), "whether the true rate varies within an observation"),
+        documented_field("hr_ms", _f8, "(M − S)/(M + S) of the true mean rates, background included"),
+        documented_field("hr_hm", _f8, "(H − M)/(H + M)"),
+        documented_field("hr_hs", _f8, "(H − S)/(H + S)"),
+        documented_field("rms", _f8, "fractional rms of the true rate within observations, on the published cells"),
+        documented_field(
+            "rms_between", _f8, "standard deviation of the observations' log10 mean rates; null of one", "dex"
+        ),
+        documented_field("log_rate", _f8, "log10 of the true mean rate between 0.5 and 7 keV", "log10(ct/s)"),
+        documented_field("n_observations", pa.int32()),
+        documented_field("expected_counts", _f8, "between 0.5 and 7 keV in all observations"),
+        documented_field("nh", _f8, "column density", "1e22 cm-2"),
+        documented_field("gamma", _f8, "photon index"),
+        documented_field("kt", _f8, "temperature of the cooler plasma", "keV"),
+        documented_field("kt_hot", _f8, "temperature of the hotter plasma", "keV"),
+        documented_field("kt_bb", _f8, "temperature of the black body", "keV"),
+        documented_field("hot_share", _f8, "of the unabsorbed energy flux"),
+        documented_field("bb_share", _f8, "of the unabsorbed energy flux"),
+        documented_field("line_share", _f8, "of the unabsorbed energy flux, in the 6.4 keV line"),
+        documented_field("amplitude", _f8, "flare peak over level, dip depth, half amplitude, or rms of the log-rate"),
+        documented_field("period", _f8, "of the modulation, or between two dips", "s"),
+        documented_field("timescale", _f8, "a flare's decay or a dip's width", "s"),
+        documented_field("relative_timescale", _f8, "timescale, else period, over the shortest observation"),
+        documented_field("tilt", _f8, "soft over hard modulation"),
+        documented_field("distance", _f8, "", "kpc"),
+        documented_field("redshift", _f8),
+        documented_field("log_flux", _f8, "observed, 0.5–7 keV", "log10(erg cm-2 s-1)"),
+        documented_field("log_lx", _f8, "corrected for absorption, 0.5–7 keV", "log10(erg s-1)"),
+        documented_field("has_literature", pa.bool_()),
     ]
 )
 

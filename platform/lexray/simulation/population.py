@@ -26,6 +26,8 @@ CELLS = 2048
 MEDIAN_COUNTS, SIGMA_LN_COUNTS = 300.0, 0.7
 #: Share of the sources that have gaps, how many gaps at most, and the share of the time that these take.
 WITH_GAPS, MOST_GAPS, GAP_SHARE = 1 / 3, 4, (0.05, 0.40)
+_edges = np.linspace(0.0, DURATION, CELLS + 1)
+_centres = (_edges[:-1] + _edges[1:]) / 2
 _HARMONICS = np.arange(1, 20)
 #: Standard deviation of the first harmonic's sine and cosine in the log-rate; the k-th one's is a k-th of it.
 _RED_AMPLITUDE = 0.5
@@ -65,9 +67,8 @@ class SimulatedPopulation:
     def select(self, rows: Sequence[int] | Int64s) -> "SimulatedPopulation":
         """The detections `rows`, in that order."""
         chosen = np.asarray(rows, dtype=np.int64)
-        photons = self.photons.select(torch.from_numpy(chosen))
         return SimulatedPopulation(
-            photons,
+            self.photons.select(torch.from_numpy(chosen)),
             self.light_curve_type[chosen],
             self.log_rate[chosen],
             self.level[chosen],
@@ -78,7 +79,7 @@ class SimulatedPopulation:
     def rate(self, row: int) -> PiecewiseRate:
         """True rate of one detection, counts a second in each band."""
         shape = np.exp(self.log_rate[row].astype(np.float64))
-        return PiecewiseRate(_edges(), self.level[row] * self.share[row][:, None] * shape)
+        return PiecewiseRate(_edges, self.level[row] * self.share[row][:, None] * shape)
 
     def event_lists(self) -> list[EventList]:
         """The detections one by one."""
@@ -104,8 +105,7 @@ def simulate(n: int, seed: int, spread: float = SIGMA_LN_COUNTS) -> SimulatedPop
     light_curve_type = generator.permutation(np.arange(n) % len(LIGHT_CURVE_TYPES))
     shape = np.ones((n, CELLS))
     # A steady source's shape stays at one.
-    draws = (_flare, _eclipse, _periodic, _red_noise, _step, _two_flares, _decay)
-    for number, draw in enumerate(draws, start=LIGHT_CURVE_TYPES.index("flare")):
+    for number, draw in enumerate((_flare, _eclipse, _periodic, _red_noise, _step, _two_flares, _decay), start=1):
         rows = np.flatnonzero(light_curve_type == number)
         shape[rows] = draw(len(rows), generator)
     counts = np.exp(generator.normal(np.log(MEDIAN_COUNTS), spread, n))
@@ -142,15 +142,6 @@ def event_lists(photons: Photons, names: Sequence[str], bands: Bands) -> list[Ev
         gti = GoodTimeIntervals(begin[open_], end[open_])
         lists.append(EventList(name, name, time[mine], energy[mine], gti, bands, ontime[i] * live[i]))
     return lists
-
-
-def _edges() -> Float64s:
-    return np.linspace(0.0, DURATION, CELLS + 1)
-
-
-def _centres() -> Float64s:
-    edges = _edges()
-    return (edges[:-1] + edges[1:]) / 2
 
 
 def _at(until: Float64s, owner: Int64s, time: Float64s) -> Float64s:
@@ -238,7 +229,7 @@ def _flare_light(n: int, generator: np.random.Generator) -> Float64s:
     """An exponential rise to 2–19 times the quiescent rate, and a decay that lasts 600–3,000 s and ten times longer."""
     above = _log_uniform(generator, 3, 20, n) - 1
     decay = _log_uniform(generator, 600, 3000, n)
-    since = _centres() - generator.uniform(0, DURATION, n)[:, None]
+    since = _centres - generator.uniform(0, DURATION, n)[:, None]
     rise = decay / 10
     return np.asarray(above[:, None] * np.exp(np.where(since < 0, since / rise[:, None], -since / decay[:, None])))
 
@@ -248,7 +239,7 @@ def _eclipse(n: int, generator: np.random.Generator) -> Float64s:
     width = generator.uniform(0.05, 0.25, n) * DURATION
     begin = generator.uniform(0, DURATION - width)
     left = generator.uniform(0, 0.3, n)
-    inside = (_centres() >= begin[:, None]) & (_centres() < (begin + width)[:, None])
+    inside = (_centres >= begin[:, None]) & (_centres < (begin + width)[:, None])
     return np.asarray(np.where(inside, left[:, None], 1.0))
 
 
@@ -256,12 +247,12 @@ def _periodic(n: int, generator: np.random.Generator) -> Float64s:
     """A sinusoid of 5–30 % of the observation's length and an amplitude of 0.4–0.95."""
     period = generator.uniform(0.05, 0.30, n) * DURATION
     amplitude, phase = generator.uniform(0.4, 0.95, n), generator.uniform(0, 2 * np.pi, n)
-    return np.asarray(1 + amplitude[:, None] * np.sin(2 * np.pi * _centres() / period[:, None] + phase[:, None]))
+    return np.asarray(1 + amplitude[:, None] * np.sin(2 * np.pi * _centres / period[:, None] + phase[:, None]))
 
 
 def _red_noise(n: int, generator: np.random.Generator) -> Float64s:
     """19 harmonics of the observation's length in the log-rate, their amplitudes falling as 1/f."""
-    angle = 2 * np.pi * _HARMONICS[:, None] * _centres() / DURATION
+    angle = 2 * np.pi * _HARMONICS[:, None] * _centres / DURATION
     cosine, sine = generator.normal(0.0, _RED_AMPLITUDE / _HARMONICS, (2, n, len(_HARMONICS)))
     return np.asarray(np.exp(cosine @ np.cos(angle) + sine @ np.sin(angle)))
 
@@ -269,12 +260,12 @@ def _red_noise(n: int, generator: np.random.Generator) -> Float64s:
 def _step(n: int, generator: np.random.Generator) -> Float64s:
     """A jump by a factor of 0.2–5."""
     when, factor = generator.uniform(0.1, 0.9, n) * DURATION, _log_uniform(generator, 0.2, 5, n)
-    return np.asarray(np.where(_centres() < when[:, None], 1.0, factor[:, None]))
+    return np.asarray(np.where(_centres < when[:, None], 1.0, factor[:, None]))
 
 
 def _decay(n: int, generator: np.random.Generator) -> Float64s:
     """An exponential decay whose e-folding time is 10–100 % of the observation."""
-    return np.asarray(np.exp(-_centres() / (_log_uniform(generator, 0.1, 1.0, n)[:, None] * DURATION)))
+    return np.asarray(np.exp(-_centres / (_log_uniform(generator, 0.1, 1.0, n)[:, None] * DURATION)))
 
 
 def _log_uniform(generator: np.random.Generator, low: float, high: float, n: int) -> Float64s:

@@ -32,11 +32,6 @@ from lexray.sources import name_from_position
 _CLASS_STEP, _POSITION_STEP = 2**0.5 - 1, (5**0.5 - 1) / 2
 
 
-def generator_for(seed: int, index: int, purpose: int) -> np.random.Generator:
-    """Generator of one source for one purpose (0 physics and events, 1 words), whatever else is drawn."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, purpose)))
-
-
 @dataclass(frozen=True)
 class SimulatedSource:
     """A source with everything that is true of it, and its observations.
@@ -168,7 +163,8 @@ def simulate_source(seed: int, index: int) -> SimulatedSource:
         `.event_lists()` gives its detections without going through files, `.labels` what is true of it.
     """
     start = np.random.default_rng(seed).random(2)
-    generator = generator_for(seed, index, 0)
+    # The second number of the key is the purpose: 0 physics and events, 1 words.
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, 0)))
     source_class = class_at((start[0] + index * _CLASS_STEP) % 1.0)
     ra = float(360 * ((start[1] + index * _POSITION_STEP) % 1.0))
     dec = float(np.degrees(np.arcsin(generator.uniform(-1, 1))))

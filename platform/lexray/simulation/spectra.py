@@ -200,11 +200,12 @@ class Spectrum:
             (self.bb_share, black_body, self.kt_bb),
             (self.line_share, emission_line, 6.4),
         )
-        total = np.zeros_like(ENERGY)
-        for share, photons, parameter in components:
-            if share and np.isfinite(parameter):
-                total += share * _unit_energy(photons(parameter))
-        return _unit_energy(total)
+        present = [
+            share * _unit_energy(photons(parameter))
+            for share, photons, parameter in components
+            if share and np.isfinite(parameter)
+        ]
+        return _unit_energy(sum(present, np.zeros_like(ENERGY)))
 
     def counts(self) -> tuple[Float64s, float, float]:
         """What ACIS counts of it.

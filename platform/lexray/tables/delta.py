@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,8 @@ from lexray.tables.schemas import SCHEMA_VERSION, check, migrated
 
 #: Earlier versions of a table can be read for a week; a reader that takes longer finds its files gone.
 _KEPT_HOURS = 168
+#: The hive partition column, which no file has.
+PART = pa.field("part", pa.int32())
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def write_part(table: str, schema: pa.Schema, part: int, rows: pa.Table) -> Frag
     system, root = filesystem(table)
     path = f"part={part}/{uuid.uuid4().hex}.parquet"
     system.create_dir(f"{root}/part={part}", recursive=True)
-    names, floats = _leaves(schema)
+    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
     pa.parquet.write_table(
         rows,
         f"{root}/{path}",
@@ -65,29 +67,21 @@ def write_part(table: str, schema: pa.Schema, part: int, rows: pa.Table) -> Frag
         compression="lz4",
         # Times and energies hardly repeat, so a dictionary of them would be useless. With the bytes of one
         # significance side by side they compress well: events take 0.6 × the space and 0.2 × the time of default zstd.
-        use_dictionary=names,
-        use_byte_stream_split=floats,
+        use_dictionary=[path for path, kind in leaves if not pa.types.is_floating(kind)],
+        use_byte_stream_split=[path for path, kind in leaves if pa.types.is_floating(kind)],
     )
     return Fragment(path, part, system.get_file_info(f"{root}/{path}").size, rows.num_rows)
 
 
-def _leaves(schema: pa.Schema) -> tuple[list[str], list[str]]:
-    """Parquet's paths of the columns, and of those that are floats."""
-    others: list[str] = []
-    floats: list[str] = []
-
-    def descend(path: str, kind: pa.DataType) -> None:
-        if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-            descend(f"{path}.list.element", kind.value_type)
-        elif pa.types.is_struct(kind):
-            for field in kind:
-                descend(f"{path}.{field.name}", field.type)
-        else:
-            (floats if pa.types.is_floating(kind) else others).append(path)
-
-    for field in schema:
-        descend(field.name, field.type)
-    return others, floats
+def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """Parquet's paths of a column's values, each with its type."""
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        yield from _leaves(f"{path}.list.element", kind.value_type)
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{path}.{field.name}", field.type)
+    else:
+        yield path, kind
 
 
 def write_by_source(table: str, schema: pa.Schema, n_parts: int, rows: pa.Table) -> list[Fragment]:
@@ -183,8 +177,11 @@ def _create(
     mode: Literal["error", "overwrite"],
     properties: CommitProperties | None,
 ) -> None:
+    path = resolve_path(table)
+    if "://" not in path:
+        Path(path).mkdir(parents=True, exist_ok=True)
     create_table_with_add_actions(
-        _location(table),
+        path,
         _delta_schema(schema),
         _actions(fragments),
         mode=mode,
@@ -204,7 +201,7 @@ def _actions(fragments: Iterable[Fragment]) -> list[AddAction]:
 
 
 def _delta_schema(schema: pa.Schema) -> Schema:
-    return Schema.from_arrow(schema.append(pa.field("part", pa.int32())))
+    return Schema.from_arrow(schema.append(PART))
 
 
 def _describe(schema: pa.Schema) -> str:
@@ -229,19 +226,21 @@ def dataset(table: str, version: int | None = None) -> pyarrow.dataset.Dataset:
     """
     system, root = filesystem(table)
     if system.get_file_info(root).is_file:
-        return _parquet_file(table)
+        try:
+            return pyarrow.dataset.dataset(root, format="parquet", filesystem=system)
+        except pa.ArrowInvalid as error:
+            raise LexrayError(f"{table}: neither a table nor a Parquet file: {first_line(error)}") from None
     delta = _open(table, version)
     files = [f"{root}/{path}" for path in _paths(delta)]
-    part = pa.field("part", pa.int32())
     if not files:
-        return pyarrow.dataset.dataset(_arrow_schema(delta).append(part).empty_table())
+        return pyarrow.dataset.dataset(_arrow_schema(delta).append(PART).empty_table())
     older = json.loads(delta.metadata().description)["schema_version"] < SCHEMA_VERSION
     return pyarrow.dataset.dataset(
         files,
-        schema=migrated(delta.metadata().name, _arrow_schema(delta)).append(part) if older else None,
+        schema=migrated(delta.metadata().name, _arrow_schema(delta)).append(PART) if older else None,
         format="parquet",
         filesystem=system,
-        partitioning=pyarrow.dataset.partitioning(pa.schema([part]), flavor="hive"),
+        partitioning=pyarrow.dataset.partitioning(pa.schema([PART]), flavor="hive"),
     )
 
 
@@ -310,22 +309,13 @@ def version(path: str) -> str:
     found = find_files(path, lambda file: True)
     if not found:
         return "absent"
-    digest = hashlib.sha256()
-    for file in found:
-        digest.update(f"{file.path}\0{file.size}\0{file.stamp}\n".encode())
-    return digest.hexdigest()[:16]
+    listed = "".join(f"{file.path}\0{file.size}\0{file.stamp}\n" for file in found)
+    return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 
 def digest(content: Any) -> str:
     """Short hash of any JSON value, for fingerprints and names."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _location(table: str) -> str:
-    path = resolve_path(table)
-    if "://" not in path:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _open(table: str, version: int | None = None) -> DeltaTable:
@@ -341,17 +331,9 @@ def _open(table: str, version: int | None = None) -> DeltaTable:
     return delta
 
 
-def _parquet_file(path: str) -> pyarrow.dataset.Dataset:
-    system, root = filesystem(path)
-    try:
-        return pyarrow.dataset.dataset(root, format="parquet", filesystem=system)
-    except pa.ArrowInvalid as error:
-        raise LexrayError(f"{path}: neither a table nor a Parquet file: {first_line(error)}") from None
-
-
 def _arrow_schema(delta: DeltaTable) -> pa.Schema:
-    written = json.loads(delta.metadata().description)["arrow"]
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(written)))
+    written = base64.b64decode(json.loads(delta.metadata().description)["arrow"])
+    return pa.ipc.read_schema(pa.py_buffer(written))
 
 
 def _paths(delta: DeltaTable) -> list[str]:

@@ -235,10 +235,9 @@ def _lines(given: str) -> list[str]:
 
 
 def _local(path: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
-    if Path(path).exists():
-        yield from _below(path, wanted)
-        return
-    for match in set(glob.iglob(path, recursive=True)):  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    # Path.glob takes no absolute pattern.
+    matches = {path} if Path(path).exists() else set(glob.iglob(path, recursive=True))  # noqa: PTH207
+    for match in matches:
         yield from _below(match, wanted)
 
 
@@ -294,8 +293,7 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def _within_folder(part: str) -> str:
-    inner = fnmatch.translate(part).removeprefix("(?s:").removesuffix(r")\Z")
-    return inner.replace(".*", "[^/]*")
+    return fnmatch.translate(part).removeprefix("(?s:").removesuffix(r")\Z").replace(".*", "[^/]*")
 
 
 def _of_web(url: str, wanted: Callable[[str], bool]) -> Iterator[Location]:

@@ -36,17 +36,14 @@ def flatten_lists(column: "pa.ChunkedArray[Any]") -> tuple[NDArray[np.floating[A
 
 def list_lengths(column: "pa.ChunkedArray[Any]") -> NDArray[np.int64]:
     """How long each row's list is, i8[N]; 0 where it is null. The lists' values are not touched."""
-    lengths: NDArray[np.int64] = pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
-    return lengths
+    return np.array(pc.list_value_length(column).fill_null(0).to_numpy(), dtype=np.int64)
 
 
 def stack_lists(column: "pa.ChunkedArray[Any]") -> NDArray[np.float32]:
     """f4[N, D] from a list column of equally long lists, of fixed size or not."""
-    n = len(column)
-    if n == 0:
+    if not len(column):
         return np.zeros((0, 0), dtype=np.float32)
-    flat: NDArray[np.float32] = pc.list_flatten(column).to_numpy().astype(np.float32)
-    return flat.reshape(n, -1)
+    return np.array(pc.list_flatten(column).to_numpy(), dtype=np.float32).reshape(len(column), -1)
 
 
 def vectors(table: str, rows: pa.Table, name: str) -> NDArray[np.float32]:
