@@ -20,22 +20,12 @@ def run(config: SimulateConfig, context: JobContext) -> JobResult:
     """Simulate the archive, write it, and log its counts."""
     start = time.monotonic()
     with context.progress.task("sources", total=config.sources) as task:
-        archive = simulate_archive(config.out, config.sources, config.seed, task.advance)
-    context.run.dictionary(archive.classes, "classes.json")
+        counts, classes, median_counts = simulate_archive(config.out, config.sources, config.seed, task.advance)
+    context.run.dictionary(classes, "classes.json")
     return JobResult(
-        counts={
-            "sources": archive.sources,
-            "files": archive.files,
-            "events": archive.events,
-            "papers": archive.papers,
-            "sources with literature": archive.with_literature,
-            **{f"sources of class {name}": n for name, n in archive.classes.items()},
-        },
-        metrics={
-            "median_counts": archive.median_counts,
-            "files_per_second": archive.files / (time.monotonic() - start),
-        },
-        accepted=archive.sources,
+        counts={**counts, **{f"sources of class {name}": n for name, n in classes.items()}},
+        metrics={"median_counts": median_counts, "files_per_second": counts["files"] / (time.monotonic() - start)},
+        accepted=config.sources,
     )
 
 

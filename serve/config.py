@@ -9,9 +9,6 @@ from pydantic import Field
 from lexray.errors import ConfigError
 from lexray.runtime.config import BaseConfig, RayConfig
 
-#: Requests a minute and caller where the service listens beyond this machine and nothing else was asked for.
-DEFAULT_REQUESTS_PER_MINUTE = 600
-
 
 class Limits(BaseConfig):
     """What one request, and one caller, may ask for."""
@@ -46,7 +43,7 @@ class ServeConfig(BaseConfig):
         """Requests a minute and caller; 0 is no limit."""
         if self.limits.requests_per_minute is not None:
             return self.limits.requests_per_minute
-        return 0 if self.is_loopback else DEFAULT_REQUESTS_PER_MINUTE
+        return 0 if self.is_loopback else 600
 
     @property
     def is_loopback(self) -> bool:

@@ -24,8 +24,6 @@ from lexray.llm.sentence_encoder import TextTokenizer
 from lexray.release.aligned import AlignedModel
 from lexray.serve.observations import UploadedObservation
 
-_LIGHT_CURVE_BINS = 128
-
 
 class TextVector(NamedTuple):
     """A text in the shared space: its vector f4[E], and how many tokens the sentence model read."""
@@ -92,7 +90,7 @@ class ServingEngine:
 
     def encode_events(self, events: list[EventList]) -> list[EncodedEvents]:
         """Vectors and reconstructed rates of event lists, from one pass of the autodecoder."""
-        vectors, rates = self.aligned.embed_with_rates(events, _LIGHT_CURVE_BINS)
+        vectors, rates = self.aligned.embed_with_rates(events, bins=128)
         return [EncodedEvents(vector, edges, rate) for vector, (edges, rate, *_) in zip(vectors, rates, strict=True)]
 
     def search(self, vector: ArrayLike, k: int, modality: Modality | None) -> list[Source]:

@@ -13,7 +13,6 @@ from lexray.api import Problem
 from lexray.errors import RefusedInput
 
 MEDIA_TYPE = "application/problem+json"
-logger = logging.getLogger("ray.serve")
 
 _REASONS = {
     400: "bad_request",
@@ -105,7 +104,7 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
 
 def internal_error(error: Exception) -> JSONResponse:
     """The answer to an error of ours: it says nothing of its inside, the log says all."""
-    logger.error("request failed", exc_info=error)
+    logging.getLogger("ray.serve").error("request failed", exc_info=error)
     return RefusedRequest(500, "the service failed at this request; its log says why").response()
 
 

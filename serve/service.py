@@ -21,8 +21,6 @@ from lexray.serve.config import ServeConfig
 from lexray.serve.engine import EncodedEvents, ServingEngine, TextVector
 
 APPLICATION = "lexray"
-#: Requests that a replica works on at a time; more wait in HAProxy.
-_MAX_ONGOING = 256
 
 
 @serve.ingress()
@@ -65,7 +63,7 @@ def application(config: ServeConfig, keys: tuple[str, ...]) -> serve.Application
         Replica,
         name="service",
         num_replicas=config.replicas,
-        max_ongoing_requests=_MAX_ONGOING,
+        max_ongoing_requests=256,  # of a replica; more wait in HAProxy
         graceful_shutdown_wait_loop_s=0.2,
     ).bind(config, keys)
 

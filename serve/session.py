@@ -15,10 +15,6 @@ from lexray.runtime.ray_internals import node_address
 from lexray.serve import haproxy
 from lexray.serve.config import ServeConfig
 
-#: Nothing of a request passes through Ray's object store, and its default takes a third of the memory.
-_OBJECT_STORE_BYTES = 128 * 2**20
-_EXIT_TIMEOUT_S = 15.0
-
 
 @contextlib.contextmanager
 def ray_session(config: ServeConfig, progress: Progress) -> Iterator[bool]:
@@ -50,7 +46,8 @@ def _local_session(config: ServeConfig, progress: Progress) -> Iterator[None]:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE_BYTES,
+                # Nothing of a request passes through the object store, whose default takes a third of the memory.
+                object_store_memory=128 * 2**20,
                 **node_address(_node_address(config)),
             )
         try:
@@ -69,7 +66,7 @@ def _node_address(config: ServeConfig) -> str | None:
 def _terminate(processes: list[psutil.Process]) -> None:
     """Wait for processes that we started, and end those that stay."""
     for end in (psutil.Process.terminate, psutil.Process.kill):
-        _, processes = psutil.wait_procs(processes, timeout=_EXIT_TIMEOUT_S)
+        _, processes = psutil.wait_procs(processes, timeout=15)
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 end(process)

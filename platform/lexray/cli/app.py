@@ -73,8 +73,7 @@ def _command(name: str) -> Callable[..., None]:
             return
         paths, options = split_options(job, inputs or [])
         values = read_yaml(config, [*(sets or []), *options], _positional_values(job, paths, out))
-        parsed = parse(job.config, values, config or f"lexray {name}")
-        report = execute(job, parsed, Progress())
+        report = execute(job, parse(job.config, values, config or f"lexray {name}"), Progress())
         print_report(job, report, as_json)
 
     command.__doc__ = JOBS[name][1]

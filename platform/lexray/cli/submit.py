@@ -28,13 +28,6 @@ from lexray.errors import EXIT_FAILED, ConfigError, LexrayError, did_you_mean, f
 from lexray.runtime import ray_internals
 from lexray.tables.files import refuse_credentials
 
-#: Ray reads these before the address that it is given.
-_ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-_CONNECT_TIMEOUT = 10.0
-#: Seconds between two looks at a job whose log has ended or whose connection broke.
-_POLL_INTERVAL = 0.5
-_YAML = (".yaml", ".yml")
-
 
 @dataclass(frozen=True)
 class SubmissionResult:
@@ -87,8 +80,9 @@ def connect(address: str) -> JobSubmissionClient:
         raise ConfigError(f"--address {address}: expected the job server's HTTP address, such as http://head:8265")
     ray_internals.quiet("job_client")
     try:
-        httpx.get(f"{address}/api/version", timeout=_CONNECT_TIMEOUT)
-        with _unset(_ADDRESS_VARIABLES):
+        httpx.get(f"{address}/api/version", timeout=10)
+        # Ray reads these before the address that it is given.
+        with _unset("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
             return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise LexrayError(f"{address}: the cluster wants a token, set RAY_AUTH_TOKEN: {first_line(error)}") from None
@@ -135,7 +129,7 @@ def submit(
         words = " ".join(arguments[:2]) or "nothing"
         raise ConfigError(f"lexray submit: cannot submit '{words}'{did_you_mean(words, commands)}")
     with tempfile.TemporaryDirectory(prefix="lexray-submit-") as folder:
-        sent = _copy_yaml_files(arguments, Path(folder))
+        sent = [_copy_if_yaml(argument, number, Path(folder)) for number, argument in enumerate(arguments)]
         if wheel is not None:
             _unpack(wheel, Path(folder))
         try:
@@ -178,7 +172,7 @@ async def _follow(client: JobSubmissionClient, submission_id: str, write: Callab
         details = submission_details(client, submission_id)
         if details.status.is_terminal():
             break
-        await asyncio.sleep(_POLL_INTERVAL)
+        await asyncio.sleep(0.5)  # the log has ended, or its connection broke
     with contextlib.suppress(RuntimeError):  # the log is gone where its machine is; the exit code is not
         missed = client.get_job_logs(submission_id)[sum(map(len, shown)) :]
         if missed:
@@ -205,8 +199,8 @@ def submission_details(client: JobSubmissionClient, submission_id: str) -> JobDe
 
 def list_submissions(client: JobSubmissionClient) -> list[JobDetails]:
     """Submitted jobs, the newest last."""
-    jobs = [job for job in client.list_jobs() if job.submission_id is not None]
-    return sorted(jobs, key=lambda job: job.start_time or 0)
+    submitted = (job for job in client.list_jobs() if job.submission_id is not None)
+    return sorted(submitted, key=lambda job: job.start_time or 0)
 
 
 async def _tail(
@@ -259,22 +253,18 @@ def _exit_code(details: JobDetails) -> int:
     return code if code > 0 else 128 - code
 
 
-def _copy_yaml_files(arguments: Sequence[str], folder: Path) -> list[str]:
-    """`arguments` with local YAML files copied into `folder` and named relative to it."""
-    rewritten = []
-    for number, argument in enumerate(arguments):
-        option, equals, path = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
-        is_here = Path(path).is_file()
-        if not path.endswith(_YAML) or "://" in path or (Path(path).is_absolute() and not is_here):
-            rewritten.append(argument)  # an absolute path that is not here is the cluster's, such as its image's
-        elif is_here:
-            name = f"configs/{number}-{Path(path).name}"
-            (folder / "configs").mkdir(exist_ok=True)
-            (folder / name).write_bytes(Path(path).read_bytes())
-            rewritten.append(f"{option}{equals}{name}")
-        else:
-            raise ConfigError(f"{path}: no such configuration file")
-    return rewritten
+def _copy_if_yaml(argument: str, number: int, folder: Path) -> str:
+    """The argument; where it names a local YAML file, that is copied into `folder` and named relative to it."""
+    option, equals, path = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
+    is_here = Path(path).is_file()
+    if not path.endswith((".yaml", ".yml")) or "://" in path or (Path(path).is_absolute() and not is_here):
+        return argument  # an absolute path that is not here is the cluster's, such as its image's
+    if not is_here:
+        raise ConfigError(f"{path}: no such configuration file")
+    name = f"configs/{number}-{Path(path).name}"
+    (folder / "configs").mkdir(exist_ok=True)
+    (folder / name).write_bytes(Path(path).read_bytes())
+    return f"{option}{equals}{name}"
 
 
 def _unpack(wheel: str, folder: Path) -> None:
@@ -293,7 +283,7 @@ def _environment_variable(item: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def _unset(names: Sequence[str]) -> Iterator[None]:
+def _unset(*names: str) -> Iterator[None]:
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield

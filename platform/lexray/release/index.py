@@ -17,9 +17,6 @@ TABLE_NAME = "sources"
 MODALITIES = ("xray", "text")
 #: Below this many rows an exact scan takes milliseconds, and an approximate index would only lose neighbours.
 MIN_ANN_ROWS = 10_000
-#: An approximate index is asked for this many times the rows wanted, and ranks them again by their exact distance.
-REFINE_FACTOR = 10
-_SUMMARY_COLUMNS = ["source_id", "summary", "summary_unmasked", "bibcodes"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,8 @@ def index_rows(
         Columns `source_id`, `mission`, `n_events`, `exposure`, `ra`, `dec` of the `events` table.
     """
     metadata: dict[str, dict[str, Any]] = {}
-    for row in [] if summaries is None else summaries.select(_SUMMARY_COLUMNS).to_pylist():
+    columns = ["source_id", "summary", "summary_unmasked", "bibcodes"]
+    for row in [] if summaries is None else summaries.select(columns).to_pylist():
         text = row["summary_unmasked"] or row["summary"]  # people may know the name
         metadata.setdefault(fold_name(row["source_id"]), {}).update(summary=text, bibcodes=row["bibcodes"])
     for row in [] if labels is None else labels.to_pylist():
@@ -94,8 +92,10 @@ def index_rows(
         entry["labels"] = json.dumps({key: value for key, value in rest.items() if _is_json_scalar(value)})
     for source, entry in ({} if events is None else _detection_totals(events)).items():
         metadata.setdefault(source, {}).update(entry)
-    listed = embeddings.select(["id", "source_id", "modality", "embedding"]).to_pylist()
-    whole = [{**metadata.get(fold_name(row["source_id"]), {}), **row} for row in listed]
+    whole = [
+        {**metadata.get(fold_name(row["source_id"]), {}), **row}
+        for row in embeddings.select(["id", "source_id", "modality", "embedding"]).to_pylist()
+    ]
     return pa.Table.from_pylist(whole, schema=schema(embeddings.schema.field("embedding").type.list_size))
 
 
@@ -205,7 +205,7 @@ class SearchIndex:
     def _nearest(self, query: NDArray[np.float32], limit: int, modality: str | None) -> list[dict[str, Any]]:
         search = self._table.search(query, vector_column_name="embedding").distance_type("cosine").limit(limit)
         if self._approximate:
-            search = search.refine_factor(REFINE_FACTOR)
+            search = search.refine_factor(10)  # ten times the rows wanted, ranked again by their exact distance
         if modality is not None:
             if modality not in MODALITIES:
                 raise ValueError(f"modality must be one of {', '.join(MODALITIES)}, got '{modality}'")

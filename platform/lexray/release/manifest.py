@@ -134,8 +134,7 @@ def create_draft(out: str | Path) -> Path:
 
 def seal(folder: Path, manifest: ReleaseManifest) -> ReleaseManifest:
     """Hash every file of a draft, write its manifest, and give the release its id."""
-    files = {name: sha256_of(path) for name, path in _files(folder).items()}
-    sealed = manifest.model_copy(update={"files": files})
+    sealed = manifest.model_copy(update={"files": {name: sha256_of(path) for name, path in _files(folder).items()}})
     sealed = sealed.model_copy(update={"release": sealed.identity()})
     (folder / MANIFEST_FILE).write_text(json.dumps(sealed.model_dump(mode="json"), indent=1), encoding="utf-8")
     return sealed

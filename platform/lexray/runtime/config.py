@@ -19,8 +19,6 @@ from lexray.tables.files import refuse_credentials
 
 _LOG = logging.getLogger("lexray")
 _ABSENT = object()
-#: Keys of addresses that may hold a password; it is never recorded, and their own checks refuse it where needed.
-_OTHER_RULES = ("tracking.uri", "endpoint.url", "url")
 
 
 class BaseConfig(BaseModel):
@@ -135,8 +133,9 @@ def parse(model: type[C], values: Mapping[str, Any], where: str = "configuration
         One line that names each wrong key, what it takes and, for an unknown key, the nearest valid one; or the key
         whose URI holds credentials.
     """
+    # Some addresses may hold a password: it is never recorded, and their own checks refuse it where needed.
     for key, text in _texts(values):
-        if key not in _OTHER_RULES and (problem := _credentials_in(text)):
+        if key not in ("tracking.uri", "endpoint.url", "url") and (problem := _credentials_in(text)):
             raise ConfigError(f"{where}: '{key}': {problem}")
     if renamed := [f"'{former}' is now '{key}'" for former, key in _former_keys_in(model, values)]:
         _LOG.warning("%s: former names of keys are read for one more version: %s", where, ", ".join(renamed))
@@ -219,7 +218,7 @@ def _descend(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseMode
     return model
 
 
-def describe(model: type[BaseModel], defaults: BaseModel | None = None) -> list[tuple[str, str, str, str]]:
+def describe(model: type[BaseModel], defaults: BaseModel | None = None) -> Iterator[tuple[str, str, str, str]]:
     """Rows of (key, type, default, meaning) for help texts; nested models are flattened with dotted keys.
 
     Parameters
@@ -228,16 +227,14 @@ def describe(model: type[BaseModel], defaults: BaseModel | None = None) -> list[
     defaults : model, optional
         Where a model is nested, the instance that is used by default: it may differ from the model's own defaults.
     """
-    rows: list[tuple[str, str, str, str]] = []
     for name, field in model.model_fields.items():
         annotation = field.annotation
         given = None if field.is_required() else field.get_default(call_default_factory=True)
         default = given if defaults is None else getattr(defaults, name)
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             nested = describe(annotation, default if isinstance(default, BaseModel) else None)
-            rows += [(f"{name}.{key}", kind, shown, meaning) for key, kind, shown, meaning in nested]
+            yield from ((f"{name}.{key}", kind, shown, meaning) for key, kind, shown, meaning in nested)
         else:
             type_name = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
             shown = "required" if field.is_required() and defaults is None else repr(default)
-            rows.append((name, type_name, shown, field.description or ""))
-    return rows
+            yield name, type_name, shown, field.description or ""

@@ -25,9 +25,6 @@ from lexray.version import __version__
 
 C = TypeVar("C", bound=JobConfig)
 
-#: Of many inputs, a shell's expanded pattern, MLflow shows the first; the report that is logged names them all.
-_MAX_INPUT_TAGS = 20
-
 
 @dataclass(frozen=True)
 class JobResult:
@@ -159,7 +156,8 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
 
     parameters = config.model_dump(mode="json")
     with tracking.run(config.tracking, job.name, parameters, parent) as run:
-        run.tags({f"input.{path[-200:]}": version for path, version in list(inputs.items())[:_MAX_INPUT_TAGS]})
+        # Of many inputs, a shell's expanded pattern, MLflow shows the first; the report that is logged names them all.
+        run.tags({f"input.{path[-200:]}": version for path, version in list(inputs.items())[:20]})
         with progress.step(job.name):
             outcome = job.run(config, JobContext(run, progress))
         run.metrics(outcome.metrics)

@@ -22,8 +22,6 @@ R = TypeVar("R")
 _SLICE_ROWS, _SLICE_EVENTS = 4096, 2_000_000
 #: Rows read at once; a slice is of whole such batches.
 _READ_ROWS = 64
-#: Tasks that are submitted ahead where nothing limits them: `ray.wait` looks at all of them each time.
-_MAX_SUBMITTED = 1000
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class OutputTable:
 
     def write_part(self, part: int, tables: Sequence[pa.Table]) -> Fragment:
         """Write the rows of a part as one file."""
-        checked = [schemas.check(table, self.schema, self.path) for table in tables]
+        checked = (schemas.check(table, self.schema, self.path) for table in tables)
         rows = pa.concat_tables([self.schema.empty_table(), *checked])
         if self.order:
             rows = rows.sort_by([(name, "ascending") for name in self.order])
@@ -183,7 +181,7 @@ def results_of_parts(
     left = deque(delta.part_files(table))
     waiting: list[ray.ObjectRef[R]] = []
     while left or waiting:
-        while left and len(waiting) < (workers or _MAX_SUBMITTED):
+        while left and len(waiting) < (workers or 1000):  # `ray.wait` looks at all that are submitted each time
             waiting.append(remote.remote(path, left.popleft(), *sent))
         done, waiting = ray.wait(waiting)
         yield from ray.get(done)

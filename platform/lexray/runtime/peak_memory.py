@@ -5,8 +5,6 @@ import threading
 
 import psutil
 
-_BYTES_PER_GIB = 2**30
-
 
 class PeakMemory:
     """Highest memory in use while the block runs, sampled once a second.
@@ -27,7 +25,7 @@ class PeakMemory:
     @property
     def gib(self) -> float:
         self._look()
-        return round(self._highest / _BYTES_PER_GIB, 3)
+        return round(self._highest / 2**30, 3)
 
     def __enter__(self) -> "PeakMemory":
         self._thread.start()

@@ -25,12 +25,6 @@ from lexray.runtime.ray_internals import find_user_error
 #: The jobs: each command's words, and the function that loads its job.
 Registry = Mapping[str, Callable[[], Job[Any]]]
 
-#: Counts of each step in the table at the end; ``--json`` has all.
-_COUNTS_SHOWN = 4
-
-#: Keys that a step must not set: all steps share the run and the session.
-SHARED_KEYS = ("tracking", "ray")
-
 
 class PipelineConfig(BaseConfig):
     """Configuration of ``lexray run``."""
@@ -163,7 +157,7 @@ def table(report: PipelineReport) -> Table:
     for name, step in report.steps.items():
         state = "up to date" if step.skipped else "done" if step.exit_code == EXIT_DONE else "refused too much"
         found = [f"{key} {value}" for key, value in step.counts.items() if isinstance(value, int | float) and value]
-        shown.add_row(Text(name), state, f"{step.seconds:.1f}", Text(", ".join(found[:_COUNTS_SHOWN])))
+        shown.add_row(Text(name), state, f"{step.seconds:.1f}", Text(", ".join(found[:4])))  # `--json` has all
     shown.add_row("all", "", f"{report.seconds:.1f}", f"peak memory {report.peak_memory_gib:.1f} GiB", style="bold")
     return shown
 
@@ -187,9 +181,9 @@ def _plan_step(name: str, values: Mapping[str, Any], config: PipelineConfig, reg
     if job_name not in commands:
         raise ConfigError(f"steps.{name}: there is no job '{job_name}'{did_you_mean(job_name, commands)}")
     job = registry[commands[job_name]]()
-    shared = [key for key in SHARED_KEYS if key in values]
-    if shared:
-        raise ConfigError(f"steps.{name}.{shared[0]}: set '{shared[0]}' at the top, all steps share it")
+    for key in ("tracking", "ray"):
+        if key in values:
+            raise ConfigError(f"steps.{name}.{key}: set '{key}' at the top, all steps share it")
     own = {key: value for key, value in values.items() if key != "job"}
     if config.force:
         own["force"] = True

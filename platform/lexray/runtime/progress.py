@@ -8,9 +8,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-#: Seconds between two lines of one task where there is no terminal to redraw.
-_PLAIN_INTERVAL = 5.0
-
 
 class ProgressTask:
     """A count that grows towards a total."""
@@ -26,7 +23,7 @@ class ProgressTask:
         self._done += n
         if self._bars is not None and self._id is not None:
             self._bars.update(self._id, advance=n, description=f"{self._name}  {note}" if note else self._name)
-        elif time.monotonic() - self._spoke > _PLAIN_INTERVAL:
+        elif time.monotonic() - self._spoke > 5:  # a line now and then where there is no terminal to redraw
             self._spoke = time.monotonic()
             of = f"/{self._total}" if self._total else ""
             self._console.print(f"    {self._name} {self._done}{of} {note}".rstrip(), highlight=False)

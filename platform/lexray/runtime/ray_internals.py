@@ -40,8 +40,6 @@ LOG_LEVELS = {
 HAPROXY_FLAGS = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_THROUGHPUT_OPTIMIZED")
 #: Variable that names HAProxy's binary.
 HAPROXY_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
-#: Seconds that Serve waits for outside load balancers before a replica ends. HAProxy on the same machine needs none.
-_DRAIN_S = "0.5"
 
 _TRACEBACK_LINE = re.compile(rf"^{re.escape(LexrayError.__module__)}\.(\w+): (.+)$", flags=re.MULTILINE)
 
@@ -81,7 +79,8 @@ def haproxy_settings(folder: Path, metrics_port: int, stats_port: int, fallback_
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": _DRAIN_S,
+        # Serve waits so long for outside load balancers before a replica ends. HAProxy on the same machine needs none.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
     }
 
 

@@ -14,9 +14,6 @@ from lexray.runtime.config import RayConfig
 from lexray.runtime.environment import capture_stderr
 from lexray.runtime.progress import ProgressTask
 
-#: vLLM's engine, the stages around it and training workers each hold a logical CPU; with fewer they would wait.
-MIN_LOGICAL_CPUS = 4
-
 
 @contextlib.contextmanager
 def session(config: RayConfig) -> Iterator[None]:
@@ -39,7 +36,8 @@ def session(config: RayConfig) -> Iterator[None]:
         with capture_stderr():
             ray.init(
                 address="local",  # without it Ray would join whatever cluster was started on this machine last
-                num_cpus=config.num_cpus or max(os.cpu_count() or 1, MIN_LOGICAL_CPUS),
+                # vLLM's engine, the stages around it and training workers hold a CPU each; with fewer they would wait.
+                num_cpus=config.num_cpus or max(os.cpu_count() or 1, 4),
                 include_dashboard=False,
                 **logging_options,
             )

@@ -20,8 +20,6 @@ from lexray.runtime.config import TrackingConfig, without_password
 
 #: Metrics that MLflow takes in one call.
 _MAX_METRICS = 1000
-#: Seconds in which a tracking server must answer.
-_TIMEOUT_S = 20.0
 _SQLITE = "sqlite:///"
 
 
@@ -145,7 +143,7 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
         uri = f"{_SQLITE}{database}"
     if uri.startswith(("http://", "https://")):
         try:  # MLflow itself would retry for two minutes
-            httpx.get(f"{uri.rstrip('/')}/health", timeout=_TIMEOUT_S)
+            httpx.get(f"{uri.rstrip('/')}/health", timeout=20)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise LexrayError(f"tracking.uri {without_password(uri)}: no MLflow server answers: {error}") from None
     # Two processes that make the tables of one new SQLite file at once would both fail halfway.

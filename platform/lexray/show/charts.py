@@ -18,11 +18,12 @@ from lexray.events.lightcurve import LightCurve, background_rate, poisson_interv
 Rate = tuple[Float64s, Float64s]
 #: Events a bin and band that a light curve is cut for.
 COUNTS_PER_BAND = 12
-_FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif'
-_GAP = "rgba(108, 106, 124, 0.16)"
-_ROW_HEIGHT = 150
 _LAYOUT: dict[str, Any] = {
-    "font": {"family": _FONT, "size": 12.5, "color": LIGHT.ink},
+    "font": {
+        "family": 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif',
+        "size": 12.5,
+        "color": LIGHT.ink,
+    },
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
     "margin": {"l": 72, "r": 18, "t": 44, "b": 52},
@@ -68,7 +69,7 @@ def light_curve_chart(events: EventList, curve: LightCurve, rate: Rate | None = 
             yref="y domain" if row == 1 else f"y{row} domain", y=1.02, yanchor="bottom", showarrow=False,
             font={"color": colour, "size": 12},
         )  # fmt: skip
-    figure.update_layout(shapes=_gaps(events, axis), height=90 + _ROW_HEIGHT * len(rows), **_LAYOUT)
+    figure.update_layout(shapes=_gaps(events, axis), height=90 + 150 * len(rows), **_LAYOUT)
     figure.update_yaxes(rangemode="tozero", nticks=5, **_AXIS)
     figure.update_xaxes(range=[0, float(axis.ks(events.duration))], **{**_AXIS, "showgrid": False})
     title = "good time (ks); dotted: gaps cut out" if axis.cut else "time since the first good time (ks)"
@@ -141,7 +142,14 @@ def _gaps(events: EventList, axis: TimeAxis) -> list[dict[str, Any]]:
         dotted = {"color": LIGHT.muted, "width": 1, "dash": "dot"}
         return [{"type": "line", "x0": x, "x1": x, "line": dotted, **place} for x in axis.ks(stops).tolist()]
     return [
-        {"type": "rect", "x0": stop, "x1": start, "fillcolor": _GAP, "line": {"width": 0}, **place}
+        {
+            "type": "rect",
+            "x0": stop,
+            "x1": start,
+            "fillcolor": "rgba(108, 106, 124, 0.16)",
+            "line": {"width": 0},
+            **place,
+        }
         for stop, start in zip(axis.ks(stops).tolist(), axis.ks(starts).tolist(), strict=True)
     ]
 

@@ -8,7 +8,6 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from lexray.tables.schemas import RATES, documented_field
 from lexray.version import __version__
 
 MANIFEST = "archive.json"
-_CONTENT = ("events", "literature.jsonl", "labels.parquet", "true_rates.parquet", MANIFEST, "_lexray.json")
 #: Sources whose rates are held in memory and written together.
 _BATCH = 64
 
@@ -73,32 +71,9 @@ LABELS = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Archive:
-    """What was written.
-
-    Attributes
-    ----------
-    sources, files, events, papers : int
-        `events` are all that the files hold.
-    with_literature : int
-        Sources with at least one paper.
-    classes : dict
-        Number of sources by class.
-    median_counts : float
-        Usable events of the median detection.
-    """
-
-    sources: int
-    files: int
-    events: int
-    papers: int
-    with_literature: int
-    classes: dict[str, int]
-    median_counts: float
-
-
-def simulate_archive(out: str, sources: int, seed: int, advance: Callable[[int], None] = lambda n: None) -> Archive:
+def simulate_archive(
+    out: str, sources: int, seed: int, advance: Callable[[int], None] = lambda n: None
+) -> tuple[dict[str, int], dict[str, int], float]:
     """Write an archive; the same seed and number of sources give the same bytes in every file.
 
     Parameters
@@ -111,6 +86,15 @@ def simulate_archive(out: str, sources: int, seed: int, advance: Callable[[int],
         Not negative.
     advance : callable, optional
         Told how many sources were just done.
+
+    Returns
+    -------
+    counts : dict of str to int
+        Number of 'sources', 'files', 'events' (all that the files hold), 'papers' and 'sources with literature'.
+    classes : dict of str to int
+        Number of sources by class.
+    median_counts : float
+        Usable events of the median detection.
 
     Raises
     ------
@@ -144,25 +128,24 @@ def simulate_archive(out: str, sources: int, seed: int, advance: Callable[[int],
                 advance(1)
             rates.write_table(true_rates(made))
     pq.write_table(_labels_table(labels), folder / "labels.parquet", compression="zstd")
-    return Archive(
-        sources=sources,
-        files=len(counts),
-        events=events,
-        papers=papers,
-        with_literature=sum(row["has_literature"] for row in labels),
-        classes=dict(sorted(Counter(row["class"] for row in labels).items())),
-        median_counts=float(np.median(counts)),
-    )
+    written_in_all = {
+        "sources": sources,
+        "files": len(counts),
+        "events": events,
+        "papers": papers,
+        "sources with literature": sum(row["has_literature"] for row in labels),
+    }
+    classes = dict(sorted(Counter(row["class"] for row in labels).items()))
+    return written_in_all, classes, float(np.median(counts))
 
 
 def true_rates(sources: list[SimulatedSource]) -> pa.Table:
     """Rows of the `rates` schema: three bands a detection, `lower` and `upper` equal to the rate."""
-    ids, values, times = [], [], []
-    for source in sources:
-        for o in source.observations:
-            ids += [source.detection_id(o)] * 3
-            values.append(o.true_rate.astype(np.float32))
-            times.append(np.tile((np.arange(CELLS) + 0.5) * (o.rate.duration / CELLS), 3).astype(np.float32))
+    seen = [(source, o) for source in sources for o in source.observations]
+    ids = [source.detection_id(o) for source, o in seen for _ in range(3)]
+    values = [o.true_rate.astype(np.float32) for _, o in seen]
+    centres = np.arange(CELLS) + 0.5
+    times = [np.tile(centres * (o.rate.duration / CELLS), 3).astype(np.float32) for _, o in seen]
     offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * CELLS)
     rate = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(values).ravel()))
     columns = [
@@ -191,7 +174,7 @@ def _clear(out: str) -> Path:
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / MANIFEST).is_file():
             raise ConfigError(f"out: {out}: not empty and not a simulated archive; give a new folder")
-        for name in _CONTENT:
+        for name in ("events", "literature.jsonl", "labels.parquet", "true_rates.parquet", MANIFEST, "_lexray.json"):
             path = folder / name
             if path.is_dir():
                 shutil.rmtree(path)

@@ -19,9 +19,6 @@ from lexray.simulation.source import SimulatedSource
 _COLUMNS = np.dtype(
     [("time", "f8"), ("ccd_id", "i2"), ("x", "f4"), ("y", "f4"), ("energy", "f4"), ("pi", "i4"), ("grade", "i2")]
 )
-_UNITS = ["s", "", "pixel", "pixel", "eV", "chan", ""]
-#: MJD 50814, Chandra's time zero, as a date.
-_TIME_ZERO = datetime(1998, 1, 1)
 
 Card = dict[str, Any]
 
@@ -49,7 +46,12 @@ def write_event_file(path: str | os.PathLike[str], source: SimulatedSource, obse
     instrument, clock = _instrument(source, o), _clock(o)
     with fitsio.FITS(os.fspath(path), "rw", clobber=True) as file:
         file.write(None, header=[*instrument, *clock])
-        file.write(rows, header=[*instrument, *clock, *_events(source, o)], extname="EVENTS", units=_UNITS)
+        file.write(
+            rows,
+            header=[*instrument, *clock, *_events(source, o)],
+            extname="EVENTS",
+            units=["s", "", "pixel", "pixel", "eV", "chan", ""],
+        )
         file.write(
             intervals, header=[*instrument[:3], *clock, *_class("GTI", "STANDARD")], extname="GTI", units=["s", "s"]
         )
@@ -145,4 +147,5 @@ def _events(source: SimulatedSource, o: SimulatedObservation) -> list[Card]:
 
 
 def _date(seconds: float) -> str:
-    return (_TIME_ZERO + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+    """Date of Chandra's seconds, whose zero is MJD 50814."""
+    return (datetime(1998, 1, 1) + timedelta(seconds=seconds)).isoformat(timespec="seconds")

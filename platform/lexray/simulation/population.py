@@ -29,8 +29,6 @@ WITH_GAPS, MOST_GAPS, GAP_SHARE = 1 / 3, 4, (0.05, 0.40)
 _edges = np.linspace(0.0, DURATION, CELLS + 1)
 _centres = (_edges[:-1] + _edges[1:]) / 2
 _HARMONICS = np.arange(1, 20)
-#: Standard deviation of the first harmonic's sine and cosine in the log-rate; the k-th one's is a k-th of it.
-_RED_AMPLITUDE = 0.5
 
 
 @dataclass(frozen=True)
@@ -251,9 +249,9 @@ def _periodic(n: int, generator: np.random.Generator) -> Float64s:
 
 
 def _red_noise(n: int, generator: np.random.Generator) -> Float64s:
-    """19 harmonics of the observation's length in the log-rate, their amplitudes falling as 1/f."""
+    """19 harmonics of the observation's length in the log-rate, with sines and cosines of σ = 0.5 falling as 1/f."""
     angle = 2 * np.pi * _HARMONICS[:, None] * _centres / DURATION
-    cosine, sine = generator.normal(0.0, _RED_AMPLITUDE / _HARMONICS, (2, n, len(_HARMONICS)))
+    cosine, sine = generator.normal(0.0, 0.5 / _HARMONICS, (2, n, len(_HARMONICS)))
     return np.asarray(np.exp(cosine @ np.cos(angle) + sine @ np.sin(angle)))
 
 

@@ -13,10 +13,6 @@ from lexray.simulation.spectra import Spectrum
 
 Generator = np.random.Generator
 
-#: Expected events of an observation stay between these.
-COUNTS_RANGE = (10.0, 5000.0)
-_HUBBLE_DISTANCE = 299792.458 / 70.0  # Mpc
-
 
 def log_normal(generator: Generator, median: float, dex: float) -> float:
     """A log-normal number of this median and width in decades."""
@@ -85,8 +81,8 @@ class SourceClass:
     fast_share: float = 0.0
 
     def draw_counts(self, generator: Generator) -> float:
-        """Expected events of an observation of mean length."""
-        low, high = np.log10(COUNTS_RANGE)
+        """Expected events of an observation of mean length, 10 to 5,000."""
+        low, high = np.log10((10.0, 5000.0))
         return float(10 ** truncated(generator, np.log10(self.counts_median), self.counts_dex, low, high))
 
     def draw_distance(self, generator: Generator) -> tuple[float, float]:
@@ -94,8 +90,8 @@ class SourceClass:
         if self.name != "AGN":
             return float(log_normal(generator, self.distance, self.distance_dex)), float("nan")
         z = float(np.clip(log_normal(generator, 0.5, 0.35), 0.01, 4.0))
-        # Second-order luminosity distance, q0 = −0.55: within a tenth of flat ΛCDM up to z ~ 1.
-        return _HUBBLE_DISTANCE * z * (1 + 0.775 * z) * 1e3, z
+        # Second-order luminosity distance, H0 = 70 km/s/Mpc, q0 = −0.55: within a tenth of flat ΛCDM up to z ~ 1.
+        return 299792.458 / 70.0 * z * (1 + 0.775 * z) * 1e3, z
 
 
 def _two_plasmas(

@@ -100,16 +100,6 @@ def cross_section(energy: Float64s) -> Float64s:
     return np.asarray((row[..., 1] + row[..., 2] * energy + row[..., 3] * energy**2) / energy**3 * 1e-24)
 
 
-def effective_area(energy: Float64s) -> Float64s:
-    """Effective area in cm² at each energy in keV: telescope and detector together, smooth."""
-    return np.asarray(np.exp(np.interp(np.log(energy), np.log(_AREA[:, 0]), np.log(_AREA[:, 1]))))
-
-
-def resolution(energy: Float64s) -> Float64s:
-    """Standard deviation of the measured energy in keV: about 95 eV of full width at 1.5 keV, 150 eV at 5.9 keV."""
-    return 0.030 + 0.0057 * energy
-
-
 def power_law(gamma: float) -> Float64s:
     """Photons per keV of a power law with photon index `gamma`, f8[E], any norm."""
     return np.asarray(ENERGY**-gamma)
@@ -153,13 +143,13 @@ def _redistribution() -> Float64s:
     """Probability that a photon of bin i − half … i + half is measured in bin i, f8[E, 2·half + 1]."""
     offset = np.arange(-_HALF_WIDTH, _HALF_WIDTH + 1) * 0.01
     true_energy = np.clip(ENERGY[:, None] + offset, 0.05, None)
-    sigma = resolution(true_energy)
+    sigma = 0.030 + 0.0057 * true_energy  # keV: about 95 eV of full width at 1.5 keV, 150 eV at 5.9 keV
     return np.asarray(0.01 / (np.sqrt(2 * np.pi) * sigma) * np.exp(-0.5 * (offset / sigma) ** 2))
 
 
 _REDISTRIBUTION = _redistribution()
 _CROSS_SECTION = cross_section(ENERGY)
-_EFFECTIVE_AREA = effective_area(ENERGY)
+_EFFECTIVE_AREA = np.exp(np.interp(np.log(ENERGY), np.log(_AREA[:, 0]), np.log(_AREA[:, 1])))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ from lexray.errors import ConfigError, LexrayError, one_line
 #: Files of a store that a process fetches ahead of the one it works on: a store answers slowly, but many at once.
 _FETCHED_AHEAD = 16
 _WEB = ("http", "https")
-_NOT_FOUND = 404
 #: Schemes whose URIs begin with a bucket, which has neither a user nor a port.
 _BUCKETS = ("s3", "s3a", "gs", "gcs")
 #: User name by which Google's store is read without credentials.
@@ -303,7 +302,7 @@ def _of_web(url: str, wanted: Callable[[str], bool]) -> Iterator[Location]:
         try:
             info = web.info(link)
         except FileNotFoundError as error:  # fsspec's word for whatever went wrong
-            if error.__cause__ is None or getattr(error.__cause__, "status", None) == _NOT_FOUND:
+            if error.__cause__ is None or getattr(error.__cause__, "status", None) == 404:
                 continue
             raise OSError(one_line(error.__cause__)) from None
         stamp = info.get("ETag") or info.get("Last-Modified") or ""

@@ -42,8 +42,10 @@ def describe_refusals(refusals: Sequence[Refusal], most: int = 3) -> str:
 
 def not_finite(table: str, identity: str, names: Iterable[str]) -> list[Refusal]:
     """Refusals of rows of a table whose vector is missing or not finite, by the column that identifies them."""
-    detail = "its vector is missing or holds numbers that are not finite"
-    return [Refusal(table, "not_finite", f"{identity} {name}: {detail}") for name in names]
+    return [
+        Refusal(table, "not_finite", f"{identity} {name}: its vector is missing or holds numbers that are not finite")
+        for name in names
+    ]
 
 
 def write_quarantine(out: str, stage: str, refusals: Iterable[Refusal]) -> str:

@@ -35,11 +35,8 @@ InputT_co = TypeVar("InputT_co", covariant=True)
 InputT = TypeVar("InputT")
 #: Applies a function to each part; the results come in the parts' order.
 MapParts = Callable[[Callable[[int], Any], Sequence[int]], Iterable[Any]]
-#: Columns by which a row is known to be finished, and those that say of a failed row what became of it.
+#: Columns by which a row is known to be finished.
 _KEYS = pa.schema([("source_id", pa.string()), ("key", pa.string())])
-_FAILURE_COLUMNS = ("status", "attempts", "reason")
-#: Parts that are read at once: an object store answers slowly to each.
-_MAX_THREADS = 8
 
 
 class RowInputs(Protocol[InputT_co]):
@@ -92,7 +89,7 @@ class MissingRow(Generic[InputT]):
 
 def in_threads(function: Callable[[int], T], parts: Sequence[int]) -> Iterator[T]:
     """Apply a function to each part, several at a time; the results come in the parts' order."""
-    with ThreadPoolExecutor(_MAX_THREADS) as pool:
+    with ThreadPoolExecutor(8) as pool:  # an object store answers slowly to each
         yield from pool.map(function, parts)
 
 
@@ -145,8 +142,8 @@ class RowCheckpoints:
     def are_any(self) -> bool:
         """Whether there are rows that are not in the table yet."""
         system, root = filesystem(self.out)
-        below = pyarrow.fs.FileSelector(f"{root}.rows", recursive=True, allow_not_found=True)
-        return any(info.extension == "parquet" for info in system.get_file_info(below))
+        below = system.get_file_info(pyarrow.fs.FileSelector(f"{root}.rows", recursive=True, allow_not_found=True))
+        return any(info.extension == "parquet" for info in below)
 
     def gather(self, part: int, keys: Mapping[str, str]) -> tuple[Fragment, set[str]]:
         """Write one file of a part with the row of each source in `keys` that has its key, sorted by source.
@@ -290,7 +287,7 @@ class RowPlan(Generic[InputT]):
 
     def _known(self, part: int) -> tuple[set[tuple[str, str]], dict[tuple[str, str], dict[str, Any]]]:
         """Sources and keys of the finished rows, and the rows that failed by theirs."""
-        columns = [name for name in (*_KEYS.names, *_FAILURE_COLUMNS) if name in self.rows.schema.names]
+        columns = [name for name in (*_KEYS.names, "status", "attempts", "reason") if name in self.rows.schema.names]
         known = [] if self.from_scratch else self.rows.finished(part, columns).to_pylist()
         failed = {(row["source_id"], row["key"]): row for row in known if row.get("status") == "failed"}
         return {(row["source_id"], row["key"]) for row in known if row.get("status") != "failed"}, failed

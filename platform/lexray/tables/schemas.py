@@ -218,20 +218,20 @@ def check(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     unknown = [name for name in rows.column_names if name not in schema.names]
     if unknown:
         raise LexrayError(f"{where}: columns that the table does not have: {', '.join(unknown)}")
-    columns = []
-    for field in schema:
-        if field.name not in rows.column_names:
-            if not field.nullable:
-                raise LexrayError(f"{where}: the required column '{field.name}' is missing")
-            columns.append(pa.nulls(rows.num_rows, field.type))
-            continue
-        column = rows[field.name]
-        if not field.nullable and column.null_count:
-            raise LexrayError(f"{where}: the required column '{field.name}' has {column.null_count} nulls")
-        try:
-            columns.append(column.cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-            raise LexrayError(
-                f"{where}: column '{field.name}' is {column.type}, not {field.type}: {first_line(error)}"
-            ) from None
-    return pa.Table.from_arrays(columns, schema=schema)
+    return pa.Table.from_arrays([_checked(rows, field, where) for field in schema], schema=schema)
+
+
+def _checked(rows: pa.Table, field: pa.Field, where: str) -> pa.ChunkedArray:
+    if field.name not in rows.column_names:
+        if not field.nullable:
+            raise LexrayError(f"{where}: the required column '{field.name}' is missing")
+        return pa.nulls(rows.num_rows, field.type)
+    column = rows[field.name]
+    if not field.nullable and column.null_count:
+        raise LexrayError(f"{where}: the required column '{field.name}' has {column.null_count} nulls")
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        raise LexrayError(
+            f"{where}: column '{field.name}' is {column.type}, not {field.type}: {first_line(error)}"
+        ) from None

@@ -6,18 +6,14 @@ sometimes in numbers, each paper with measurement errors of its own. No paper na
 
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lexray.simulation.papers import grades, phrases
 from lexray.simulation.papers.grammar import expand
+from lexray.simulation.source import SimulatedSource
 
-if TYPE_CHECKING:
-    from lexray.simulation.source import SimulatedSource
-
-#: Share of the sources that have papers.
-SHARE_WITH_PAPERS = 0.9
 MAX_PAPERS = 4
 #: Facts that nearly every source's papers tell at least once, and how often an abstract takes each.
 _CORE = ("brightness", "hardness", "variability")
@@ -34,12 +30,10 @@ _WEIGHTS = {
     "nature": 2.0,
     "nature_more": 0.8,
 }
-#: (photons × rms²) below which a test for variability finds nothing: χ² of about three standard deviations.
-_MIN_DETECTABLE_SIGNAL = 12.0
+_JOURNALS = ("ApJ..", "MNRAS", "A&A..", "AJ...", "ApJS.", "PASJ.", "RAA..", "AN...")
 #: Sentences of the topic 'variability' that tell none.
 _UNDETECTED_TOPIC = dict.fromkeys(phrases.UNDETECTED, "undetected")
 _IN_TITLES = {"<class_name>": "nature", "<kind>": "variability"}
-_JOURNALS = ("ApJ..", "MNRAS", "A&A..", "AJ...", "ApJS.", "PASJ.", "RAA..", "AN...")
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ class SimulatedPaper:
     in_title: frozenset[str]
 
 
-def simulate_papers(source: "SimulatedSource", seed: int) -> list[dict[str, Any]]:
+def simulate_papers(source: SimulatedSource, seed: int) -> list[dict[str, Any]]:
     """Papers on a source: none for a tenth of them, else one to four.
 
     Parameters
@@ -80,14 +74,15 @@ def simulate_papers(source: "SimulatedSource", seed: int) -> list[dict[str, Any]
     return [told.paper for told in simulate_papers_with_topics(source, seed)]
 
 
-def simulate_papers_with_topics(source: "SimulatedSource", seed: int) -> list[SimulatedPaper]:
+def simulate_papers_with_topics(source: SimulatedSource, seed: int) -> list[SimulatedPaper]:
     """The papers of `simulate_papers`, with what each sentence is about."""
     # Python's generator: it is fast for single choices, and its `choice` is the same in every version.
     chance = Random(int(np.random.SeedSequence(seed, spawn_key=(source.index, 1)).generate_state(1, np.uint64)[0]))
-    if chance.random() >= SHARE_WITH_PAPERS:
+    if chance.random() >= 0.9:
         return []
     n = chance.choice((1, 2, 2, 3, 3, 4))
-    facts = _available(source)
+    has = {"iron": bool(source.spectrum.line_share), "long_term": len(source.observations) > 1}
+    facts = [fact for fact in _WEIGHTS if has.get(fact, True)]
     plans = [_plan(facts, chance) for _ in range(n)]
     for fact in _CORE:
         if not any(fact in plan for plan in plans) and chance.random() < 0.95:
@@ -95,11 +90,6 @@ def simulate_papers_with_topics(source: "SimulatedSource", seed: int) -> list[Si
     # Chandra's time zero is the start of 1998; papers are a year behind the first observation at least.
     first_year = max(2008, 1999 + int(source.observations[0].t_start / 3.156e7))
     return [_paper(source, number, plan, chance, first_year, seed) for number, plan in enumerate(plans)]
-
-
-def _available(source: "SimulatedSource") -> list[str]:
-    known = {"iron": bool(source.spectrum.line_share), "long_term": len(source.observations) > 1}
-    return [fact for fact in _WEIGHTS if known.get(fact, True)]
 
 
 def _plan(facts: list[str], chance: Random) -> list[str]:
@@ -116,7 +106,7 @@ def _plan(facts: list[str], chance: Random) -> list[str]:
 
 
 def _paper(
-    source: "SimulatedSource", number: int, plan: list[str], chance: Random, first_year: int, seed: int
+    source: SimulatedSource, number: int, plan: list[str], chance: Random, first_year: int, seed: int
 ) -> SimulatedPaper:
     slots = _slots(source, chance)
     chance.shuffle(plan)
@@ -148,7 +138,7 @@ def _paper(
     return SimulatedPaper(paper, tuple(sentences), in_title)
 
 
-def _templates(source: "SimulatedSource", fact: str, chance: Random) -> tuple[str, ...]:
+def _templates(source: SimulatedSource, fact: str, chance: Random) -> tuple[str, ...]:
     variability = source.variation.kind
     if fact == "variability":
         if variability == "steady" or _is_detectable(source) or chance.random() < 0.5:
@@ -167,21 +157,22 @@ def _templates(source: "SimulatedSource", fact: str, chance: Random) -> tuple[st
     }[fact]
 
 
-def _is_detectable(source: "SimulatedSource") -> bool:
+def _is_detectable(source: SimulatedSource) -> bool:
     labels = source.labels
     fast = source.variation.kind == "periodic" and source.variation.relative_timescale < 1 / 128
     strength = source.variation.amplitude / 2**0.5 if fast else labels["rms"]
-    return bool(labels["expected_counts"] * strength**2 > _MIN_DETECTABLE_SIGNAL)
+    # With less, a test for variability finds nothing: χ² of about three standard deviations.
+    return bool(labels["expected_counts"] * strength**2 > 12)
 
 
-def _spectral_model(source: "SimulatedSource") -> str:
+def _spectral_model(source: SimulatedSource) -> str:
     s = source.spectrum
     if np.isfinite(s.gamma):
         return "power_law_bb" if s.bb_share else "power_law"
     return "two_plasmas" if s.hot_share else "plasma"
 
 
-def _slots(source: "SimulatedSource", chance: Random) -> dict[str, str]:
+def _slots(source: SimulatedSource, chance: Random) -> dict[str, str]:
     """Words and numbers of a source, the numbers as one paper would have measured them."""
     labels, s, v = source.labels, source.spectrum, source.variation
 
