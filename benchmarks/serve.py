@@ -24,7 +24,7 @@ from pathlib import Path
 import httpx
 
 from lexray.release.manifest import Release
-from lexray.serve.haproxy import free_ports
+from lexray.serve.session import free_ports
 
 BARE = """
 import sys, uvicorn

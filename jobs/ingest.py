@@ -74,8 +74,9 @@ class IngestConfig(JobConfig):
     @cached_property
     def settings(self) -> str:
         """Hash of all settings that affect what is read from a file."""
-        keys = {"sources", "n_parts", "bands", "no_screening", "segment_length", "segment_clock", "min_events"}
-        used = self.model_dump(include=keys)
+        used = self.model_dump(
+            include={"sources", "n_parts", "bands", "no_screening", "segment_length", "segment_clock", "min_events"}
+        )
         used["unscreened"] = used.pop("no_screening")  # by its former name: else every archive would be read again
         return delta.digest([used, self._of_sources, SCHEMA_VERSION, __version__])
 

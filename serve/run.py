@@ -13,8 +13,7 @@ from lexray.errors import LexrayError
 from lexray.release.manifest import Release
 from lexray.runtime.progress import Progress
 from lexray.serve.config import ServeConfig, api_keys
-from lexray.serve.haproxy import free_ports
-from lexray.serve.session import ray_session
+from lexray.serve.session import free_ports, ray_session
 
 _READY_TIMEOUT_S = 120.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

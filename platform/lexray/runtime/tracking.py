@@ -146,10 +146,9 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
             httpx.get(f"{uri.rstrip('/')}/health", timeout=20)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise LexrayError(f"tracking.uri {without_password(uri)}: no MLflow server answers: {error}") from None
-    # Two processes that make the tables of one new SQLite file at once would both fail halfway.
-    alone = ExclusiveFileLock(f"{database}.lock") if database else contextlib.nullcontext()
     try:
-        with alone:
+        # Two processes that make the tables of one new SQLite file at once would both fail halfway.
+        with ExclusiveFileLock(f"{database}.lock") if database else contextlib.nullcontext():
             return MlflowClient(uri), uri
     except (mlflow.exceptions.MlflowException, OSError) as error:
         raise ConfigError(f"tracking.uri {without_password(uri)}: {first_line(error)}") from None

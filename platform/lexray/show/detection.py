@@ -9,9 +9,6 @@ from lexray.events.eventlist import EventList
 from lexray.events.reader import read_events
 from lexray.tables import delta
 
-#: Names that a message lists at most.
-_LISTED = 5
-
 
 def find_detection(detection: str, events: str | None = None) -> EventList:
     """The event list behind an event file's path, or behind a detection's identifier or the beginning of one.
@@ -44,9 +41,8 @@ def find_detection(detection: str, events: str | None = None) -> EventList:
 
 def _explain(detection: str, events: str, matching: list[str], ids: list[str]) -> str:
     if matching:
-        rest = len(matching) - _LISTED
-        more = f" and {rest} more" if rest > 0 else ""
-        return f"{detection}: {len(matching)} detections begin so: {', '.join(matching[:_LISTED])}{more}"
+        more = f" and {len(matching) - 5} more" if len(matching) > 5 else ""
+        return f"{detection}: {len(matching)} detections begin so: {', '.join(matching[:5])}{more}"
     nearest = difflib.get_close_matches(detection, ids, n=3, cutoff=0.0)
     hint = f"; nearest are {', '.join(nearest)}" if nearest else "; it is empty"
     return f"{detection}: neither a file nor a detection of {events}{hint}"

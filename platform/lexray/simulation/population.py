@@ -80,12 +80,19 @@ class SimulatedPopulation:
         return PiecewiseRate(_edges, self.level[row] * self.share[row][:, None] * shape)
 
     def event_lists(self) -> list[EventList]:
-        """The detections one by one."""
-        return event_lists(
-            self.photons,
-            [f"sim:{self.seed}:{LIGHT_CURVE_TYPES[k]}:{i}" for i, k in enumerate(self.light_curve_type)],
-            BANDS,
-        )
+        """The detections one by one, without background; each is a source of its own."""
+        photons = self.photons
+        time, energy = photons.time.numpy(), photons.energy.numpy()
+        begin, end = photons.gti_start.numpy(), photons.gti_stop.numpy()
+        first, interval = photons.offsets.tolist(), photons.gti_offsets.tolist()
+        exposure = [ontime * live for ontime, live in zip(photons.ontime.tolist(), photons.live.tolist(), strict=True)]
+        lists = []
+        for i, k in enumerate(self.light_curve_type):
+            name = f"sim:{self.seed}:{LIGHT_CURVE_TYPES[k]}:{i}"
+            mine, open_ = slice(first[i], first[i + 1]), slice(interval[i], interval[i + 1])
+            gti = GoodTimeIntervals(begin[open_], end[open_])
+            lists.append(EventList(name, name, time[mine], energy[mine], gti, BANDS, exposure[i]))
+        return lists
 
 
 def simulate(n: int, seed: int, spread: float = SIGMA_LN_COUNTS) -> SimulatedPopulation:
@@ -116,30 +123,6 @@ def simulate(n: int, seed: int, spread: float = SIGMA_LN_COUNTS) -> SimulatedPop
     level = counts / good
     photons = _draw_photons(until, level, share, start, stop, offsets, generator)
     return SimulatedPopulation(photons, light_curve_type, np.log(shape).astype(np.float32), level, share, seed)
-
-
-def event_lists(photons: Photons, names: Sequence[str], bands: Bands) -> list[EventList]:
-    """Event lists of ragged photons; each detection is a source of its own.
-
-    Parameters
-    ----------
-    photons : Photons
-        N detections. Their backgrounds are left out.
-    names : sequence of str, length N
-        Used for the detection and for its source.
-    bands : Bands
-        Those of the photons.
-    """
-    time, energy = photons.time.numpy(), photons.energy.numpy()
-    begin, end = photons.gti_start.numpy(), photons.gti_stop.numpy()
-    first, interval = photons.offsets.tolist(), photons.gti_offsets.tolist()
-    ontime, live = photons.ontime.tolist(), photons.live.tolist()
-    lists = []
-    for i, name in enumerate(names):
-        mine, open_ = slice(first[i], first[i + 1]), slice(interval[i], interval[i + 1])
-        gti = GoodTimeIntervals(begin[open_], end[open_])
-        lists.append(EventList(name, name, time[mine], energy[mine], gti, bands, ontime[i] * live[i]))
-    return lists
 
 
 def _at(until: Float64s, owner: Int64s, time: Float64s) -> Float64s:

@@ -34,8 +34,7 @@ class Pulse:
 
     def factor(self, zone: NDArray[np.integer], time: Float64s) -> Float64s:
         """Value at each event's zone and time, f8[N]."""
-        angle = self._angle(time)
-        return np.asarray(1 + np.sum(self.amplitude[zone].T * np.cos(angle), axis=0))
+        return np.asarray(1 + np.sum(self.amplitude[zone].T * np.cos(self._angle(time)), axis=0))
 
     def bound(self) -> Float64s:
         """Upper bound of each zone's factor, f8[Z]."""

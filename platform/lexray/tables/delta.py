@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
-import pyarrow.fs
 import pyarrow.parquet
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError

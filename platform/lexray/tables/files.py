@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.fs
-import pyarrow.parquet
 
 from lexray.errors import ConfigError, LexrayError, one_line
 
