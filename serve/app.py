@@ -108,10 +108,9 @@ def create_app(
         .replace("{{release}}", html.escape(engine.release))
     )
 
-    def check_k(k: int) -> int:
+    def check_k(k: int) -> None:
         if not 1 <= k <= limits.max_k:
             raise RefusedRequest(422, f"k: {k} is out of range; expected 1 to {limits.max_k}")
-        return k
 
     def check_text(text: str, field: str) -> str:
         if not text.strip():

@@ -122,7 +122,6 @@ def _safe_name(filename: str) -> str:
 
 
 def _check_size(observation: UploadedObservation, max_events: int) -> UploadedObservation:
-    n = len(observation.events)
-    if n > max_events:
+    if (n := len(observation.events)) > max_events:
         raise RefusedInput("too_many_events", f"{n} events, this service takes up to {max_events} in one observation")
     return observation

@@ -29,8 +29,7 @@ def run(config: ServeConfig, progress: Progress) -> None:
     """
     release = Release.open(config.release)
     keys = api_keys(config)
-    port = _checked_port(config.host, config.port)
-    config = config.model_copy(update={"release": str(release.path), "port": port})
+    config = config.model_copy(update={"release": str(release.path), "port": _checked_port(config.host, config.port)})
     if not keys and not config.is_loopback:
         progress.warn(
             f"listening on {config.host} without API keys: whoever reaches it may use it (see --api-key-file)"
@@ -43,7 +42,7 @@ def run(config: ServeConfig, progress: Progress) -> None:
         if stop.is_set():
             return
         with deployed(config, keys, is_own_cluster):
-            url = f"http://{'127.0.0.1' if config.host == '0.0.0.0' else config.host}:{port}"
+            url = f"http://{'127.0.0.1' if config.host == '0.0.0.0' else config.host}:{config.port}"
             if _wait_until_ready(url, release.id, stop):
                 _announce(url, release, bool(keys), progress)
             stop.wait()

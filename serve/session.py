@@ -47,6 +47,8 @@ def _local_session(config: ServeConfig, progress: Progress) -> Iterator[None]:
         set_defaults(haproxy_settings(Path(folder), *free_ports(3)) if use_haproxy else off)
         import ray  # only now: Serve reads its settings when it is imported
 
+        # HAProxy reaches the replicas at the node's address, and they listen on the host's alone.
+        address = "127.0.0.1" if config.is_loopback else None if config.host == "0.0.0.0" else config.host
         with capture_stderr():
             ray.init(
                 address="local",
@@ -56,7 +58,7 @@ def _local_session(config: ServeConfig, progress: Progress) -> Iterator[None]:
                 logging_level=logging.ERROR,
                 # Nothing of a request passes through the object store, whose default takes a third of the memory.
                 object_store_memory=128 * 2**20,
-                **node_address(_node_address(config)),
+                **node_address(address),
             )
         try:
             yield
@@ -64,11 +66,6 @@ def _local_session(config: ServeConfig, progress: Progress) -> Iterator[None]:
             started = psutil.Process().children(recursive=True)
             ray.shutdown()
             _terminate(started)
-
-
-def _node_address(config: ServeConfig) -> str | None:
-    """HAProxy reaches the replicas at the node's address, and they listen on the host's alone."""
-    return "127.0.0.1" if config.is_loopback else None if config.host == "0.0.0.0" else config.host
 
 
 def _terminate(processes: list[psutil.Process]) -> None:

@@ -184,8 +184,14 @@ def _headers(api_key: str | None) -> dict[str, str]:
 def _text_bodies(texts: Sequence[str]) -> list[dict[str, Any]]:
     if isinstance(texts, str):
         raise TypeError("texts must be a list of texts, got one str")
-    parts = [list(texts[start : start + _TEXTS_PER_REQUEST]) for start in range(0, len(texts), _TEXTS_PER_REQUEST)]
-    return [{"input": part, "model": "lexray", "encoding_format": "base64"} for part in parts]
+    return [
+        {
+            "input": list(texts[start : start + _TEXTS_PER_REQUEST]),
+            "model": "lexray",
+            "encoding_format": "base64",
+        }
+        for start in range(0, len(texts), _TEXTS_PER_REQUEST)
+    ]
 
 
 def _vectors(responses: list[EmbeddingsResponse]) -> Float32s:

@@ -8,6 +8,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -335,7 +336,7 @@ def test_the_job_joins_all_and_the_token_is_nowhere(
     assert texts
     assert not [text for text in texts if TOKEN.encode() in text]
     captured = capfd.readouterr()
-    said = [json.dumps(report.as_dict()), captured.out, captured.err, caplog.text]
+    said = [json.dumps(asdict(report)), captured.out, captured.err, caplog.text]
     assert "asking again" in captured.err
     assert not any(TOKEN in text for text in said)
     assert any(r.headers.get("Authorization") == f"Bearer {os.environ['ADS_API_TOKEN']}" for r in services.requests)

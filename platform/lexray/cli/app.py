@@ -6,6 +6,7 @@ Modules are imported when their command runs: importing Ray and torch takes seco
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Any, get_origin
 
 import typer
@@ -103,7 +104,7 @@ def print_keys(job: Job[Any]) -> None:
 def print_report(job: Job[Any], report: JobReport, as_json: bool) -> None:
     """Print what a job did, and end the process with its exit code."""
     if as_json:
-        _print_json(report.as_dict())
+        _print_json(asdict(report))
     else:
         _say((job.summary_table or _format_counts)(report.counts, report.metrics))
         _say(f"  written to {report.out}")
@@ -159,7 +160,7 @@ def run(
     report = pipeline.run(parsed, pipeline.plan_steps(parsed, REGISTRY, until, only or ()), Progress())
     Console(stderr=True).print(pipeline.table(report))
     if as_json:
-        _print_json(report.as_dict())
+        _print_json(asdict(report))
     if report.failed_step is not None:
         _exit_if_refused(report.steps[report.failed_step])
 

@@ -15,8 +15,6 @@ from lexray.sources import fold_name
 
 TABLE_NAME = "sources"
 MODALITIES = ("xray", "text")
-#: Below this many rows an exact scan takes milliseconds, and an approximate index would only lose neighbours.
-MIN_ANN_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ class SearchIndex:
         return self._n_rows
 
     @classmethod
-    def build(cls, folder: str | Path, table: pa.Table, ann_rows: int = MIN_ANN_ROWS) -> "SearchIndex":
+    def build(cls, folder: str | Path, table: pa.Table, ann_rows: int = 10_000) -> "SearchIndex":
         """Write the index into an empty folder.
 
         Parameters
@@ -140,7 +138,8 @@ class SearchIndex:
         table : pyarrow.Table
             As `index_rows` gives it.
         ann_rows : int
-            From this many rows on, build an approximate index of the vectors.
+            From this many rows on, build an approximate index of the vectors. Below, an exact scan takes milliseconds,
+            and an approximate index would only lose neighbours.
 
         Raises
         ------

@@ -78,10 +78,6 @@ class JobReport:
         """Path of the table that lists what was refused, of a job that refuses rows or files."""
         return quarantine_of(self.out)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class JobContext:
@@ -184,11 +180,11 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
             complete=outcome.complete,
         )
         run.tags({"output": config.out, "output.version": version})
-        run.dictionary(report.as_dict(), "report.json")
+        run.dictionary(asdict(report), "report.json")
         provenance = {"fingerprint": fingerprint, "lexray": __version__, "config": parameters}
         for path in written:
             own = report if path == config.out else replace(report, out=path, version=delta.version(path))
-            write_provenance(path, {**provenance, "report": own.as_dict()})
+            write_provenance(path, {**provenance, "report": asdict(own)})
     if refused:
         what = f"refused {len(refused)} of {total} inputs: {describe_refusals(refused)}"
         progress.warn(f"{job.name}: {what}; see {report.refusals}")

@@ -65,8 +65,9 @@ class OutputTable:
 
     def write_part(self, part: int, tables: Sequence[pa.Table]) -> Fragment:
         """Write the rows of a part as one file."""
-        checked = (schemas.check(table, self.schema, self.path) for table in tables)
-        rows = pa.concat_tables([self.schema.empty_table(), *checked])
+        rows = pa.concat_tables(
+            [self.schema.empty_table(), *(schemas.check(table, self.schema, self.path) for table in tables)]
+        )
         if self.order:
             rows = rows.sort_by([(name, "ascending") for name in self.order])
         return delta.write_part(self.path, self.schema, part, rows)

@@ -7,7 +7,7 @@ are read before the first starts, so that a wrong key in the last one is reporte
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import Field
@@ -68,10 +68,6 @@ class PipelineReport:
     steps: dict[str, JobReport]
     failed_step: str | None
     exit_code: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**vars(self), "steps": {name: report.as_dict() for name, report in self.steps.items()}}
 
 
 def plan_steps(
@@ -147,7 +143,7 @@ def run(config: PipelineConfig, steps: Sequence[PipelineStep], progress: Progres
             failed_step=failed,
             exit_code=EXIT_DONE if failed is None else EXIT_TOO_MANY_REFUSED,
         )
-        parent.dictionary(report.as_dict(), "report.json")
+        parent.dictionary(asdict(report), "report.json")
     return report
 
 

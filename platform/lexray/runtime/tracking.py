@@ -59,8 +59,7 @@ class MlflowRun:
 
     def artifact(self, path: str | Path) -> None:
         """Store a local file, or a folder's content."""
-        path = Path(path)
-        (self.client.log_artifacts if path.is_dir() else self.client.log_artifact)(self.run_id, str(path))
+        (self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact)(self.run_id, str(path))
 
     def dictionary(self, values: Mapping[str, Any], name: str) -> None:
         """Store a mapping as a JSON or YAML file, by the name's ending."""
@@ -112,9 +111,8 @@ def start_run(
         If the tracking server does not answer or cannot be used.
     """
     client, uri = _client(config)
-    tags = {"mlflow.runName": name, "lexray.job": name}
-    if parent is not None:
-        tags["mlflow.parentRunId"] = parent.run_id
+    nested = {} if parent is None else {"mlflow.parentRunId": parent.run_id}
+    tags = {"mlflow.runName": name, "lexray.job": name, **nested}
     try:
         created = client.create_run(_experiment(client, config.experiment, uri), tags=tags)
     except mlflow.exceptions.MlflowException as error:

@@ -16,8 +16,6 @@ from lexray.events.eventlist import EventList
 from lexray.events.lightcurve import LightCurve, background_rate, poisson_interval
 
 Rate = tuple[Float64s, Float64s]
-#: Events a bin and band that a light curve is cut for.
-COUNTS_PER_BAND = 12
 _LAYOUT: dict[str, Any] = {
     "font": {
         "family": 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif',
@@ -162,22 +160,20 @@ def spectrum_chart(events: EventList) -> go.Figure:
     known = events.background
     if known is not None and known.scale > 0:
         background = counted(known.energy, spectrum.edges)
-        steps = {"color": LIGHT.muted, "width": 1.6, "shape": "hv"}
         level = _positive(background.density / known.scale)
         figure.add_trace(
             go.Scatter(
                 x=spectrum.edges,
                 y=np.append(level, level[-1:]),
                 mode="lines",
-                line=steps,
+                line={"color": LIGHT.muted, "width": 1.6, "shape": "hv"},
                 name="background, scaled to the source’s region",
                 hovertemplate="%{y:.4g} /keV<extra>background</extra>",
             )
         )
     middle = np.sqrt(spectrum.edges[:-1] * spectrum.edges[1:])
     for band, name in enumerate(events.bands.names()):
-        here = events.bands.index(middle) == band
-        figure.add_trace(_spectrum_points(spectrum, middle, here, name, LIGHT.band(band)))
+        figure.add_trace(_spectrum_points(spectrum, middle, events.bands.index(middle) == band, name, LIGHT.band(band)))
     for edge in events.bands.edges[1:-1]:
         figure.add_vline(x=edge, line={"color": LIGHT.muted, "width": 1, "dash": "dot"}, layer="below")
     figure.update_layout(height=420, **_LAYOUT)

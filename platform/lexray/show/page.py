@@ -14,7 +14,7 @@ from lexray.evaluation.report.plots import TimeAxis
 from lexray.events.eventlist import EventList
 from lexray.events.lightcurve import light_curve
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
-from lexray.show.charts import COUNTS_PER_BAND, light_curve_chart, spectrum_chart
+from lexray.show.charts import light_curve_chart, spectrum_chart
 from lexray.show.detection import find_detection
 from lexray.version import __version__
 
@@ -53,7 +53,7 @@ def look(detection: str, events: str | None, autodecoder: str | None, out: str |
 
 def render(events: EventList, autodecoder: Autodecoder | None = None) -> str:
     """HTML of a detection's page."""
-    curve = light_curve(events, min_counts=COUNTS_PER_BAND * len(events.bands))
+    curve = light_curve(events, min_counts=12 * len(events.bands))  # a dozen a bin and band
     rate = None if autodecoder is None else autodecoder.rate(events, bins=512)
     environment = Environment(
         loader=DictLoader({"page": files("lexray.show").joinpath("page.html").read_text(encoding="utf-8")}),

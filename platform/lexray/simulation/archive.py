@@ -144,8 +144,7 @@ def true_rates(sources: list[SimulatedSource]) -> pa.Table:
     seen = [(source, o) for source in sources for o in source.observations]
     ids = [source.detection_id(o) for source, o in seen for _ in range(3)]
     values = [o.true_rate.astype(np.float32) for _, o in seen]
-    centres = np.arange(CELLS) + 0.5
-    times = [np.tile(centres * (o.rate.duration / CELLS), 3).astype(np.float32) for _, o in seen]
+    times = [np.tile((np.arange(CELLS) + 0.5) * (o.rate.duration / CELLS), 3).astype(np.float32) for _, o in seen]
     offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * CELLS)
     rate = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(values).ravel()))
     columns = [

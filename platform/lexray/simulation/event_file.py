@@ -16,10 +16,6 @@ from lexray.simulation.observation import FRAME_TIME, MJDREF, SimulatedObservati
 from lexray.simulation.pointing import CENTRE_PIXEL, PIXEL_ARCSEC
 from lexray.simulation.source import SimulatedSource
 
-_COLUMNS = np.dtype(
-    [("time", "f8"), ("ccd_id", "i2"), ("x", "f4"), ("y", "f4"), ("energy", "f4"), ("pi", "i4"), ("grade", "i2")]
-)
-
 Card = dict[str, Any]
 
 
@@ -36,7 +32,10 @@ def write_event_file(path: str | os.PathLike[str], source: SimulatedSource, obse
         One of the source's.
     """
     o = observation
-    rows = np.empty(len(o.time), dtype=_COLUMNS)
+    rows = np.empty(
+        len(o.time),
+        [("time", "f8"), ("ccd_id", "i2"), ("x", "f4"), ("y", "f4"), ("energy", "f4"), ("pi", "i4"), ("grade", "i2")],
+    )
     for name in ("time", "x", "y", "energy", "pi", "grade"):
         rows[name] = getattr(o, name)
     rows["ccd_id"] = o.pointing.ccd_id

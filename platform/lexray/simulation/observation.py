@@ -33,18 +33,18 @@ def draw_windows(generator: np.random.Generator, n: int) -> list[tuple[float, Go
     starts = generator.uniform(0.8e8, 6.0e8) + np.cumsum(
         [0.0] + [log_normal(generator, 8e6, 0.6) for _ in range(n - 1)]
     )
-    windows = []
-    for start in starts:
-        span = float(np.exp(generator.uniform(np.log(8e3), np.log(60e3))))
-        if generator.random() < 1 / 3:
-            lost, n_gaps = generator.uniform(0.05, 0.40) * span, int(generator.integers(1, 4))
-            good = generator.dirichlet(np.full(n_gaps + 1, 3.0)) * (span - lost)
-            gaps = np.append(generator.dirichlet(np.full(n_gaps, 3.0)) * lost, 0.0)
-            stops = np.cumsum(good + gaps) - gaps
-            windows.append((float(start), GoodTimeIntervals(stops - good, stops)))
-        else:
-            windows.append((float(start), GoodTimeIntervals(0.0, span)))
-    return windows
+    return [(float(start), _draw_good_time(generator)) for start in starts]
+
+
+def _draw_good_time(generator: np.random.Generator) -> GoodTimeIntervals:
+    span = float(np.exp(generator.uniform(np.log(8e3), np.log(60e3))))
+    if generator.random() >= 1 / 3:
+        return GoodTimeIntervals(0.0, span)
+    lost, n_gaps = generator.uniform(0.05, 0.40) * span, int(generator.integers(1, 4))
+    good = generator.dirichlet(np.full(n_gaps + 1, 3.0)) * (span - lost)
+    gaps = np.append(generator.dirichlet(np.full(n_gaps, 3.0)) * lost, 0.0)
+    stops = np.cumsum(good + gaps) - gaps
+    return GoodTimeIntervals(stops - good, stops)
 
 
 @dataclass(frozen=True)

@@ -194,8 +194,7 @@ def simulate_source(seed: int, index: int) -> SimulatedSource:
         rate = TrueRate(from_source[:, None] * shape + from_sky[:, None], gti, seen)
         # Within a zone all events share one spectrum, the mean one of source and background.
         mixture = base * factor * counts + background * flat
-        obs_id = str(900_000 + 4 * index + number)
-        observations.append(observe(obs_id, t_ref, rate, mixture, (ra, dec), generator))
+        observations.append(observe(str(900_000 + 4 * index + number), t_ref, rate, mixture, (ra, dec), generator))
 
     mean_rate = counts_wanted / sum(o.gti.ontime * o.dtcor for o in observations)
     distance, redshift = source_class.draw_distance(generator)

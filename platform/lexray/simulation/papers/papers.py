@@ -80,10 +80,9 @@ def simulate_papers_with_topics(source: SimulatedSource, seed: int) -> list[Simu
     chance = Random(int(np.random.SeedSequence(seed, spawn_key=(source.index, 1)).generate_state(1, np.uint64)[0]))
     if chance.random() >= 0.9:
         return []
-    n = chance.choice((1, 2, 2, 3, 3, 4))
     has = {"iron": bool(source.spectrum.line_share), "long_term": len(source.observations) > 1}
     facts = [fact for fact in _WEIGHTS if has.get(fact, True)]
-    plans = [_plan(facts, chance) for _ in range(n)]
+    plans = [_plan(facts, chance) for _ in range(chance.choice((1, 2, 2, 3, 3, 4)))]
     for fact in _CORE:
         if not any(fact in plan for plan in plans) and chance.random() < 0.95:
             chance.choice(plans).append(fact)
@@ -245,9 +244,7 @@ def _duration(seconds: float) -> str:
 
 
 def _distance(kpc: float) -> str:
-    if kpc < 1:
-        return f"{1000 * kpc:.0f} pc"
-    return f"{kpc:.1f} kpc" if kpc < 1000 else f"{kpc / 1000:.0f} Mpc"
+    return f"{1000 * kpc:.0f} pc" if kpc < 1 else f"{kpc:.1f} kpc" if kpc < 1000 else f"{kpc / 1000:.0f} Mpc"
 
 
 def _identifiers(number: int, year: int, chance: Random, seed: int) -> tuple[str, str]:
