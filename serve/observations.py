@@ -39,8 +39,7 @@ def from_json(sent: EventsRequest, max_events: int) -> UploadedObservation:
         'unknown_mission', 'bad_gti', 'bad_exposure', 'too_many_events', or 'no_events' where none lies in the good
         times and the bands.
     """
-    mission = MISSIONS.get(sent.mission.lower())
-    if mission is None:
+    if (mission := MISSIONS.get(sent.mission.lower())) is None:
         raise RefusedInput("unknown_mission", f"mission is {sent.mission!r}; known are {', '.join(MISSIONS)}")
     bands = next(iter(mission.instruments.values())).bands
     time, energy = np.array(sent.time), np.array(sent.energy, dtype=np.float32)

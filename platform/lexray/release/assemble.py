@@ -130,9 +130,11 @@ class ReleaseParts(BaseConfig):
 
     def _splits(self, embeddings: pa.Table) -> dict[str, str]:
         """Split of each source; by name alone where no positions are given."""
-        if self.events is not None:
-            return read_splits(self.events, self.split_seed)
-        return {source: split(source, self.split_seed) for source in embeddings["source_id"].to_pylist()}
+        return (
+            {source: split(source, self.split_seed) for source in embeddings["source_id"].to_pylist()}
+            if self.events is None
+            else read_splits(self.events, self.split_seed)
+        )
 
     def _mlflow_runs(self) -> dict[str, str]:
         """MLflow run that made each input, as far as its provenance says."""

@@ -84,10 +84,9 @@ def index_rows(
         text = row["summary_unmasked"] or row["summary"]  # people may know the name
         metadata.setdefault(fold_name(row["source_id"]), {}).update(summary=text, bibcodes=row["bibcodes"])
     for row in [] if labels is None else labels.to_pylist():
-        entry = metadata.setdefault(fold_name(row["source_id"]), {})
-        entry["class"] = row.get("class")
         rest = {key: value for key, value in row.items() if key not in ("source_id", "class", "part")}
-        entry["labels"] = json.dumps({key: value for key, value in rest.items() if _is_json_scalar(value)})
+        others = json.dumps({key: value for key, value in rest.items() if _is_json_scalar(value)})
+        metadata.setdefault(fold_name(row["source_id"]), {}).update({"class": row.get("class"), "labels": others})
     for source, entry in ({} if events is None else _detection_totals(events)).items():
         metadata.setdefault(source, {}).update(entry)
     whole = [

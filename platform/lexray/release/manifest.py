@@ -97,8 +97,7 @@ class Release:
                 raise LexrayError(
                     f"{folder / name}: changed since release {manifest.release} was sealed; build the release again"
                 )
-        unlisted = sorted(present.keys() - manifest.files.keys())
-        if unlisted:
+        if unlisted := sorted(present.keys() - manifest.files.keys()):
             raise LexrayError(f"{folder / unlisted[0]}: this file is not part of release {manifest.release}")
         return cls(folder, manifest)
 

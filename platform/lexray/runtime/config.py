@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 from pydantic_core import ErrorDetails
 
 from lexray.errors import ConfigError, did_you_mean, first_line, one_line
-from lexray.tables.files import refuse_credentials
+from lexray.tables.files import credentials_in
 
 _LOG = logging.getLogger("lexray")
 _ABSENT = object()
@@ -144,12 +144,7 @@ def parse(model: type[C], values: Mapping[str, Any], where: str = "configuration
 
 def _credentials_in(value: Any) -> str:
     """Why a URI is refused that holds credentials; '' for every other value."""
-    try:
-        if isinstance(value, str) and "://" in value:
-            refuse_credentials(value)
-    except ConfigError as error:
-        return str(error)
-    return ""
+    return credentials_in(value) if isinstance(value, str) and "://" in value else ""
 
 
 def former_keys(model: type[BaseModel], prefix: str = "") -> dict[str, str]:

@@ -140,8 +140,7 @@ def execute(job: Job[C], config: C, progress: Progress, parent: tracking.MlflowR
         _require_writable_out(job, path)
     inputs = _versions(job, config)
     fingerprint = _fingerprint(job, config, inputs)
-    previous = _previous_report(job, config, fingerprint)
-    if previous is not None:
+    if (previous := _previous_report(job, config, fingerprint)) is not None:
         progress.info(f"{job.name}: up to date, nothing to do ({config.out})")
         code = _exit_code(config, previous["refused_fraction"])
         now = {"skipped": True, "seconds": time.monotonic() - start, "exit_code": code}

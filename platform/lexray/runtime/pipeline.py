@@ -164,8 +164,7 @@ def _naming_step(step: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        user_error = find_user_error(error)
-        if user_error is None:
+        if (user_error := find_user_error(error)) is None:
             error.add_note(f"lexray run: step '{step}' failed")
             raise
         raise StepError(step, user_error) from error

@@ -153,8 +153,7 @@ def _client(config: TrackingConfig) -> tuple[MlflowClient, str]:
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:
-    experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
+    if (experiment := client.get_experiment_by_name(name)) is not None:
         return str(experiment.experiment_id)
     # Next to a database, wherever the job was started.
     beside = (Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts").as_uri() if uri.startswith(_SQLITE) else None

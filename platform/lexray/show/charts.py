@@ -112,8 +112,7 @@ def _line(rate: Rate, band: int | None, axis: TimeAxis, events: EventList, in_le
 
 def _add_background(figure: go.Figure, row: int, events: EventList, curve: LightCurve, axis: TimeAxis) -> None:
     """What the background adds, as steps that break at gaps."""
-    level = background_rate(events, curve)
-    if level is None:
+    if (level := background_rate(events, curve)) is None:
         return
     start, stop = axis.ks(curve.start), axis.ks(curve.stop)
     x = np.stack([start, stop, np.full(len(curve), np.nan)], axis=1).ravel()

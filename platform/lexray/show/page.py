@@ -116,8 +116,7 @@ def _begin(events: EventList) -> str:
 
 
 def _background(events: EventList) -> str:
-    known = events.background
-    if known is None:
+    if (known := events.background) is None:
         return ""
     expected = f", {len(known.time) / known.scale:,.1f} expected in the source’s" if known.scale > 0 else ""
     return f"{len(known.time):,} events in {known.scale:.4g} × the source’s region{expected}"

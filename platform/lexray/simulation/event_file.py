@@ -31,23 +31,22 @@ def write_event_file(path: str | os.PathLike[str], source: SimulatedSource, obse
     observation : SimulatedObservation
         One of the source's.
     """
-    o = observation
     rows = np.empty(
-        len(o.time),
+        len(observation.time),
         [("time", "f8"), ("ccd_id", "i2"), ("x", "f4"), ("y", "f4"), ("energy", "f4"), ("pi", "i4"), ("grade", "i2")],
     )
     for name in ("time", "x", "y", "energy", "pi", "grade"):
-        rows[name] = getattr(o, name)
-    rows["ccd_id"] = o.pointing.ccd_id
-    intervals = np.empty(len(o.gti), dtype=[("START", "f8"), ("STOP", "f8")])
-    intervals["START"], intervals["STOP"] = o.gti.start, o.gti.stop
+        rows[name] = getattr(observation, name)
+    rows["ccd_id"] = observation.pointing.ccd_id
+    intervals = np.empty(len(observation.gti), dtype=[("START", "f8"), ("STOP", "f8")])
+    intervals["START"], intervals["STOP"] = observation.gti.start, observation.gti.stop
 
-    instrument, clock = _instrument(source, o), _clock(o)
+    instrument, clock = _instrument(source, observation), _clock(observation)
     with fitsio.FITS(os.fspath(path), "rw", clobber=True) as file:
         file.write(None, header=[*instrument, *clock])
         file.write(
             rows,
-            header=[*instrument, *clock, *_events(source, o)],
+            header=[*instrument, *clock, *_events(source, observation)],
             extname="EVENTS",
             units=["s", "", "pixel", "pixel", "eV", "chan", ""],
         )

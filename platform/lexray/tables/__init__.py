@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "files": [
             "Location",
             "contents",
+            "credentials_in",
             "filesystem",
             "find_all",
             "find_files",

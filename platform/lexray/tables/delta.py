@@ -302,8 +302,7 @@ def version(path: str) -> str:
         if is_table(path):
             delta = DeltaTable(resolve_path(path))
             return f"v{delta.version()}@{str(delta.metadata().id)[:8]}"
-        provenance = read_provenance(path)
-        if provenance is not None:
+        if (provenance := read_provenance(path)) is not None:
             return str(provenance["fingerprint"])
     found = find_files(path, lambda file: True)
     if not found:

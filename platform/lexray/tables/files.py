@@ -76,7 +76,19 @@ def resolve_path(path: str) -> str:
 
 
 def refuse_credentials(uri: str) -> None:
-    """Refuse a URI that holds a key, a password or a signature, without repeating it.
+    """Refuse a URI that holds a key, a password or a signature, without repeating it: see `credentials_in`.
+
+    Raises
+    ------
+    ConfigError
+        It says where credentials belong.
+    """
+    if problem := credentials_in(uri):
+        raise ConfigError(problem)
+
+
+def credentials_in(uri: str) -> str:
+    """Why a URI is refused that holds a key, a password or a signature, and where they belong; else ''.
 
     Parameters
     ----------
@@ -84,11 +96,6 @@ def refuse_credentials(uri: str) -> None:
         With a scheme. Refused are a user's name before a bucket (``s3://KEY:SECRET@bucket``; Google's ``anonymous``
         is none) and before a web host (``https://TOKEN@host``), a password before any host, and a query, parameter or
         fragment that names a secret (``?secret_key=…``, ``?X-Amz-Signature=…``, ``;jsessionid=…``).
-
-    Raises
-    ------
-    ConfigError
-        It says where credentials belong.
     """
     scheme, _, rest = uri.partition("://")
     place = re.split("[?#]", rest, maxsplit=1)[0]
@@ -98,11 +105,12 @@ def refuse_credentials(uri: str) -> None:
     # A secret may hold a slash: then what stands before the slash ends in neither a bucket nor a port.
     cut_off = ":" in host if names_bucket else not re.fullmatch(r"[^:]*(:\d*)?|\[.*\](:\d*)?", host)
     names_secret = any(_SECRET.search(item.partition("=")[0]) for item in parameters)
-    if cut_off or names_secret or (at and (":" in user or (names_nobody and f"{user}@" != _ANONYMOUS))):
-        raise ConfigError(
-            f"a {scheme}:// path holds credentials, which would be written to tables and logs: leave them out of it; "
-            f"{_WHERE_CREDENTIALS_BELONG.get(scheme.lower(), _OF_OTHERS)}"
-        )
+    if not (cut_off or names_secret or (at and (":" in user or (names_nobody and f"{user}@" != _ANONYMOUS)))):
+        return ""
+    return (
+        f"a {scheme}:// path holds credentials, which would be written to tables and logs: leave them out of it; "
+        f"{_WHERE_CREDENTIALS_BELONG.get(scheme.lower(), _OF_OTHERS)}"
+    )
 
 
 def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:

@@ -275,8 +275,7 @@ class RowPlan(Generic[InputT]):
             gathered = list(
                 self.map_parts(lambda part: self.rows.gather(part, self._keys(part)[0]), self.inputs.parts())
             )
-            n_lost = sum(len(lost - may_lack) for _, lost in gathered)
-            if n_lost:
+            if n_lost := sum(len(lost - may_lack) for _, lost in gathered):
                 raise LexrayError(
                     f"{self.rows.out}: {n_lost} finished rows are gone, another run wrote this table meanwhile; "
                     "run again"

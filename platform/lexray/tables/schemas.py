@@ -217,8 +217,7 @@ def check(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     LexrayError
         If a column is unknown, a required one is missing or null, or a type cannot be converted without loss.
     """
-    unknown = [name for name in rows.column_names if name not in schema.names]
-    if unknown:
+    if unknown := [name for name in rows.column_names if name not in schema.names]:
         raise LexrayError(f"{where}: columns that the table does not have: {', '.join(unknown)}")
     return pa.Table.from_arrays([_checked(rows, field, where) for field in schema], schema=schema)
 

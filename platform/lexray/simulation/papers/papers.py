@@ -133,8 +133,9 @@ def _paper(
         "title": expand(title, slots, chance),
         "abstract": " ".join(sentence for _, sentence in sentences),
     }
-    in_title = frozenset(topic for slot, topic in _IN_TITLES.items() if slot in title)
-    return SimulatedPaper(paper, tuple(sentences), in_title)
+    return SimulatedPaper(
+        paper, tuple(sentences), frozenset(topic for slot, topic in _IN_TITLES.items() if slot in title)
+    )
 
 
 def _templates(source: SimulatedSource, fact: str, chance: Random) -> tuple[str, ...]:
