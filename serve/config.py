@@ -41,9 +41,8 @@ class ServeConfig(BaseConfig):
     @property
     def requests_per_minute(self) -> int:
         """Requests a minute and caller; 0 is no limit."""
-        if self.limits.requests_per_minute is not None:
-            return self.limits.requests_per_minute
-        return 0 if self.is_loopback else 600
+        default = 0 if self.is_loopback else 600
+        return default if self.limits.requests_per_minute is None else self.limits.requests_per_minute
 
     @property
     def is_loopback(self) -> bool:

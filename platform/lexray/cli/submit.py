@@ -169,8 +169,7 @@ async def _follow(client: JobSubmissionClient, submission_id: str, write: Callab
             await _tail(client, submission_id, shown, write)
         if task is not None and task.cancelling():  # by Ctrl-C, which may end in an error of the connection
             raise asyncio.CancelledError
-        details = submission_details(client, submission_id)
-        if details.status.is_terminal():
+        if (details := submission_details(client, submission_id)).status.is_terminal():
             break
         await asyncio.sleep(0.5)  # the log has ended, or its connection broke
     with contextlib.suppress(RuntimeError):  # the log is gone where its machine is; the exit code is not

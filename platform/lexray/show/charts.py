@@ -136,8 +136,10 @@ def _gaps(events: EventList, axis: TimeAxis) -> list[dict[str, Any]]:
     stops, starts = events.gti.stop[:-1], events.gti.start[1:]
     place = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
     if axis.cut:
-        dotted = {"color": LIGHT.muted, "width": 1, "dash": "dot"}
-        return [{"type": "line", "x0": x, "x1": x, "line": dotted, **place} for x in axis.ks(stops).tolist()]
+        return [
+            {"type": "line", "x0": x, "x1": x, "line": {"color": LIGHT.muted, "width": 1, "dash": "dot"}, **place}
+            for x in axis.ks(stops).tolist()
+        ]
     return [
         {
             "type": "rect",

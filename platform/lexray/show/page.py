@@ -108,8 +108,7 @@ def _begin(events: EventList) -> str:
     if not np.isfinite(events.t_ref_mjd):
         return ""
     mjd = f"MJD {events.t_ref_mjd:.6f}"
-    scale = events.timesys.lower()
-    if scale not in Time.SCALES:
+    if (scale := events.timesys.lower()) not in Time.SCALES:
         return mjd
     date = Time(events.t_ref_mjd, format="mjd", scale=scale).strftime("%Y-%m-%d %H:%M:%S")
     return f"{date} {events.timesys} ({mjd})"

@@ -77,32 +77,30 @@ class SimulatedSource:
 
     def event_lists(self) -> list[EventList]:
         """The detections as `ingest` reads them from the files: usable events only."""
-        lists = []
-        for o in self.observations:
-            t_ref = float(o.gti.start[0])
-            lists.append(
-                EventList(
-                    detection_id=self.detection_id(o),
-                    source_id=self.source_id,
-                    time=o.time[o.usable] - t_ref,
-                    energy=o.energy[o.usable] / np.float32(1000),
-                    gti=o.gti.shift(-t_ref),
-                    bands=BANDS,
-                    exposure=o.gti.ontime * o.dtcor,
-                    mission="chandra",
-                    instrument="acis",
-                    obs_id=o.obs_id,
-                    object=self.source_id.removeprefix("LXR "),
-                    ra=self.ra,
-                    dec=self.dec,
-                    t_ref=t_ref,
-                    t_ref_mjd=MJDREF + t_ref / 86400,
-                    timesys="TT",
-                    timeref="local",
-                    frame_time=FRAME_TIME,
-                )
-            )
-        return lists
+        return [self._event_list(o) for o in self.observations]
+
+    def _event_list(self, o: SimulatedObservation) -> EventList:
+        t_ref = float(o.gti.start[0])
+        return EventList(
+            detection_id=self.detection_id(o),
+            source_id=self.source_id,
+            time=o.time[o.usable] - t_ref,
+            energy=o.energy[o.usable] / np.float32(1000),
+            gti=o.gti.shift(-t_ref),
+            bands=BANDS,
+            exposure=o.gti.ontime * o.dtcor,
+            mission="chandra",
+            instrument="acis",
+            obs_id=o.obs_id,
+            object=self.source_id.removeprefix("LXR "),
+            ra=self.ra,
+            dec=self.dec,
+            t_ref=t_ref,
+            t_ref_mjd=MJDREF + t_ref / 86400,
+            timesys="TT",
+            timeref="local",
+            frame_time=FRAME_TIME,
+        )
 
     @cached_property
     def labels(self) -> dict[str, Any]:

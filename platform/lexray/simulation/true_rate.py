@@ -50,8 +50,7 @@ class Pulse:
         return Pulse(self.period, self.amplitude * share[:, None], self.phase)
 
     def _angle(self, time: Float64s) -> Float64s:
-        harmonic = np.arange(1, len(self.phase) + 1)[:, None]
-        return harmonic * (2 * np.pi / self.period) * time + self.phase[:, None]
+        return np.arange(1, len(self.phase) + 1)[:, None] * (2 * np.pi / self.period) * time + self.phase[:, None]
 
 
 class TrueRate:

@@ -128,8 +128,9 @@ def draw_variation(source_class: SourceClass, duration: float, generator: np.ran
         if generator.random() < 0.2:
             share = float(generator.uniform(0.3, 0.9))
         period = float(np.exp(generator.uniform(np.log(7), np.log(300)))) if fast else share * duration
-        amplitude = float(generator.uniform(0.35, 0.95))
-        return Variation(kind, amplitude, period, relative_timescale=period / duration, tilt=tilt)
+        return Variation(
+            kind, float(generator.uniform(0.35, 0.95)), period, relative_timescale=period / duration, tilt=tilt
+        )
     if kind == "red_noise":
         return Variation(kind, float(generator.uniform(0.25, 0.85)), tilt=tilt)
     return Variation("steady")

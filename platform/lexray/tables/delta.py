@@ -321,8 +321,7 @@ def _open(table: str, version: int | None = None) -> DeltaTable:
         delta = DeltaTable(resolve_path(table), version=version)
     except TableNotFoundError:
         raise LexrayError(f"{table}: there is no table here; run the job that writes it first") from None
-    found = json.loads(delta.metadata().description or "{}").get("schema_version", 0)
-    if found > SCHEMA_VERSION:
+    if (found := json.loads(delta.metadata().description or "{}").get("schema_version", 0)) > SCHEMA_VERSION:
         raise LexrayError(
             f"{table}: written with schema version {found}, this Lexray reads up to {SCHEMA_VERSION}; update Lexray"
         )

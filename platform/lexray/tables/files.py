@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from lexray.errors import ConfigError, LexrayError, one_line
+from lexray.errors import ConfigError, one_line
 
 #: Files of a store that a process fetches ahead of the one it works on: a store answers slowly, but many at once.
 _FETCHED_AHEAD = 16
@@ -330,10 +330,8 @@ def _store_of(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 @functools.cache
 def _web(scheme: str) -> Any:
-    try:
-        import fsspec
-    except ImportError as error:
-        raise LexrayError(f"{scheme}:// needs fsspec: {error}") from None
+    import fsspec
+
     return fsspec.filesystem(scheme)
 
 
