@@ -227,8 +227,11 @@ def cores() -> Check:
 
 
 def memory() -> Check:
-    """Memory that is free now, within the container's limit."""
-    free = _available_memory()
+    """Memory that is free now: the system's, or what the control group leaves where that is less."""
+    free = int(psutil.virtual_memory().available)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and (maximum := limit.read_text().strip()) != "max":
+        free = min(free, max(0, int(maximum) - int(used.read_text())))
     return _room("memory", free, f"{free / _GIB:.1f} GiB free", 4, 8, "the demo may take up to 8 GiB")
 
 
@@ -296,12 +299,3 @@ def _built_for_cuda(package: str) -> bool:
     source = Path(spec.origin).parent / "version.py" if spec is not None and spec.origin else None
     text = source.read_text() if source is not None and source.is_file() else ""
     return re.search(r"^cuda\b.*=\s*['\"]\d", text, flags=re.MULTILINE) is not None
-
-
-def _available_memory() -> int:
-    """Bytes: the system's, or what the control group leaves where that is less."""
-    free = int(psutil.virtual_memory().available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and (maximum := limit.read_text().strip()) != "max":
-        free = min(free, max(0, int(maximum) - int(used.read_text())))
-    return free

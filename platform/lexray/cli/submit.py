@@ -131,7 +131,11 @@ def submit(
     with tempfile.TemporaryDirectory(prefix="lexray-submit-") as folder:
         sent = [_copy_if_yaml(argument, number, Path(folder)) for number, argument in enumerate(arguments)]
         if wheel is not None:
-            _unpack(wheel, Path(folder))
+            try:
+                with zipfile.ZipFile(wheel) as archive:
+                    archive.extractall(folder)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise ConfigError(f"--wheel {wheel}: not a wheel that can be read: {error}") from None
         try:
             return str(
                 client.submit_job(
@@ -263,14 +267,6 @@ def _copy_if_yaml(argument: str, number: int, folder: Path) -> str:
     (folder / "configs").mkdir(exist_ok=True)
     (folder / name).write_bytes(Path(path).read_bytes())
     return f"{option}{equals}{name}"
-
-
-def _unpack(wheel: str, folder: Path) -> None:
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"--wheel {wheel}: not a wheel that can be read: {error}") from None
 
 
 def _environment_variable(item: str) -> tuple[str, str]:

@@ -127,7 +127,8 @@ def simulate_archive(
                     events += len(o.time)
                 advance(1)
             rates.write_table(true_rates(made))
-    pq.write_table(_labels_table(labels), folder / "labels.parquet", compression="zstd")
+    columns = [pa.array([row[f.name] for row in labels], type=f.type, from_pandas=True) for f in LABELS]
+    pq.write_table(pa.Table.from_arrays(columns, schema=LABELS), folder / "labels.parquet", compression="zstd")
     written_in_all = {
         "sources": sources,
         "files": len(counts),
@@ -156,12 +157,6 @@ def true_rates(sources: list[SimulatedSource]) -> pa.Table:
         rate,
     ]
     return pa.Table.from_arrays([c.cast(f.type) for c, f in zip(columns, RATES, strict=True)], schema=RATES)
-
-
-def _labels_table(rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_arrays(
-        [pa.array([row[f.name] for row in rows], type=f.type, from_pandas=True) for f in LABELS], schema=LABELS
-    )
 
 
 def _clear(out: str) -> Path:
