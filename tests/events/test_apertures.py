@@ -428,7 +428,7 @@ def test_a_map_has_the_detectors_area_though_a_bright_source_is_in_it(n: int) ->
     coverage = ExposedArea.of(np.concatenate([x, own[0]]), np.concatenate([y, own[1]]))
     assert coverage is not None
     assert coverage.measured
-    assert coverage.area == pytest.approx(2000**2, rel=2e-3)
+    assert np.sum(coverage.exposed) * coverage.width * coverage.height == pytest.approx(2000**2, rel=2e-3)
     at = generator.uniform(0, 2000, (2, 100_000))
     assert np.mean(coverage.contains(*at)) > 0.999
     assert not np.any(coverage.contains(np.array([-200.0, 2300.0]), np.array([500.0, 500.0])))
@@ -462,6 +462,6 @@ def test_a_sparse_field_is_its_outline() -> None:
     coverage = ExposedArea.of(x, y)
     assert coverage is not None
     assert not coverage.measured
-    assert coverage.area == pytest.approx(1e6, rel=0.05)
+    assert np.sum(coverage.exposed) * coverage.width * coverage.height == pytest.approx(1e6, rel=0.05)
     assert ExposedArea.of(np.array([1.0, 2.0]), np.array([3.0, 5.0])) is None
     assert ExposedArea.of(np.arange(50.0), 2 * np.arange(50.0)) is None

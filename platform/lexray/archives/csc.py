@@ -62,8 +62,6 @@ COLUMNS = (
 #: Names in one query of the master table, and sources in one of detections; these are halved where the service cuts
 #: its answer off.
 _NAMES_A_QUERY, _SOURCES_A_QUERY = 100, 50
-_NAME = re.compile(r"2CXO[\s_]*J", flags=re.IGNORECASE)
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True, order=True)
@@ -81,7 +79,7 @@ class Detection:
 
 def canonical_name(name: str) -> str:
     """A source's name as the catalogue writes it: ``2CXO_J004242.5+411635`` becomes ``2CXO J004242.5+411635``."""
-    return _NAME.sub("2CXO J", " ".join(name.split()), count=1)
+    return re.sub(r"2CXO[\s_]*J", "2CXO J", " ".join(name.split()), count=1, flags=re.IGNORECASE)
 
 
 class Catalogue:
@@ -120,9 +118,8 @@ class Catalogue:
 
     def named(self, names: Iterable[str]) -> pa.Table:
         """Master sources with one of these names, as the catalogue writes them."""
-        wanted = sorted(set(names))
-        found = [self._pages(f"m.name IN ({_list(some)})") for some in _chunks(wanted, _NAMES_A_QUERY)]
-        return pa.concat_tables(found)
+        wanted = _chunks(sorted(set(names)), _NAMES_A_QUERY)
+        return pa.concat_tables([self._pages(f"m.name IN ({_list(some)})") for some in wanted])
 
     def selected(self, adql: str) -> pa.Table:
         """Rows of somebody's own query; it has to select name, ra and dec.
@@ -133,10 +130,10 @@ class Catalogue:
             If it does not, or if the service has more rows than it gave.
         """
         answer = self._tap.query(adql)
-        missing = [name for name in ("name", "ra", "dec") if name not in answer.rows.column_names]
-        if missing:
-            has = ", ".join(answer.rows.column_names)
-            raise LexrayError(f"the query has to select name, ra and dec of the sources; it has {has}")
+        if not {"name", "ra", "dec"} <= set(answer.rows.column_names):
+            raise LexrayError(
+                "the query has to select name, ra and dec of the sources; it has " + ", ".join(answer.rows.column_names)
+            )
         if answer.cut_off:
             raise LexrayError(
                 f"the service cut the answer off after {answer.rows.num_rows} rows (OVERFLOW): ask for fewer, in "
@@ -167,9 +164,7 @@ class Catalogue:
             for some in _chunks(names, _SOURCES_A_QUERY)
             for piece in self._detections(some, instruments, match_types)
         ]
-        if not pieces:
-            return _NO_DETECTIONS
-        return pa.concat_tables(pieces).sort_by(
+        return pa.concat_tables([_NO_DETECTIONS, *pieces]).sort_by(
             [(column, "ascending") for column in ("name", "obsid", "obi", "region_id")]
         )
 
@@ -264,7 +259,7 @@ async def file_name(downloads: Downloads, url: str, release: str, detection: Det
     name = max((str(item["filename"]) for item in items if item.get("filename")), default="")
     if not name:
         raise RefusedInput("no_product", f"the archive has no {product} of {packageset.split('/')[0]}")
-    if not _FILE_NAME.fullmatch(name):  # it becomes a path on this machine
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):  # it becomes a path on this machine
         raise RefusedInput("bad_name", f"the archive names a file {name[:80]!r}")
     return name
 
@@ -282,8 +277,7 @@ async def fetch_product(downloads: Downloads, url: str, release: str, detection:
     key = detection.key(product)
     if downloads.manifest.is_whole(key):
         return False
-    name = downloads.manifest[key].name
-    if not name:
+    if not (name := downloads.manifest[key].name):
         name = await file_name(downloads, url, release, detection, product)
         downloads.manifest.add(DownloadEntry(key, name))  # another run need not ask
     params = {"filename": name, "filetype": PRODUCTS[product], "version": release}

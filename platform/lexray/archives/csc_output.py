@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,6 @@ from lexray.runtime.progress import ProgressTask
 from lexray.tables import delta
 from lexray.tables.quarantine import Refusal
 from lexray.web.retry import RetryPolicy
-
-#: Columns of the detections that name one.
-_KEYS = ("obsid", "obi", "region_id")
 
 
 def distinct_sources(rows: pa.Table) -> pa.Table:
@@ -60,7 +58,7 @@ def distinct_detections(rows: pa.Table) -> list[Detection]:
 
 
 def _detections(rows: pa.Table) -> list[Detection]:
-    return [Detection(*row) for row in zip(*(rows[key].to_pylist() for key in _KEYS), strict=True)]
+    return [Detection(**row) for row in rows.select(["obsid", "obi", "region_id"]).to_pylist()]
 
 
 def write_tables(out: Path, sources: pa.Table, detections: pa.Table, radius: float | None) -> None:
@@ -75,35 +73,34 @@ def write_tables(out: Path, sources: pa.Table, detections: pa.Table, radius: flo
         Aperture of all sources in arcsec; None takes 90 % of the counts, from the off-axis angle.
     """
     names = sources["name"].to_pylist()
-    labels = sources.drop_columns("name")
-    labels = labels.add_column(0, pa.field("source_id", pa.string(), nullable=False), pa.array(names, pa.string()))
+    source_id = pa.field("source_id", pa.string(), nullable=False)
+    labels = sources.drop_columns("name").add_column(0, source_id, pa.array(names, pa.string()))
     delta.write(str(out / "labels"), "labels", labels.schema, labels)
     theta: dict[str, list[float]] = {}
     for name, angle in zip(detections["name"].to_pylist(), detections["theta"].to_pylist(), strict=True):
         theta.setdefault(name, []).append(angle or 0.0)
     # One radius a source, though its observations saw it at several angles: the one of the middle.
     radii = [radius or csc.aperture_radius(float(np.median(theta.get(name, [0.0])))) for name in names]
-    degrees, arcsec = {"unit": "deg"}, {"unit": "arcsec"}
     schema = pa.schema(
         [
             pa.field("source_id", pa.string()),
-            pa.field("ra", pa.float64(), metadata=degrees),
-            pa.field("dec", pa.float64(), metadata=degrees),
-            pa.field("radius", pa.float64(), metadata=arcsec),
+            pa.field("ra", pa.float64(), metadata={"unit": "deg"}),
+            pa.field("dec", pa.float64(), metadata={"unit": "deg"}),
+            pa.field("radius", pa.float64(), metadata={"unit": "arcsec"}),
         ]
     )
-    columns = [pa.array(names, pa.string()), sources["ra"], sources["dec"], pa.array(radii, pa.float64())]
-    pq.write_table(pa.Table.from_arrays(columns, schema=schema), out / "sources.parquet")
+    rows = {"source_id": names, "ra": sources["ra"], "dec": sources["dec"], "radius": radii}
+    pq.write_table(pa.table(rows, schema=schema), out / "sources.parquet")
 
 
 def write_paths(out: Path, detections: pa.Table, downloads: Downloads, products: Sequence[str]) -> None:
     """Write ``OUT/detections.parquet``: each detection with the path of each product below ``events/``, null where it
     did not come.
     """
-    keys = _detections(detections)
+    rows = _detections(detections)
     for product in products:
-        whole = [d.key(product) if downloads.manifest.is_whole(d.key(product)) else None for d in keys]
-        paths = [None if key is None else downloads.manifest[key].path for key in whole]
+        keys = [detection.key(product) for detection in rows]
+        paths = [downloads.manifest[key].path if downloads.manifest.is_whole(key) else None for key in keys]
         detections = detections.append_column(product, pa.array(paths, pa.string()))
     names = ["source_id" if name == "name" else name for name in detections.column_names]
     pq.write_table(detections.rename_columns(names), out / "detections.parquet")
@@ -153,9 +150,8 @@ async def fetch_files(
                 failures.append((detection.key(product), error))
             progress.advance(1, f"{len(failures)} failed" if failures else "")
 
-    async with Downloads(folder, policy) as downloads:
-        left = iter(files)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(policy.connections):
-                group.create_task(worker(left, downloads))
+    left = iter(files)
+    async with aclosing(Downloads(folder, policy)) as downloads, asyncio.TaskGroup() as group:
+        for _ in range(policy.connections):
+            group.create_task(worker(left, downloads))
     return downloads, counts, failures

@@ -5,8 +5,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -16,11 +15,11 @@ from lexray.errors import RefusedInput
 from lexray.web import retry
 
 T = TypeVar("T")
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)")
 
 
 class Downloads:
-    """Connections to one archive; use it in an ``async with`` block.
+    """Connections to one archive; use it in an ``async with contextlib.aclosing(…)`` block.
 
     Parameters
     ----------
@@ -30,8 +29,10 @@ class Downloads:
 
     Attributes
     ----------
-    requests, retries, bytes : int
-        Requests made, those among them that repeat a failed one, and bytes received.
+    requests, bytes : int
+        Requests made, and bytes received.
+    retrier : Retrier
+        It counts the requests among them that repeat a failed one.
     """
 
     def __init__(self, folder: Path, policy: retry.RetryPolicy) -> None:
@@ -40,7 +41,7 @@ class Downloads:
         self.requests = self.bytes = 0
         self._policy = policy
         self._rate_limiter = retry.RateLimiter(policy.requests_per_second)
-        self._retrier = retry.Retrier(policy, self._rate_limiter)
+        self.retrier = retry.Retrier(policy, self._rate_limiter)
         self._http = httpx.AsyncClient(
             # Files are stored as they are: a transfer encoding on top of them would make ranges and lengths ambiguous.
             headers={"User-Agent": retry.USER_AGENT, "Accept-Encoding": "identity"},
@@ -49,12 +50,8 @@ class Downloads:
             follow_redirects=True,
         )
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
+        """Let go of the connections."""
         await self._http.aclose()
 
     async def json(self, url: str, params: dict[str, str]) -> Any:
@@ -77,12 +74,7 @@ class Downloads:
 
         return await self._with_retries(once)
 
-    @property
-    def retries(self) -> int:
-        """Requests that were repeated."""
-        return self._retrier.retries
-
-    async def fetch(self, key: str, url: str, params: dict[str, str], path: str) -> Path:
+    async def fetch(self, key: str, url: str, params: dict[str, str], path: str) -> None:
         """A FITS file, to `path` below the folder, with ``.gz`` behind it where it comes gzipped.
 
         It grows as ``PATH.part`` and gets its name once it is whole. What an earlier attempt or run left of it is
@@ -112,7 +104,6 @@ class Downloads:
         part.replace(target)
         entry = self.manifest[key]
         self.manifest.add(replace(entry, path=str(target.relative_to(self.folder)), size=target.stat().st_size))
-        return target
 
     async def _with_retries(self, once: Callable[[], Awaitable[T]]) -> T:
         async def request() -> T:
@@ -126,9 +117,15 @@ class Downloads:
                 raise retry.Retryable("connection", str(error) or type(error).__name__) from None
 
         try:
-            return await self._retrier.with_retries(request)
+            return await self.retrier.with_retries(request)
         except retry.OutOfRetries as error:
-            raise _refusal(error.failure, error.attempts, self._policy) from None
+            detail, asked = error.failure.detail, error.failure.asked
+            if asked is not None and asked > self._policy.patience:
+                raise RefusedInput(
+                    "wait_too_long",
+                    f"{detail}: the server asks to come back in {asked:.0f} s, longer than http.patience",
+                ) from None
+            raise RefusedInput(error.failure.reason, f"{detail} (asked {error.attempts} times)") from None
 
     async def _transfer(self, key: str, url: str, params: dict[str, str], part: Path) -> None:
         """Bring `part` to its full length."""
@@ -147,7 +144,8 @@ class Downloads:
                 raise retry.Retryable("bad_range", f"the server cannot continue after {have} bytes; starting again")
             _raise_for_status(response)
             continued = response.status_code == 206
-            self.manifest.add(replace(known, path="", size=0, validator=_validator(response)))
+            validator = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
+            self.manifest.add(replace(known, path="", size=0, validator=validator))
             with part.open("ab" if continued else "wb") as file:
                 async for chunk in response.aiter_raw():
                     self.bytes += file.write(chunk)
@@ -169,18 +167,5 @@ def _raise_for_status(response: httpx.Response) -> None:
 def _range(response: httpx.Response) -> tuple[int | None, int | None]:
     """First byte and full length that ``Content-Range`` names."""
     found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if found is None:
-        return None, None
-    start, total = found.groups()
-    return None if start is None else int(start), None if total == "*" else int(total)
-
-
-def _validator(response: httpx.Response) -> str:
-    return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
-
-
-def _refusal(failure: retry.Retryable, attempts: int, policy: retry.RetryPolicy) -> RefusedInput:
-    if failure.asked is not None and failure.asked > policy.patience:
-        wanted = f"{failure.detail}: the server asks to come back in {failure.asked:.0f} s, longer than http.patience"
-        return RefusedInput("wait_too_long", wanted)
-    return RefusedInput(failure.reason, f"{failure.detail} (asked {attempts} times)")
+    start, total = found.groups() if found else (None, None)
+    return None if start is None else int(start), None if total is None else int(total)

@@ -61,15 +61,12 @@ class DownloadManifest:
     def is_whole(self, key: str) -> bool:
         """Whether the file lies there as it arrived."""
         entry = self[key]
-        if not entry.path:
-            return False
-        path = self._folder / entry.path
+        path = self._folder / entry.path  # of a file that is not whole yet the folder itself, which is no file
         return path.is_file() and path.stat().st_size == entry.size
 
     def add(self, entry: DownloadEntry) -> None:
         """Remember an entry; on disk before this returns."""
-        if self._entries.get(entry.key) == entry:
-            return
-        self._entries[entry.key] = entry
-        with self._file.open("a") as file:
-            file.write(json.dumps(asdict(entry)) + "\n")
+        if self._entries.get(entry.key) != entry:
+            self._entries[entry.key] = entry
+            with self._file.open("a") as file:
+                file.write(json.dumps(asdict(entry)) + "\n")

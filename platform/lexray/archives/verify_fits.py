@@ -6,12 +6,6 @@ from pathlib import Path
 
 from lexray.errors import RefusedInput
 
-GZIP_MAGIC = b"\x1f\x8b"
-_FITS_MAGIC = b"SIMPLE  ="
-#: FITS files are made of blocks of this size (FITS standard 4.0, section 3.1).
-_BLOCK = 2880
-_CHUNK = 1 << 20
-
 
 def check_whole(path: Path) -> bool:
     """Read a file through; returns whether it is gzipped.
@@ -26,18 +20,18 @@ def check_whole(path: Path) -> bool:
         something else, an error page say, whose first words are told.
     """
     with path.open("rb") as file:
-        packed = file.read(2) == GZIP_MAGIC
+        packed = file.read(2) == b"\x1f\x8b"
     try:
         with gzip.open(path) if packed else path.open("rb") as content:
             head = content.read(200)
             size = len(head)
-            while chunk := content.read(_CHUNK):
+            while chunk := content.read(1 << 20):
                 size += len(chunk)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise RefusedInput("bad_gzip", f"the gzip stream is broken: {error}") from None
-    if not head.startswith(_FITS_MAGIC):
+    if not head.startswith(b"SIMPLE  ="):
         words = " ".join(head.decode("ascii", "replace").split())[:80]
         raise RefusedInput("not_fits", f"the answer is no FITS file; it begins: {words!r}")
-    if size % _BLOCK:
+    if size % 2880:  # FITS files are made of blocks of this size (FITS standard 4.0, section 3.1)
         raise RefusedInput("truncated", f"the file ends within a block, after {size} bytes")
     return packed

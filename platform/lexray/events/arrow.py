@@ -19,9 +19,9 @@ _ARRAYS = ("time", "energy", "gti_start", "gti_stop", "bkg_time", "bkg_energy")
 def to_table(events: list[EventList]) -> pa.Table:
     """Rows of the `events` table."""
     backgrounds = [e.background for e in events]
-    columns: dict[str, Any] = {name: [getattr(e, name) for e in events] for name in (*_TEXTS, "area", "flags")}
-    columns |= {name: [_null(getattr(e, name)) for e in events] for name in _NUMBERS}
-    columns |= {
+    columns: dict[str, Any] = {
+        **{name: [getattr(e, name) for e in events] for name in (*_TEXTS, "area", "flags")},
+        **{name: [_null(getattr(e, name)) for e in events] for name in _NUMBERS},
         "ontime": [e.gti.ontime for e in events],
         "bands": [e.bands.edges for e in events],
         "gti_start": list_array([e.gti.start for e in events], np.float64),
@@ -39,13 +39,14 @@ def to_table(events: list[EventList]) -> pa.Table:
 def from_table(rows: pa.Table) -> list[EventList]:
     """Event lists of the rows of an `events` table that has all its columns."""
     flat = {name: flatten_lists(rows[name]) for name in _ARRAYS}
-    others = rows.select([name for name in EVENTS.names if name not in _ARRAYS]).to_pylist()
     with_background = rows["bkg_time"].is_valid().to_pylist()
     found = []
-    for i, row in enumerate(others):
+    for i, row in enumerate(rows.select([name for name in EVENTS.names if name not in _ARRAYS]).to_pylist()):
         array: dict[str, Any] = {name: values[offsets[i] : offsets[i + 1]] for name, (values, offsets) in flat.items()}
-        scalars: dict[str, Any] = {name: row[name] or "" for name in _TEXTS}
-        scalars |= {name: _number(row[name]) for name in _NUMBERS}
+        scalars: dict[str, Any] = {
+            **{name: row[name] or "" for name in _TEXTS},
+            **{name: _number(row[name]) for name in _NUMBERS},
+        }
         background = Background(array["bkg_time"], array["bkg_energy"], _number(row["bkg_scale"]))
         found.append(
             EventList(

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from lexray.array_types import Float64s
+from lexray.array_types import Float64s, Int64s
 from lexray.events.adaptive_bins import adaptive_bins
 from lexray.events.lightcurve import poisson_interval
 
@@ -25,7 +25,7 @@ class CountSpectrum:
     """
 
     edges: Float64s
-    counts: NDArray[np.int64]
+    counts: Int64s
     density: Float64s
     lower: Float64s
     upper: Float64s

@@ -3,24 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lexray.array_types import Float32s, Float64s
+from lexray.array_types import Bools, Float32s, Float64s, Int64s
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands
 from lexray.events.fits.binary_table import BinaryTable, energies
 from lexray.events.fits.compressed_table import open_table
 from lexray.events.fits.drop_causes import CAUSES
-from lexray.events.fits.gti import Detectors, GoodTimesByDetector, read_good_times
+from lexray.events.fits.gti import GoodTimesByDetector, read_good_times
 from lexray.events.fits.headers import Buffer, Hdu, Header, scan
 from lexray.events.fits.time_system import TimeSystem
 from lexray.events.missions import Instrument, bands_of, mission_of
-
-#: Index into `CAUSES`, −1 for events that are kept.
-Causes: TypeAlias = NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -56,19 +52,18 @@ class EventFile:
     times: GoodTimesByDetector
     seconds: Float64s
     energy: Float32s
-    detector: Detectors | None
-    cause: Causes
+    detector: Int64s | None
+    cause: NDArray[np.int8]
 
-    def observed(self) -> NDArray[np.int64]:
+    def observed(self) -> Int64s:
         """Indices of the events that were seen in good times, of all energies."""
         return np.flatnonzero((self.cause < 0) | (self.cause == CAUSES.index("outside_band")))
 
     @cached_property
     def unsorted(self) -> int:
         """How many events come before the one that precedes them in the file; those without a time do not count."""
-        timed = self.seconds[
-            np.isfinite(self.seconds)
-        ]  # a NaN is before nothing, and would hide what it stands between
+        # A NaN is before nothing, and would hide what it stands between.
+        timed = self.seconds[np.isfinite(self.seconds)]
         return int(np.count_nonzero(timed[1:] < timed[:-1]))
 
 
@@ -103,9 +98,8 @@ def read_event_file(
     others = [open_table(hdu, content) for hdu in hdus if hdu.is_table and hdu is not events]
     times = read_good_times(others, instrument.good_times, header, time_system)
     seconds = time_system.seconds(table.numbers("time"))
-    detector = None
-    if instrument.detector_column is not None and times.by_detector and instrument.detector_column in table:
-        detector = table.integers(instrument.detector_column)
+    column = instrument.detector_column
+    detector = table.integers(column) if column is not None and times.by_detector and column in table else None
     with np.errstate(over="ignore", invalid="ignore"):  # NaN is counted and needs no warning
         energy, overflow = _energies(table, instrument, chosen)
         screens = () if instrument.mission in no_screening else instrument.screens
@@ -125,15 +119,16 @@ def read_event_file(
 
 def _events_table(hdus: list[Hdu]) -> Hdu:
     tables = [hdu for hdu in hdus if hdu.is_table]
-    named = [hdu for hdu in tables if hdu.name == "EVENTS"]
-    found = named or [hdu for hdu in tables if hdu.header.text("HDUCLAS1").upper() == "EVENTS"]
-    if found:
+    if found := (
+        [hdu for hdu in tables if hdu.name == "EVENTS"]
+        or [hdu for hdu in tables if hdu.header.text("HDUCLAS1").upper() == "EVENTS"]
+    ):
         return found[0]
     names = ", ".join(hdu.name or f"number {hdu.index}" for hdu in hdus[1:]) or "none"
     raise RefusedInput("no_events_table", f"no extension is a table of events; extensions: {names}")
 
 
-def _energies(table: BinaryTable, instrument: Instrument, bands: Bands) -> tuple[Float32s, NDArray[np.bool_]]:
+def _energies(table: BinaryTable, instrument: Instrument, bands: Bands) -> tuple[Float32s, Bools]:
     """Energies in keV, NaN where there is none, and which events are overflow."""
     overflow = np.zeros(table.rows, dtype=bool)
     if instrument.channels is None:
@@ -153,6 +148,8 @@ def _energies(table: BinaryTable, instrument: Instrument, bands: Bands) -> tuple
         kev = instrument.kev(channel)
     else:
         wanted = f"'{instrument.energy_column}' or 'pi'" if instrument.energy_column else "'pi'"
-        found = ", ".join(table.columns) or "none"
-        raise RefusedInput("missing_column", f"the events table has no column {wanted}; it has {found}")
+        raise RefusedInput(
+            "missing_column",
+            f"the events table has no column {wanted}; it has {', '.join(table.columns) or 'none'}",
+        )
     return kev.astype(np.float32), overflow

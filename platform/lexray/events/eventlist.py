@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lexray.array_types import Float32s, Float64s
+from lexray.array_types import Bools, Float32s, Float64s
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,7 @@ class GoodTimeIntervals:
     stop: Float64s
 
     def __init__(self, start: ArrayLike, stop: ArrayLike) -> None:
-        begin = np.atleast_1d(np.asarray(start, dtype=np.float64))
-        end = np.atleast_1d(np.asarray(stop, dtype=np.float64))
+        begin, end = (np.atleast_1d(np.asarray(ends, dtype=np.float64)) for ends in (start, stop))
         if begin.shape != end.shape or begin.ndim != 1:
             raise ValueError(f"start and stop must be equally long, got {begin.shape} and {end.shape}")
         good = np.isfinite(begin) & np.isfinite(end) & (end > begin)
@@ -50,13 +49,11 @@ class GoodTimeIntervals:
         """Good time that has elapsed before each interval and after the last, f8[G + 1], in seconds."""
         return np.concatenate([[0.0], np.cumsum(self.stop - self.start)])
 
-    def contains(self, time: ArrayLike) -> NDArray[np.bool_]:
+    def contains(self, time: ArrayLike) -> Bools:
         """Whether each time lies in an interval; both ends count."""
         t = np.asarray(time, dtype=np.float64)
-        if not len(self):
-            return np.zeros(t.shape, dtype=bool)
-        i = np.searchsorted(self.start, t, side="right") - 1
-        return np.asarray((i >= 0) & (t <= self.stop[np.maximum(i, 0)]))
+        # Before the first interval the index is −1: that of the NaN, which no time is below.
+        return np.asarray(t <= np.append(self.stop, np.nan)[np.searchsorted(self.start, t, side="right") - 1])
 
     def good_time_before(self, time: ArrayLike) -> Float64s:
         """Good time elapsed until each time, in seconds; the clock that stops in gaps."""

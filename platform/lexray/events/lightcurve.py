@@ -73,9 +73,7 @@ def light_curve(events: EventList, edges: ArrayLike | None = None, min_counts: i
     exposure = events.gti.good_time_before(stop) - events.gti.good_time_before(start)
     seen = exposure > 0
     start, stop, exposure = start[seen], stop[seen], exposure[seen]
-    band = events.band
-    counts = np.array([_count(events.time[band == b], start, stop) for b in range(len(events.bands))])
-    counts = counts.reshape(len(events.bands), len(start))
+    counts = np.array([_count(events.time[events.band == b], start, stop) for b in range(len(events.bands))])
     lower, upper = poisson_interval(counts)
     return LightCurve(start, stop, exposure, counts, counts / exposure, lower / exposure, upper / exposure)
 
@@ -87,18 +85,14 @@ def background_rate(events: EventList, curve: LightCurve) -> Float64s | None:
     return _count(events.background.time, curve.start, curve.stop) / (curve.exposure * events.background.scale)
 
 
-#: Probability of the errors: that of one Gaussian standard deviation.
-_ONE_SIGMA = 0.682689492137086
-
-
-def poisson_interval(counts: ArrayLike, level: float = _ONE_SIGMA) -> tuple[Float64s, Float64s]:
+def poisson_interval(counts: ArrayLike, level: float = 0.682689492137086) -> tuple[Float64s, Float64s]:
     """Central interval of the mean that gave these counts (Garwood 1936; eqs. 7 and 8 of Gehrels 1986, ApJ 303, 336).
 
     Parameters
     ----------
     counts : array_like, i8[...]
     level : float
-        Probability that the interval holds the mean, at least.
+        Probability that the interval holds the mean, at least; that of one Gaussian standard deviation if not given.
 
     Returns
     -------
@@ -113,23 +107,17 @@ def poisson_interval(counts: ArrayLike, level: float = _ONE_SIGMA) -> tuple[Floa
 
 def _count(time: Float64s, start: Float64s, stop: Float64s) -> Int64s:
     """Times in each of disjoint, sorted bins; one at a bin's end is in the next bin, if that begins there."""
-    if not len(start):
-        return np.zeros(0, dtype=np.int64)
     which = np.searchsorted(start, time, side="right") - 1
-    inside = (which >= 0) & (time <= stop[np.maximum(which, 0)])
+    inside = time <= np.append(stop, np.nan)[which]  # before the first bin the index is −1: that of the NaN
     return np.bincount(which[inside], minlength=len(start))
-
-
-#: Gaps shorter than this share of the whole do not end a bin; their time counts as lost all the same.
-_SHORT_GAP = 0.005
 
 
 def _in_adaptive_bins(events: EventList, min_counts: int) -> tuple[Float64s, Float64s]:
     gti = events.gti
     if not len(gti):
         return np.zeros(0), np.zeros(0)
-    long = (gti.start[1:] - gti.stop[:-1]) > _SHORT_GAP * events.duration
-    firsts = np.flatnonzero(np.concatenate([[True], long]))
+    # Gaps shorter than this share of the whole do not end a bin; their time counts as lost all the same.
+    firsts = np.flatnonzero(np.append(True, gti.start[1:] - gti.stop[:-1] > 0.005 * events.duration))
     lasts = np.append(firsts[1:], len(gti)) - 1
     finest = 2 * events.frame_time if np.isfinite(events.frame_time) else 0.0
     # On the clock of good time an interval begins where the last one ended.

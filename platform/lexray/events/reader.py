@@ -163,8 +163,7 @@ def read_content(content: bytes, path: str, options: ReadOptions | None = None, 
     sha256 = sha256 or hashlib.sha256(content).hexdigest()
     lists = [e for extracted in found if (e := detections.detect(event_file, extracted, path, sha256)) is not None]
     kept, too_few = detections.finish(lists, options.segments, options.min_events)
-    counts = np.bincount(event_file.cause[event_file.cause >= 0], minlength=len(CAUSES)).tolist()
-    dropped = dict(zip(CAUSES, counts, strict=True))
+    dropped = {cause: int(np.count_nonzero(event_file.cause == i)) for i, cause in enumerate(CAUSES)}
     in_sources = np.concatenate([np.zeros(0, dtype=np.int64), *(extracted.events for extracted in found)])
     n_in_sources = int(np.count_nonzero(usable[in_sources]))
     usable[in_sources] = False

@@ -5,9 +5,8 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lexray.array_types import Float64s
+from lexray.array_types import Float64s, Int64s
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 
@@ -26,11 +25,6 @@ class Segmentation:
 
     length: float
     clock: Literal["good", "wall"] = "wall"
-
-
-_SECONDS_PER_DAY = 86400.0
-#: A detection with more segments is a damaged file, or a length that was meant in other units.
-_MOST = 100_000
 
 
 def cut(events: EventList, by: Segmentation) -> list[EventList]:
@@ -52,17 +46,14 @@ def cut(events: EventList, by: Segmentation) -> list[EventList]:
     edges = _edges(events.gti, by)
     bounds = _bounds(events.time, edges, events.gti)
     background = events.background
-    background_bounds = None if background is None else _bounds(background.time, edges, events.gti)
+    around = _bounds(np.zeros(0) if background is None else background.time, edges, events.gti)
     segments = []
     for number, (low, high) in enumerate(pairwise(edges.tolist())):
         gti = events.gti.intersect(GoodTimeIntervals([low], [high]))
         if not len(gti):
             continue
-        zero, inside = float(gti.start[0]), slice(bounds[number], bounds[number + 1])
-        own_background = None
-        if background is not None and background_bounds is not None:
-            there = slice(background_bounds[number], background_bounds[number + 1])
-            own_background = Background(background.time[there] - zero, background.energy[there], background.scale)
+        zero = float(gti.start[0])
+        inside, there = (slice(first[number], first[number + 1]) for first in (bounds, around))
         segments.append(
             replace(
                 events,
@@ -72,8 +63,10 @@ def cut(events: EventList, by: Segmentation) -> list[EventList]:
                 gti=gti.shift(-zero),
                 exposure=events.exposure * gti.ontime / events.gti.ontime,
                 t_ref=events.t_ref + zero,
-                t_ref_mjd=events.t_ref_mjd + zero / _SECONDS_PER_DAY,
-                background=own_background,
+                t_ref_mjd=events.t_ref_mjd + zero / 86400.0,
+                background=None
+                if background is None
+                else Background(background.time[there] - zero, background.energy[there], background.scale),
             )
         )
     return segments
@@ -85,7 +78,7 @@ def _edges(gti: GoodTimeIntervals, by: Segmentation) -> Float64s:
     total = end if by.clock == "wall" else gti.ontime
     # A remainder of rounding errors is no segment.
     number = np.ceil(total / by.length * (1 - 1e-12))
-    if number > _MOST:
+    if number > 100_000:  # a damaged file, or a length that was meant in other units
         raise RefusedInput(
             "too_many_segments", f"{total:.4g} s are {number:.0f} segments of {by.length:g} s: make them longer"
         )
@@ -93,7 +86,7 @@ def _edges(gti: GoodTimeIntervals, by: Segmentation) -> Float64s:
     return np.concatenate([[0.0], inner if by.clock == "wall" else gti.time_at(inner), [end]])
 
 
-def _bounds(time: Float64s, edges: Float64s, gti: GoodTimeIntervals) -> NDArray[np.int64]:
+def _bounds(time: Float64s, edges: Float64s, gti: GoodTimeIntervals) -> Int64s:
     """Index of the first event of each segment, and behind the last one.
 
     An event on an edge is the later segment's where that one observes from there on, else, at the end of a good time,

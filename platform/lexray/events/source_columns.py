@@ -31,11 +31,8 @@ COLUMNS = {
     "position_error": u.arcsec,
     "mjd": u.day,
 }
-_REQUIRED = ("source_id", "ra", "dec")
 #: Other names of theirs. CSC's `err_ellipse_r0` is its error ellipse's major radius at 95 %.
 _ALIASES = {"position_error": "err_ellipse_r0", "mjd": "t_ref_mjd"}
-#: A source table that unpacks to more is refused: ten million sources take half of it as text.
-_MAX_BYTES = 2 << 30
 
 
 def read_source_columns(path: str, called: Mapping[str, str] | None = None) -> "SourceColumns":
@@ -56,11 +53,12 @@ def read_source_columns(path: str, called: Mapping[str, str] | None = None) -> "
     """
     hint = "" if called is None else " (see source_columns)"
     called = called or {}
-    unknown = sorted(set(called) - set(COLUMNS))
-    if unknown:
+    if unknown := sorted(set(called) - set(COLUMNS)):
         raise ConfigError(f"source_columns: '{unknown[0]}' is none of {', '.join(COLUMNS)}")
-    names: dict[str, tuple[str, ...]] = {column: (column, _ALIASES.get(column, column)) for column in COLUMNS}
-    names |= {column: (name,) for column, name in called.items()}
+    names: dict[str, tuple[str, ...]] = {
+        **{column: (column, _ALIASES.get(column, column)) for column in COLUMNS},
+        **{column: (name,) for column, name in called.items()},
+    }
     try:
         if not path.startswith(("http://", "https://")) and delta.is_table(path):  # web servers hold no tables of ours
             all_names = delta.dataset(path).schema.names
@@ -78,7 +76,7 @@ def read_source_columns(path: str, called: Mapping[str, str] | None = None) -> "
         found = [by_lower[name.lower()] for name in usual if name.lower() in by_lower]
         if found:
             columns[column] = found[0]
-        elif column in called or column in _REQUIRED:
+        elif column in called or column in ("source_id", "ra", "dec"):
             raise ConfigError(f"source table {path}: there is no column '{usual[0]}'; it has {found_names}{hint}")
     return SourceColumns(path, len(table), columns, found_names)
 
@@ -152,8 +150,7 @@ class SourceColumns:
             return [None] * len(self)
         values, masked = self._values(column)
         shown = zip(values.tolist(), masked.tolist(), strict=True)
-        texts = [None if hidden or value is None else str(value).strip() for value, hidden in shown]
-        return [text or None for text in texts]
+        return [None if hidden or value is None else str(value).strip() or None for value, hidden in shown]
 
     def numbers(self, column: str) -> Float64s:
         """A column in its unit of `COLUMNS`, f8[n], NaN where it is masked.
@@ -171,18 +168,19 @@ class SourceColumns:
             numbers = np.array(values, dtype=np.float64)
         except (TypeError, ValueError):
             row = next(row for row, value in enumerate(values) if not _is_number(value))
-            wanted = f"must be numbers, in {unit} or with a unit, not {str(values[row])[:40]!r}"
-            raise self.error(column, row, wanted) from None
+            raise self.error(
+                column, row, f"must be numbers, in {unit} or with a unit, not {str(values[row])[:40]!r}"
+            ) from None
         numbers[masked] = np.nan
-        # Catalogues write hours of right ascension as 'h', which is a time.
-        own = u.hourangle if own == u.hour else own
         if own is None or own == u.dimensionless_unscaled:
             return numbers
+        own = u.hourangle if own == u.hour else own  # catalogues write hours of right ascension as 'h', which is a time
         try:
             return np.array((numbers * own).to_value(unit), dtype=np.float64)
         except ValueError:  # also where astropy does not know the unit
-            no = f"which is no {unit.physical_type}"
-            raise ConfigError(f"source table {self._name}: {column} is in {own}, {no}") from None
+            raise ConfigError(
+                f"source table {self._name}: {column} is in {own}, which is no {unit.physical_type}"
+            ) from None
 
     def _values(self, column: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """A column's values, and which of them are masked."""
@@ -200,7 +198,7 @@ def _is_number(value: Any) -> bool:
 def _read(content: bytes, name: str, texts: Sequence[str]) -> Table:
     """A table in a file's bytes; `texts` are columns that stay text where a format does not tell it from numbers."""
     try:
-        content = unpack(content, _MAX_BYTES)
+        content = unpack(content, 2 << 30)  # ten million sources take half of it as text
         start = content[:512].lstrip()
         if not start:
             raise ValueError("it is empty")
@@ -215,9 +213,9 @@ def _read(content: bytes, name: str, texts: Sequence[str]) -> Table:
         else:
             return _read_csv(content, texts)
     except Exception as error:  # each format's reader has errors of its own
-        said = one_line(error)[:200]
         raise ConfigError(
-            f"source table {name} cannot be read ({said}); it must be CSV, ECSV, FITS, VOTable or Parquet"
+            f"source table {name} cannot be read ({one_line(error)[:200]}); "
+            "it must be CSV, ECSV, FITS, VOTable or Parquet"
         ) from error
     table.convert_bytestring_to_unicode()
     return table
@@ -230,7 +228,7 @@ def _read_csv(content: bytes, texts: Sequence[str]) -> Table:
     names = next(csv.reader([content.partition(b"\n")[0].decode()]))
     # A name stays text: "0012" is not the number 12.
     wanted = {name.lower() for name in texts}
-    as_text = dict.fromkeys((name for name in names if name.strip().lower() in wanted), pa.string())
+    as_text = {name: pa.string() for name in names if name.strip().lower() in wanted}
     return _from_arrow(
         pa_csv.read_csv(
             BytesIO(content),
@@ -252,7 +250,6 @@ def _from_arrow(stored: pa.Table) -> Table:
     for field in stored.schema:
         column = stored[field.name]
         numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        hidden = column.is_null().to_numpy()
         if pa.types.is_null(field.type):  # a column with no value in it
             values = np.full(len(column), np.nan)
         else:
@@ -260,5 +257,5 @@ def _from_arrow(stored: pa.Table) -> Table:
         unit = (field.metadata or {}).get(b"unit", b"").decode()
         # Columns of no use here may have units that only their author knows.
         known = u.Unit(unit, parse_strict="silent") if unit else None
-        table[field.name] = MaskedColumn(values, mask=hidden, unit=known)
+        table[field.name] = MaskedColumn(values, mask=column.is_null().to_numpy(), unit=known)
     return table

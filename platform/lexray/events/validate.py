@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lexray.array_types import Bools
+from lexray.array_types import Bools, Float64s, Int64s
 from lexray.tables import delta
 from lexray.tables.list_columns import flatten_lists, list_lengths
 from lexray.tables.quarantine import Refusal
@@ -22,8 +22,6 @@ HEADER_COLUMNS = (
 )  # fmt: skip
 #: Share of a detection's length by which rounding may move a time; rates are scored with as much.
 _ROUNDING = 1e-6
-#: Share of a band's edge that the lower one differs by at least: edges are read with six digits.
-_NARROWEST = 1e-5
 
 
 def faults(rows: pa.Table, n_bands: int) -> dict[str, str]:
@@ -75,8 +73,8 @@ def _other_bands(rows: pa.Table, n_bands: int) -> Bools:
 
 def _invalid_bands(rows: pa.Table, n_bands: int) -> Bools:
     edges = _values(rows["bands"]).astype(np.float64).reshape(-1, n_bands + 1)
-    with np.errstate(invalid="ignore"):
-        good: Bools = (edges[:, 1:] - edges[:, :-1] > _NARROWEST * edges[:, 1:]).all(1) & (edges[:, 0] > 0)
+    with np.errstate(invalid="ignore"):  # edges are read with six digits: they differ by more than the last
+        good: Bools = (edges[:, 1:] - edges[:, :-1] > 1e-5 * edges[:, 1:]).all(1) & (edges[:, 0] > 0)
     return ~good
 
 
@@ -103,11 +101,8 @@ def _invalid_good_time(rows: pa.Table, _: int) -> Bools:
 
 
 def _no_exposure(rows: pa.Table, _: int) -> Bools:
-    good = np.ones(rows.num_rows, dtype=bool)
-    for name in ("exposure", "ontime"):
-        value = rows[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
-        good &= np.isfinite(value) & (value > 0)
-    return ~good
+    seconds = np.stack([_numbers(rows[name]) for name in ("exposure", "ontime")])
+    return ~np.asarray((np.isfinite(seconds) & (seconds > 0)).all(0))
 
 
 def _invalid_photons(rows: pa.Table, n_bands: int) -> Bools:
@@ -120,9 +115,7 @@ def _invalid_photons(rows: pa.Table, n_bands: int) -> Bools:
 
 def _unsorted(rows: pa.Table, _: int) -> Bools:
     time, owner = _values(rows["time"]), _owner(rows["time"])
-    back = np.zeros(len(time), dtype=bool)
-    back[1:] = (time[1:] < time[:-1]) & (owner[1:] == owner[:-1])
-    return _any(back, rows["time"])
+    return _any((np.diff(time, prepend=time[:1]) < 0) & (np.diff(owner, prepend=-1) == 0), rows["time"])
 
 
 def _out_of_good_time(rows: pa.Table, _: int) -> Bools:
@@ -131,15 +124,12 @@ def _out_of_good_time(rows: pa.Table, _: int) -> Bools:
     slack = (_ROUNDING * stop[np.cumsum(list_lengths(rows["gti_stop"])) - 1])[owner]  # none is empty
     # Complex numbers compare by their real parts first: each photon is looked up among its own row's intervals.
     last = np.searchsorted(_owner(rows["gti_start"]) + 1j * start, owner + 1j * (time + slack), side="right") - 1
-    first = flatten_lists(rows["gti_start"])[1][:-1]
-    before = last < first[owner]
+    before = last < flatten_lists(rows["gti_start"])[1][owner]
     return _any(before | (time > stop[np.maximum(last, 0)] + slack), rows["time"])
 
 
 def _invalid_background(rows: pa.Table, _: int) -> Bools:
-    known = rows["bkg_time"].is_valid().to_numpy()
-    scale = rows["bkg_scale"].cast(pa.float64()).fill_null(np.nan).to_numpy()
-    bad: Bools = known & ~(scale > 0)
+    bad: Bools = rows["bkg_time"].is_valid().to_numpy() & ~(_numbers(rows["bkg_scale"]) > 0)
     bad |= list_lengths(rows["bkg_time"]) != list_lengths(rows["bkg_energy"])
     return bad | _any(~np.isfinite(_values(rows["bkg_time"])), rows["bkg_time"])
 
@@ -162,7 +152,12 @@ _PHOTON_CHECKS: Checks = (
 )
 
 
-def _owner(column: pa.ChunkedArray) -> NDArray[np.int64]:
+def _numbers(column: pa.ChunkedArray) -> Float64s:
+    """Each row's number, NaN where null."""
+    return np.asarray(column.cast(pa.float64()).fill_null(np.nan).to_numpy())
+
+
+def _owner(column: pa.ChunkedArray) -> Int64s:
     return np.repeat(np.arange(len(column)), list_lengths(column))
 
 

@@ -8,7 +8,6 @@ index is stored next to the events as ``OUT.files``: from it the next run knows 
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -28,13 +27,11 @@ from lexray.tables.files import Location, contents, filesystem
 from lexray.tables.quarantine import Refusal
 from lexray.tables.schemas import EVENTS, check
 
-#: A fragment is written as soon as this many events wait, so that a worker's memory does not grow with the archive.
-_MAX_WAITING_EVENTS = 4_000_000
-#: Digits of a file's sha256 that disambiguate detections of one name.
-_SUFFIX_DIGITS = 8
-_PLACE = ("fragment", "part", "fragment_size", "fragment_rows")
+_PLACE = ["fragment", "part", "fragment_size", "fragment_rows"]
 
 Row = dict[str, Any]
+#: By file and name, the identifiers of the detections that need more than their name to be disambiguated.
+Renamed = Mapping[tuple[str, str], str]
 
 
 def ingest_files(files: Iterable[Location], table: str, n_parts: int, options: ReadOptions, settings: str) -> pa.Table:
@@ -68,21 +65,20 @@ def ingest_files(files: Iterable[Location], table: str, n_parts: int, options: R
                 raise unreadable(content)
             row["sha256"] = hashlib.sha256(content).hexdigest()
             reading = read_content(content, path, options, row["sha256"])
+            row.update(
+                events_in=reading.n_in,
+                events_kept=sum(map(len, reading.detections)),
+                unsorted=reading.unsorted,
+                detections=[],
+                **{f"dropped_{cause}": n for cause, n in reading.dropped.items()},
+            )
+            waiting += [(events, row) for events in reading.detections]
+            n_waiting += sum(len(e) + (len(e.background.time) if e.background else 0) for e in reading.detections)
+            if reading.refusal is not None:
+                raise reading.refusal
         except RefusedInput as refused:
             row.update(reason=refused.reason, detail=refused.detail)
-            continue
-        row.update(
-            events_in=reading.n_in,
-            events_kept=sum(map(len, reading.detections)),
-            unsorted=reading.unsorted,
-            detections=[],
-            **{f"dropped_{cause}": n for cause, n in reading.dropped.items()},
-        )
-        if reading.refusal is not None:
-            row.update(reason=reading.refusal.reason, detail=reading.refusal.detail)
-        waiting += [(events, row) for events in reading.detections]
-        n_waiting += sum(len(e) + (len(e.background.time) if e.background else 0) for e in reading.detections)
-        if n_waiting > _MAX_WAITING_EVENTS:
+        if n_waiting > 4_000_000:  # a worker's memory must not grow with the archive
             _write(waiting, table, n_parts)
             waiting, n_waiting = [], 0
     _write(waiting, table, n_parts)
@@ -106,27 +102,17 @@ def _place(fragment: Fragment) -> Row:
     return dict(zip(_PLACE, (fragment.path, fragment.part, fragment.size, fragment.n_rows), strict=True))
 
 
-@dataclass(frozen=True)
-class Resolved:
-    """An index in which no two files share a detection.
-
-    Attributes
-    ----------
-    index : pyarrow.Table
-        Of schema `FILES`, with files that repeat another's bytes refused as 'duplicate'.
-    renamed : dict of (str, str) to str
-        By file and name, the identifiers of the detections that need more than their name to be disambiguated.
-    """
-
-    index: pa.Table
-    renamed: dict[tuple[str, str], str]
-
-
-def resolve(index: pa.Table) -> Resolved:
+def resolve(index: pa.Table) -> tuple[pa.Table, Renamed]:
     """Disambiguate detections of one name; the result does not depend on the file index's order.
 
     Of files with the same bytes only the first by name counts. If detections of different files share a name, the
     first digits of each file's sha256 are appended to it.
+
+    Returns
+    -------
+    pyarrow.Table
+        Of schema `FILES`, with files that repeat another's bytes refused as 'duplicate': no two share a detection.
+    Renamed
     """
     index = _refuse_duplicates(index)
     detections = detections_of(index)
@@ -134,11 +120,11 @@ def resolve(index: pa.Table) -> Resolved:
     shared = counted.filter(pc.greater(counted["count_all"], 1))["name"]
     rows = detections.filter(pc.is_in(detections["name"], value_set=shared)).select(["file", "name", "sha256"])
     renamed = {(row["file"], row["name"]): _disambiguate(row["name"], row["sha256"]) for row in rows.to_pylist()}
-    return Resolved(index, renamed)
+    return index, renamed
 
 
 def _disambiguate(name: str, sha256: str) -> str:
-    return f"{name}:{sha256[:_SUFFIX_DIGITS]}"
+    return f"{name}:{sha256[:8]}"
 
 
 def _refuse_duplicates(index: pa.Table) -> pa.Table:
@@ -174,23 +160,20 @@ def detections_of(index: pa.Table) -> pa.Table:
 
 def fragments(index: pa.Table) -> list[Fragment]:
     """Fragments that the file index's detections lie in."""
-    columns = list(_PLACE)
-    distinct = detections_of(index).select(columns).group_by(columns).aggregate([]).to_pylist()
-    return [Fragment(*(row[name] for name in columns)) for row in distinct]
+    distinct = detections_of(index).select(_PLACE).group_by(_PLACE).aggregate([]).to_pylist()
+    return [Fragment(*(row[name] for name in _PLACE)) for row in distinct]
 
 
-def to_rewrite(resolved: Resolved, before: Resolved) -> list[Fragment]:
+def to_rewrite(index: pa.Table, renamed: Renamed, renamed_before: Renamed) -> list[Fragment]:
     """Fragments that hold rows of files that are gone, or rows whose identifier has changed."""
-    detections = detections_of(resolved.index)
-    held = detections.group_by("fragment").aggregate([([], "count_all")]).to_pydict()
-    n_held = dict(zip(held["fragment"], held["count_all"], strict=True))
-    differs = resolved.renamed.items() ^ before.renamed.items()
-    files = pa.array({file for (file, _), _ in differs}, pa.string())
-    renamed = set(detections.filter(pc.is_in(detections["file"], value_set=files))["fragment"].to_pylist())
-    return [f for f in fragments(resolved.index) if f.path in renamed or n_held[f.path] != f.n_rows]
+    detections = detections_of(index)
+    n_held = {row["values"]: row["counts"] for row in pc.value_counts(detections["fragment"]).to_pylist()}
+    files = pa.array({file for (file, _), _ in renamed.items() ^ renamed_before.items()}, pa.string())
+    changed = set(detections.filter(pc.is_in(detections["file"], value_set=files))["fragment"].to_pylist())
+    return [f for f in fragments(index) if f.path in changed or n_held[f.path] != f.n_rows]
 
 
-def rewrite(table: str, fragment: Fragment, files: Collection[str], renamed: Mapping[tuple[str, str], str]) -> Fragment:
+def rewrite(table: str, fragment: Fragment, files: Collection[str], renamed: Renamed) -> Fragment:
     """Rewrite a fragment with the rows of some files only, under their current identifiers.
 
     Parameters
@@ -199,16 +182,16 @@ def rewrite(table: str, fragment: Fragment, files: Collection[str], renamed: Map
     fragment : Fragment
     files : collection of str
         Files whose rows stay.
-    renamed : mapping of (str, str) to str
-        As in `Resolved`.
+    renamed : Renamed
     """
     system, root = filesystem(table)
     rows = pa.parquet.read_table(f"{root}/{fragment.path}", filesystem=system, partitioning=None)
     rows = rows.filter(pc.is_in(rows["file"], value_set=pa.array(list(files), pa.string())))
-    ids = []
-    for row in rows.select(["file", "detection_id", "sha256"]).to_pylist():
-        name = row["detection_id"].removesuffix(_disambiguate("", row["sha256"]))
-        ids.append(renamed.get((row["file"], name), name))
+    names = [
+        (row["file"], row["detection_id"].removesuffix(_disambiguate("", row["sha256"])))
+        for row in rows.select(["file", "detection_id", "sha256"]).to_pylist()
+    ]
+    ids = [renamed.get((file, name), name) for file, name in names]
     rows = rows.set_column(rows.column_names.index("detection_id"), "detection_id", pa.array(ids, pa.string()))
     return delta.write_part(table, EVENTS, fragment.part, rows.sort_by("detection_id"))
 
@@ -216,9 +199,8 @@ def rewrite(table: str, fragment: Fragment, files: Collection[str], renamed: Map
 def members(index: pa.Table, rewritten: Collection[Fragment]) -> dict[str, list[str]]:
     """Files whose detections lie in some fragments, by the fragment's path."""
     detections = detections_of(index).select(["fragment", "file"])
-    paths = pa.array([fragment.path for fragment in rewritten], pa.string())
-    found: dict[str, list[str]] = defaultdict(list)
-    for row in detections.filter(pc.is_in(detections["fragment"], value_set=paths)).to_pylist():
+    found: dict[str, list[str]] = {fragment.path: [] for fragment in rewritten}
+    for row in detections.filter(pc.is_in(detections["fragment"], pa.array(list(found), pa.string()))).to_pylist():
         found[row["fragment"]].append(row["file"])
     return found
 
@@ -230,19 +212,15 @@ def moved(index: pa.Table, places: Mapping[str, Fragment]) -> pa.Table:
     index = index.combine_chunks()
     lists = index["detections"].combine_chunks()
     kind = lists.type.value_type
-    schema = pa.schema([kind.field(name) for name in _PLACE])
-    new = pa.Table.from_pylist([_place(fragment) for fragment in places.values()], schema)
-    place = pc.index_in(pc.struct_field(lists.values, "fragment"), value_set=pa.array(list(places), pa.string()))
-    columns = []
-    for field in kind:
-        column = pc.struct_field(lists.values, field.name)
-        if field.name in _PLACE:
-            column = pc.if_else(pc.is_valid(place), new[field.name].combine_chunks().take(place), column)
-        columns.append(column)
-    values = pa.StructArray.from_arrays(columns, fields=list(kind))
-    at = index.column_names.index("detections")
+    columns = {field.name: pc.struct_field(lists.values, field.name) for field in kind}
+    place = pc.index_in(columns["fragment"], value_set=pa.array(list(places), pa.string()))
+    new = [_place(fragment) for fragment in places.values()]
+    for name in _PLACE:
+        moved_to = pa.array([row[name] for row in new], kind.field(name).type).take(place)
+        columns[name] = pc.if_else(pc.is_valid(place), moved_to, columns[name])
+    values = pa.StructArray.from_arrays(list(columns.values()), fields=list(kind))
     rebuilt = pa.ListArray.from_arrays(lists.offsets, values, mask=pc.is_null(lists) if lists.null_count else None)
-    return index.set_column(at, FILES.field("detections"), rebuilt)
+    return index.set_column(index.column_names.index("detections"), FILES.field("detections"), rebuilt)
 
 
 def refusals(index: pa.Table) -> list[Refusal]:

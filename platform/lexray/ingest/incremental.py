@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -84,8 +85,7 @@ def commit(table: str, index: pa.Table, before: FileIndex) -> None:
     own, mark = file_index_of(table), FILE_INDEX_MARK
     written = delta.write_part(own, FILES, 0, index.sort_by("file"))
     index_version = delta.commit_over(own, "files", FILES, [written], before.own_version, (mark, 0))
-    fragments = file_index.fragments(index)
-    delta.commit_over(table, "events", EVENTS, fragments, before.version, (mark, index_version))
+    delta.commit_over(table, "events", EVENTS, file_index.fragments(index), before.version, (mark, index_version))
 
 
 def file_index_of(table: str) -> str:
@@ -106,20 +106,17 @@ def plan(found: Sequence[Location], index: pa.Table, settings: str) -> IngestPla
         Hash of what files are read with now.
     """
     index = index.combine_chunks()
-    paths = pa.array([file.path for file in found], pa.string())
-    at = pc.index_in(paths, value_set=index["file"].combine_chunks())
+    at = pc.index_in(pa.array([file.path for file in found], pa.string()), value_set=index["file"].combine_chunks())
     known = np.asarray(pc.is_valid(at))
     before = index.select(["size", "stamp", "settings", "reason"]).take(at)
-    same = pc.and_(
-        pc.and_(
-            pc.equal(before["size"], pa.array([file.size for file in found], pa.int64())),
-            pc.equal(before["stamp"], pa.array([file.stamp for file in found], pa.string())),
-        ),
+    conditions = (
+        pc.equal(before["size"], pa.array([file.size for file in found], pa.int64())),
+        pc.equal(before["stamp"], pa.array([file.stamp for file in found], pa.string())),
+        pc.not_equal(before["stamp"], ""),  # without a stamp it may have changed
         pc.equal(before["settings"], settings),
+        pc.invert(pc.is_in(before["reason"], value_set=pa.array(_PASSING))),
     )
-    same = pc.and_(same, pc.invert(pc.is_in(before["reason"], value_set=pa.array(_PASSING))))
-    unchanged = np.asarray(pc.fill_null(same, False).combine_chunks(), dtype=bool)
-    unchanged &= np.array([bool(file.stamp) for file in found], dtype=bool)  # without a stamp it may have changed
+    unchanged = np.asarray(pc.fill_null(reduce(pc.and_, conditions), False).combine_chunks(), dtype=bool)
     rows = index.take(pa.array(np.asarray(pc.fill_null(at, 0))[unchanged]))
     orphaned = _orphaned(rows)
     unchanged[np.flatnonzero(unchanged)[orphaned]] = False
@@ -160,6 +157,6 @@ def may_differ(index: pa.Table) -> bool:
 
 def _orphaned(rows: pa.Table) -> np.ndarray:
     """Duplicates of files that do not stay: now they count themselves."""
-    duplicate = pc.equal(rows["reason"], "duplicate")
     original_stays = pc.is_in(rows["sha256"], value_set=file_index.accepted(rows)["sha256"].combine_chunks())
-    return np.asarray(pc.fill_null(pc.and_(duplicate, pc.invert(original_stays)), False).combine_chunks(), dtype=bool)
+    orphaned = pc.and_(pc.equal(rows["reason"], "duplicate"), pc.invert(original_stays))
+    return np.asarray(pc.fill_null(orphaned, False).combine_chunks(), dtype=bool)

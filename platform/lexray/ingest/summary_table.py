@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich import filesize
-from rich.table import Table
+from rich.table import Column, Table
 
 from lexray.events.fits.drop_causes import CAUSES
 
@@ -21,17 +21,25 @@ def summary_table(counts: Mapping[str, Any], metrics: Mapping[str, float]) -> Ta
     dropped = {cause: counts[f"dropped_{cause}"] for cause in CAUSES}
     changes = {name: counts[f"files_{name}"] for name in ("new", "changed", "unchanged", "gone")}
     share = counts["events_kept"] / counts["events_in"] if counts["events_in"] else 0.0
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    table.add_column(overflow="fold")
-    table.add_row("  files", f"{counts['files']:,}", _listed(changes) + f"; {filesize.decimal(counts['bytes'])}")
-    table.add_row("  refused", f"{sum(refused.values()):,}", _listed(refused))
-    table.add_row("  detections", f"{counts['detections']:,}", f"of {counts['sources']:,} sources")
-    table.add_row("  events in", f"{counts['events_in']:,}", _listed({"out of order": counts["unsorted"]}))
-    table.add_row("  kept", f"{counts['events_kept']:,}", f"{share:.1%}")
-    table.add_row("  dropped", f"{sum(dropped.values()):,}", _listed(dropped))
-    table.add_row("  speed", f"{metrics['files_per_s']:,.0f}", f"files/s, {metrics['events_per_s']:,.0f} events/s")
+    table = Table(
+        Column(style="bold"),
+        Column(justify="right"),
+        Column(overflow="fold"),
+        box=None,
+        show_header=False,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
+    for name, number, details in (
+        ("files", counts["files"], f"{_listed(changes)}; {filesize.decimal(counts['bytes'])}"),
+        ("refused", sum(refused.values()), _listed(refused)),
+        ("detections", counts["detections"], f"of {counts['sources']:,} sources"),
+        ("events in", counts["events_in"], _listed({"out of order": counts["unsorted"]})),
+        ("kept", counts["events_kept"], f"{share:.1%}"),
+        ("dropped", sum(dropped.values()), _listed(dropped)),
+        ("speed", round(metrics["files_per_s"]), f"files/s, {metrics['events_per_s']:,.0f} events/s"),
+    ):
+        table.add_row(f"  {name}", f"{number:,}", details)
     return table
 
 

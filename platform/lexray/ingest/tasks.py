@@ -14,11 +14,6 @@ from lexray.ingest.schemas import FILES
 from lexray.runtime.progress import ProgressTask
 from lexray.tables.files import Location, contents
 
-#: Smaller tasks would cost more to schedule than to run.
-_MIN_FILES_PER_TASK = 16
-#: Tasks a logical CPU, so that none waits long for the slowest.
-_TASKS_PER_CPU = 3
-
 
 def read_files(
     files: Sequence[Location],
@@ -53,8 +48,10 @@ def read_files(
     """
     if not files:
         return FILES.empty_table()
-    n_tasks = _TASKS_PER_CPU * ray.cluster_resources()["CPU"]
-    per_task = min(max(math.ceil(len(files) / n_tasks), _MIN_FILES_PER_TASK), files_per_task)
+    # Three a logical CPU, so that none waits long for the slowest; those of fewer than 16 files would cost more to
+    # schedule than to run.
+    n_tasks = 3 * ray.cluster_resources()["CPU"]
+    per_task = min(max(math.ceil(len(files) / n_tasks), 16), files_per_task)
     # Neighbours in an archive are alike: each task gets every n-th file, so that all take equally long.
     n_assignments = math.ceil(len(files) / per_task)
     rows = [vars(file) for file in files]
@@ -123,10 +120,9 @@ def resolve(index: pa.Table, table: str, before: pa.Table) -> tuple[pa.Table, in
     int
         Detections that needed more than their name.
     """
-    resolved = file_index.resolve(index)
-    fragments = file_index.to_rewrite(resolved, file_index.resolve(before))
-    files, renamed = file_index.members(resolved.index, fragments), ray.put(resolved.renamed)
+    index, renamed = file_index.resolve(index)
+    fragments = file_index.to_rewrite(index, renamed, file_index.resolve(before)[1])
+    files, sent = file_index.members(index, fragments), ray.put(renamed)
     rewrite = ray.remote(file_index.rewrite)
-    written = ray.get([rewrite.remote(table, fragment, files[fragment.path], renamed) for fragment in fragments])
-    places = {old.path: new for old, new in zip(fragments, written, strict=True)}
-    return file_index.moved(resolved.index, places), len(resolved.renamed)
+    written = ray.get([rewrite.remote(table, fragment, files[fragment.path], sent) for fragment in fragments])
+    return file_index.moved(index, dict(zip(files, written, strict=True))), len(renamed)

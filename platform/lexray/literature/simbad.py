@@ -110,7 +110,7 @@ class SimbadConnector:
     def counts(self) -> dict[str, int]:
         """Counts of requests and matches so far."""
         names = ("asked", "matched_by_name", "matched_by_position", "ambiguous", "unmatched", "papers", "no_text")
-        return {name: self._counts[name] for name in names} | {"requests": self._tap.requests}
+        return {name: self._counts[name] for name in names} | {"requests": self._tap.session.made}
 
     def papers(self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()) -> FoundPapers:
         """Papers on the objects that some sources are; see `connectors.Connector`.

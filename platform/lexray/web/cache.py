@@ -17,11 +17,7 @@ from typing import Any, TypeVar
 from lexray.errors import ConfigError, LexrayError
 
 T = TypeVar("T")
-#: Seconds to wait for another process that writes.
-_PATIENCE = 60.0
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, at REAL, checksum BLOB, body BLOB) WITHOUT ROWID"
-#: SQLite's result codes of a file that is none of its own, or is no more (https://sqlite.org/rescode.html).
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Cache:
@@ -50,7 +46,7 @@ class Cache:
         self.hits = 0
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = self._open()
+            self._database = self._connect()
         except sqlite3.Error as error:
             raise ConfigError(f"cache: {self._path}: {error}; name another folder") from None
         except OSError as error:
@@ -66,12 +62,12 @@ class Cache:
         """
         sql, key = "SELECT at, checksum, body FROM answers WHERE key = ?", _key(asked)
         found = self._run(lambda database: database.execute(sql, [key]).fetchone())
-        if found is None or not 0 <= time.time() - found[0] <= self._seconds:
-            return None
-        if hashlib.sha256(found[2]).digest() != found[1]:
+        at, checksum, packed = found or (0.0, b"", b"")
+        too_old = not 0 <= time.time() - at <= self._seconds
+        if too_old or hashlib.sha256(packed).digest() != checksum:
             return None
         self.hits += 1
-        return zlib.decompress(found[2])
+        return zlib.decompress(packed)
 
     def put(self, body: bytes, *asked: Any) -> None:
         """Keep the answer to a request, on disk before this returns."""
@@ -79,10 +75,9 @@ class Cache:
 
     def put_all(self, answers: Iterable[tuple[bytes, tuple[Any, ...]]]) -> None:
         """As `put`, of many answers at once: all of them or none."""
-        now, rows = time.time(), []
-        for body, asked in answers:
-            packed = zlib.compress(body)
-            rows.append((_key(asked), now, hashlib.sha256(packed).digest(), packed))
+        now = time.time()
+        packed = [(_key(asked), zlib.compress(body)) for body, asked in answers]
+        rows = [(key, now, hashlib.sha256(body).digest(), body) for key, body in packed]
 
         def insert(database: sqlite3.Connection) -> None:
             with database:  # commits, or rolls back
@@ -104,34 +99,31 @@ class Cache:
                 if not _is_damaged(error):
                     raise
                 self._database.close()
-                self._path.unlink(missing_ok=True)  # it holds nothing that cannot be asked for again
-                self._database = self._connect()
+                self._database = self._connect(is_damaged=True)
                 return work(self._database)
         except sqlite3.Error as error:
             raise LexrayError(f"cache: {self._path}: {error}") from None  # locked, no room, closed
 
-    def _open(self) -> sqlite3.Connection:
-        try:
-            return self._connect()
-        except sqlite3.DatabaseError as error:
-            if not _is_damaged(error):
-                raise  # no folder, no right to write, no room: not the file's fault
-            self._path.unlink()
-            return self._connect()
-
-    def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
+    def _connect(self, is_damaged: bool = False) -> sqlite3.Connection:
+        """The database, a new one where its file is damaged: it holds nothing that cannot be asked for again."""
+        if is_damaged:
+            self._path.unlink(missing_ok=True)
+        # It waits a minute for another process that writes.
+        database = sqlite3.connect(self._path, timeout=60.0, isolation_level=None)
         try:
             database.execute(_TABLE)
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
             database.close()
-            raise
+            if is_damaged or not _is_damaged(error):
+                raise  # no folder, no right to write, no room: not the file's fault
+            return self._connect(is_damaged=True)
         return database
 
 
 def _is_damaged(error: sqlite3.Error) -> bool:
-    # The lowest byte is the result code, the others say more; errors of Python's module, such as "closed", have none.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+    # A file that is none of SQLite's own, or is no more (https://sqlite.org/rescode.html). The lowest byte is the
+    # result code, the others say more; errors of Python's module, such as "closed", have none.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _key(asked: tuple[Any, ...]) -> str:

@@ -45,9 +45,7 @@ class RetryPolicy(BaseConfig):
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that an answer's ``Retry-After`` asks for, given as seconds or as a date (RFC 9110, section 10.2.3)."""
-    value = headers.get("Retry-After")
-    if value is None:
-        return None
+    value = headers.get("Retry-After", "")
     try:
         return max(0.0, float(value))
     except ValueError:
@@ -153,8 +151,7 @@ class Retrier:
             try:
                 return await request()
             except Retryable as error:
-                seconds = self._wait(attempt, error)
-            await asyncio.sleep(seconds)
+                await asyncio.sleep(self._wait(attempt, error))
             attempt += 1
 
     def with_retries_blocking(self, request: Callable[[], T]) -> T:
@@ -164,8 +161,7 @@ class Retrier:
             try:
                 return request()
             except Retryable as error:
-                seconds = self._wait(attempt, error)
-            time.sleep(seconds)
+                time.sleep(self._wait(attempt, error))
             attempt += 1
 
     def _wait(self, attempt: int, failure: Retryable) -> float:

@@ -14,13 +14,12 @@ import pyarrow as pa
 import requests
 from astropy.table import Table
 from pyvo.dal import DALAccessError, DALFormatError, DALQueryError, DALServiceError, TAPService
-from pyvo.dal.exceptions import DALOverflowWarning, DALRateLimitError
+from pyvo.dal.exceptions import DALRateLimitError
 from urllib3.exceptions import HTTPError
 
 from lexray.errors import LexrayError, one_line
 from lexray.web import retry
 
-_LINE = 300
 #: A connection that broke, before the answer or within it.
 _LOST = (HTTPError, requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
@@ -79,6 +78,11 @@ class Tap:
         Rows to ask for; the service's own limit where None.
     warn : callable, optional
         Told about each try that has to be repeated.
+
+    Attributes
+    ----------
+    session : requests.Session
+        Its `made` counts the requests so far, repeated ones included.
     """
 
     def __init__(
@@ -91,14 +95,9 @@ class Tap:
     ) -> None:
         self.url = url.rstrip("/")
         self._mode, self._maxrec = mode, maxrec
-        self._session = _Session(policy)
-        self._service = TAPService(self.url, session=self._session)
-        self._retrier = retry.Retrier(policy, self._session.rate_limiter, lambda line: warn(f"{self.url}: {line}"))
-
-    @property
-    def requests(self) -> int:
-        """Requests made so far, repeated ones included."""
-        return self._session.made
+        self.session = _Session(policy)
+        self._service = TAPService(self.url, session=self.session)
+        self._retrier = retry.Retrier(policy, self.session.rate_limiter, lambda line: warn(f"{self.url}: {line}"))
 
     def query(self, adql: str, uploads: Mapping[str, Table] | None = None) -> TapResponse:
         """Rows of one query.
@@ -135,16 +134,18 @@ class Tap:
             raise QueryRefused(f"{self.url} refuses the query: {_one_line(error)}") from None
         except (DALAccessError, requests.RequestException, HTTPError) as error:
             code, asked = _status(error)
-            if not _may_pass(error, code):
+            lost = isinstance(getattr(error, "cause", error), _LOST)
+            unanswered = lost or (isinstance(error, DALServiceError) and error.code == 0)
+            if not (unanswered if code is None else code in retry.TRANSIENT):
                 kind = NoTable if isinstance(error, DALFormatError) else LexrayError
                 raise kind(f"{self.url}: {_explained(error)}") from None
             raise retry.Retryable("no_answer", _explained(error), asked) from None
 
     def _run(self, adql: str, uploads: Mapping[str, Table] | None) -> TapResponse:
         with warnings.catch_warnings():
-            # Archives' VOTables are full of small offences against the standard that harm nothing here.
+            # Archives' VOTables are full of small offences against the standard that harm nothing here, and whether an
+            # answer was cut off its status says.
             warnings.simplefilter("ignore")
-            warnings.simplefilter("ignore", DALOverflowWarning)  # we look at the status itself
             run = self._service.run_sync if self._mode == "sync" else self._service.run_async
             result = run(adql, maxrec=self._maxrec, uploads=dict(uploads or {}))
             return TapResponse(_arrow(result.to_table()), str(result.query_status).upper() == "OVERFLOW")
@@ -157,20 +158,16 @@ def quoted(text: str) -> str:
 
 def _arrow(table: Table) -> pa.Table:
     columns, fields = [], []
-    for name in table.colnames:
-        column = table[name]
-        if column.ndim != 1:
-            continue  # a label is one value a source
+    for column in (column for column in table.itercols() if column.ndim == 1):  # a label is one value a source
         mask = np.asarray(getattr(column, "mask", np.zeros(len(column), dtype=bool)))
         values = np.asarray(column)
         if values.dtype.kind in "biuf":
             mask = mask | (np.isnan(values) if values.dtype.kind == "f" else False)
             array = pa.array(values.astype(values.dtype.newbyteorder("=")), mask=mask)
         else:
-            texts = [None if gone else _text(value) for value, gone in zip(values, mask, strict=True)]
-            array = pa.array(texts, pa.string())
+            array = pa.array((None if m else _text(v) for v, m in zip(values, mask, strict=True)), pa.string())
         metadata = {"unit": str(column.unit or ""), "meaning": " ".join(str(column.description or "").split())}
-        fields.append(pa.field(name, array.type, metadata={k: v for k, v in metadata.items() if v} or None))
+        fields.append(pa.field(column.name, array.type, metadata={k: v for k, v in metadata.items() if v} or None))
         columns.append(array)
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
@@ -184,24 +181,13 @@ def _status(error: BaseException) -> tuple[int | None, float | None]:
     if isinstance(error, DALRateLimitError):
         return 429, error.retry_after_seconds
     response = getattr(getattr(error, "cause", error), "response", None)
-    if response is None:
-        return None, None
-    return response.status_code, retry.retry_after(response.headers)
-
-
-def _may_pass(error: BaseException, code: int | None) -> bool:
-    if code is not None:
-        return code in retry.TRANSIENT
-    cause = getattr(error, "cause", error)
-    return isinstance(cause, _LOST) or (isinstance(error, DALServiceError) and error.code == 0)
+    return (None, None) if response is None else (response.status_code, retry.retry_after(response.headers))
 
 
 def _explained(error: BaseException) -> str:
-    if isinstance(error, DALFormatError):
-        return f"the answer is no VOTable: {_one_line(error)}"
-    return _one_line(error)
+    return ("the answer is no VOTable: " if isinstance(error, DALFormatError) else "") + _one_line(error)
 
 
 def _one_line(error: BaseException) -> str:
     line = one_line(error)
-    return line if len(line) <= _LINE else line[: _LINE - 1] + "…"
+    return line if len(line) <= 300 else line[:299] + "…"

@@ -39,15 +39,9 @@ _LEAST_RATIO = 1.0
 _CUT = 1.5
 #: An aperture this much larger that holds a source's centre is what the source lies upon, not a neighbour.
 _LARGER = 3.0
-#: Exposed share of an aperture below which it lies at an edge.
-_WHOLE = 0.98
-#: A source with less than this share of its aperture, after edges and neighbours, is not measured.
-_LEAST_SHARE = 0.01
 _SOURCE_POINTS, _BACKGROUND_POINTS = 1024, 2048
 #: Points along a side of the grid over a shape that is no circle.
 _SHAPE_GRID = 48
-#: A region in a source table may reach this far from its position, degrees.
-_REGION_REACH = 0.25
 #: Whether places in sky pixels were exposed: `ExposedArea.contains`, or everywhere.
 Exposed: TypeAlias = Callable[[Float64s, Float64s], Bools]
 
@@ -121,19 +115,18 @@ def extract(
     events = cKDTree(points, balanced_tree=False)
     owned = field.owned(events)
     exposed = _everywhere if coverage is None else coverage.contains
-    covered = np.ones(len(points), dtype=bool) if coverage is None else coverage.contains(points[:, 0], points[:, 1])
+    covered = exposed(points[:, 0], points[:, 1])
     found = []
     for k in range(len(field)):
-        seen_share, own_share, area, overlaps = _measure_source(field, k, exposed)
-        if own_share < _LEAST_SHARE or (coverage is None and not len(owned[k])):
+        shares, area, overlaps = _measure_source(field, k, exposed)
+        if shares[1] < 0.01 or (coverage is None and not len(owned[k])):  # too little, after edges and neighbours
             continue
         outer, ratio = _measure_background(field, k, exposed, area, LEAST_OUTER_ARCSEC / plane.pixel_arcsec)
         near = _within(events, field.centre[k], outer)
         near = near[covered[near]]
         background = near[~field.cut(k, outer, points[near].T)]
         circle = (*field.centre[k].tolist(), float(field.radius[k]))
-        flags = _flags(seen_share, overlaps, ratio)
-        found.append(_aperture(int(field.source[k]), circle, seen[owned[k]], seen[background], ratio, own_share, flags))
+        found.append(_aperture(int(field.source[k]), circle, seen[owned[k]], seen[background], ratio, shares, overlaps))
     return sorted(found, key=lambda aperture: aperture.source)
 
 
@@ -153,7 +146,6 @@ def apply_regions(
     coverage : ExposedArea or None
         See `extract`.
     """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     finite = np.isfinite(x) & np.isfinite(y)
     # The outline of a few events is smaller than the cut-out they lie in.
     exposed = coverage.contains if coverage is not None and coverage.measured else _everywhere
@@ -170,8 +162,8 @@ def apply_regions(
         area = 0.0 if not np.any(around) else _area_outside(x[finite], y[finite], centre, clear, exposed)
     around &= exposed(x, y) & ~inside
     ratio = area / (source.area * share) if share else 0.0
-    circle, flags = (*source.centre, source.extent), _flags(share, False, ratio)
-    return _aperture(0, circle, np.flatnonzero(inside), np.flatnonzero(around), ratio, share, flags)
+    circle = (*source.centre, source.extent)
+    return _aperture(0, circle, np.flatnonzero(inside), np.flatnonzero(around), ratio, (share, share), overlaps=False)
 
 
 def _aperture(
@@ -180,13 +172,24 @@ def _aperture(
     events: Int64s,
     background: Int64s,
     ratio: float,
-    share: float,
-    flags: tuple[str, ...],
+    shares: tuple[float, float],
+    overlaps: bool,
 ) -> Aperture:
-    """An aperture, without its background where that is too small to be measured."""
+    """An aperture, without its background where that is too small to be measured.
+
+    `shares` are of the aperture: what is exposed, and what of that is no neighbour's.
+    """
+    exposed, own = shares
+    states = {
+        "edge": exposed < 0.98,
+        "overlap": overlaps,
+        "crowded": ratio < AREA_RATIO,
+        "no_background": ratio < _LEAST_RATIO,
+    }
+    flags = tuple(flag for flag, raised in states.items() if raised)
     if ratio < _LEAST_RATIO:
         background, ratio = background[:0], float("nan")
-    return Aperture(source, *circle, events, background, ratio, share, flags)
+    return Aperture(source, *circle, events, background, ratio, own, flags)
 
 
 def _area_outside(x: Float64s, y: Float64s, centre: tuple[float, float], clear: float, exposed: Exposed) -> float:
@@ -198,16 +201,6 @@ def _area_outside(x: Float64s, y: Float64s, centre: tuple[float, float], clear: 
     return float(np.mean(far & exposed(at_x, at_y)) * np.ptp(x) * np.ptp(y))
 
 
-def _flags(exposed: float, overlaps: bool, ratio: float) -> tuple[str, ...]:
-    states = {
-        "edge": exposed < _WHOLE,
-        "overlap": overlaps,
-        "crowded": ratio < AREA_RATIO,
-        "no_background": ratio < _LEAST_RATIO,
-    }
-    return tuple(flag for flag, raised in states.items() if raised)
-
-
 def _everywhere(x: Float64s, y: Float64s) -> Bools:
     return np.ones(np.shape(x), dtype=bool)
 
@@ -215,11 +208,10 @@ def _everywhere(x: Float64s, y: Float64s) -> Bools:
 def _candidates(points: Float64s, plane: Plane, sources: SourceTable) -> Int64s:
     """Sources that could reach into the field, or be neighbours of one that does."""
     ra, dec, degrees = plane.field(points[:, 0], points[:, 1])
-    circles = sources.radius[np.isfinite(sources.radius)]
-    largest = float(np.max(circles)) / 3600 if len(circles) else 0.0
-    regions = _REGION_REACH if len(circles) < len(sources) else 0.0
+    # Degrees; a region may reach a quarter of one from its position.
+    reach = np.where(np.isfinite(sources.radius), sources.radius / 3600, 0.25)
     # A source reaches in by its radius; its background, and so the neighbours that matter, by a dozen times that.
-    return sources.near(ra, dec, degrees + (1 + _CUT) * max(largest, regions))
+    return sources.near(ra, dec, degrees + (1 + _CUT) * float(np.max(reach)))
 
 
 @dataclass(frozen=True)
@@ -288,50 +280,44 @@ class _Field:
 
     def _apart(self, k: int, points: Float64s) -> Float64s:
         """Distance of points f8[2, P] from a centre, in units of its radius."""
-        x, y = self.centre[k]
-        return np.asarray(np.hypot(points[0] - x, points[1] - y) / self.radius[k])
+        return np.asarray(np.hypot(*(points - self.centre[k][:, None])) / self.radius[k])
 
     def owned(self, events: Any) -> list[Int64s]:
         """Events of each source, every event at most once: places in the tree's points, increasing."""
         members = events.query_ball_point(self.centre, self.radius, return_sorted=True)
-        places, owners = [], []
-        for k, member in enumerate(members):
-            place = np.array(member, dtype=np.int64)
-            if self.shape[k] is not None:
-                place = place[self.contains(k, events.data[place].T)]
-            places.append(place)
-            owners.append(np.full(len(place), k))
-        place, owner = np.concatenate(places), np.concatenate(owners)
+        places = [np.array(member, dtype=np.int64) for member in members]
+        for k, shape in enumerate(self.shape):
+            if shape is not None:
+                places[k] = places[k][self.contains(k, events.data[places[k]].T)]
+        place, owner = np.concatenate(places), np.repeat(np.arange(len(self)), list(map(len, places)))
         apart = np.hypot(*(events.data[place] - self.centre[owner]).T) / self.radius[owner]
         order = np.lexsort((owner, apart, -self.depth[owner], place))
         place, owner = place[order], owner[order]
-        first = np.ones(len(place), dtype=bool)
-        first[1:] = place[1:] != place[:-1]
+        first = np.diff(place, prepend=-1) != 0
         place, owner = place[first], owner[first]
         order = np.argsort(owner, kind="stable")
         return np.split(place[order], np.searchsorted(owner[order], np.arange(1, len(self))))
 
     def lost(self, k: int, points: Float64s) -> tuple[Bools, bool]:
         """Which points of an aperture are a neighbour's, and whether any neighbour shares area with it."""
-        near = self._neighbours(k, self.radius[k], 1.0)
         apart = self._apart(k, points)
         lost, overlaps = np.zeros(points.shape[1], dtype=bool), False
-        for j in near:
+        for j in self._neighbours(k, self.radius[k], 1.0):
             shared = self.contains(j, points)
             overlaps |= bool(np.any(shared)) or (self.shape[k] is None and self.shape[j] is None)
             if self.depth[j] == self.depth[k]:
                 other = self._apart(j, points)
                 shared &= (other < apart) | ((other == apart) & (j < k))
-            elif self.depth[j] < self.depth[k]:
-                continue
-            lost |= shared
+            if self.depth[j] >= self.depth[k]:
+                lost |= shared
         return lost, overlaps
 
     def cut(self, k: int, outer: float, points: Float64s) -> Bools:
         """Which points are not background of a source: too near to it, or in a neighbour's enlarged aperture."""
         cut: Bools = self._apart(k, points) <= INNER
         for j in self._neighbours(k, outer, _CUT):
-            if not self._lies_upon(k, j):
+            lies_upon_it = self.radius[j] >= _LARGER * self.radius[k] and self.contains(j, self.centre[k][:, None])[0]
+            if not lies_upon_it:
                 cut |= self.contains(j, points, _CUT)
         return cut
 
@@ -341,13 +327,10 @@ class _Field:
         apart = np.hypot(*(self.centre[near] - self.centre[k]).T)
         return [int(j) for j in near[apart < reach + enlarged * self.radius[near]] if j != k]
 
-    def _lies_upon(self, k: int, j: int) -> bool:
-        return bool(self.radius[j] >= _LARGER * self.radius[k]) and bool(self.contains(j, self.centre[k][:, None])[0])
 
-
-def _measure_source(field: _Field, k: int, exposed: Exposed) -> tuple[float, float, float, bool]:
-    """Of an aperture: the exposed share, the share that is exposed and its own, that as square pixels, and whether any
-    neighbour shares area with it."""
+def _measure_source(field: _Field, k: int, exposed: Exposed) -> tuple[tuple[float, float], float, bool]:
+    """Of an aperture: the exposed share and the share that is exposed and its own, that as square pixels, and whether
+    any neighbour shares area with it."""
     shape = field.shape[k]
     if shape is None:
         points = field.centre[k][:, None] + field.radius[k] * _SUNFLOWER
@@ -358,9 +341,9 @@ def _measure_source(field: _Field, k: int, exposed: Exposed) -> tuple[float, flo
     seen = exposed(points[0], points[1])
     lost, overlaps = field.lost(k, points)
     if not len(seen):
-        return 0.0, 0.0, 0.0, overlaps
+        return (0.0, 0.0), 0.0, overlaps
     share = float(np.mean(seen & ~lost))
-    return float(np.mean(seen)), share, share * area, overlaps
+    return (float(np.mean(seen)), share), share * area, overlaps
 
 
 def _measure_background(
@@ -372,7 +355,8 @@ def _measure_background(
 
     def free(outer: float) -> Float64s:
         """Exposed area over the source's, summed from the inner circle outwards over rings of equal area, f8[rings]."""
-        points = field.centre[k][:, None] + _ring(inner, outer)
+        # They cover the annulus evenly.
+        points = field.centre[k][:, None] + _DIRECTIONS * np.sqrt(inner**2 + _SHARES * (outer**2 - inner**2))
         good = exposed(points[0], points[1]) & ~field.cut(k, outer, points)
         return np.cumsum(good) / len(good) * np.pi * (outer**2 - inner**2) / source_area
 
@@ -397,11 +381,6 @@ def _sunflower(n: int) -> Float64s:
 _SUNFLOWER = _sunflower(_SOURCE_POINTS)
 _DIRECTIONS = _sunflower(_BACKGROUND_POINTS) / np.hypot(*_sunflower(_BACKGROUND_POINTS))
 _SHARES = (np.arange(_BACKGROUND_POINTS) + 0.5) / _BACKGROUND_POINTS
-
-
-def _ring(inner: float, outer: float) -> Float64s:
-    """Points that cover an annulus about the origin evenly, f8[2, n]."""
-    return np.asarray(_DIRECTIONS * np.sqrt(inner**2 + _SHARES * (outer**2 - inner**2)))
 
 
 def _within(tree: Any, centre: Float64s, radius: float) -> Int64s:

@@ -11,15 +11,9 @@ from lexray.events.event_file import EventFile
 from lexray.events.eventlist import Background, EventList, GoodTimeIntervals
 from lexray.events.extraction.effective_area import nominal_area
 from lexray.events.fits.drop_causes import CAUSES
+from lexray.events.fits.headers import Header
 from lexray.events.segments import Segmentation, cut
 from lexray.sources import name_from_position
-
-#: A header's EXPOSURE that is further than this from ontime × live fraction is flagged.
-_EXPOSURE_TOLERANCE = 0.05
-#: Of a source, what a chip has to have seen for its good times to count.
-_LEAST_SHARE = 0.1
-#: Seconds; a chip that observed for less has no meaningful rate.
-_SHORTEST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -32,11 +26,11 @@ class ExtractedSource:
     ra, dec : float
         Degrees, ICRS; NaN if unknown.
     events : i8[n]
-        Int64s of the field's events in its aperture.
+        Indices of the field's events in its aperture.
     region : str
         What tells it from others of the file, for the detection's id.
     background : i8[m] or None
-        Int64s of the events of its background region; None where it has none.
+        Indices of the events of its background region; None where it has none.
     scale : float
         The background region's exposed area over the aperture's.
     aperture : float
@@ -79,11 +73,9 @@ def whole_file(event_file: EventFile, stem: str) -> ExtractedSource:
     header, imaging = event_file.header, event_file.instrument.imaging
     own = header.text("SRCNAME") or header.text("SOURCE")
     keywords = (("RA_TARG", "DEC_TARG"), ("RA_OBJ", "DEC_OBJ"))
-    ra, dec = _position(event_file, keywords if imaging or own else keywords[::-1])
-    name = own or header.text("OBJECT")
-    if not name and not imaging and np.isfinite(ra):
-        name = name_from_position(ra, dec)
-    name = name or stem
+    ra, dec = _position(header, keywords if imaging or own else keywords[::-1])
+    last_resort = stem if imaging or np.isnan(ra) else name_from_position(ra, dec)
+    name = own or header.text("OBJECT") or last_resort
     is_field = imaging and not own
     return ExtractedSource(
         name,
@@ -115,12 +107,12 @@ def detect(event_file: EventFile, extracted: ExtractedSource, file: str, sha256:
     exposure = _exposure(event_file, extracted.events, gti)
     frame_time = instrument.frame_time(header)
     counts_per_frame = len(extracted.events) * frame_time / gti.ontime
-    said = (("ONTIME", 1.0), ("EXPOSURE", exposure / gti.ontime))
     states = {
         "overflow": np.any(event_file.cause == CAUSES.index("overflow")),
         "no_energies": instrument.channels is None,
         "pile_up": extracted.point_source and instrument.piled_up(counts_per_frame),
-        "exposure_mismatch": any(_contradicts(event_file, keyword, gti.ontime, live) for keyword, live in said),
+        "exposure_mismatch": _contradicts(event_file, "ONTIME", gti.ontime, 1.0)
+        or _contradicts(event_file, "EXPOSURE", gti.ontime, exposure / gti.ontime),
         "unsorted": event_file.unsorted and np.any(np.diff(event_file.seconds[extracted.events]) < 0),
     }
     background = None
@@ -179,8 +171,8 @@ def _detectors(event_file: EventFile, extracted: ExtractedSource) -> list[int]:
     """
     if event_file.instrument.telescopes > 1:
         return list(event_file.times.by_detector)
-    least = _LEAST_SHARE if extracted.point_source else 0.0
-    return [number for number, share in _shares(event_file, extracted.events).items() if share >= least]
+    shares = _shares(event_file, extracted.events)
+    return [number for number, share in shares.items() if share >= 0.1 or not extracted.point_source]
 
 
 def _shares(event_file: EventFile, events: Int64s) -> dict[int, float]:
@@ -189,7 +181,7 @@ def _shares(event_file: EventFile, events: Int64s) -> dict[int, float]:
         return {}
     numbers, counts = np.unique(event_file.detector[events], return_counts=True)
     good = np.array([event_file.times.of([number]).ontime for number in numbers.tolist()])
-    rates = counts / np.maximum(good, _SHORTEST)
+    rates = counts / np.maximum(good, 1e-3)  # s; a chip that observed for less has no meaningful rate
     return dict(zip(numbers.tolist(), (rates / rates.sum()).tolist(), strict=True))
 
 
@@ -213,10 +205,10 @@ def _exposure(event_file: EventFile, events: Int64s, gti: GoodTimeIntervals) -> 
 
 
 def _contradicts(event_file: EventFile, keyword: str, ontime: float, live: float) -> bool:
-    """Whether a header's time is not the detection's, nor any chip's (it is the aim point's), nor the file's."""
+    """Whether a header's time is not to 5 % the detection's, nor any chip's (it is the aim point's), nor the file's."""
     said = event_file.header.number(keyword)
     found = [ontime, event_file.times.everywhere.ontime, *(gti.ontime for gti in event_file.times.by_detector.values())]
-    return bool(np.isfinite(said) and all(abs(said - live * t) > _EXPOSURE_TOLERANCE * live * t for t in found))
+    return bool(np.isfinite(said) and all(abs(said - live * t) > 0.05 * live * t for t in found))
 
 
 def _observation(event_file: EventFile) -> str:
@@ -229,17 +221,14 @@ def _area(event_file: EventFile, extracted: ExtractedSource, mjd: float) -> tupl
     """Effective area by band: the ARF's, which knows of gaps, else the nominal one of what is left of the aperture."""
     if extracted.area is not None or not extracted.point_source:
         return extracted.area
-    off_axis = 0.0
-    ra, dec = _position(event_file, (("RA_PNT", "DEC_PNT"), ("RA_NOM", "DEC_NOM")))
-    if np.isfinite(ra) and np.isfinite(extracted.ra):
-        angle = angular_separation(*np.radians([ra, dec, extracted.ra, extracted.dec]))
-        off_axis = float(np.degrees(angle)) * 60
+    ra, dec = _position(event_file.header, (("RA_PNT", "DEC_PNT"), ("RA_NOM", "DEC_NOM")))
+    angle = angular_separation(*np.radians([ra, dec, extracted.ra, extracted.dec]))
+    off_axis = float(np.degrees(angle)) * 60 if np.isfinite(ra) and np.isfinite(extracted.ra) else 0.0
     area = nominal_area(event_file.instrument, event_file.bands, mjd, off_axis, extracted.aperture)
     return None if area is None else tuple(extracted.share * of_band for of_band in area)
 
 
-def _position(event_file: EventFile, keywords: tuple[tuple[str, str], ...]) -> tuple[float, float]:
-    header = event_file.header
+def _position(header: Header, keywords: tuple[tuple[str, str], ...]) -> tuple[float, float]:
     if header.text("RADECSYS").startswith("FK4") or header.text("RADESYS").startswith("FK4"):
         return float("nan"), float("nan")  # of 1950: 0.6° from ICRS by now, so no position is better than that one
     for keyword_ra, keyword_dec in keywords:

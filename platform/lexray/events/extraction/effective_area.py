@@ -12,9 +12,9 @@ An ARF is made for the very observation, source and aperture, and goes before `n
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from lexray.array_types import Float64s
+from lexray.array_types import Bools, Float64s
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands
 from lexray.events.fits.binary_table import BinaryTable, energies
@@ -22,9 +22,6 @@ from lexray.events.fits.headers import Buffer, scan
 from lexray.events.missions import Instrument
 
 PHOTON_INDEX = 1.7
-#: Steps in which a nominal area's curve is averaged: fine against its edges.
-_STEPS = 200
-_CM2 = {"", "cm2", "cm^2", "cm**2"}
 
 
 def band_area(energ_lo: ArrayLike, energ_hi: ArrayLike, specresp: ArrayLike, bands: Bands) -> tuple[float, ...]:
@@ -48,7 +45,7 @@ def band_area(energ_lo: ArrayLike, energ_hi: ArrayLike, specresp: ArrayLike, ban
     return tuple(np.where(covered, weights @ area, np.nan).tolist())
 
 
-def _weights(low: Float64s, high: Float64s, bands: Bands) -> tuple[Float64s, NDArray[np.bool_]]:
+def _weights(low: Float64s, high: Float64s, bands: Bands) -> tuple[Float64s, Bools]:
     """Share of each band's photons that is in each bin, f8[bands, N], and whether any is, b1[bands]."""
     edges = np.asarray(bands.edges)
     below, above = edges[:-1, None], edges[1:, None]
@@ -80,7 +77,7 @@ def arf_area(content: Buffer, bands: Bands) -> tuple[float, ...]:
     low, high = (energies(table, name, default="keV") for name in ("energ_lo", "energ_hi"))
     area = table.numbers("specresp")
     unit = table.column("specresp").unit
-    if unit.replace(" ", "").lower() not in _CM2:
+    if unit.replace(" ", "").lower() not in ("", "cm2", "cm^2", "cm**2"):
         raise RefusedInput("bad_unit", f"column 'SPECRESP' is in {unit!r}, expected cm**2")
     if not (np.all(np.isfinite(area)) and np.all(area >= 0) and np.all((low >= 0) & (high > low))):
         raise RefusedInput("bad_arf", f"{table.name} has energy bins that run backward, or areas that are none")
@@ -114,17 +111,14 @@ def nominal_area(
         return None
     middle, weights = _steps(bands)
     area = instrument.telescopes * optics.effective_area(middle, mjd, off_axis_arcmin, aperture_arcsec)
-    if not np.all(np.isfinite(area)):
-        return None
-    return tuple((weights @ area).tolist())
+    return tuple((weights @ area).tolist()) if np.all(np.isfinite(area)) else None
 
 
 @lru_cache
 def _steps(bands: Bands) -> tuple[Float64s, Float64s]:
     """Energies at which a curve is taken, f8[N], and their weights in each band's mean, f8[bands, N]."""
-    bounds = np.geomspace(bands.edges[0], bands.edges[-1], _STEPS + 1)
-    # A bin across a band's edge would give one of them the other's mean.
-    bounds = np.union1d(bounds, bands.edges)
+    # 200 steps are fine against the curves' edges. A bin across a band's edge would give one of them the other's mean.
+    bounds = np.union1d(np.geomspace(bands.edges[0], bands.edges[-1], 201), bands.edges)
     return np.sqrt(bounds[:-1] * bounds[1:]), _weights(bounds[:-1], bounds[1:], bands)[0]
 
 

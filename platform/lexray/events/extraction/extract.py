@@ -46,12 +46,11 @@ def extract_sources(
         comes without its regions, 'no_wcs' where a field's events have no sky positions, and sources are looked for,
         'bad_region' where a source's region cannot be applied to this field.
     """
-    name = path.rpartition("/")[2]
-    if is_stacked(event_file.header, name):
+    if is_stacked(event_file.header, path):
         raise RefusedInput("stacked", "the file mixes several observations; take its single observations' files")
     if find_products and region_file_of(path) is not None:
         return [_of_catalogue(event_file, path, sources)]
-    whole = detections.whole_file(event_file, stem(name))
+    whole = detections.whole_file(event_file, stem(path))
     if sources is None:
         return [whole]
     if not event_file.instrument.imaging or "whole_field" not in whole.flags:
@@ -62,8 +61,9 @@ def extract_sources(
         raise RefusedInput("bad_region", str(error)) from None
 
 
-def stem(name: str) -> str:
+def stem(path: str) -> str:
     """A file's name without its endings."""
+    name = path.rpartition("/")[2]
     return name.removesuffix(".gz").removesuffix(".fz").rpartition(".")[0] or name
 
 
@@ -92,21 +92,25 @@ def _of_catalogue(event_file: EventFile, path: str, sources: SourceTable | None)
     plane, observed, x, y = _positions(event_file)
     aperture = apply_regions(x, y, source, background, ExposedArea.of(x, y))
     ra, dec = (float(value[0]) for value in plane.to_sky(aperture.x, aperture.y))
-    words = stem(path.rpartition("/")[2]).split("_")
-    region = next((word for word in words if word.startswith("r") and word[1:].isdigit()), "")
+    region = next((word for word in stem(path).split("_") if word.startswith("r") and word[1:].isdigit()), "")
     own = event_file.header.text("SRCNAME") or event_file.header.text("SOURCE") or name_from_position(ra, dec)
     extracted = ExtractedSource(own, ra, dec, observed[aperture.events], region=region or own)
-    if sources is not None:
-        extracted = _renamed(extracted, sources)
     arf = products["arf3"].path if "arf3" in products else None
-    return _measured(extracted, aperture, observed, plane, event_file, arf)
+    extracted = _measured(extracted, aperture, observed, plane, event_file, arf)
+    return extracted if sources is None else _renamed(extracted, sources)
 
 
 def _measured(
     source: ExtractedSource, aperture: Aperture, observed: Int64s, plane: Plane, event_file: EventFile, arf: str | None
 ) -> ExtractedSource:
-    """A source with what its aperture measured, and its effective area where there is an ARF."""
-    area, flags = _area(arf, event_file)
+    """A source with what its aperture measured, and its effective area where there is an ARF: 'bad_arf' without."""
+    area: tuple[float, ...] | None = None
+    flags = aperture.flags
+    if arf is not None:
+        try:
+            area = arf_area(unpack(read_bytes(arf)), event_file.bands)
+        except (OSError, RefusedInput):
+            flags += ("bad_arf",)
     return replace(
         source,
         background=observed[aperture.background] if aperture.scale > 0 else None,
@@ -114,7 +118,7 @@ def _measured(
         aperture=aperture.radius * plane.pixel_arcsec,
         share=aperture.area_fraction,
         area=area,
-        flags=aperture.flags + flags,
+        flags=flags,
     )
 
 
@@ -142,13 +146,3 @@ def _renamed(extracted: ExtractedSource, sources: SourceTable) -> ExtractedSourc
     if not len(inside):
         return extracted
     return replace(extracted, source_id=sources.source_id[near[inside[np.argmin(apart[inside])]]])
-
-
-def _area(arf: str | None, event_file: EventFile) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
-    """Effective area of an ARF, None where there is none to be had, and 'bad_arf' where there should be one."""
-    if arf is None:
-        return None, ()
-    try:
-        return arf_area(unpack(read_bytes(arf)), event_file.bands), ()
-    except (OSError, RefusedInput):
-        return None, ("bad_arf",)

@@ -11,11 +11,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 from astropy import units as u
-from numpy.typing import NDArray
 from regions import (
     CircleAnnulusPixelRegion,
     CirclePixelRegion,
@@ -28,7 +26,7 @@ from regions import (
     SkyRegion,
 )
 
-from lexray.array_types import Float64s
+from lexray.array_types import Bools, Float64s
 from lexray.errors import RefusedInput, one_line
 from lexray.events.extraction.wcs import Plane
 from lexray.events.fits.binary_table import BinaryTable
@@ -40,7 +38,7 @@ _FIRST_PIXEL = 1.0
 #: 0.1 %.
 _GRID = 512
 #: A region, which counts pixels from 0, and whether its inside is meant or its outside.
-Element: TypeAlias = tuple[PixelRegion, bool]
+Element = tuple[PixelRegion, bool]
 
 
 @dataclass(frozen=True)
@@ -61,16 +59,14 @@ class PixelShape:
                 "bad_region", "a region that only excludes has no end: name a shape that it is cut out of"
             )
 
-    def contains(self, x: Float64s, y: Float64s) -> NDArray[np.bool_]:
+    def contains(self, x: Float64s, y: Float64s) -> Bools:
         """Whether places lie inside, b1 of the shape of `x` and `y` (sky pixels, the first being 1)."""
         at = PixCoord(np.asarray(x, dtype=np.float64) - _FIRST_PIXEL, np.asarray(y, dtype=np.float64) - _FIRST_PIXEL)
-        found = np.zeros(np.shape(x), dtype=bool)
-        for component in self.components:
-            inside = np.ones(np.shape(x), dtype=bool)
-            for region, included in component:
-                inside &= region.contains(at) == included
-            found |= inside
-        return found
+        inside = [
+            np.logical_and.reduce([region.contains(at) == included for region, included in component])
+            for component in self.components
+        ]
+        return np.asarray(np.logical_or.reduce(inside))
 
     @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -93,10 +89,8 @@ class PixelShape:
         """Radius of a circle about `centre` that holds the shape, pixels."""
         low_x, high_x, low_y, high_y = self.bounds
         only = self.components[0][0][0] if len(self.components) == 1 else None
-        if isinstance(only, CirclePixelRegion):
-            return float(only.radius)
-        if isinstance(only, CircleAnnulusPixelRegion):
-            return float(only.outer_radius)
+        if isinstance(only, CirclePixelRegion | CircleAnnulusPixelRegion):
+            return _radius(only)
         if isinstance(only, EllipsePixelRegion):
             return float(max(only.width, only.height)) / 2
         return float(np.hypot(high_x - low_x, high_y - low_y)) / 2
@@ -129,16 +123,18 @@ class PixelShape:
         return x[inside], y[inside]
 
 
+def _radius(region: CirclePixelRegion | CircleAnnulusPixelRegion) -> float:
+    return float(region.radius if isinstance(region, CirclePixelRegion) else region.outer_radius)
+
+
 def _box(region: PixelRegion) -> tuple[float, float, float, float]:
     """Exact bounds of a region; `regions` rounds its own to whole pixels, which are coarse for small sources."""
     if isinstance(region, PolygonPixelRegion):
         x, y = region.vertices.x, region.vertices.y
         return float(np.min(x)), float(np.max(x)), float(np.min(y)), float(np.max(y))
     x, y = float(region.center.x), float(region.center.y)
-    if isinstance(region, CirclePixelRegion):
-        wide = high = float(region.radius)
-    elif isinstance(region, CircleAnnulusPixelRegion):
-        wide = high = float(region.outer_radius)
+    if isinstance(region, CirclePixelRegion | CircleAnnulusPixelRegion):
+        wide = high = _radius(region)
     else:
         a, b, turn = region.width / 2, region.height / 2, region.angle.to_value(u.rad)
         across, along = abs(np.cos(turn)), abs(np.sin(turn))
@@ -165,7 +161,6 @@ _SHAPE = re.compile(r"\s*(?P<sign>[-+*!&|\s]*)(?P<name>[a-z]+)\s*\((?P<numbers>[
 _NUMBER = re.compile(
     r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?[\"'dr]?|[+-]?\d+[:h]\d+[:m]\d+(\.\d*)?s?|[+-]?\d+d\d+m\d+(\.\d*)?s"
 )
-_SEXAGESIMAL = re.compile(r"[:hd]")
 _EXCLUDING = ("-", "!", "-!", "*!", "&!")
 
 
@@ -248,7 +243,7 @@ def _term(found: re.Match[str], frame: str) -> _Term:
     if len(numbers) == 4 and shape == "box":
         numbers.append("0")
     if not frame:
-        frame = "icrs" if any(_SEXAGESIMAL.search(number) for number in numbers[:2]) else "image"
+        frame = "icrs" if any(re.search("[:hd]", number) for number in numbers[:2]) else "image"
     return frame, f"{shape}({','.join(numbers)})", sign not in _EXCLUDING
 
 
@@ -343,8 +338,7 @@ def read_region_table(hdu: Hdu, content: Buffer) -> PixelShape:
 #: Extensions that hold a source's region: the one that the properties are measured in, else 90 % of the broad band's,
 #: or HRC's, light.
 _SOURCE_REGIONS = ("SRCREG", "ECF90REGB", "ECF90REGW")
-_BACKGROUND_REGION = "BKGREG"
-_PER_SOURCE = re.compile(r"(?P<stem>(acis|hrc)f\w+_r\d{4,5})_regevt(?P<end>3\.fits(\.gz)?)")
+_PER_SOURCE = re.compile(r"(?P<stem>(?s:.*/)?(acis|hrc)f\w+_r\d{4,5})_regevt(?P<end>3\.fits(\.gz)?)")
 #: acisfJ1348473p263535_002N029_r0012_regevt3.fits
 _STACK = re.compile(r"(acis|hrc)fJ\d{6,7}[pm]\d{6}_\d{3}N\d{3}")
 
@@ -377,9 +371,9 @@ def csc_regions(content: Buffer) -> tuple[PixelShape, PixelShape | None]:
     tables = {hdu.name: hdu for hdu in reversed(scan(content)) if hdu.is_table}
     source = next((tables[name] for name in _SOURCE_REGIONS if name in tables), None)
     if source is None:
-        found = ", ".join(sorted(tables)) or "no table"
-        raise RefusedInput("no_region", f"none of {', '.join(_SOURCE_REGIONS)} is in the region file; it has {found}")
-    background = tables.get(_BACKGROUND_REGION)
+        wanted, found = (", ".join(names) for names in (_SOURCE_REGIONS, sorted(tables) or ["no table"]))
+        raise RefusedInput("no_region", f"none of {wanted} is in the region file; it has {found}")
+    background = tables.get("BKGREG")
     return read_region_table(source, content), None if background is None else read_region_table(background, content)
 
 
@@ -394,9 +388,8 @@ def region_file_of(event_file: str) -> str | None:
     str or None
         None where the name is not of a per-source event file (`regevt3`).
     """
-    name = event_file.rpartition("/")[2]
-    found = _PER_SOURCE.fullmatch(name)
-    return None if found is None else event_file[: -len(name)] + f"{found['stem']}_reg{found['end']}"
+    found = _PER_SOURCE.fullmatch(event_file)
+    return None if found is None else f"{found['stem']}_reg{found['end']}"
 
 
 def is_stacked(header: Header, event_file: str) -> bool:

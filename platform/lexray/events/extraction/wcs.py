@@ -22,18 +22,13 @@ from lexray.events.fits.headers import Header
 
 #: FITS counts pixels from 1; events' positions are FITS pixels.
 _ORIGIN = 1
-#: The finest pixels, eROSITA's of 0.05″, are 3 × 10⁷ around the sky.
-_FARTHEST = 1e9
-#: Sides of a pixel, arcsec, between which every instrument's are: beyond them no number of pixels is a distance.
-_SIZES = (1e-3, 1e4)
-#: Equinoxes from this year on are FK5's.
-_FK5_BEGINS = 1984.0
 _CELESTIAL = ("RA", "DEC", "GLON", "GLAT")
 
 
 def known_position(pixels: Float64s) -> Float64s:
     """Pixels, NaN where they are farther than any field reaches and only damaged bytes say so."""
-    return np.where(np.abs(pixels) <= _FARTHEST, pixels, np.nan)
+    # The finest, eROSITA's of 0.05″, are 3 × 10⁷ around the sky.
+    return np.where(np.abs(pixels) <= 1e9, pixels, np.nan)
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ class Plane:
         if not isinstance(frame, ICRS | FK5 | Galactic):
             raise RefusedInput("bad_wcs", f"positions are in {frame.name.upper()}, which is not converted to ICRS")
         size = float(np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))) * 3600)
-        if not _SIZES[0] <= size <= _SIZES[1]:
+        if not 1e-3 <= size <= 1e4:  # every instrument's are between; beyond no number of pixels is a distance
             raise RefusedInput("bad_wcs", f"pixels of '{axes[0].name}', '{axes[1].name}' measure {size:g} arcsec")
         return cls(wcs, frame, size)
 
@@ -118,8 +113,6 @@ class Plane:
             NaN where a position has none: behind the tangent plane, farther than any field reaches, or itself NaN.
         """
         lon, lat = np.atleast_1d(np.asarray(ra, dtype=np.float64)), np.atleast_1d(np.asarray(dec, dtype=np.float64))
-        if not len(lon):
-            return np.empty(0), np.empty(0)
         if not isinstance(self.frame, ICRS):
             sky = SkyCoord(lon, lat, unit="deg").transform_to(self.frame).spherical
             lon, lat = sky.lon.deg, sky.lat.deg
@@ -142,8 +135,6 @@ class Plane:
             Degrees, ICRS, 0 ≤ ra < 360; NaN where a pixel lies off the sky.
         """
         pixels = np.stack([np.atleast_1d(np.asarray(axis, dtype=np.float64)) for axis in (x, y)], axis=1)
-        if not len(pixels):
-            return np.empty(0), np.empty(0)
         world = self.wcs.wcs_pix2world(pixels, _ORIGIN)
         lon, lat = world[:, self.wcs.wcs.lng], world[:, self.wcs.wcs.lat]
         if not isinstance(self.frame, ICRS):
@@ -231,17 +222,13 @@ def _set_scale(wcs: WCS, header: Header, axes: list[_Axis]) -> None:
 
 def _set_frame(wcs: WCS, header: Header, axes: list[_Axis]) -> None:
     """Reference frame, equinox and the native pole, where the header gives them."""
-    for attribute, stem, keys in (
-        ("lonpole", "LONP", ("LONPOLE",)),
-        ("latpole", "LATP", ("LATPOLE",)),
-        ("equinox", "EQUI", ("EQUINOX",)),
-    ):
-        for key in (*keys, *(f"{stem}{axis.number}" for axis in axes)):
+    for attribute in ("lonpole", "latpole", "equinox"):
+        for key in (attribute.upper(), *(f"{attribute[:4].upper()}{axis.number}" for axis in axes)):
             if np.isfinite(value := header.number(key)):
                 setattr(wcs.wcs, attribute, value)
-    if axes[0].type.startswith("G"):
-        return  # galactic coordinates have no equinox; a RADESYS next to them means something else
-    said = next(filter(None, (header.text(key) for key in (f"RADE{axes[0].number}", "RADESYS", "RADECSYS"))), "")
-    # FITS standard 4.0, section 8.3: what holds where the header does not say.
-    by_equinox = "ICRS" if np.isnan(wcs.wcs.equinox) else "FK5" if wcs.wcs.equinox >= _FK5_BEGINS else "FK4"
-    wcs.wcs.radesys = said.upper() or by_equinox
+    if not axes[0].type.startswith("G"):
+        # Galactic coordinates have no equinox; a RADESYS next to them means something else.
+        said = next(filter(None, (header.text(key) for key in (f"RADE{axes[0].number}", "RADESYS", "RADECSYS"))), "")
+        # FITS standard 4.0, section 8.3: what holds where the header does not say.
+        by_equinox = "ICRS" if np.isnan(wcs.wcs.equinox) else "FK5" if wcs.wcs.equinox >= 1984 else "FK4"
+        wcs.wcs.radesys = said.upper() or by_equinox

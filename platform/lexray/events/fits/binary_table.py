@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lexray.array_types import Float64s
+from lexray.array_types import Bools, Float64s, Int64s
 from lexray.errors import RefusedInput
 from lexray.events.fits.headers import Buffer, Hdu, Header
 
@@ -21,8 +21,6 @@ _TYPES = {"B": ">u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"
 #: TZERO of numbers whose highest bit is flipped where they are stored: unsigned ones, of one byte signed ones (FITS
 #: standard 4.0, table 19).
 _FLIPPED = {"B": -(2.0**7), "I": 2.0**15, "J": 2.0**31, "K": 2.0**63}
-#: Larger whole numbers have no float of their own.
-_MAX_ZERO = 2.0**53
 _WIDTHS = {"B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "L": 1, "A": 1, "C": 8, "M": 16, "P": 8, "Q": 16}
 _KEV = {"ev": 1e-3, "kev": 1.0}
 _FORM = re.compile(r"(\d{0,9})([LXBIJKAEDCMPQ])")
@@ -119,8 +117,9 @@ class BinaryTable:
         try:
             return self._columns[name.lower()]
         except KeyError:
-            found = ", ".join(self.columns) or "none"
-            raise RefusedInput("missing_column", f"{self.name} has no column '{name}'; it has {found}") from None
+            raise RefusedInput(
+                "missing_column", f"{self.name} has no column '{name}'; it has {', '.join(self.columns) or 'none'}"
+            ) from None
 
     def numbers(self, name: str) -> Float64s:
         """A column as f8[N], scaled, NaN where it holds its null value.
@@ -144,7 +143,7 @@ class BinaryTable:
             values[stored == column.null] = np.nan
         return values
 
-    def integers(self, name: str) -> NDArray[np.int64]:
+    def integers(self, name: str) -> Int64s:
         """A column of whole numbers as i8[N]: flags, grades, detectors. Null values stay what they are.
 
         Raises
@@ -159,7 +158,8 @@ class BinaryTable:
             if np.any(values > np.iinfo(np.int64).max):
                 raise RefusedInput("bad_column", f"column '{column.name}' holds whole numbers of 64 bits")
             return values.astype(np.int64)
-        exact = column.scale == 1 and column.zero.is_integer() and abs(column.zero) <= _MAX_ZERO
+        # Larger whole numbers have no float of their own.
+        exact = column.scale == 1 and column.zero.is_integer() and abs(column.zero) <= 2.0**53
         if stored.dtype.kind not in "iu" or not exact:
             raise RefusedInput("bad_column", f"column '{column.name}' does not hold whole numbers")
         return stored.astype(np.int64) + int(column.zero)
@@ -191,7 +191,7 @@ class BinaryTable:
             raise RefusedInput("bad_column", f"column '{column.name}' of {self.name} holds no text")
         return [bytes(row).split(b"\0")[0].decode("latin-1") for row in self._view(column, ">u1", column.width)]
 
-    def bits(self, name: str) -> NDArray[np.bool_]:
+    def bits(self, name: str) -> Bools:
         """A column of bits as b1[N, bits], the first bit first; a whole number's bits from its highest to its lowest.
 
         Raises
@@ -218,10 +218,8 @@ class BinaryTable:
     def _view(self, column: Column, kind: str, n: int) -> NDArray[Any]:
         if not self.rows * n:
             return np.zeros((self.rows, n), kind)  # a view of no bytes may not begin where the file ends
-        size = np.dtype(kind).itemsize
-        return np.ndarray(
-            (self.rows, n), kind, self._content, self._start + column.offset, strides=(self._row_width, size)
-        )
+        strides = self._row_width, np.dtype(kind).itemsize
+        return np.ndarray((self.rows, n), kind, self._content, self._start + column.offset, strides)
 
 
 def energies(table: BinaryTable, name: str, default: str) -> Float64s:
@@ -246,14 +244,12 @@ def _flip(stored: NDArray[Any]) -> NDArray[Any]:
 
 
 _KEYWORDS = ("TTYPE", "TUNIT", "TNULL", "TSCAL", "TZERO")
-#: FITS allows no more columns.
-_MAX_FIELDS = 999
 
 
 @lru_cache
 def _keys(n_fields: int, form: str) -> tuple[str, ...]:
     """Keywords that describe a table's columns, `form` the one that holds their formats."""
-    if not 0 <= n_fields <= _MAX_FIELDS:
+    if not 0 <= n_fields <= 999:  # FITS allows no more columns
         raise RefusedInput("bad_structure", f"TFIELDS is {n_fields}")
     return tuple(f"{keyword}{n}" for n in range(1, n_fields + 1) for keyword in (*_KEYWORDS, form))
 
@@ -269,7 +265,6 @@ def _lay_out(table: str, form: str, keys: tuple[str, ...], cards: tuple[str | No
         if parsed is None:
             raise RefusedInput("bad_structure", f"{form}{n} of {table} is {header.text(f'{form}{n}')!r}")
         code, repeat = parsed[2], int(parsed[1] or 1)
-        scale, zero = header.number(f"TSCAL{n}"), header.number(f"TZERO{n}")
         column = Column(
             number=n,
             name=header.text(f"TTYPE{n}"),
@@ -279,8 +274,8 @@ def _lay_out(table: str, form: str, keys: tuple[str, ...], cards: tuple[str | No
             offset=offset,
             width=(repeat + 7) // 8 if code == "X" else repeat * _WIDTHS[code],
             null=header.integer(f"TNULL{n}") if code in "BIJK" and header.text(f"TNULL{n}") else None,
-            scale=1.0 if np.isnan(scale) else scale,
-            zero=0.0 if np.isnan(zero) else zero,
+            scale=header.number(f"TSCAL{n}", 1.0),
+            zero=header.number(f"TZERO{n}", 0.0),
         )
         found.setdefault(column.name.lower(), column)
         offset += column.width

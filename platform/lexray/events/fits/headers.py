@@ -7,18 +7,12 @@ A header that promises more than the file holds, 10¹² rows say, is refused her
 import math
 import re
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from lexray.errors import RefusedInput
 
-Buffer: TypeAlias = bytes | memoryview
+Buffer = bytes | memoryview
 
 _BLOCK = 2880
-_CARD = 80
-#: A header longer than this is no header: real ones have some hundred cards.
-_MAX_HEADER_BLOCKS = 1000
-_MAX_NAXIS = 999
-_MAX_DIGITS = 30
 #: A block with the header's last card.
 _WITH_END = re.compile(rb"(?s)(?:.{80})*?END     ")
 _STRING = re.compile(r"\s*'((?:[^']|'')*)'")
@@ -49,19 +43,18 @@ class Header:
         card = self._cards.get(key)
         if card is None or card[8:10] != "= ":
             return ""
-        if "'" in card:  # most values are plain numbers: only where there is a quote it may be a string
-            quoted = _STRING.match(card, 10)
-            if quoted:
-                return quoted[1].replace("''", "'").strip()
+        # Most values are plain numbers: only where there is a quote it may be a string.
+        if "'" in card and (quoted := _STRING.match(card, 10)):
+            return quoted[1].replace("''", "'").strip()
         return card[10:].partition("/")[0].strip()
 
-    def number(self, key: str) -> float:
-        """Value as a number; NaN where the keyword is absent or holds no finite one."""
+    def number(self, key: str, default: float = math.nan) -> float:
+        """Value as a number; the default where the keyword is absent or holds no finite one."""
         try:
             value = float(self.text(key).replace("D", "E").replace("d", "e"))
         except ValueError:
-            return math.nan
-        return value if math.isfinite(value) else math.nan
+            return default
+        return value if math.isfinite(value) else default
 
     def integer(self, key: str, default: int | None = None) -> int:
         """Value of a keyword that must be a whole number.
@@ -75,7 +68,7 @@ class Header:
         if not text and default is not None:
             return default
         digits = text[1:] if text[:1] in ("+", "-") else text
-        if not (digits.isdecimal() and digits.isascii() and len(digits) <= _MAX_DIGITS):
+        if not (digits.isdecimal() and digits.isascii() and len(digits) <= 30):
             raise RefusedInput("bad_structure", f"the header's {key} is {text!r}, not a whole number")
         return int(text)
 
@@ -156,21 +149,20 @@ def _read_header(content: Buffer, position: int, index: int) -> tuple[Header, in
         end += _BLOCK
         if end >= len(content):
             raise RefusedInput("truncated", f"the file ends in the header of HDU {index}")
-        if end - position >= _MAX_HEADER_BLOCKS * _BLOCK:
+        if end - position >= 1000 * _BLOCK:  # real headers have some hundred cards
             raise RefusedInput("bad_structure", f"the header of HDU {index} has no end")
     end += _BLOCK
     if end > len(content):
         raise RefusedInput("truncated", f"the file ends in the header of HDU {index}")
     text = str(content[position:end], "latin-1")
     # Backwards, so that of two cards with one keyword the first counts, as in cfitsio.
-    starts = range(len(text) - _CARD, -1, -_CARD)
-    return Header({text[i : i + 8].rstrip(): text[i : i + _CARD] for i in starts}), end
+    return Header({text[i : i + 8].rstrip(): text[i : i + 80] for i in range(len(text) - 80, -1, -80)}), end
 
 
 def _data_size(header: Header) -> int:
     """Bytes of data behind a header, without padding (FITS standard 4.0, equations 1 and 2)."""
     n_axes = header.integer("NAXIS")
-    if not 0 <= n_axes <= _MAX_NAXIS:
+    if not 0 <= n_axes <= 999:
         raise RefusedInput("bad_structure", f"NAXIS is {n_axes}")
     if n_axes == 0:
         return 0

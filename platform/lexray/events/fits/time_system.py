@@ -55,15 +55,14 @@ class TimeSystem:
         if word.lower() not in _UNITS:
             raise RefusedInput("bad_unit", f"TIMEUNIT is {word!r}, expected s or d")
         unit = _UNITS[word.lower()]
-        day, fraction = header.number("MJDREFI"), header.number("MJDREFF")
+        day, fraction = header.number("MJDREFI"), header.number("MJDREFF", 0.0)
         if np.isnan(day):
-            whole = header.number("MJDREF")
-            day, fraction = np.floor(whole), whole - np.floor(whole)
-        zero, reference = header.number("TIMEZERO"), header.text("TIMEREF").upper()
+            day, fraction = divmod(header.number("MJDREF"), 1.0)
+        reference = header.text("TIMEREF").upper()
         return cls(
-            day=float(day),
-            fraction=0.0 if np.isnan(fraction) else float(fraction),
-            zero=zero * unit if np.isfinite(zero) else 0.0,
+            day=day,
+            fraction=fraction,
+            zero=header.number("TIMEZERO", 0.0) * unit,
             unit=unit,
             timesys=header.text("TIMESYS").upper(),
             timeref=_TIMEREF.get(reference, reference.lower()),

@@ -15,9 +15,6 @@ import numpy as np
 
 from lexray.array_types import Float64s
 
-_J2000 = 51544.5
-_DAYS = 365.25
-
 #: Year and τ₀.
 _YEARS, _DEPTHS = np.array((
     (1999.6, 0.0), (2000.0, 0.10), (2001.0, 0.27), (2002.0, 0.39), (2003.0, 0.48), (2004.0, 0.54), (2006.0, 0.645),
@@ -38,7 +35,7 @@ def transmission(energy: Float64s, mjd: float) -> Float64s:
 
     NaN where the epoch is NaN.
     """
-    year = 2000.0 + (mjd - _J2000) / _DAYS
+    year = 2000.0 + (mjd - 51544.5) / 365.25  # since J2000
     share = np.clip((year - _EARLY) / (_LATE - _EARLY), 0.0, 1.0)
     shape = np.interp(energy, _ENERGIES, (1 - share) * _EARLY_SHAPE + share * _LATE_SHAPE)
     return np.asarray(np.exp(-np.interp(year, _YEARS, _DEPTHS) * shape))

@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lexray.array_types import Float64s
+from lexray.array_types import Bools, Float64s
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands
 from lexray.events.fits.binary_table import BinaryTable
-from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header
 from lexray.events.missions.optics import Optics
 
@@ -38,7 +36,7 @@ class Screen:
 
     cause: str
     column: str
-    keep: Callable[[BinaryTable], NDArray[np.bool_]]
+    keep: Callable[[BinaryTable], Bools]
     document: str
 
 
@@ -133,8 +131,10 @@ class Instrument:
         shift, width = self.channels or (np.nan, np.nan)
         return (pi + shift) * width
 
-    def good_times(self, name: str, header: Header, events: Header) -> GoodTimes | None:
-        """What an extension says about good times; None where it is no extension with good-time intervals.
+    def good_times(self, name: str, header: Header, events: Header) -> tuple[str, int | None] | None:
+        """The kind of an extension's good times, and the detector whose they are, None where of all.
+
+        None where it is no extension with good-time intervals.
 
         Its name tells, or HDUCLAS1 (OGIP 94-003). Names without their numbers are its kind: GTI3 and GTI7 are of one.
 
@@ -150,7 +150,7 @@ class Instrument:
         if not name.startswith(self.gti_names) and header.text("HDUCLAS1").upper() != "GTI":
             return None
         detector = None if self.gti_detector is None else self.gti_detector(name, header, events)
-        return GoodTimes(name.rstrip(_DIGITS), detector)
+        return name.rstrip(_DIGITS), detector
 
     def live_fraction(self, header: Header, ontime: float, detector: int | None = None) -> float:
         """Share of the good time in which the instrument was ready for an event.
@@ -170,9 +170,8 @@ class Instrument:
             value = header.number(_of_detector(keyword, detector))
             if 0 < value <= 1:
                 return value
-        for live_keyword, good_keyword in dict.fromkeys((self.live_time_keywords, _LIVE_TIME)):
-            live = header.number(_of_detector(live_keyword, detector))
-            good = header.number(_of_detector(good_keyword, detector))
+        for keywords in dict.fromkeys((self.live_time_keywords, _LIVE_TIME)):
+            live, good = (header.number(_of_detector(keyword, detector)) for keyword in keywords)
             fraction = live / (good if good > 0 else ontime)
             if np.isfinite(fraction) and fraction > 0:
                 return min(fraction, 1.0)
@@ -226,8 +225,9 @@ class Mission:
         found = header.text("INSTRUME")
         instrument = self.instruments.get(found.upper())
         if instrument is None:
-            known = ", ".join(self.instruments)
-            raise RefusedInput("unknown_instrument", f"INSTRUME is {found!r}; of {self.name}: {known}")
+            raise RefusedInput(
+                "unknown_instrument", f"INSTRUME is {found!r}; of {self.name}: {', '.join(self.instruments)}"
+            )
         for keyword, values, why in instrument.refused_modes:
             value = header.text(keyword)
             if value.upper() in values:
@@ -242,6 +242,4 @@ def number_of(name: str, *_: Header) -> int | None:
 
 
 def _of_detector(keyword: str, detector: int | None) -> str:
-    if "{" not in keyword:
-        return keyword
-    return "" if detector is None else keyword.format(detector=detector)
+    return "" if detector is None and "{" in keyword else keyword.format(detector=detector)

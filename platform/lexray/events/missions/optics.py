@@ -6,7 +6,6 @@ and know nothing of chip gaps, bad columns or support structures.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -95,20 +94,12 @@ class Optics:
         f8[N]
             cm².
         """
-        energies, areas = self._curve
+        energies, areas = np.array(self.curve).T
         area = np.interp(energy, energies, areas, left=0.0, right=0.0)
-        energies, scale, power, slope = self._vignetting
+        energies, scale, power, slope = np.array(self.vignetting).T
         area *= np.interp(energy, energies, (1 + (off_axis / scale) ** power) ** -slope)
         if self.transmission is not None:
             area *= self.transmission(energy, mjd)
         if self.spread is not None:
             area *= self.spread.encircled(aperture, off_axis)
         return np.asarray(area)
-
-    @cached_property
-    def _curve(self) -> Float64s:
-        return np.array(self.curve).T
-
-    @cached_property
-    def _vignetting(self) -> Float64s:
-        return np.array(self.vignetting).T

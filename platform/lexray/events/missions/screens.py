@@ -3,17 +3,17 @@
 from collections.abc import Callable, Collection
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lexray.array_types import Bools
 from lexray.events.fits.binary_table import BinaryTable
 
-Keep = Callable[[BinaryTable], NDArray[np.bool_]]
+Keep = Callable[[BinaryTable], Bools]
 
 
 def one_of(column: str, values: Collection[int]) -> Keep:
     """Events whose grade or pattern is one of these."""
 
-    def keep(table: BinaryTable) -> NDArray[np.bool_]:
+    def keep(table: BinaryTable) -> Bools:
         # For a handful of values many times as fast as np.isin.
         found = table.integers(column)
         return np.asarray(np.logical_or.reduce([found == value for value in values]))
@@ -28,7 +28,7 @@ def none_set(column: str, mask: int) -> Keep:
     stay what they are.
     """
 
-    def keep(table: BinaryTable) -> NDArray[np.bool_]:
+    def keep(table: BinaryTable) -> Bools:
         return np.asarray((table.integers(column) & mask) == 0)
 
     return keep
@@ -48,7 +48,7 @@ def matches(column: str, pattern: str) -> Keep:
     which = [i for i, symbol in enumerate(pattern) if symbol != "x"]
     wanted = np.array([pattern[i] == "1" for i in which])
 
-    def keep(table: BinaryTable) -> NDArray[np.bool_]:
+    def keep(table: BinaryTable) -> Bools:
         bits = table.bits(column)
         # A column of fewer bits has none of the higher ones: those of Chandra's oldest files are 4 wide.
         low = bits[:, max(bits.shape[1] - len(pattern), 0) :]
