@@ -1,7 +1,5 @@
 """A trained autodecoder: event lists in, representations and rates out."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -126,7 +124,7 @@ class Autodecoder:
         self._model = _reconstructor(settings, self.network, start, device or torch.device("cpu"))
 
     @classmethod
-    def fit(cls, events: Sequence[EventList] | Photons, settings: Schedule) -> Autodecoder:
+    def fit(cls, events: Sequence[EventList] | Photons, settings: Schedule) -> "Autodecoder":
         """Train on detections in memory, in this process. `lexray train autodecoder` does it on many.
 
         Parameters
@@ -147,7 +145,7 @@ class Autodecoder:
         result = trainer.result()
         return cls(settings, result["network"], result["mean_latent"]).calibrated(photons)
 
-    def calibrated(self, photons: Photons) -> Autodecoder:
+    def calibrated(self, photons: Photons) -> "Autodecoder":
         """The same with variances and anomalies, learnt from detections of its training; see `MAX_CALIBRATION`."""
         most = MAX_CALIBRATION[self.model_type]
         if min(len(photons), most) < _MIN_CALIBRATION:

@@ -1,7 +1,5 @@
 """Event lists as ragged tensors: values and offsets, nothing padded."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

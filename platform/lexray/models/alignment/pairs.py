@@ -1,7 +1,5 @@
 """Sources with their detections and their text, and the batches that are drawn from them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +27,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.text)
 
-    def to(self, device: torch.device) -> Pairs:
+    def to(self, device: torch.device) -> "Pairs":
         """The same on another device."""
         return Pairs(self.xray.to(device), self.offsets.to(device), self.text.to(device))
 

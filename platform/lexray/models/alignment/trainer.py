@@ -5,8 +5,6 @@ are disturbed, text vectors come down to their leading components, and the epoch
 retrieves the validation sources best.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -5,8 +5,6 @@ The background photons that it predicts in each cell of the source's region are 
 (`likelihood`): a background region is usually several times larger, so its rate is known that much better.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

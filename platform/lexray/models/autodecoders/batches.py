@@ -1,7 +1,5 @@
 """A worker's share of each step's batch, drawn from its streams of parts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,7 +27,7 @@ class Batch:
     """
 
     sample: Any
-    shares: list[Share]
+    shares: "list[Share]"
     ids: list[str]
     n_photons: int
 

@@ -11,8 +11,6 @@ similar brightness with a score at least as high; these are drawn from the recon
 and encoded like any other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -105,7 +103,7 @@ class Calibration:
         }
 
     @staticmethod
-    def of_tensors(tensors: Mapping[str, Tensor]) -> Calibration:
+    def of_tensors(tensors: Mapping[str, Tensor]) -> "Calibration":
         """What `tensors` wrote."""
         groups: dict[str, dict[str, Tensor]] = {"uncertainty": {}, "population": {}}
         for name, value in tensors.items():

@@ -1,7 +1,5 @@
 """How well a model under training predicts photons of detections that it is not trained on."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import Any
 

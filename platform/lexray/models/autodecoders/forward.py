@@ -1,7 +1,5 @@
 """The network's forward pass as it is trained, and the moving average of its weights."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Latents of detections, which move where they are owned and are never communicated."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -31,7 +29,7 @@ class LatentTable:
         self.steps = torch.zeros(len(value), device=value.device)
 
     @classmethod
-    def drawn(cls, seed: int, part: int, n: int, dim: int) -> LatentTable:
+    def drawn(cls, seed: int, part: int, n: int, dim: int) -> "LatentTable":
         """Latents of a part's `n` detections before their first step."""
         return cls(_LATENT_SPREAD * torch.randn(n, dim, generator=keyed_generator(seed, LATENTS, part)))
 

@@ -1,7 +1,5 @@
 """What the trainer needs of a model: the one interface that autodecoders of every type are trained through."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

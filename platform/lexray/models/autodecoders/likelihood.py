@@ -19,8 +19,6 @@ their areas × exposures (`BackgroundPhotons.scale`),
 On knots, :math:`b` is estimated first (`lexray.models.autodecoders.background`) and then held: `Cells.background`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -57,7 +55,7 @@ class CellBackground(TensorFields):
     counts: Tensor
     expected: Tensor
 
-    def select(self, rows: Tensor, n: int) -> CellBackground | None:
+    def select(self, rows: Tensor, n: int) -> "CellBackground | None":
         """Of the detections `rows` of N; None where none of them has a known background."""
         place = torch.full((n,), -1, dtype=torch.int64)
         place[self.rows] = torch.arange(len(self.rows))
@@ -97,13 +95,13 @@ class Cells(TensorFields):
         """Photons by band, f4[N, B]."""
         return self.hat_counts.sum(-1)
 
-    def select(self, rows: Tensor) -> Cells:
+    def select(self, rows: Tensor) -> "Cells":
         """The detections `rows`."""
         background = None if self.background is None else self.background.select(rows, len(self))
         return Cells(self.hat_counts[rows], self.exposure[rows], self.centre[rows], background)
 
     @staticmethod
-    def concatenate(several: Sequence[Cells]) -> Cells:
+    def concatenate(several: "Sequence[Cells]") -> "Cells":
         """All detections behind one another."""
         known = []
         first = 0

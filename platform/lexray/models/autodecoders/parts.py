@@ -1,7 +1,5 @@
 """Where a worker's detections come from, part by part."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol

@@ -1,7 +1,5 @@
 """Photons of many detections as values and offsets: nothing is padded."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -51,7 +49,7 @@ class BackgroundPhotons(RaggedPhotons):
     scale: Tensor
 
     @staticmethod
-    def none(n: int) -> BackgroundPhotons:
+    def none(n: int) -> "BackgroundPhotons":
         """Of `n` detections without a background region."""
         return BackgroundPhotons(
             torch.zeros(0, dtype=torch.float64),
@@ -65,7 +63,7 @@ class BackgroundPhotons(RaggedPhotons):
         """Which detections have a background region, bool[N]."""
         return ~self.scale.isnan()
 
-    def select(self, rows: Tensor) -> BackgroundPhotons:
+    def select(self, rows: Tensor) -> "BackgroundPhotons":
         """The detections `rows`, i8[M], in that order."""
         photons, offsets = gather(self.offsets, rows)
         return BackgroundPhotons(self.time[photons], self.band[photons], offsets, self.scale[rows])
@@ -108,7 +106,7 @@ class Photons(RaggedPhotons):
     n_bands: int
 
     @staticmethod
-    def concatenate(several: Sequence[Photons]) -> Photons:
+    def concatenate(several: "Sequence[Photons]") -> "Photons":
         """All detections behind one another."""
         return Photons(
             torch.cat([p.time for p in several]),
@@ -157,7 +155,7 @@ class Photons(RaggedPhotons):
         cell = self.owner * self.n_bands + self.band
         return torch.bincount(cell, minlength=len(self) * self.n_bands).reshape(len(self), self.n_bands).double()
 
-    def select(self, rows: Tensor) -> Photons:
+    def select(self, rows: Tensor) -> "Photons":
         """The detections `rows`, i8[M], in that order."""
         photons, offsets = gather(self.offsets, rows)
         intervals, gti_offsets = gather(self.gti_offsets, rows)
@@ -177,7 +175,7 @@ class Photons(RaggedPhotons):
             self.n_bands,
         )
 
-    def keep(self, chosen: Tensor) -> Photons:
+    def keep(self, chosen: Tensor) -> "Photons":
         """The same detections with only the photons where `chosen`, bool[P], holds."""
         kept = torch.bincount(self.owner[chosen], minlength=len(self))
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])
@@ -189,7 +187,7 @@ class Photons(RaggedPhotons):
             energy=self.energy[chosen],
         )
 
-    def thin(self, fraction: float, generator: torch.Generator) -> tuple[Photons, Photons]:
+    def thin(self, fraction: float, generator: torch.Generator) -> "tuple[Photons, Photons]":
         """Split the photons at random: both parts are independent Poisson processes of the same shape.
 
         Both keep all background photons; the scale is raised, so that these say what is expected in each part.
@@ -204,7 +202,7 @@ class Photons(RaggedPhotons):
         first, rest = self.keep(chosen), self.keep(~chosen)
         return first.background_over(fraction), rest.background_over(1 - fraction)
 
-    def background_over(self, fraction: float | Tensor) -> Photons:
+    def background_over(self, fraction: float | Tensor) -> "Photons":
         """As these are the share `fraction`, one or f[N], of the photons: their background is that share of it too."""
         return replace(self, background=replace(self.background, scale=self.background.scale / fraction))
 

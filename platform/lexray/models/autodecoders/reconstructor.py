@@ -1,7 +1,5 @@
 """What a trained autodecoder of any type does with detections."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +30,7 @@ class Encoding:
     nll: Tensor
     misfit: Tensor
 
-    def put(self, rows: Tensor, other: Encoding) -> None:
+    def put(self, rows: Tensor, other: "Encoding") -> None:
         """Write those of the detections `rows` in place."""
         self.features[rows], self.nll[rows], self.misfit[rows] = other.features, other.nll, other.misfit
 

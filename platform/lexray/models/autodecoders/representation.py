@@ -5,8 +5,6 @@ pooled over time into numbers that a shift or a reversal in time leaves alone; d
 them is worth to the alignment.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ through each part's rows in another order, and a step takes one slice of every s
 the seed, the step and the parts alone, whoever owns the stream.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar

@@ -1,7 +1,5 @@
 """Where a training stands, when it must end, and the best network that an evaluation has seen."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Dataclasses of tensors that move between devices and types as one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self

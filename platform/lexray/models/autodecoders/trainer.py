@@ -6,8 +6,6 @@ network's gradient is the sum over it. What is reduced is that gradient, whose s
 there are; latents and their Adam state never leave their owner.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping

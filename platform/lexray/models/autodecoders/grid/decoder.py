@@ -1,7 +1,5 @@
 """The `grid` decoder: a latent becomes log-rates on knots in time, a shape shared by the bands and their deviations."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

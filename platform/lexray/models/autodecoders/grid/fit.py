@@ -1,7 +1,5 @@
 """Fits of new detections, the decoder held fixed: nothing is learnt from others while it goes on."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

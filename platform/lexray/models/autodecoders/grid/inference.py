@@ -1,7 +1,5 @@
 """A trained `grid` autodecoder on new detections: a latent is fitted to each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

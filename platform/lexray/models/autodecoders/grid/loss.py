@@ -1,7 +1,5 @@
 """Loss of the `grid` autodecoder: the likelihood of a detection's photons, and penalties on rough rates."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -27,7 +25,7 @@ class GridPenaltyWeights:
     tv_deviation: float = setting(20.0, "total variation of each band's deviation from that mean", ge=0)
     latent: float = setting(0.02, "squared norm of the latent", ge=0)
 
-    def stiffer(self, factor: float) -> GridPenaltyWeights:
+    def stiffer(self, factor: float) -> "GridPenaltyWeights":
         """With `factor` on both penalties of total variation."""
         return GridPenaltyWeights(factor * self.tv_mean, factor * self.tv_deviation, self.latent)
 

@@ -1,7 +1,5 @@
 """Training of the `grid` autodecoder: one latent per detection and one decoder for all, no encoder."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch
@@ -76,7 +74,7 @@ class GridSettings(Schedule):
             torch.manual_seed(self.seed)
             return GridDecoder(self.latent_dim, self.n_bands, self.n_knots, self.width)
 
-    def learner(self) -> GridLearner:
+    def learner(self) -> "GridLearner":
         """A model of these settings, its weights drawn from `seed`."""
         return GridLearner(self)
 

@@ -9,8 +9,6 @@ with f a residual network that activates before each layer. The losses are in `l
 `training`; docs/ppad.md says what is as published and what is not.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

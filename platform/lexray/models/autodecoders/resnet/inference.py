@@ -1,7 +1,5 @@
 """A trained `resnet` autodecoder (PPAD) on new detections: a latent is fitted to each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import TypeAlias
 

@@ -12,8 +12,6 @@ spread over it, and in training shifted at random. The published code minimises 
 given for each detection.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -76,7 +74,7 @@ class Arrivals(TensorFields):
     n: int
 
     @staticmethod
-    def concatenate(several: Sequence[Arrivals]) -> Arrivals:
+    def concatenate(several: "Sequence[Arrivals]") -> "Arrivals":
         """All detections behind one another."""
         first = [0]
         for each in several:

@@ -1,7 +1,5 @@
 """Training the published Poisson process autodecoder, and latents of new detections (Song et al. 2025)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -77,7 +75,7 @@ class ResnetSettings(Schedule):
             torch.manual_seed(self.seed)
             return ResnetDecoder(self.latent_dim, self.n_bands, self.width, self.blocks, self.octaves)
 
-    def learner(self) -> ResnetLearner:
+    def learner(self) -> "ResnetLearner":
         """A model of these settings, its weights drawn from `seed`."""
         return ResnetLearner(self)
 

@@ -5,8 +5,6 @@ of its detector: from some 100 s to 200 ks the cells are as fine as the photons 
 is faster than a cell, pulsations above all, is out of reach.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -79,7 +77,7 @@ class BinnedPhotons(TensorFields):
         """Detection of each photon, i8[P]."""
         return owner(self.offsets)
 
-    def select(self, rows: Tensor) -> BinnedPhotons:
+    def select(self, rows: Tensor) -> "BinnedPhotons":
         """The detections `rows`, i8[M], in that order."""
         photons, offsets = gather(self.offsets, rows)
         background, background_offsets = gather(self.background_offsets, rows)

@@ -1,7 +1,5 @@
 """What a trained `splitnet` says of new detections: one pass of its network, and no fit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

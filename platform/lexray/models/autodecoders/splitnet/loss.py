@@ -8,8 +8,6 @@ with s the source's rate and c the background's; of how many fall into each cell
 rate is Gamma distributed about its estimate with relative variance v, which teaches v; and of their energies.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from lexray.models.autodecoders.splitnet.network import Estimate

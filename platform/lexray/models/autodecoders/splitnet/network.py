@@ -14,8 +14,6 @@ A U-Net over cells of time makes g; what it pools over time is the detection's r
 sure g is, and a second branch does with the photons' energies what the first does with their times.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from itertools import pairwise
 

@@ -3,8 +3,6 @@
 The network sees one part and predicts the other: two independent Poisson processes of the same shape.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -45,7 +43,7 @@ class ThinnedDetections(TensorFields):
     ratio: Tensor
 
     @staticmethod
-    def concatenate(several: Sequence[ThinnedDetections]) -> ThinnedDetections:
+    def concatenate(several: "Sequence[ThinnedDetections]") -> "ThinnedDetections":
         """All detections behind one another."""
         of_field = zip(*((one.row, *one.targets) for one in several), strict=True)
         row, *targets = (torch.cat(values) for values in of_field)
@@ -62,12 +60,12 @@ class ThinnedDetections(TensorFields):
 class ThinnedBatch(dict[int, ThinnedDetections]):
     """Detections of a batch by their number of cells."""
 
-    def to(self, device: torch.device) -> ThinnedBatch:
+    def to(self, device: torch.device) -> "ThinnedBatch":
         """The same batch on a device."""
         return ThinnedBatch({k: one.to(device) for k, one in self.items()})
 
     @staticmethod
-    def concatenate(several: Sequence[ThinnedBatch]) -> ThinnedBatch:
+    def concatenate(several: "Sequence[ThinnedBatch]") -> "ThinnedBatch":
         """One batch of several slices."""
         first = 0
         by_size: dict[int, list[ThinnedDetections]] = {}

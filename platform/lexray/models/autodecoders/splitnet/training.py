@@ -1,7 +1,5 @@
 """Training of `splitnet` on photons held out from its input, split again each time."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +43,7 @@ class SplitnetSettings(Schedule):
     background_augmentation: float = setting(0.1, "share trained with another's photons as background", ge=0, le=1)
     gap_augmentation: float = setting(0.2, "share trained with parts of their good time hidden", ge=0, le=1)
 
-    def learner(self) -> SplitnetLearner:
+    def learner(self) -> "SplitnetLearner":
         """A network of these sizes, its weights drawn from `seed`."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
