@@ -13,9 +13,8 @@ from lexray.events.eventlist import Background, Bands, EventList, GoodTimeInterv
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
 from lexray.inference.photons import photons_of, photons_of_table
 from lexray.models.autodecoders.grid.decoder import GridDecoder, multiscale_hats, total_variation
-from lexray.models.autodecoders.grid.fit import fit_latents
 from lexray.models.autodecoders.grid.loss import GridPenaltyWeights, losses
-from lexray.models.autodecoders.grid.training import GridSettings
+from lexray.models.autodecoders.grid.training import GridSettings, fit_latents
 from lexray.models.autodecoders.latents import LatentTable
 from lexray.models.autodecoders.likelihood import cells
 from lexray.models.autodecoders.parts import InMemoryParts

@@ -6,7 +6,7 @@ import torch
 
 from builders import photons
 from lexray.models.autodecoders.background import background_regions, with_background
-from lexray.models.autodecoders.grid.fit import free_log_shape
+from lexray.models.autodecoders.grid.training import free_log_shape
 from lexray.models.autodecoders.likelihood import cell_log_integrals, cells, level
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
 

@@ -8,10 +8,9 @@ import torch
 
 from builders import photons
 from lexray.models.autodecoders.grid.decoder import FreeCurves
-from lexray.models.autodecoders.grid.fit import free_log_shape
 from lexray.models.autodecoders.grid.inference import half_width
 from lexray.models.autodecoders.grid.loss import GridPenaltyWeights, losses
-from lexray.models.autodecoders.grid.training import GridLearner, GridSettings
+from lexray.models.autodecoders.grid.training import GridLearner, GridSettings, free_log_shape
 from lexray.models.autodecoders.likelihood import Cells, cells, log_integral
 from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons

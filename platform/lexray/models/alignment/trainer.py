@@ -13,12 +13,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from lexray.models.alignment.contrastive import MAX_SCALE, distributed_symmetric_info_nce, symmetric_info_nce
-from lexray.models.alignment.evaluation import retrieval_metrics
-from lexray.models.alignment.pairs import Pairs
-from lexray.models.alignment.towers import Regularisation, Sizes, Towers
+from lexray.models.alignment.towers import Regularisation, Sizes, Towers, join_members
 from lexray.models.settings import setting
 
 #: What `Trainer.run_epoch` reports, and the direction in which each is better.
@@ -63,6 +62,38 @@ class AlignmentSettings:
     epochs: int = setting(200, "at most so many", ge=1)
     patience: int = setting(30, "epochs without a better validation loss before it ends", ge=1)
     seed: int = setting(0, "of weights, batches and noise", ge=0)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sources with their detections and their text.
+
+    Attributes
+    ----------
+    xray : Tensor[N, D + B]
+        Features of N detections, latents and log-rates side by side, in the order of their sources.
+    offsets : Tensor[S + 1]
+        Source s has the detections offsets[s] … offsets[s + 1], at least one.
+    text : Tensor[S, T]
+        Text vectors.
+    """
+
+    xray: Tensor
+    offsets: Tensor
+    text: Tensor
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def to(self, device: torch.device) -> "Pairs":
+        """The same on another device."""
+        return Pairs(self.xray.to(device), self.offsets.to(device), self.text.to(device))
+
+    def draw(self, sources: Tensor, generator: torch.Generator) -> Tensor:
+        """One detection of each of the sources at random: rows of `xray`."""
+        count = self.offsets[sources + 1] - self.offsets[sources]
+        at = torch.rand(len(sources), generator=generator).to(count.device) * count
+        return self.offsets[sources] + at.long().clamp(max=count - 1)
 
 
 class AlignmentTrainer:
@@ -203,3 +234,23 @@ def _new_towers(settings: AlignmentSettings, train: Pairs, n_bands: int) -> Towe
     towers.xray.standardise.fit_scale(train.xray)
     towers.text.standardise.fit_whitening(train.text, settings.whitening_shrinkage)
     return towers
+
+
+@torch.no_grad()
+def retrieval_metrics(towers: Towers, pairs: Pairs) -> dict[str, float]:
+    """Loss, recall@10 and median rank, a source's X-ray vector being the mean of its detections'."""
+    count = pairs.offsets.diff()
+    owner = torch.repeat_interleave(torch.arange(len(pairs), device=count.device), count)
+    xray, text = join_members(towers.xray(pairs.xray)), join_members(towers.text(pairs.text))
+    mean = functional.normalize(torch.zeros_like(text).index_add(0, owner, xray), dim=-1)
+    ranks = torch.cat([own_rank(mean @ text.T), own_rank(text @ mean.T)]).double()
+    return {
+        "val/loss": float(symmetric_info_nce(mean, text, towers.log_scale)),
+        "val/recall@10": float((ranks <= 10).double().mean()),
+        "val/median_rank": float(ranks.median()),
+    }
+
+
+def own_rank(similarity: Tensor) -> Tensor:
+    """Rank, from 1, that each row of similarity[N, N] gives its own column; ties count against it."""
+    return (similarity >= similarity.diagonal()[:, None]).sum(1)

@@ -25,8 +25,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.tensors import TensorFields
+from lexray.models.autodecoders.photons import Photons, TensorFields
 
 #: Shape of the Gamma prior of a band's counts: Jeffreys'.
 PRIOR_COUNTS = 0.5

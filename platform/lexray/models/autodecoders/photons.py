@@ -1,12 +1,29 @@
 """Photons of many detections as values and offsets: nothing is padded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from lexray.models.autodecoders.tensors import TensorFields
+
+class TensorFields:
+    """A frozen dataclass whose fields are tensors, dataclasses of tensors, and plain values."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """`function` of each tensor."""
+        changed: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                changed[name] = function(value)
+            elif isinstance(value, TensorFields):
+                changed[name] = value.map(function)
+        return replace(self, **changed)  # type: ignore[type-var]
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        return self.map(lambda value: value.to(device))
 
 
 @dataclass(frozen=True)

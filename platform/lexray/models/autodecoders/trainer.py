@@ -6,25 +6,30 @@ network's gradient is the sum over it. What is reduced is that gradient, whose s
 there are; latents and their Adam state never leave their owner.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils._pytree import tree_map
 
-from lexray.models.autodecoders.batches import Batch, Batches
-from lexray.models.autodecoders.evaluation import HeldOutPhotons
-from lexray.models.autodecoders.forward import TrainingForward, gradient, moving_average
 from lexray.models.autodecoders.latents import LatentTable
-from lexray.models.autodecoders.learner import Schedule
+from lexray.models.autodecoders.learner import Schedule, keyed_generator
 from lexray.models.autodecoders.parts import PartSource
+from lexray.models.autodecoders.photons import Photons, pieces
+from lexray.models.autodecoders.sampler import VALIDATION, Batch, Batches
 from lexray.models.autodecoders.state import TrainingState
-from lexray.models.autodecoders.workers import names_of_all, sum_over_workers
 
 #: Decay rates of the network's Adam moments.
 _BETAS = (0.9, 0.99)
+#: Share of a validation detection's photons that the model sees; the others are scored.
+_SEEN = 0.8
+#: Detections scored at once.
+_SCORED_AT_ONCE = 512
 
 
 class AutodecoderTrainer:
@@ -68,7 +73,7 @@ class AutodecoderTrainer:
             if self.learner.latent_dim
         }
         self._batches = Batches(self.learner, source, settings, self.device)
-        self._held_out = HeldOutPhotons(source, settings.seed)
+        self._source = source
         totals = torch.tensor(
             [sum(s.detections for s in sizes.values()), sum(s.photons for s in sizes.values())], dtype=torch.float64
         )
@@ -163,7 +168,7 @@ class AutodecoderTrainer:
             return none, none
         latent = None
         if self.latents:
-            rows = torch.cat([self.latents[share.part].value[share.rows] for share in batch.shares])
+            rows = torch.cat([self.latents[share.number].value[share.rows] for share in batch.shares])
             latent = rows.to(self.device).requires_grad_()
         self.network.train()
         losses: Tensor = self.learner.losses(batch.sample, latent)
@@ -187,7 +192,7 @@ class AutodecoderTrainer:
             return
         parts = torch.split(latent_gradient.cpu(), [len(share.rows) for share in batch.shares])
         for share, moved in zip(batch.shares, parts, strict=True):
-            self.latents[share.part].step(share.rows, moved, self.settings.latent_learning_rate * factor)
+            self.latents[share.number].step(share.rows, moved, self.settings.latent_learning_rate * factor)
 
     def _not_finite(self, batch: Batch, losses: Tensor, latent_gradient: Tensor) -> list[str]:
         """Detections of this worker's share whose loss or gradient is not finite."""
@@ -216,22 +221,40 @@ class AutodecoderTrainer:
         float
             In bits per photon, over all workers; 0 where there is nothing to score.
         """
-        start = self.mean_latent()
-        with self._kept_network():
-            score = self._held_out.score(self.learner, start)
+        start, trained = self.mean_latent(), self.learner.network
+        score = torch.zeros(2, dtype=torch.float64)
+        self.learner.network = self._kept.eval()  # as it is kept in the end, in float32
+        try:
+            for fit, held in self._validation:
+                gains = self.learner.gains(fit, held, start).double().sum().cpu()
+                score += torch.stack([gains, torch.tensor(float(len(held.time)), dtype=torch.float64)])
+        finally:
+            self.learner.network = trained
         nats, n_photons = sum_over_workers(score, self.device).tolist()
         gain = float(nats / max(n_photons, 1.0) / math.log(2.0))
         if n_photons and self.settings.patience:
             self.progress.judge(gain, lambda: self._weights(start))
         return gain
 
+    @cached_property
+    def _validation(self) -> list[tuple[Photons, Photons]]:
+        """Photons to fit and to score of the validation's detections of this worker's parts, split once."""
+        # By part, so that which photons are held out does not depend on who owns it.
+        pairs = [
+            photons.thin(_SEEN, keyed_generator(self.settings.seed, VALIDATION, part))
+            for part, photons in sorted(self._source.validation().items())
+            if len(photons)
+        ]
+        if not pairs:
+            return []
+        fit, held = (Photons.concatenate(side) for side in zip(*pairs, strict=True))
+        return [(fit.select(rows), held.select(rows)) for rows in pieces(len(fit), _SCORED_AT_ONCE)]
+
     def mean_latent(self) -> Tensor | None:
         """Mean over all detections of all workers, f[D]: where the search for a new one's latent begins."""
         if not self.learner.latent_dim:
             return None
-        total = torch.zeros(self.learner.latent_dim)
-        for table in self.latents.values():
-            total += table.value.sum(0)
+        total = sum((table.value.sum(0) for table in self.latents.values()), torch.zeros(self.learner.latent_dim))
         return sum_over_workers(total, self.device) / max(self.n_detections, 1)
 
     def result(self) -> dict[str, Any]:
@@ -253,15 +276,6 @@ class AutodecoderTrainer:
     def _kept(self) -> nn.Module:
         """The network with the moving average of its weights, where there is one."""
         return self.network if self._average is None else self._average.module
-
-    @contextlib.contextmanager
-    def _kept_network(self) -> Iterator[None]:
-        """The learner with the network that is kept in the end, in float32."""
-        trained, self.learner.network = self.learner.network, self._kept
-        try:
-            yield
-        finally:
-            self.learner.network = trained
 
     def state(self) -> dict[str, Any]:
         """What all workers share: network, optimiser, and where the training stands, within an epoch too."""
@@ -292,3 +306,77 @@ class AutodecoderTrainer:
         self.progress = TrainingState(**state["progress"])
         for part, table in self.latents.items():
             table.load_state(latents(part))
+
+
+class TrainingForward(nn.Module):
+    """A network as it is trained: compiled, in mixed precision, or as it is; validation uses the network itself.
+
+    Parameters
+    ----------
+    network : nn.Module
+    settings : Schedule
+    device : torch.device
+    """
+
+    def __init__(self, network: nn.Module, settings: Schedule, device: torch.device) -> None:
+        super().__init__()
+        self.network = network
+        self._forward = torch.compile(network.forward) if settings.compile else network.forward
+        self._mixed = settings.precision == "bfloat16"
+        self._device_type = device.type
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the network gives, in float32."""
+        if not self._mixed:
+            return self._forward(*inputs)
+        with torch.autocast(self._device_type, dtype=torch.bfloat16):
+            out = self._forward(*inputs)
+        return tree_map(lambda t: t.float() if isinstance(t, Tensor) and t.is_floating_point() else t, out)
+
+
+def gradient(tensor: Tensor) -> Tensor:
+    """A leaf's gradient; zeros on a worker that had no row in the batch."""
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+
+
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the network for the moving average of its weights.
+
+    Parameters
+    ----------
+    network : nn.Module
+    decay : float
+        Per step; less in the first steps, as the weights that the network begins with are noise.
+    """
+
+    def update(averages: Any, weights: Any, n: Tensor | int) -> None:
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, int(n) / (9 + int(n))))
+
+    average = AveragedModel(network, multi_avg_fn=update)
+    average.n_averaged += 1  # what the network begins with counts: torch's own average begins after the first step
+    return average
+
+
+def sum_over_workers(tensor: Tensor, device: torch.device) -> Tensor:
+    """Sum over workers, which all must call it.
+
+    Parameters
+    ----------
+    tensor : Tensor
+    device : torch.device
+        The worker's own: where it is a GPU, the workers' backend takes nothing else.
+    """
+    if not dist.is_initialized():
+        return tensor
+    moved = tensor.to(device)
+    dist.all_reduce(moved)
+    return moved.to(tensor.device)
+
+
+def names_of_all(names: list[str]) -> list[str]:
+    """The names of all workers, which all must call it."""
+    if not dist.is_initialized():
+        return names
+    everyone: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everyone, names)
+    return [name for one in everyone for name in one]

@@ -8,8 +8,13 @@ from torch import Tensor, nn
 from torch.func import jacfwd, vmap
 
 from lexray.models.autodecoders.grid.decoder import GridDecoder
-from lexray.models.autodecoders.grid.fit import one_thread
-from lexray.models.autodecoders.grid.training import FITTED_AT_ONCE, FittedDetections, GridLearner, GridSettings
+from lexray.models.autodecoders.grid.training import (
+    FITTED_AT_ONCE,
+    FittedDetections,
+    GridLearner,
+    GridSettings,
+    one_thread,
+)
 from lexray.models.autodecoders.likelihood import (
     PRIOR_COUNTS,
     Cells,

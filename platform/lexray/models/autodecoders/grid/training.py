@@ -1,21 +1,29 @@
-"""Training of the `grid` autodecoder: one latent per detection and one decoder for all, no encoder."""
+"""Training of the `grid` autodecoder: one latent per detection and one decoder for all, no encoder.
 
+New detections are fitted with the decoder held fixed: nothing is learnt from others while it goes on.
+"""
+
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from lexray.models.autodecoders.background import with_background
-from lexray.models.autodecoders.grid.decoder import GridDecoder
-from lexray.models.autodecoders.grid.fit import fit_latents, free_log_shape, one_thread
+from lexray.models.autodecoders.grid.decoder import FreeCurves, GridDecoder
 from lexray.models.autodecoders.grid.loss import GridPenaltyWeights, losses
-from lexray.models.autodecoders.learner import Schedule
+from lexray.models.autodecoders.latents import LatentTable
+from lexray.models.autodecoders.learner import Schedule, cosine
 from lexray.models.autodecoders.likelihood import Cells, cells, level, profile_log_likelihood
 from lexray.models.autodecoders.photons import Photons, pieces
 from lexray.models.settings import setting
 
 #: Detections fitted at once; enough to fill a core, little enough to stay in its cache's reach.
 FITTED_AT_ONCE = 256
+#: Of a detection that is fitted alone: penalties, Adam steps and their rate.
+_FREE = GridPenaltyWeights(tv_mean=4.0, tv_deviation=20.0, latent=0.0)
+_FREE_STEPS, _FREE_LEARNING_RATE = 60, 0.2
 
 
 @dataclass(frozen=True)
@@ -160,3 +168,73 @@ class GridLearner:
             if s.single_detection_weight > 0:
                 shape = torch.lerp(shape, free_log_shape(data), s.single_detection_weight)
         return FittedDetections(photons, data, latent, shape + level(shape, data)[..., None])
+
+
+def fit_latents(
+    decoder: nn.Module,
+    data: Cells,
+    penalties: GridPenaltyWeights,
+    *,
+    start: Tensor,
+    steps: int,
+    learning_rate: float,
+) -> Tensor:
+    """Latents of new detections, the decoder held fixed.
+
+    Parameters
+    ----------
+    decoder : GridDecoder or FreeCurves
+    data : Cells
+        N detections.
+    penalties : GridPenaltyWeights
+    start : f[D] or f[N, D]
+        Where the search begins, such as the mean latent of the training.
+    steps : int
+        Adam steps, the learning rate falling along a cosine.
+    learning_rate : float
+
+    Returns
+    -------
+    f[N, D]
+    """
+    table = LatentTable(start.expand(len(data), -1).clone())
+    rows = torch.arange(len(data), device=start.device)
+    for step in range(steps):
+        latent = table.value.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(losses(decoder, latent, data, penalties).sum(), latent)
+        table.step(rows, gradient, learning_rate * cosine(step, steps, warmup_steps=0))
+    return table.value
+
+
+def free_log_shape(data: Cells) -> Tensor:
+    """Log-shape of each detection's rate under the penalties alone, nothing learnt from others: f4[N, B, K].
+
+    Parameters
+    ----------
+    data : Cells
+        N detections.
+    """
+    _, n_bands, n_knots = data.hat_counts.shape
+    curves = FreeCurves(n_bands, n_knots)
+    latent = fit_latents(
+        curves,
+        data,
+        _FREE,
+        start=torch.zeros(curves.latent_dim),
+        steps=_FREE_STEPS,
+        learning_rate=_FREE_LEARNING_RATE,
+    )
+    mean, deviation = curves(latent)
+    shape: Tensor = mean[:, None] + deviation
+    return shape
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """A fit is a hundred steps on small matrices: waiting for a second thread costs many times what it does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

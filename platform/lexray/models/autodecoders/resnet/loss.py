@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.tensors import TensorFields
+from lexray.models.autodecoders.photons import Photons, TensorFields
 from lexray.models.settings import setting
 
 #: ``decoder(latent[Q, D], time[Q]) -> log_rate[Q, B]``.

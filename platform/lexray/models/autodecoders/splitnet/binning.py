@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lexray.models.autodecoders.photons import Photons, gather, owner
+from lexray.models.autodecoders.photons import Photons, TensorFields, gather, owner
 from lexray.models.autodecoders.splitnet.network import NetworkInput
-from lexray.models.autodecoders.tensors import TensorFields
 
 #: Cells of a detection that lasts up to `_USUAL_DURATION`; the fewest and the most that any has.
 DEFAULT_CELLS, FEWEST, MOST = 256, 16, 2048

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lexray.models.autodecoders.tensors import TensorFields
+from lexray.models.autodecoders.photons import TensorFields
 
 #: What the network's scalar inputs count from: 28.8 ks over 256 cells, and a typical effective area.
 _USUAL_WIDTH, _USUAL_AREA = 112.5, 300.0  # s, cm²

@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from lexray.models.autodecoders.photons import TensorFields
 from lexray.models.autodecoders.splitnet.binning import BinnedPhotons
 from lexray.models.autodecoders.splitnet.network import NetworkInput
-from lexray.models.autodecoders.tensors import TensorFields
 
 #: Share of a detection's photons that its network sees in training.
 _INPUT_SHARES = (0.5, 0.95)
