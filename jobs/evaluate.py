@@ -19,16 +19,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lexray.evaluation import inputs
-from lexray.evaluation.inputs import SourceMetadata
-from lexray.evaluation.report import metrics
-from lexray.evaluation.report.captions import caveats, gain_figures
-from lexray.evaluation.report.groundedness import ungrounded_summaries_table
-from lexray.evaluation.report.metrics import EvaluationResults
-from lexray.evaluation.report.publish import publish, report_origin
-from lexray.evaluation.report.report import ReportPage, lineage
-from lexray.evaluation.report.sections import embedding_section, light_curve_section, training_section
-from lexray.evaluation.scoring import reconstruct, score_sources
+from lexray.evaluation import inputs, scoring
+from lexray.evaluation.report import captions, groundedness, metrics, report, sections
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
@@ -55,38 +47,38 @@ class EvaluateConfig(JobConfig):
 def run(config: EvaluateConfig, context: JobContext) -> JobResult:
     """Score the test sources, draw, and write the report."""
     splits = read_splits(config.events, config.split_seed)
-    metadata = SourceMetadata(
+    metadata = inputs.SourceMetadata(
         splits, inputs.read_labels(config.labels, splits), inputs.read_summaries(config.summaries)
     )
-    rate_model = None if config.autodecoder is None else partial(reconstruct, resolve_path(config.autodecoder))
+    rate_model = None if config.autodecoder is None else partial(scoring.reconstruct, resolve_path(config.autodecoder))
     with ray_session.session(config.ray):
         models = {} if rate_model is None else {"autodecoder": rate_model}
         test = sources_of(splits, {"test"})
-        scores = score_sources(config.events, test, models, config.true_rates, config.seed, context.progress)
-    results = EvaluationResults()
+        scores = scoring.score_sources(config.events, test, models, config.true_rates, config.seed, context.progress)
+    results = metrics.EvaluationResults()
     metrics.measure_gain(results, scores, config.seed)
-    steps = lineage([path for key in JOB.inputs if (path := getattr(config, key)) is not None])
+    steps = report.lineage([path for key in JOB.inputs if (path := getattr(config, key)) is not None])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        figures, examples = embedding_section(
+        figures, examples = sections.embedding_section(
             results, folder, metadata, config.embeddings, config.latents, config.text_embeddings, config.seed
         )
-        figures |= gain_figures(folder, results, scores, metadata.class_of)
-        figures |= training_section(folder, steps, context.run.client)
-        ungrounded = ungrounded_summaries_table(config.summaries)
-        page = ReportPage(
+        figures |= captions.gain_figures(folder, results, scores, metadata.class_of)
+        figures |= sections.training_section(folder, steps, context.run.client)
+        ungrounded = groundedness.ungrounded_summaries_table(config.summaries)
+        page = report.ReportPage(
             folder=folder,
             results=results,
-            origin=report_origin(splits, steps, config, context.run.run_id),
+            origin=report.report_origin(splits, steps, config, context.run.run_id),
             figures=figures,
-            light_curves=light_curve_section(
+            light_curves=sections.light_curve_section(
                 folder, metadata, scores, config.events, config.rates, config.true_rates, rate_model, context.progress
             ),
             examples=examples,
-            caveats=caveats(results, config.true_rates is not None),
+            caveats=captions.caveats(results, config.true_rates is not None),
             tables=[] if ungrounded is None else [ungrounded],
         )
-        return publish(page, config.out, context, len(scores), metrics.HEADLINE_METRICS)
+        return report.publish(page, config.out, context, len(scores), metrics.HEADLINE_METRICS)
 
 
 JOB = Job(

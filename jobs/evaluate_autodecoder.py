@@ -17,9 +17,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from lexray.evaluation import inputs
-from lexray.evaluation.inputs import SourceMetadata
-from lexray.evaluation.report import captions, metrics
+from lexray.evaluation import inputs, scoring
+from lexray.evaluation.report import captions, metrics, report, sections
 from lexray.evaluation.report.autodecoder import (
     add_grouped_gains,
     anomaly_table,
@@ -31,11 +30,6 @@ from lexray.evaluation.report.autodecoder import (
     representation_section,
     sample_by_hash,
 )
-from lexray.evaluation.report.metrics import EvaluationResults
-from lexray.evaluation.report.publish import publish, report_origin
-from lexray.evaluation.report.report import ReportPage, lineage
-from lexray.evaluation.report.sections import light_curve_section, training_section
-from lexray.evaluation.scoring import reconstruct, score_sources
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
@@ -83,15 +77,17 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
         chosen_on = sample_by_hash(detections_of_split(headers, splits, "train"), config.chosen_on, "baselines")
         baselines, notes = fit_baselines(config.events, chosen_on, config.seed)
         test, all_models = sources_of(splits, {"test"}), baselines | models
-        scores = score_sources(config.events, test, all_models, config.true_rates, config.seed, context.progress)
+        scores = scoring.score_sources(
+            config.events, test, all_models, config.true_rates, config.seed, context.progress
+        )
         encoded = [] if latents is None else latents["detection_id"].to_pylist()
         probed = sample_by_hash(encoded, config.probed, "probes")
         properties = measure_detection_properties(config.events, probed, config.true_rates, context.progress)
-    results = EvaluationResults()
+    results = metrics.EvaluationResults()
     metrics.measure_gain(results, scores, config.seed, names)
     group_of_detection = {s.detection_id: group_of[s.source_id] for s in scores if s.source_id in group_of}
     add_grouped_gains(results, "by_group", metrics.gains_by_group(scores, group_of_detection, names))
-    steps = lineage([path for path in (config.autodecoder, config.latents, config.labels) if path is not None])
+    steps = report.lineage([path for path in (config.autodecoder, config.latents, config.labels) if path is not None])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         figures = captions.gain_figures(folder, results, scores, group_of, names, config.group_by)
@@ -105,20 +101,20 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
             figures |= representation_section(results, latents, properties, splits, config.seed, folder)
             counts = dict(zip(headers["detection_id"].to_pylist(), headers["n_events"].to_pylist(), strict=True))
             anomalies = anomaly_table(results, latents, group_of, counts)
-        figures |= training_section(folder, steps, context.run.client)
-        page = ReportPage(
+        figures |= sections.training_section(folder, steps, context.run.client)
+        page = report.ReportPage(
             folder=folder,
             results=results,
-            origin=report_origin(splits, steps, config, context.run.run_id),
+            origin=report.report_origin(splits, steps, config, context.run.run_id),
             figures=figures,
-            light_curves=light_curve_section(
+            light_curves=sections.light_curve_section(
                 folder,
-                SourceMetadata(splits, {source: {"class": name} for source, name in group_of.items()}, {}),
+                inputs.SourceMetadata(splits, {source: {"class": name} for source, name in group_of.items()}, {}),
                 scores,
                 config.events,
                 None,
                 config.true_rates,
-                partial(reconstruct, config.autodecoder),
+                partial(scoring.reconstruct, config.autodecoder),
                 context.progress,
                 partial(rate_intervals_68, config.autodecoder),
             ),
@@ -128,7 +124,7 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
             title="How well the rates are reconstructed",
             tables=[] if anomalies is None else [anomalies],
         )
-        return publish(page, config.out, context, len(scores), HEADLINE_METRICS)
+        return report.publish(page, config.out, context, len(scores), HEADLINE_METRICS)
 
 
 JOB = Job(

@@ -233,8 +233,10 @@ def score_models(
         log_likelihoods = {
             name: score(rate, fit, held) for name, rates in rates_by_model.items() if (rate := rates[i]) is not None
         }
-        for name, rates in rates_with_level.items():
-            if (rate := rates[i]) is not None:
-                log_likelihoods[name] = rate.scaled(1 - FIT_FRACTION).log_likelihood(held)
+        log_likelihoods |= {
+            name: rate.scaled(1 - FIT_FRACTION).log_likelihood(held)
+            for name, rates in rates_with_level.items()
+            if (rate := rates[i]) is not None
+        }
         scores.append(DetectionScore(fit.detection_id, fit.source_id, len(fit) + len(held), len(held), log_likelihoods))
     return scores

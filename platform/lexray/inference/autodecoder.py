@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast, get_type_hints
 
 import numpy as np
 import torch
@@ -19,13 +19,11 @@ from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.calibration import Calibration, calibrate
 from lexray.models.autodecoders.grid.decoder import GridDecoder
 from lexray.models.autodecoders.grid.inference import GridReconstructor
-from lexray.models.autodecoders.grid.loss import GridPenaltyWeights
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule, keyed_generator
 from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.reconstructor import Encoding, Reconstruction, Reconstructor
-from lexray.models.autodecoders.resnet import loss
 from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
 from lexray.models.autodecoders.resnet.inference import ResnetReconstructor
 from lexray.models.autodecoders.resnet.training import ResnetSettings
@@ -56,7 +54,6 @@ _FORMER_SETTINGS = {
     "fit_stiffness": "fit_tv_weight",
     "lone": "single_detection_weight",
 }
-_PENALTIES = {"grid": GridPenaltyWeights, "resnet": loss.ResnetPenaltyWeights}
 #: Most detections that a model of each type is calibrated on; `resnet` would take hours and is not calibrated.
 MAX_CALIBRATION = {"splitnet": 4000, "grid": 600, "resnet": 0}
 #: With fewer detections nothing is calibrated.
@@ -107,6 +104,19 @@ class Autodecoder:
     calibration : Calibration, optional
         Variances of its representations and scores of ordinary detections.
     device : torch.device, optional
+
+    Attributes
+    ----------
+    model_type : str
+        'splitnet', 'grid' or 'resnet'.
+    name : str
+        Model type and sizes, as the `latents` table names it.
+    latent_dim : int
+        D, numbers in a representation.
+    n_bands : int
+        B.
+    has_intervals : bool
+        Whether this type of autodecoder has bounds for its rates.
     """
 
     def __init__(
@@ -119,9 +129,11 @@ class Autodecoder:
     ) -> None:
         self.settings, self.start, self.calibration = settings, start, calibration
         self._learner = settings.learner()
-        self.network = self._learner.network
+        self.model_type, self.network = self._learner.model_type, self._learner.network
         self.network.load_state_dict(network)
         self._model = _reconstructor(settings, self.network, start, device or torch.device("cpu"))
+        self.name, self.has_intervals = self._model.name, self._model.has_bounds
+        self.latent_dim, self.n_bands = self._model.n_features, self._model.n_bands
 
     @classmethod
     def fit(cls, events: Sequence[EventList] | Photons, settings: Schedule) -> "Autodecoder":
@@ -153,26 +165,6 @@ class Autodecoder:
         rows = torch.randperm(len(photons), generator=keyed_generator(self.settings.seed))[:most].sort().values
         found = calibrate(self._model, photons.select(rows), self.settings.seed)
         return Autodecoder(self.settings, self.network.state_dict(), self.start, found)
-
-    @property
-    def model_type(self) -> str:
-        """'splitnet', 'grid' or 'resnet'."""
-        return self._learner.model_type
-
-    @property
-    def name(self) -> str:
-        """Model type and sizes, as the `latents` table names it."""
-        return self._model.name
-
-    @property
-    def latent_dim(self) -> int:
-        """D, numbers in a representation."""
-        return self._model.n_features
-
-    @property
-    def n_bands(self) -> int:
-        """B."""
-        return self._model.n_bands
 
     def encode(self, events: Sequence[EventList]) -> Encoded:
         """Represent each detection.
@@ -288,11 +280,6 @@ class Autodecoder:
         encoding, rates = self._model.encode_and_reconstruct(photons, bins, level)
         return self._encoded(photons, encoding), _in_cells(photons, bins, rates)
 
-    @property
-    def has_intervals(self) -> bool:
-        """Whether this type of autodecoder has bounds for its rates."""
-        return self.model_type != "resnet"
-
     def rate(self, events: EventList, bins: int = 256) -> tuple[Float64s, Float64s]:
         """Reconstructed rate of one detection: (cell centres f8[bins] in s since t_ref, rate f8[B, bins] in ct/s)."""
         ((edges, rate),) = self.rates([events], bins)
@@ -362,8 +349,9 @@ def _current_name(tensor: str) -> str:
 
 def _settings(model_type: str, values: Mapping[str, Any]) -> Schedule:
     given = {_FORMER_SETTINGS.get(name, name): value for name, value in values.items()}
-    if model_type in _PENALTIES:
-        given["penalties"] = _PENALTIES[model_type](**given["penalties"])
+    types = get_type_hints(SETTINGS_OF_TYPE[model_type])
+    if "penalties" in types:
+        given["penalties"] = types["penalties"](**given["penalties"])
     return SETTINGS_OF_TYPE[model_type](**given)
 
 
@@ -387,10 +375,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _in_cells(photons: Photons, bins: int, found: Reconstruction) -> list[RateInCells]:
+    edges = [np.linspace(0.0, duration, bins + 1) for duration in photons.duration.tolist()]
     without = [None] * len(photons)
     lower, upper = (without if bound is None else list(bound.numpy()) for bound in (found.lower, found.upper))
-    return list(zip(_edges(photons, bins), found.rate.numpy(), lower, upper, strict=True))
-
-
-def _edges(photons: Photons, bins: int) -> list[Float64s]:
-    return [np.linspace(0.0, duration, bins + 1) for duration in photons.duration.tolist()]
+    return list(zip(edges, found.rate.numpy(), lower, upper, strict=True))

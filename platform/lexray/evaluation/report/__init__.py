@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "captions": ["caveats", "count_bin_figure", "gain_figures", "property_figure"],
         "groundedness": ["ungrounded_summaries_table"],
         "metrics": ["EvaluationResults", "gains_by_group", "measure_gain", "measure_properties"],
-        "report": ["ReportPage", "lineage", "write_report"],
+        "report": ["ReportPage", "lineage", "publish"],
         "sections": ["embedding_section", "light_curve_section", "training_section"],
     },
 )

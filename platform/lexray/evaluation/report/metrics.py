@@ -115,7 +115,10 @@ GAIN_SECTION, RETRIEVAL_SECTION, PROBES_SECTION, CLASSES_SECTION = (
 
 
 def measure_gain(
-    results: EvaluationResults, scores: Sequence[DetectionScore], seed: int, models: Mapping[str, str] | None = None
+    results: EvaluationResults,
+    scores: Sequence[DetectionScore],
+    seed: int,
+    models: Mapping[str, str] = MODEL_LABELS,
 ) -> None:
     """Held-out gain of every model over the detections that it has a rate for, and what the autodecoder adds to each.
 
@@ -129,10 +132,9 @@ def measure_gain(
         Of the test detections.
     seed : int
         Of the bootstrap.
-    models : mapping, optional
-        Labels by name, by default `MODEL_LABELS`.
+    models : mapping
+        Labels by name.
     """
-    models = MODEL_LABELS if models is None else models
     if not scores:
         results.left_out.append("held-out gain: no detection of a test source has photons")
         return
@@ -165,7 +167,7 @@ def measure_gain(
 
 
 def gains_by_group(
-    scores: Sequence[DetectionScore], group_of: Mapping[str, str], models: Mapping[str, str] | None = None
+    scores: Sequence[DetectionScore], group_of: Mapping[str, str], models: Mapping[str, str] = MODEL_LABELS
 ) -> dict[str, dict[str, float]]:
     """Held-out gain in bits per photon: group → model's name → gain.
 
@@ -174,7 +176,7 @@ def gains_by_group(
     scores : sequence of DetectionScore
     group_of : mapping
         Detection → group; detections that it lacks are left out.
-    models : mapping, optional
+    models : mapping
         As for `measure_gain`.
     """
     members: dict[str, list[DetectionScore]] = {}
@@ -184,7 +186,7 @@ def gains_by_group(
     return {
         group: {
             model: _pooled_gain(with_it, model)
-            for model in (MODEL_LABELS if models is None else models)
+            for model in models
             if model != "constant" and (with_it := [s for s in mine if model in s.log_likelihood])
         }
         for group, mine in members.items()
@@ -216,8 +218,7 @@ def measure_retrieval(
     """Retrieval both ways over paired rows; returns the ranks by direction."""
     n = len(xray)
     by_chance = retrieval.chance(n)
-    found.metrics |= {"retrieval.n_sources": n}
-    found.metrics |= {f"retrieval.chance.{name}": value for name, value in by_chance.items()}
+    found.metrics |= {"retrieval.n_sources": n} | {f"retrieval.chance.{k}": value for k, value in by_chance.items()}
     metric_labels = {
         "recall_at_10": f"Recall@10 of {n}",
         "recall_at_1pct": f"Recall@1 % (best {retrieval.cutoff(n, 1)})",
@@ -230,18 +231,21 @@ def measure_retrieval(
         ranks[direction] = retrieval.ranks(queries, targets)
         values = retrieval.summarise(ranks[direction], seed)
         for name, words in metric_labels.items():
-            row = MetricRow(
-                what=f"{direction}: {words}",
-                value=values[name],
-                low=values[f"{name}_low"],
-                high=values[f"{name}_high"],
-                baseline=by_chance[name],
-                baseline_name="chance",
-                n=n,
-                unit="rank" if name == "median_rank" else "%",
-                strong=name == "recall_at_10",
+            found.measure(
+                f"retrieval.{key}.{name}",
+                RETRIEVAL_SECTION,
+                MetricRow(
+                    what=f"{direction}: {words}",
+                    value=values[name],
+                    low=values[f"{name}_low"],
+                    high=values[f"{name}_high"],
+                    baseline=by_chance[name],
+                    baseline_name="chance",
+                    n=n,
+                    unit="rank" if name == "median_rank" else "%",
+                    strong=name == "recall_at_10",
+                ),
             )
-            found.measure(f"retrieval.{key}.{name}", RETRIEVAL_SECTION, row)
     return ranks
 
 
@@ -290,19 +294,21 @@ def measure_properties(
                 result = probe(item.rows, y, item.splits, method, seed)
                 if result is None:
                     continue
-                words = {"ridge": "ridge", "forest": "random forest"}[method]
-                row = MetricRow(
-                    what=f"{label}, from {item.name} ({words})",
-                    value=result.r2,
-                    low=result.low,
-                    high=result.high,
-                    baseline=0.0,
-                    baseline_name="the mean",
-                    n=len(result.truth),
-                    unit="R²",
-                    strong=item.key == strong and method == "ridge",
+                found.measure(
+                    f"regression.{column}.{item.key}.{method}.r2",
+                    PROBES_SECTION,
+                    MetricRow(
+                        what=f"{label}, from {item.name} ({'random forest' if method == 'forest' else method})",
+                        value=result.r2,
+                        low=result.low,
+                        high=result.high,
+                        baseline=0.0,
+                        baseline_name="the mean",
+                        n=len(result.truth),
+                        unit="R²",
+                        strong=item.key == strong and method == "ridge",
+                    ),
                 )
-                found.measure(f"regression.{column}.{item.key}.{method}.r2", PROBES_SECTION, row)
                 if (column, item.key) not in best or result.r2 > best[column, item.key].r2:
                     best[column, item.key] = result
     return best
@@ -325,25 +331,31 @@ def measure_classes(
             "classification.majority": result.majority,
             "classification.n_sources": len(result.truth),
         }
-        row = MetricRow(
-            what=f"accuracy from {item.name} (k = {result.k})",
-            value=result.accuracy,
-            low=result.low,
-            high=result.high,
-            baseline=result.majority,
-            baseline_name="the commonest class",
-            n=len(result.truth),
-            unit="%",
-            strong=item.key == "aligned",
+        found.measure(
+            f"{key}.accuracy",
+            CLASSES_SECTION,
+            MetricRow(
+                what=f"accuracy from {item.name} (k = {result.k})",
+                value=result.accuracy,
+                low=result.low,
+                high=result.high,
+                baseline=result.majority,
+                baseline_name="the commonest class",
+                n=len(result.truth),
+                unit="%",
+                strong=item.key == "aligned",
+            ),
         )
-        found.measure(f"{key}.accuracy", CLASSES_SECTION, row)
-        balanced = MetricRow(
-            what=f"balanced accuracy from {item.name}",
-            value=result.balanced_accuracy,
-            baseline=1 / len(set(result.truth)),
-            baseline_name="chance",
-            n=len(result.truth),
-            unit="%",
+        found.measure(
+            f"{key}.balanced_accuracy",
+            CLASSES_SECTION,
+            MetricRow(
+                what=f"balanced accuracy from {item.name}",
+                value=result.balanced_accuracy,
+                baseline=1 / len(set(result.truth)),
+                baseline_name="chance",
+                n=len(result.truth),
+                unit="%",
+            ),
         )
-        found.measure(f"{key}.balanced_accuracy", CLASSES_SECTION, balanced)
     return results

@@ -4,8 +4,7 @@ Colours are those of Okabe & Ito (bands) and of Paul Tol (classes), which colour
 differ in their marker as well.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +40,6 @@ class Theme:
     bands: tuple[str, ...]
     classes: tuple[str, ...]
 
-    def band(self, index: int) -> str:
-        """Colour of a band, soft to hard."""
-        return self.bands[index % len(self.bands)]
-
 
 LIGHT = Theme(
     name="light", ink="#1d1b2a", muted="#6c6a7c", grid="#dddbe6", accent="#4b3fbf", second="#c2571a",
@@ -59,9 +54,8 @@ DARK = Theme(
 THEMES = (LIGHT, DARK)
 
 
-@contextmanager
-def _style(theme: Theme) -> Iterator[None]:
-    settings: dict[Any, Any] = {
+def _style(theme: Theme) -> dict[Any, Any]:
+    return {
         "figure.facecolor": "none",
         "axes.facecolor": "none",
         "savefig.facecolor": "none",
@@ -89,15 +83,13 @@ def _style(theme: Theme) -> Iterator[None]:
         "legend.frameon": False,
         "legend.labelcolor": theme.ink,
     }
-    with mpl.rc_context(settings):
-        yield
 
 
 def save_figure(folder: Path, name: str, figure: Callable[[Theme], Figure]) -> str:
     """Write ``NAME.png`` and ``NAME.dark.png`` into `folder`; returns `name`."""
     for theme in THEMES:
-        with _style(theme):
-            suffix = "" if theme is LIGHT else f".{theme.name}"
+        suffix = "" if theme is LIGHT else f".{theme.name}"
+        with mpl.rc_context(_style(theme)):
             # No software version in the file: the same figures give the same bytes.
             figure(theme).savefig(folder / f"{name}{suffix}.png", metadata={"Software": None})
     return name
@@ -174,6 +166,7 @@ def light_curve(theme: Theme, curve: LightCurveData) -> Figure:
     figure = Figure(figsize=(6.2, 1.1 + 0.95 * bands))
     rows = np.atleast_1d(figure.subplots(bands, 1, sharex=True))
     for b, ax in enumerate(rows):
+        colour = theme.bands[b % len(theme.bands)]
         counts = np.histogram(good_time[events.band == b], edges)[0]
         level = counts / good
         ax.errorbar(
@@ -199,20 +192,20 @@ def light_curve(theme: Theme, curve: LightCurveData) -> Figure:
             )
         if curve.rate is not None and b < len(curve.rate.rate):
             shown = axis.ks(curve.rate.edges)
-            ax.stairs(curve.rate.rate[b], shown, color=theme.band(b), lw=1.9, baseline=None, zorder=4)
-            low, high = (None, None) if curve.interval is None else (bound.rate[b] for bound in curve.interval)
-            if high is None:
-                ax.stairs(curve.rate.rate[b], shown, color=theme.band(b), alpha=0.13, fill=True, lw=0, zorder=1)
-            elif curve.interval is not None:
-                edges_of_band = axis.ks(curve.interval[0].edges)
-                ax.stairs(high, edges_of_band, baseline=low, color=theme.band(b), alpha=0.28, fill=True, lw=0, zorder=1)
+            ax.stairs(curve.rate.rate[b], shown, color=colour, lw=1.9, baseline=None, zorder=4)
+            if curve.interval is None:
+                ax.stairs(curve.rate.rate[b], shown, color=colour, alpha=0.13, fill=True, lw=0, zorder=1)
+            else:
+                low, high = (bound.rate[b] for bound in curve.interval)
+                bounded = axis.ks(curve.interval[0].edges)
+                ax.stairs(high, bounded, baseline=low, color=colour, alpha=0.28, fill=True, lw=0, zorder=1)
         _mark_gaps(theme, ax, axis)
         drawn = [r.rate[b].max() for r in (curve.rate, curve.truth) if r is not None and b < len(r.rate)]
         highest = max(np.max(level[seen], initial=0.0), 0.0 if np.any(counts) else max(drawn, default=0.0))
         ax.set(ylim=(0, 1.15 * highest if highest > 0 else 1), xlim=(0, span / 1000))
         ax.locator_params(axis="y", nbins=3)
         ax.grid(axis="x", visible=False)
-        ax.text(0.995, 0.94, events.bands.names()[b], transform=ax.transAxes, ha="right", va="top", color=theme.band(b))
+        ax.text(0.995, 0.94, events.bands.names()[b], transform=ax.transAxes, ha="right", va="top", color=colour)
     rows[bands // 2].set_ylabel("counts / s")
     rows[-1].set_xlabel("good time (ks); dotted: gaps cut out" if axis.cut else "time (ks)")
     return figure
@@ -316,8 +309,9 @@ def gain_by_group(
         marker, colour = styles[model]
         present = [y for y, name in enumerate(names) if model in groups[name]]
         gains = [groups[names[y]][model] for y in present]
-        size = 110 if marker == "|" else 52
-        ax.scatter(gains, present, marker=marker, s=size, color=colour, lw=2, label=model, zorder=2)
+        ax.scatter(
+            gains, present, marker=marker, s=110 if marker == "|" else 52, color=colour, lw=2, label=model, zorder=2
+        )
     ax.axvline(0, color=theme.ink, lw=1)
     ax.set_yticks(range(len(names)), names, color=theme.ink)
     ax.invert_yaxis()

@@ -16,9 +16,11 @@ from markupsafe import Markup
 
 from lexray.evaluation.report.metrics import EvaluationResults, MetricRow
 from lexray.evaluation.report.plots import CLASSES, DARK, LIGHT
-from lexray.runtime.tracking import MlflowRun
+from lexray.runtime.config import JobConfig
+from lexray.runtime.job import JobContext, JobResult
 from lexray.tables.files import filesystem
 from lexray.tables.provenance import read_provenance
+from lexray.training.splits import SPLITS
 from lexray.version import __version__
 
 
@@ -177,25 +179,48 @@ def tiles(metrics: Mapping[str, float]) -> list[HeadlineTile]:
     recall = metrics.get("retrieval.text_to_xray.recall_at_10")
     if recall is not None:
         chance = metrics["retrieval.chance.recall_at_10"]
-        note = f"of texts find their source among the best 10 of {metrics['retrieval.n_sources']:.0f}"
-        times = f"chance {100 * chance:.1f} %; this is {recall / chance:.1f} times that"
-        headline.append(_tile("Text-to-X-ray retrieval", f"{100 * recall:.0f} %", note, recall, 1.0, chance, times))
+        headline.append(
+            _tile(
+                "Text-to-X-ray retrieval",
+                f"{100 * recall:.0f} %",
+                f"of texts find their source among the best 10 of {metrics['retrieval.n_sources']:.0f}",
+                recall,
+                1.0,
+                chance,
+                f"chance {100 * chance:.1f} %; this is {recall / chance:.1f} times that",
+            )
+        )
     accuracy = metrics.get("classification.aligned.accuracy")
     if accuracy is not None:
         majority = metrics["classification.majority"]
-        note = "of test sources get their class from their neighbours"
-        name = f"the commonest class {100 * majority:.0f} %"
-        headline.append(_tile("Class", f"{100 * accuracy:.0f} %", note, accuracy, 1.0, majority, name))
-    known = [f"regression.{column}.aligned.ridge.r2" for column in ("hr_hs", "hr_ms")]
-    hardness = next((metrics[name] for name in known if name in metrics), None)
+        headline.append(
+            _tile(
+                "Class",
+                f"{100 * accuracy:.0f} %",
+                "of test sources get their class from their neighbours",
+                accuracy,
+                1.0,
+                majority,
+                f"the commonest class {100 * majority:.0f} %",
+            )
+        )
+    hr_ms = metrics.get("regression.hr_ms.aligned.ridge.r2")
+    hardness = metrics.get("regression.hr_hs.aligned.ridge.r2", hr_ms)
     if hardness is not None:
         headline.append(_r2_tile("Hardness", hardness, "aligned embedding"))
     alone = metrics.get("heldout_gain.total_variation")
     if ours is not None and alone is not None:
-        difference = f"{metrics['heldout_gain.autodecoder_over_total_variation']:+.3f}".replace("-", "−")
-        note = "bits per photon more than a penalised fit of each source alone"
-        name = f"each source alone {alone:.3f}"
-        headline.append(_tile("Gain over per-source fits", difference, note, ours, top, alone, name))
+        headline.append(
+            _tile(
+                "Gain over per-source fits",
+                f"{metrics['heldout_gain.autodecoder_over_total_variation']:+.3f}".replace("-", "−"),
+                "bits per photon more than a penalised fit of each source alone",
+                ours,
+                top,
+                alone,
+                f"each source alone {alone:.3f}",
+            )
+        )
     for column, words in (("hr_hs", "Hardness"), ("rms", "Variability"), ("variability_odds", "Variability odds")):
         both = [f"regression.{column}.latents.{method}.r2" for method in ("ridge", "forest")]
         r2 = max((metrics[name] for name in both if name in metrics), default=None)
@@ -237,9 +262,8 @@ def format_interval(row: MetricRow) -> str:
 
 def render(page: ReportPage) -> str:
     """The page's HTML; nothing in it is fetched from anywhere."""
-    template = files("lexray.evaluation.report").joinpath("report.html").read_text()
     environment = Environment(
-        loader=DictLoader({"report.html": template}),
+        loader=DictLoader({"report.html": files("lexray.evaluation.report").joinpath("report.html").read_text()}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -260,7 +284,6 @@ def render(page: ReportPage) -> str:
         "picture": picture,
         "seconds": _format_seconds,
     }
-    colours = {name: (LIGHT.classes[i], DARK.classes[i]) for i, name in enumerate(CLASSES)}
     return environment.get_template("report.html").render(
         page=page,
         metrics=page.results.metrics,
@@ -268,21 +291,49 @@ def render(page: ReportPage) -> str:
         total_seconds=sum(step.seconds for step in page.origin.steps),
         version=__version__,
         made=datetime.now(UTC).strftime("%-d %B %Y, %H:%M UTC"),
-        class_colours=colours,
+        class_colours={name: (LIGHT.classes[i], DARK.classes[i]) for i, name in enumerate(CLASSES)},
         config_json=json.dumps(page.origin.config, indent=1, ensure_ascii=False),
     )
 
 
-def write_report(page: ReportPage, out: str, run: MlflowRun) -> None:
-    """Write `report.html`, `metrics.json` and the figures to `out`, and log all of them to MLflow."""
+def report_origin(
+    splits: Mapping[str, str], steps: Sequence[LineageStep], config: JobConfig, mlflow_run: str
+) -> ReportOrigin:
+    """What a report is made from; settings that change no figure are left out of its configuration."""
+    return ReportOrigin(
+        sources={name: list(splits.values()).count(name) for name in SPLITS},
+        steps=steps,
+        config=config.model_dump(mode="json", exclude={"tracking", "ray", "force"}),
+        mlflow_run=mlflow_run,
+    )
+
+
+def publish(page: ReportPage, out: str, context: JobContext, n_detections: int, headline: Sequence[str]) -> JobResult:
+    """Write `report.html`, `metrics.json` and the figures to `out` and to MLflow, and say what was left out.
+
+    Parameters
+    ----------
+    page : ReportPage
+    out : str
+    context : JobContext
+    n_detections : int
+        Test detections that were scored.
+    headline : sequence of str
+        Metrics that the job's result holds, as far as they were measured.
+    """
     metrics = page.results.metrics
     (page.folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
     (page.folder / "report.html").write_text(render(page), encoding="utf-8")
-    run.metrics(metrics)
-    run.artifact(page.folder)
+    context.run.metrics(metrics)
+    context.run.artifact(page.folder)
     system, root = filesystem(out)
     system.create_dir(root, recursive=True)
     pyarrow.fs.copy_files(str(page.folder), root, pyarrow.fs.LocalFileSystem(), system)
+    for line in page.results.left_out:
+        context.progress.info(f"    left out: {line}")
+    counts = {f"{name}_sources": n for name, n in page.origin.sources.items()}
+    counts |= {"test_detections": n_detections, "figures": len(page.figures) + len(page.light_curves)}
+    return JobResult(counts=counts, metrics={name: metrics[name] for name in headline if name in metrics})
 
 
 def _data_uri(path: Path) -> str:

@@ -5,8 +5,9 @@ weights have not seen (Guo et al. 2017, arXiv:1706.04599). Stored as safetensors
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,7 @@ class Heads:
         if not self.classes:
             return np.zeros((len(x), 0), dtype=np.float32)
         logits = x @ self.class_weight.T.astype(np.float64) + self.class_bias
-        probabilities: Float32s = np.exp(log_softmax(logits / self.temperature, axis=1)).astype(np.float32)
-        return probabilities
+        return np.asarray(np.exp(log_softmax(logits / self.temperature, axis=1)), dtype=np.float32)
 
     def predict(self, embedding: ArrayLike) -> dict[str, Any]:
         """What the heads say of embeddings.
@@ -155,14 +155,9 @@ class Heads:
         try:
             description = json.loads((folder / DESCRIPTION_FILE).read_text())
             tensors = load_file(folder / WEIGHTS_FILE)
+            keys = [field.name for field in fields(PropertyHead)]
             properties = tuple(
-                PropertyHead(
-                    item["name"],
-                    bool(item["log10"]),
-                    _null_to_nan(item["sigma"]),
-                    _null_to_nan(item["r2"]),
-                    item["n_train"],
-                )
+                PropertyHead(**{key: math.nan if item[key] is None else item[key] for key in keys})
                 for item in description["properties"]
             )
             heads = cls(
@@ -281,10 +276,6 @@ def _numeric_column(column: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]
     return np.array([np.nan if value is None else float(value) for value in column])
 
 
-def _null_to_nan(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
-
-
 def _fit_property(
     name: str, x: NDArray[np.float64], values: NDArray[np.float64], where: dict[str, NDArray[np.bool_]]
 ) -> tuple[PropertyHead, NDArray[np.float64], float] | None:
@@ -304,6 +295,4 @@ def _fit_property(
         r2=1.0 - float(np.sum(error**2)) / spread if spread > 0 else float("nan"),
         n_train=int(train.sum()),
     )
-    if head.r2 < MIN_R2:
-        return None
-    return head, model.coef_, float(model.intercept_)
+    return None if head.r2 < MIN_R2 else (head, model.coef_, float(model.intercept_))

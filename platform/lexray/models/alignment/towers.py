@@ -44,7 +44,7 @@ class Standardisation(nn.Module):
         """Zero mean and unit variance of each feature of x[N, F]; needs K = F. Constant features become 0."""
         deviation = x.double().std(0)
         scale = torch.where(deviation > 1e-6, 1 / deviation.clamp(min=1e-6), torch.zeros_like(deviation))
-        self._set(x.double().mean(0), torch.diag(scale))
+        self.load_state_dict({"mean": x.double().mean(0), "projection": torch.diag(scale)})
 
     def fit_whitening(self, x: Tensor, shrinkage: float) -> None:
         """Principal components of x[N, F], nearly of unit variance.
@@ -59,11 +59,7 @@ class Standardisation(nn.Module):
         floor = shrinkage * variance.mean() + 1e-12
         projection = torch.zeros(self.projection.shape, dtype=torch.float64)
         projection[:, :n_components] = components[:n_components].T / torch.sqrt(variance + floor)
-        self._set(mean, projection)
-
-    def _set(self, mean: Tensor, projection: Tensor) -> None:
-        self.mean.copy_(mean)
-        self.projection.copy_(projection)
+        self.load_state_dict({"mean": mean, "projection": projection})
 
     def forward(self, x: Tensor) -> Tensor:
         """x[N, F] → [N, K]."""

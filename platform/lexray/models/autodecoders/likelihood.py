@@ -21,6 +21,7 @@ On knots, :math:`b` is estimated first (`lexray.models.autodecoders.background`)
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -102,12 +103,12 @@ class Cells(TensorFields):
     @staticmethod
     def concatenate(several: "Sequence[Cells]") -> "Cells":
         """All detections behind one another."""
-        known = []
-        first = 0
-        for one in several:
-            if one.background is not None:
-                known.append(replace(one.background, rows=one.background.rows + first))
-            first += len(one)
+        first = accumulate(map(len, several), initial=0)
+        known = [
+            replace(one.background, rows=one.background.rows + i)
+            for one, i in zip(several, first, strict=False)
+            if one.background is not None
+        ]
         return Cells(
             torch.cat([c.hat_counts for c in several]),
             torch.cat([c.exposure for c in several]),

@@ -100,13 +100,8 @@ class GridLearner:
     model_type = "grid"
 
     def __init__(self, settings: GridSettings, network: GridDecoder | None = None) -> None:
-        self.settings = settings
+        self.settings, self.latent_dim = settings, settings.latent_dim
         self.network: nn.Module = settings.decoder() if network is None else network
-
-    @property
-    def latent_dim(self) -> int:
-        """D."""
-        return self.settings.latent_dim
 
     def prepare(self, photons: Photons) -> Cells:
         """Photons and good time on knots, with the expected background where it is known."""

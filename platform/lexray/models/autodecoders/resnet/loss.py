@@ -14,6 +14,7 @@ given for each detection.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -75,17 +76,15 @@ class Arrivals(TensorFields):
     @staticmethod
     def concatenate(several: "Sequence[Arrivals]") -> "Arrivals":
         """All detections behind one another."""
-        first = [0]
-        for each in several:
-            first.append(first[-1] + each.n)
+        *first, n = accumulate((a.n for a in several), initial=0)
         return Arrivals(
             torch.cat([a.time for a in several]),
             torch.cat([a.band for a in several]),
-            torch.cat([a.owner + i for a, i in zip(several, first, strict=False)]),
+            torch.cat([a.owner + i for a, i in zip(several, first, strict=True)]),
             torch.cat([a.mesh_time for a in several]),
             torch.cat([a.mesh_weight for a in several]),
-            torch.cat([a.mesh_owner + i for a, i in zip(several, first, strict=False)]),
-            first[-1],
+            torch.cat([a.mesh_owner + i for a, i in zip(several, first, strict=True)]),
+            n,
         )
 
 

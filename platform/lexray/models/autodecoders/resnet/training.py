@@ -81,9 +81,12 @@ class ResnetSettings(Schedule):
 
     def arrivals(self, photons: Photons, generator: torch.Generator | None = None) -> Arrivals:
         """Detections as the loss takes them; `generator` shifts the mesh where that is not as published."""
-        generator = generator if self.good_time else None
         return arrivals(
-            photons, good_time=self.good_time, n_steps=self.n_steps, shortest=self.shortest, generator=generator
+            photons,
+            good_time=self.good_time,
+            n_steps=self.n_steps,
+            shortest=self.shortest,
+            generator=generator if self.good_time else None,
         )
 
 
@@ -98,13 +101,8 @@ class ResnetLearner:
     model_type = "resnet"
 
     def __init__(self, settings: ResnetSettings) -> None:
-        self.settings = settings
+        self.settings, self.latent_dim = settings, settings.latent_dim
         self.network: nn.Module = settings.decoder()
-
-    @property
-    def latent_dim(self) -> int:
-        """D."""
-        return self.settings.latent_dim
 
     def prepare(self, photons: Photons) -> Photons:
         """The photons as they are."""
