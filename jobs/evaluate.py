@@ -53,8 +53,9 @@ def run(config: EvaluateConfig, context: JobContext) -> JobResult:
     rate_model = None if config.autodecoder is None else partial(scoring.reconstruct, resolve_path(config.autodecoder))
     with ray_session.session(config.ray):
         models = {} if rate_model is None else {"autodecoder": rate_model}
-        test = sources_of(splits, {"test"})
-        scores = scoring.score_sources(config.events, test, models, config.true_rates, config.seed, context.progress)
+        scores = scoring.score_sources(
+            config.events, sources_of(splits, {"test"}), models, config.true_rates, config.seed, context.progress
+        )
     results = metrics.EvaluationResults()
     metrics.measure_gain(results, scores, config.seed)
     steps = report.lineage([path for key in JOB.inputs if (path := getattr(config, key)) is not None])

@@ -67,8 +67,7 @@ class EvaluateAutodecoderConfig(JobConfig):
 def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
     """Score the test sources, probe the representation, draw, and write the report."""
     splits = read_splits(config.events, config.split_seed)
-    labels = inputs.read_labels(config.labels, splits)
-    groups = {source: row.get(config.group_by) for source, row in labels.items()}
+    groups = {source: row.get(config.group_by) for source, row in inputs.read_labels(config.labels, splits).items()}
     group_of = {source: str(group) for source, group in groups.items() if group is not None}
     headers = delta.read(config.events, ["detection_id", "source_id", "n_events"], order="detection_id")
     latents = None if config.latents is None else delta.read(config.latents, order="detection_id")
@@ -80,8 +79,7 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
         scores = scoring.score_sources(
             config.events, test, all_models, config.true_rates, config.seed, context.progress
         )
-        encoded = [] if latents is None else latents["detection_id"].to_pylist()
-        probed = sample_by_hash(encoded, config.probed, "probes")
+        probed = sample_by_hash([] if latents is None else latents["detection_id"].to_pylist(), config.probed, "probes")
         properties = measure_detection_properties(config.events, probed, config.true_rates, context.progress)
     results = metrics.EvaluationResults()
     metrics.measure_gain(results, scores, config.seed, names)

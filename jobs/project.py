@@ -47,8 +47,9 @@ def run(config: ProjectConfig, context: JobContext) -> JobResult:
     counts: Counter[str] = Counter()
     with ray_session.session(config.ray), context.progress.task("vectors", total=total) as task:
         for table in tables:
-            what = (table, towers, config.out, schema)
-            for fragment, refused in results_of_parts(project_part, table.path, *what, workers=config.workers):
+            for fragment, refused in results_of_parts(
+                project_part, table.path, *(table, towers, config.out, schema), workers=config.workers
+            ):
                 fragments.append(fragment)
                 refusals += refused
                 counts[table.modality] += fragment.n_rows

@@ -49,10 +49,9 @@ class TrainAlignmentConfig(keys_of(AlignmentSettings, AlignmentTables)):  # type
     def training(self) -> AlignmentTraining:
         """The training on Ray; its name is the same for the same data and settings."""
         inputs = {path: delta.version(path) for path in (self.latents, self.text_embeddings, self.events)}
-        made_of = {"settings": asdict(self.settings), "split_seed": self.split_seed, "inputs": inputs}
         return AlignmentTraining(
             settings=self.settings,
-            name=delta.digest(made_of),
+            name=delta.digest({"settings": asdict(self.settings), "split_seed": self.split_seed, "inputs": inputs}),
             checkpoints=f"{self.out.rstrip('/')}.checkpoints",
             workers=self.workers,
             use_gpu=self.use_gpu,

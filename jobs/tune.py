@@ -61,9 +61,11 @@ class TuneConfig(JobConfig):
 def run(config: TuneConfig, context: JobContext) -> JobResult:
     """Search, and write OUT/trials.parquet and OUT/best.yaml."""
     training = config.training
-    searchable = [field.name for field in fields(AlignmentSettings)]
     space = parse_space(
-        config.space, train_alignment.TrainAlignmentConfig, {**config.base, "out": config.out}, searchable
+        config.space,
+        train_alignment.TrainAlignmentConfig,
+        {**config.base, "out": config.out},
+        [field.name for field in fields(AlignmentSettings)],
     )
     pairs = read_pairs(training.latents, training.text_embeddings, training.events, training.split_seed)
     search = AlignmentSearch(

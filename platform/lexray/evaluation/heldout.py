@@ -171,8 +171,7 @@ def gain_interval(
     difference = np.bincount(inverse, np.asarray(model) - np.asarray(constant), minlength=n)
     photons = np.bincount(inverse, np.asarray(n_held), minlength=n)
     weight = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
-    bootstrap_gains = (weight @ difference) / np.maximum(weight @ photons, 1) / np.log(2)
-    return interval_95(bootstrap_gains)
+    return interval_95((weight @ difference) / np.maximum(weight @ photons, 1) / np.log(2))
 
 
 def interval_95(draws: ArrayLike) -> tuple[float, float]:

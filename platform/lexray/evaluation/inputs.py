@@ -65,8 +65,11 @@ def read_summaries(path: str | None) -> dict[str, str]:
     """Summary of each source that has one."""
     if path is None:
         return {}
-    rows = delta.read(path, ["source_id", "summary"]).to_pylist()
-    return {row["source_id"]: row["summary"] for row in rows if row["summary"]}
+    return {
+        row["source_id"]: row["summary"]
+        for row in delta.read(path, ["source_id", "summary"]).to_pylist()
+        if row["summary"]
+    }
 
 
 def latent_representation(path: str, splits: Mapping[str, str]) -> Representation:

@@ -157,8 +157,9 @@ def classify_by_neighbours(
         chosen = k_candidates[int(np.argmax(shares))]
     predicted, truth = _vote(features, label, train, test, chosen), label[test]
     correct = predicted == truth
-    drawn = correct[np.random.default_rng(seed).integers(0, len(correct), size=(1000, len(correct)))].mean(axis=1)
-    low, high = interval_95(drawn)
+    low, high = interval_95(
+        correct[np.random.default_rng(seed).integers(0, len(correct), size=(1000, len(correct)))].mean(axis=1)
+    )
     names, counts = np.unique(label[train], return_counts=True)
     return NeighbourResult(
         accuracy=float(correct.mean()),
@@ -176,8 +177,7 @@ def _vote(
     features: Float64s, label: NDArray[np.str_], train: NDArray[np.bool_], query: NDArray[np.bool_], k: int
 ) -> NDArray[np.str_]:
     """Class with most votes among the k nearest training rows; of equal votes, the one whose voters are nearer."""
-    similarity = features[query] @ features[train].T
-    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    nearest = np.argsort(-(features[query] @ features[train].T), axis=1, kind="stable")[:, :k]
     names, code = np.unique(label[train], return_inverse=True)
     votes = np.zeros((len(nearest), len(names)))
     # Earlier neighbours weigh a hair more, far less than one vote in all: that decides between equal counts.

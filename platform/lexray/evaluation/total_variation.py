@@ -52,8 +52,10 @@ class TotalVariationFit:
 
     def __call__(self, photons: Photons) -> Tensor:
         """Log-shapes f4[N, B, CELLS]."""
-        rows = torch.arange(len(photons))
-        fitted = [self._fit(count_in_cells(photons.select(some))) for some in torch.split(rows, _BATCH_SIZE)]
+        fitted = [
+            self._fit(count_in_cells(photons.select(some)))
+            for some in torch.split(torch.arange(len(photons)), _BATCH_SIZE)
+        ]
         return torch.cat([torch.zeros(0, photons.n_bands, N_CELLS), *fitted])
 
     def objective(self, mean: Tensor, deviation: Tensor, data: CellCounts) -> Tensor:

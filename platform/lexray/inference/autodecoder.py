@@ -193,11 +193,10 @@ class Autodecoder:
             variance = self.calibration.variance(found.features, counts).numpy()
             score = self.calibration.score(found, counts)
             anomaly, p_value = score.numpy(), self.calibration.p_value(score, counts).numpy()
-        mean_rate = (in_bands + 0.5).log() - photons.ontime.log()[:, None]
         return Encoded(
             found.features.numpy(),
             variance,
-            mean_rate.float().numpy(),
+            ((in_bands + 0.5).log() - photons.ontime.log()[:, None]).float().numpy(),
             found.nll.numpy(),
             anomaly,
             p_value,
@@ -251,8 +250,11 @@ class Autodecoder:
         """
         if not self.has_intervals:
             return None
-        found = self.rates_with_intervals(events, bins, level)
-        return [(edges, a, b) for edges, _, a, b in found if a is not None and b is not None]
+        return [
+            (edges, a, b)
+            for edges, _, a, b in self.rates_with_intervals(events, bins, level)
+            if a is not None and b is not None
+        ]
 
     def rates_with_intervals(
         self, events: Sequence[EventList], bins: int = 256, level: float | None = 0.68
@@ -334,8 +336,9 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
     network, calibration = (_under(prefix, tensors) for prefix in ("network", "calibration"))
     known = Calibration.of_tensors(calibration) if calibration else None
     try:
-        settings = _settings(model_type, description["settings"])
-        return Autodecoder(settings, network, tensors.get("start"), known, torch.device(device))
+        return Autodecoder(
+            _settings(model_type, description["settings"]), network, tensors.get("start"), known, torch.device(device)
+        )
     except (TypeError, RuntimeError) as error:
         raise LexrayError(
             f"{path}: was written by another version of Lexray ({one_line(error)}); train it again"

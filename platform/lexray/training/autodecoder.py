@@ -93,8 +93,9 @@ def train_worker(loop: dict[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            state = read_checkpoint(folder, _NETWORK)
-            trainer.load_state(state, lambda part: read_checkpoint(folder, _latents_file(part)))
+            trainer.load_state(
+                read_checkpoint(folder, _NETWORK), lambda part: read_checkpoint(folder, _latents_file(part))
+            )
             for path in Path(folder).glob(f"{_EMPTIED}-*.pt"):  # a worker may own other parts now
                 source.emptied |= read_checkpoint(folder, path.name)
     run = tracking.reopen(*loop["mlflow"])

@@ -65,8 +65,7 @@ def read_pairs(latents: str, text_embeddings: str, events: str, split_seed: int 
         If a table holds vectors of several models or lengths, or too few sources have both sides.
     """
     key_of = read_split_keys(events)
-    columns = ["detection_id", "source_id", "model", "latent", "log_rate"]
-    detections = delta.read(latents, columns, order="detection_id")
+    detections = delta.read(latents, ["detection_id", "source_id", "model", "latent", "log_rate"], order="detection_id")
     texts = delta.read(text_embeddings, ["source_id", "model", "embedding"], order="source_id")
     made_with = {"autodecoder": _one_model(latents, detections), "text_model": _one_model(text_embeddings, texts)}
     latent, log_rate = vectors(latents, detections, "latent"), vectors(latents, detections, "log_rate")
@@ -95,8 +94,9 @@ def read_pairs(latents: str, text_embeddings: str, events: str, split_seed: int 
     refused_xray, refused_text = detections.filter(pa.array(~has_xray)), texts.filter(pa.array(~has_text))
     refusals = not_finite(latents, "detection_id", refused_xray["detection_id"].to_pylist())
     refusals += not_finite(text_embeddings, "source_id", refused_text["source_id"].to_pylist())
-    n_rows = len(detections) + len(texts)
-    return PairedTables(found["train"], found["val"], log_rate.shape[1], made_with, refusals, n_rows)
+    return PairedTables(
+        found["train"], found["val"], log_rate.shape[1], made_with, refusals, len(detections) + len(texts)
+    )
 
 
 def _one_model(table: str, rows: pa.Table) -> str:

@@ -95,8 +95,9 @@ def write_trials(out: str, log: TrialLog) -> None:
     system.create_dir(root, recursive=True)
     rows = [_row(trial, log) for trial in log.trials.values()]
     names = dict.fromkeys(name for row in rows for name in row)  # a trial that failed at once has no metrics
-    table = pa.table({name: [row.get(name) for row in rows] for name in names})
-    pa.parquet.write_table(table, f"{root}/trials.parquet", filesystem=system)
+    pa.parquet.write_table(
+        pa.table({name: [row.get(name) for row in rows] for name in names}), f"{root}/trials.parquet", filesystem=system
+    )
 
 
 def write_configuration(out: str, values: Mapping[str, Any], comment: str) -> None:
@@ -113,8 +114,8 @@ def _trial(base: AlignmentSettings, n_bands: int) -> Callable[..., None]:
     def trial(values: dict[str, Any], train: Pairs, val: Pairs) -> None:
         trainer = AlignmentTrainer(replace(base, **values), train, val, n_bands)
         while not trainer.finished:
-            metrics = trainer.run_epoch()
-            tune.report({**metrics, "finished": trainer.finished})  # Tune ends the trial here if others do better
+            # Tune ends the trial here if others do better.
+            tune.report({**trainer.run_epoch(), "finished": trainer.finished})
 
     return trial
 

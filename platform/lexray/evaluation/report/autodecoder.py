@@ -49,8 +49,9 @@ _ANOMALY_P_VALUE = 0.01
 
 def detections_of_split(headers: pa.Table, splits: Mapping[str, str], split: str) -> list[str]:
     """Detections of a split that have photons, by `detection_id`, `source_id` and `n_events` of an events table."""
-    rows = headers.to_pylist()
-    return [row["detection_id"] for row in rows if row["n_events"] and splits.get(row["source_id"]) == split]
+    return [
+        row["detection_id"] for row in headers.to_pylist() if row["n_events"] and splits.get(row["source_id"]) == split
+    ]
 
 
 def sample_by_hash(names: Collection[str], n: int, purpose: str) -> list[str]:
@@ -69,8 +70,7 @@ def fit_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tuple
         What was chosen, for a person.
     """
     n_bands = validate.usual_bands(events)
-    where = pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
-    rows = delta.dataset(events).to_table(filter=where)
+    rows = delta.dataset(events).to_table(filter=pc.field("detection_id").isin(pa.array(detection_ids, pa.string())))
     by_id = {e.detection_id: e for e in valid_events(rows, n_bands) if len(e)}
     training = [by_id[name] for name in detection_ids if name in by_id]
     if not training:
@@ -146,8 +146,7 @@ def _properties_of_part(
 def true_rms(rate: PiecewiseRate, events: EventList) -> float:
     """Fractional rms of a rate within good time, all bands together."""
     total, good = rate.rate.sum(axis=0), events.gti.exposure(rate.edges)
-    mean = np.average(total, weights=good)
-    return float(np.sqrt(np.average((total / mean - 1) ** 2, weights=good)))
+    return float(np.sqrt(np.average((total / np.average(total, weights=good) - 1) ** 2, weights=good)))
 
 
 def detection_features(latents: pa.Table, splits: Mapping[str, str]) -> list[Representation]:
@@ -179,12 +178,10 @@ def representation_section(
     folder: Path,
 ) -> dict[str, CaptionedFigure]:
     """What the representation holds of the properties of `measure_detection_properties`: metrics, rows and a figure."""
-    probed = latents.filter(pc.field("detection_id").isin(list(properties)))
-    features = detection_features(probed, splits)
-    probes = measure_properties(results, features, properties, seed, PROPERTY_LABELS, "latents", PROPERTY_LABELS)
+    features = detection_features(latents.filter(pc.field("detection_id").isin(list(properties))), splits)
     return property_figure(
         folder,
-        probes,
+        measure_properties(results, features, properties, seed, PROPERTY_LABELS, "latents", PROPERTY_LABELS),
         ("latents",),
         PROPERTY_LABELS,
         "Each point is a test detection; on the dashed line the prediction is right. Predicted from the "
@@ -218,8 +215,11 @@ def anomaly_table(
     """
     if not {"anomaly", "p_value"} <= set(latents.column_names):
         return None
-    columns = ("detection_id", "source_id", "anomaly", "p_value")
-    rows = [row for row in latents.select(columns).to_pylist() if row["anomaly"] is not None]
+    rows = [
+        row
+        for row in latents.select(("detection_id", "source_id", "anomaly", "p_value")).to_pylist()
+        if row["anomaly"] is not None
+    ]
     if not rows:
         results.left_out.append("anomalies: the latents table has no score")
         return None
@@ -227,8 +227,9 @@ def anomaly_table(
     if known:
         share = float(np.mean(np.asarray(known) < _ANOMALY_P_VALUE))
         results.metrics["anomalies.n_detections"] = len(rows)
-        what = "detections with a p-value below 1 %"
-        measured = MetricRow(what, share, None, None, _ANOMALY_P_VALUE, "as simulated", len(known), "%")
+        measured = MetricRow(
+            "detections with a p-value below 1 %", share, None, None, _ANOMALY_P_VALUE, "as simulated", len(known), "%"
+        )
         results.measure("anomalies.share_below_1pct", ANOMALIES_SECTION, measured)
     rows.sort(key=lambda r: (1.0 if r["p_value"] is None else r["p_value"], -r["anomaly"], r["detection_id"]))
     return ReportTable(

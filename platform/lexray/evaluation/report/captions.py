@@ -209,9 +209,10 @@ def probe_figures(
     key = next((k for k in ("aligned", "latents", "text") if k in neighbours), None)
     if key is not None:
         result = neighbours[key]
-        draw = partial(plots.confusion_matrix, truth=result.truth, predicted=result.predicted)
         made["confusion"] = CaptionedFigure(
-            plots.save_figure(folder, "confusion", draw),
+            plots.save_figure(
+                folder, "confusion", partial(plots.confusion_matrix, truth=result.truth, predicted=result.predicted)
+            ),
             "Classes named by the neighbours",
             f"Rows are true classes, columns what the {result.k} nearest training sources vote for, numbers are test "
             "sources. The darker the diagonal, the better."

@@ -156,8 +156,9 @@ def measure_gain(
         both = [s for s in scores if {model, "autodecoder"} <= set(s.log_likelihood)]
         if both:
             measured = _pooled_gain_interval(both, "autodecoder", seed, model)
-            what = f"autodecoder less {label}, source by source"
-            row = MetricRow(what, *measured, 0.0, "no difference", len(both), "bits")
+            row = MetricRow(
+                f"autodecoder less {label}, source by source", *measured, 0.0, "no difference", len(both), "bits"
+            )
             results.measure(f"heldout_gain.autodecoder_over_{model}", GAIN_SECTION, row)
     known = [s for s in scores if {"true_rate", "autodecoder"} <= set(s.log_likelihood)]
     if known and (ceiling := _pooled_gain(known, "true_rate")) > 0:

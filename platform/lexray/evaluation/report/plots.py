@@ -197,8 +197,16 @@ def light_curve(theme: Theme, curve: LightCurveData) -> Figure:
                 ax.stairs(curve.rate.rate[b], shown, color=colour, alpha=0.13, fill=True, lw=0, zorder=1)
             else:
                 low, high = (bound.rate[b] for bound in curve.interval)
-                bounded = axis.ks(curve.interval[0].edges)
-                ax.stairs(high, bounded, baseline=low, color=colour, alpha=0.28, fill=True, lw=0, zorder=1)
+                ax.stairs(
+                    high,
+                    axis.ks(curve.interval[0].edges),
+                    baseline=low,
+                    color=colour,
+                    alpha=0.28,
+                    fill=True,
+                    lw=0,
+                    zorder=1,
+                )
         _mark_gaps(theme, ax, axis)
         drawn = [r.rate[b].max() for r in (curve.rate, curve.truth) if r is not None and b < len(r.rate)]
         highest = max(np.max(level[seen], initial=0.0), 0.0 if np.any(counts) else max(drawn, default=0.0))

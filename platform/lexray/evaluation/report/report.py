@@ -204,8 +204,7 @@ def tiles(metrics: Mapping[str, float]) -> list[HeadlineTile]:
                 f"the commonest class {100 * majority:.0f} %",
             )
         )
-    hr_ms = metrics.get("regression.hr_ms.aligned.ridge.r2")
-    hardness = metrics.get("regression.hr_hs.aligned.ridge.r2", hr_ms)
+    hardness = metrics.get("regression.hr_hs.aligned.ridge.r2", metrics.get("regression.hr_ms.aligned.ridge.r2"))
     if hardness is not None:
         headline.append(_r2_tile("Hardness", hardness, "aligned embedding"))
     alone = metrics.get("heldout_gain.total_variation")

@@ -92,9 +92,9 @@ def light_curve_section(
     interval_model : callable, optional
         Gives the rates' 68 % intervals, or None.
     """
-    chosen = captions.example_detections(scores)
     names: dict[str, tuple[str, float | None]] = {
-        score.detection_id: (f"{name.capitalize()} of the test", gained) for name, (score, gained) in chosen.items()
+        score.detection_id: (f"{name.capitalize()} of the test", gained)
+        for name, (score, gained) in captions.example_detections(scores).items()
     }
     table = delta.read(events, ["detection_id", "source_id", "mission", "flags"], order="detection_id")
     real = [
@@ -116,8 +116,11 @@ def light_curve_section(
         for i, e in enumerate(shown):
             why, gained = names[e.detection_id]
             curve = LightCurveData(e, reconstructed.get(e.detection_id), truth.get(e.detection_id), bounds[i])
-            kind = metadata.class_of.get(e.source_id, "")
-            made.append(captions.light_curve_figure(folder, f"lightcurve-{i + 1}", curve, why, kind, gained))
+            made.append(
+                captions.light_curve_figure(
+                    folder, f"lightcurve-{i + 1}", curve, why, metadata.class_of.get(e.source_id, ""), gained
+                )
+            )
             task.advance()
     return made
 

@@ -120,9 +120,11 @@ class AlignmentTrainer:
         on_gpu = [self.device] if self.device.type == "cuda" else None
         self._model = DistributedDataParallel(self.towers, on_gpu) if self.workers > 1 else self.towers
         self._loss = distributed_symmetric_info_nce if self.workers > 1 else symmetric_info_nce
-        decaying = [p for p in self.towers.parameters() if p is not self.towers.log_scale]
         groups: list[dict[str, Any]] = [
-            {"params": decaying, "weight_decay": settings.weight_decay},
+            {
+                "params": [p for p in self.towers.parameters() if p is not self.towers.log_scale],
+                "weight_decay": settings.weight_decay,
+            },
             {"params": [self.towers.log_scale], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)

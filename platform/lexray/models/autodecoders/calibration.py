@@ -82,16 +82,14 @@ class Calibration:
         m = len(self.null_score)
         n = min(NEIGHBOURS, m)
         middle = torch.searchsorted(self.null_counts, counts.sum(1).float())
-        first = (middle - n // 2).clamp(0, m - n)
-        near = self.null_score[first[:, None] + torch.arange(n)]
+        near = self.null_score[(middle - n // 2).clamp(0, m - n)[:, None] + torch.arange(n)]
         return (1.0 + (near >= score[:, None]).sum(1)) / (n + 1.0)
 
     def _log_population(self, known: Tensor) -> Tensor:
         p = self.population
         z = (known - p["mean"]) @ p["axes"].T / p["spread"]
         away = torch.einsum("nkd,kde->nke", z[:, None] - p["centres"], p["precision"])
-        log_density = -0.5 * away.square().sum(-1) + p["log_weight"]
-        return log_density.logsumexp(1)
+        return (-0.5 * away.square().sum(-1) + p["log_weight"]).logsumexp(1)
 
     def tensors(self) -> dict[str, Tensor]:
         """Of a model file."""
@@ -233,8 +231,9 @@ def _simulate_like(model: Reconstructor[Any], photons: Photons, bins: int, gener
     order = (owner * (duration.max() + 1) + time).argsort()
     owner, band, time = owner[order], band[order], time[order]
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(owner, minlength=len(photons)).cumsum(0)])
-    energy = _energies_like(photons, owner, band, generator)
-    return replace(photons, time=time, band=band, offsets=offsets, energy=energy)
+    return replace(
+        photons, time=time, band=band, offsets=offsets, energy=_energies_like(photons, owner, band, generator)
+    )
 
 
 def _time_at(photons: Photons, owner: Tensor, good_time: Tensor) -> Tensor:

@@ -159,8 +159,7 @@ def _good_time(photons: Photons, duration: Tensor, n_knots: int) -> tuple[Tensor
     moment = empty.index_add(0, owner, (until**2 - start**2) / 2).diff()
     width = 1.0 / (n_knots - 1)
     mean = torch.where(amount > 1e-12, moment / amount.clamp(min=1e-12), knots[:-1] + width / 2)
-    centre = ((mean - knots[:-1]) / width).clamp(0.0, 1.0)
-    return amount.clamp(min=0.0).float(), centre.float()
+    return amount.clamp(min=0.0).float(), ((mean - knots[:-1]) / width).clamp(0.0, 1.0).float()
 
 
 def cell_counts(photons: Photons, n_cells: int) -> Tensor:
@@ -199,8 +198,7 @@ def cell_log_integrals(log_rate: Tensor, exposure: Tensor, centre: Tensor) -> Te
     """
     rise = log_rate.diff()
     at_centre = log_rate[..., :-1] + rise * centre[:, None, :]
-    n_cells = exposure.shape[-1]
-    s = rise * (exposure * n_cells / 2)[:, None, :]
+    s = rise * (exposure * exposure.shape[-1] / 2)[:, None, :]
     return at_centre + _log_sinhc(s) + exposure.log()[:, None, :]
 
 
@@ -337,8 +335,7 @@ def _with_background(alone: Tensor, log_rate: Tensor, data: Cells, above: _Above
 
 def _above_background(log_rate: Tensor, data: Cells, known: CellBackground) -> Tensor:
     exposure = data.exposure[known.rows]
-    source = cell_log_integrals(log_rate, exposure, data.centre[known.rows]).exp()
-    mean = source + known.expected
+    mean = cell_log_integrals(log_rate, exposure, data.centre[known.rows]).exp() + known.expected
     # Photons are points: their density is that of their cell, per unit of scaled time.
     density = (mean / exposure[:, None].clamp(min=_TINY)).clamp(min=_TINY)
     return (known.counts * density.log() - mean).sum((-1, -2))

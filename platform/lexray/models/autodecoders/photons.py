@@ -163,8 +163,7 @@ class Photons(RaggedPhotons):
     @property
     def ontime(self) -> Tensor:
         """Good time of each detection, f8[N] in seconds."""
-        total = torch.zeros(len(self), dtype=torch.float64)
-        return total.index_add(0, self.gti_owner, self.gti_stop - self.gti_start)
+        return torch.zeros(len(self), dtype=torch.float64).index_add(0, self.gti_owner, self.gti_stop - self.gti_start)
 
     @property
     def counts(self) -> Tensor:
@@ -195,12 +194,11 @@ class Photons(RaggedPhotons):
     def keep(self, chosen: Tensor) -> "Photons":
         """The same detections with only the photons where `chosen`, bool[P], holds."""
         kept = torch.bincount(self.owner[chosen], minlength=len(self))
-        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])
         return replace(
             self,
             time=self.time[chosen],
             band=self.band[chosen],
-            offsets=offsets,
+            offsets=torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)]),
             energy=self.energy[chosen],
         )
 
@@ -235,8 +233,7 @@ def owner(offsets: Tensor) -> Tensor:
 
 
 def join(offsets: Sequence[Tensor]) -> Tensor:
-    lengths = torch.cat([o.diff() for o in offsets])
-    return torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    return torch.cat([torch.zeros(1, dtype=torch.int64), torch.cat([o.diff() for o in offsets]).cumsum(0)])
 
 
 def gather(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

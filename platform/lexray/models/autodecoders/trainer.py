@@ -97,8 +97,7 @@ class AutodecoderTrainer:
     @property
     def finished(self) -> bool:
         """Whether all steps are done, or `patience` evaluations have brought nothing better."""
-        stale = 0 < self.settings.patience <= self.progress.evaluations_since_best
-        return self.step >= self.total_steps or stale
+        return self.step >= self.total_steps or (0 < self.settings.patience <= self.progress.evaluations_since_best)
 
     @property
     def loss(self) -> float:
@@ -154,8 +153,9 @@ class AutodecoderTrainer:
             self._move_latents(batch, latent_gradient, factor)
             self.progress.accept(loss, n_photons)
         else:
-            culprits = names_of_all(self._not_finite(batch, losses, latent_gradient))
-            self.progress.skip(culprits, self.settings.max_skipped)
+            self.progress.skip(
+                names_of_all(self._not_finite(batch, losses, latent_gradient)), self.settings.max_skipped
+            )
             loss = math.nan
         self.progress.step += 1
         return float(loss / max(n_photons, 1.0))
@@ -168,8 +168,11 @@ class AutodecoderTrainer:
             return none, none
         latent = None
         if self.latents:
-            rows = torch.cat([self.latents[share.number].value[share.rows] for share in batch.shares])
-            latent = rows.to(self.device).requires_grad_()
+            latent = (
+                torch.cat([self.latents[share.number].value[share.rows] for share in batch.shares])
+                .to(self.device)
+                .requires_grad_()
+            )
         self.network.train()
         losses: Tensor = self.learner.losses(batch.sample, latent)
         torch.autograd.backward(losses.sum())
@@ -178,8 +181,9 @@ class AutodecoderTrainer:
     def _move_network(self, flat: Tensor, factor: float) -> None:
         """One step of the network along a gradient, all parameters' behind one another."""
         clipped = flat * (self.settings.grad_clip_norm / (flat.norm() + 1e-12)).clamp(max=1.0)
-        sizes = [p.numel() for p in self._parameters]
-        for parameter, own in zip(self._parameters, torch.split(clipped, sizes), strict=True):
+        for parameter, own in zip(
+            self._parameters, torch.split(clipped, [p.numel() for p in self._parameters]), strict=True
+        ):
             parameter.grad = own.view_as(parameter)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor
@@ -269,8 +273,10 @@ class AutodecoderTrainer:
         return self.progress.best or {"step": self.step, **self._weights(start)}
 
     def _weights(self, mean_latent: Tensor | None) -> dict[str, Any]:
-        network = {name: value.detach().cpu().clone() for name, value in self._kept.state_dict().items()}
-        return {"network": network, "mean_latent": mean_latent}
+        return {
+            "network": {name: value.detach().cpu().clone() for name, value in self._kept.state_dict().items()},
+            "mean_latent": mean_latent,
+        }
 
     @property
     def _kept(self) -> nn.Module:

@@ -68,6 +68,7 @@ class ResnetReconstructor(Reconstructor[_Fit]):
         scale = time_scale(photons, self.settings.shortest)[:, None]
         time = (photons.duration[:, None] * moment / scale).flatten().to(self._device)
         log_rate = self._network(latent.to(self._device).repeat_interleave(len(moment), 0), time).cpu().double()
-        per_unit = log_rate.exp().unflatten(0, (len(scale), bins, _MOMENTS)).mean(2).transpose(1, 2)
-        rate: Tensor = per_unit / scale[..., None]
+        rate: Tensor = (
+            log_rate.exp().unflatten(0, (len(scale), bins, _MOMENTS)).mean(2).transpose(1, 2) / scale[..., None]
+        )
         return rate[None]

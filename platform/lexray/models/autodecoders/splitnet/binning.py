@@ -140,8 +140,7 @@ def n_cells(duration: Tensor, frame_time: Tensor) -> Tensor:
     -------
     i8[N]
     """
-    longer = (duration / _USUAL_DURATION).clamp(min=1.0).log2().round()
-    wanted = DEFAULT_CELLS * 2.0**longer
+    wanted = DEFAULT_CELLS * 2.0 ** (duration / _USUAL_DURATION).clamp(min=1.0).log2().round()
     frames = (duration / frame_time).nan_to_num(torch.inf).clamp(min=float(FEWEST))
     allowed = 2.0 ** frames.clamp(max=float(MOST)).log2().floor()
     return torch.minimum(wanted, allowed).clamp(FEWEST, MOST).long()
@@ -190,8 +189,7 @@ def _bin(photons: Photons, k: int) -> BinnedPhotons:
 
 
 def _slots(time: Tensor, duration: Tensor, band: Tensor, k: int) -> Tensor:
-    cell = (time / duration * k).int().clamp(0, k - 1)
-    return band.int() * k + cell
+    return band.int() * k + (time / duration * k).int().clamp(0, k - 1)
 
 
 def exposure_shares(photons: Photons, k: int) -> Tensor:

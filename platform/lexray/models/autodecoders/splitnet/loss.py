@@ -30,8 +30,7 @@ def timing_gain(found: Estimate, exposure: Tensor, target: Tensor) -> Tensor:
     share = exposure[:, None]
     background_rate = found.contamination / share.clamp(min=1e-6)
     rate = found.level[..., None] * found.density
-    total = (rate * share).sum(-1, keepdim=True)
-    flat = total / share.sum(-1, keepdim=True)
+    flat = (rate * share).sum(-1, keepdim=True) / share.sum(-1, keepdim=True)
     return (target * ((rate + background_rate).log() - (flat + background_rate).log())).sum((1, 2))
 
 
@@ -45,8 +44,7 @@ def counting_loss(found: Estimate, exposure: Tensor, target: Tensor, ratio: Tens
     ratio : f[N]
         Expected photons in `target` for each that the estimate was made from.
     """
-    share = exposure[:, None]
-    source = (found.level[..., None] * found.density * share).detach() * found.shift
+    source = (found.level[..., None] * found.density * exposure[:, None]).detach() * found.shift
     mean = source + found.contamination
     # A cell without exposure expects nothing; its variance must only not be zero.
     variance = found.variance * (source / mean.clamp(min=1e-12)).square().clamp(min=1e-6)

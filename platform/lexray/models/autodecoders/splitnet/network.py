@@ -264,8 +264,9 @@ def estimate(network: nn.Module, seen: NetworkInput) -> Estimate:
             expected = there.background.sum(-1) / there.scale[:, None]
             rate = expected[..., None] * _density(log_shape.float(), there.exposure)
             contamination[regions] = rate * there.exposure[:, None]
-    said = network(seen.channels(contamination), seen.spectrum())
-    log_shape, log_variance, log_shift, features, log_share, spectral = said
+    log_shape, log_variance, log_shift, features, log_share, spectral = network(
+        seen.channels(contamination), seen.spectrum()
+    )
     n, unwanted = seen.counts.sum(-1), contamination.sum(-1)
     return Estimate(
         _density(log_shape.float(), seen.exposure),

@@ -45,11 +45,13 @@ class ThinnedDetections(TensorFields):
     @staticmethod
     def concatenate(several: "Sequence[ThinnedDetections]") -> "ThinnedDetections":
         """All detections behind one another."""
-        of_field = zip(*((one.row, *one.targets) for one in several), strict=True)
-        row, *targets = (torch.cat(values) for values in of_field)
+        row, *targets = (
+            torch.cat(values) for values in zip(*((one.row, *one.targets) for one in several), strict=True)
+        )
         names = [field.name for field in fields(NetworkInput)]
-        seen = NetworkInput(*(torch.cat([getattr(one.seen, name) for one in several]) for name in names))
-        return ThinnedDetections(row, seen, *targets)
+        return ThinnedDetections(
+            row, NetworkInput(*(torch.cat([getattr(one.seen, name) for one in several]) for name in names)), *targets
+        )
 
     @property
     def targets(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
