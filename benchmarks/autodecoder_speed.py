@@ -29,8 +29,8 @@ from reconstruction import default_settings, machine, training_speed
 
 from lexray.evaluation.heldout import score_models
 from lexray.inference.autodecoder import Autodecoder
-from lexray.models.autodecoders.parts import InMemoryParts, PartSize
 from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.sampler import InMemoryParts, PartSize
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
 from lexray.simulation.population import SimulatedPopulation, simulate
 from lexray.version import __version__

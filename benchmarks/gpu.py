@@ -33,9 +33,9 @@ from torch.utils.flop_counter import flop_registry
 
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule, keyed_generator
-from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.resnet.training import ResnetSettings
+from lexray.models.autodecoders.sampler import InMemoryParts
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
 from lexray.simulation.population import simulate

@@ -1,6 +1,5 @@
 """`lexray encode`: encode detections with a trained autodecoder, part by part on Ray Data."""
 
-import numpy as np
 from pydantic import Field
 
 from lexray.inference.encode import write_tables
@@ -39,7 +38,7 @@ def run(config: EncodeConfig, context: JobContext) -> JobResult:
     n_rates = {} if config.rates is None else {"rates": delta.dataset(config.rates).count_rows()}
     return JobResult(
         counts={"detections": len(nll), "left_out": len(left_out)} | n_rates,
-        metrics={"mean_nll": float(np.mean(nll))} if len(nll) else {},
+        metrics={"mean_nll": float(nll.mean())} if len(nll) else {},
         outputs=[] if config.rates is None else [config.rates],
         refusals=left_out,
         accepted=len(nll),

@@ -75,9 +75,13 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
     with ray_session.session(config.ray):
         chosen_on = sample_by_hash(detections_of_split(headers, splits, "train"), config.chosen_on, "baselines")
         baselines, notes = fit_baselines(config.events, chosen_on, config.seed)
-        test, all_models = sources_of(splits, {"test"}), baselines | models
         scores = scoring.score_sources(
-            config.events, test, all_models, config.true_rates, config.seed, context.progress
+            config.events,
+            sources_of(splits, {"test"}),
+            baselines | models,
+            config.true_rates,
+            config.seed,
+            context.progress,
         )
         probed = sample_by_hash([] if latents is None else latents["detection_id"].to_pylist(), config.probed, "probes")
         properties = measure_detection_properties(config.events, probed, config.true_rates, context.progress)

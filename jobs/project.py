@@ -32,11 +32,8 @@ class ProjectConfig(JobConfig):
 def run(config: ProjectConfig, context: JobContext) -> JobResult:
     """Project part by part, and write one embeddings table."""
     towers = load_towers(config.alignment)
-    tables: list[ProjectedTable] = []
-    if config.latents is not None:
-        tables.append(ProjectedTable.of_latents(config.latents))
-    if config.text_embeddings is not None:
-        tables.append(ProjectedTable.of_texts(config.text_embeddings))
+    given = ((ProjectedTable.of_latents, config.latents), (ProjectedTable.of_texts, config.text_embeddings))
+    tables = [table_of(path) for table_of, path in given if path is not None]
     for table in tables:
         table.check(towers, config.alignment)
 
@@ -48,7 +45,7 @@ def run(config: ProjectConfig, context: JobContext) -> JobResult:
     with ray_session.session(config.ray), context.progress.task("vectors", total=total) as task:
         for table in tables:
             for fragment, refused in results_of_parts(
-                project_part, table.path, *(table, towers, config.out, schema), workers=config.workers
+                project_part, table.path, table, towers, config.out, schema, workers=config.workers
             ):
                 fragments.append(fragment)
                 refusals += refused

@@ -85,10 +85,10 @@ class TrainAutodecoderConfig(JobConfig):
     @property
     def training(self) -> AutodecoderTraining:
         """The training on Ray; its name is the same for the same data and settings."""
-        made_of = [delta.version(self.events), self.model_type, asdict(self.settings), self.split_seed]
+        version = delta.version(self.events)
         return AutodecoderTraining(
             settings=self.settings,
-            name=delta.digest([*made_of, self.validated_on]),
+            name=delta.digest([version, self.model_type, asdict(self.settings), self.split_seed, self.validated_on]),
             checkpoints=str(Path(f"{self.out}.checkpoints").resolve()),
             workers=self.workers,
             use_gpu=self.use_gpu,

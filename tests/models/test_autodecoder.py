@@ -17,7 +17,7 @@ from lexray.models.autodecoders.grid.loss import GridPenaltyWeights, losses
 from lexray.models.autodecoders.grid.training import GridSettings, fit_latents
 from lexray.models.autodecoders.latents import LatentTable
 from lexray.models.autodecoders.likelihood import cells
-from lexray.models.autodecoders.parts import InMemoryParts
+from lexray.models.autodecoders.sampler import InMemoryParts
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
 
 

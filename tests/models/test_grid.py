@@ -12,8 +12,8 @@ from lexray.models.autodecoders.grid.inference import half_width
 from lexray.models.autodecoders.grid.loss import GridPenaltyWeights, losses
 from lexray.models.autodecoders.grid.training import GridLearner, GridSettings, free_log_shape
 from lexray.models.autodecoders.likelihood import Cells, cells, log_integral
-from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
+from lexray.models.autodecoders.sampler import InMemoryParts
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
 from lexray.simulation.population import simulate
 

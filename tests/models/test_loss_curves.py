@@ -17,8 +17,8 @@ from lexray.inference.photons import photons_of
 from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer, Pairs
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule
-from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.resnet.training import ResnetSettings
+from lexray.models.autodecoders.sampler import InMemoryParts
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builders import photons
-from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.resnet.decoder import ResnetDecoder, positional_encoding
 from lexray.models.autodecoders.resnet.loss import (
@@ -28,6 +27,7 @@ from lexray.models.autodecoders.resnet.loss import (
     total_variation,
 )
 from lexray.models.autodecoders.resnet.training import ResnetSettings, fit_latents, gains, log_prob
+from lexray.models.autodecoders.sampler import InMemoryParts
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
 
 Array = NDArray[np.float64]

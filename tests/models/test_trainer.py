@@ -23,9 +23,8 @@ from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule
-from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.sampler import PartStream
+from lexray.models.autodecoders.sampler import InMemoryParts, PartStream
 from lexray.models.autodecoders.state import TrainingDiverged
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
 

@@ -74,15 +74,15 @@ def probe(
     train, test = known & (part == "train"), known & (part == "test")
     if train.sum() < 10 or test.sum() < 3:
         return None
-    if method == "ridge":
-        model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 19)))
-    elif method == "forest":
-        model = RandomForestRegressor(
+    models = {
+        "ridge": make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 19))),
+        "forest": RandomForestRegressor(
             n_estimators=100, min_samples_leaf=2, max_features=1 / 3, random_state=seed, n_jobs=1
-        )
-    else:
+        ),
+    }
+    if method not in models:
         raise ValueError(f"method must be 'ridge' or 'forest', got {method!r}")
-    predicted = model.fit(features[train], values[train]).predict(features[test])
+    predicted = models[method].fit(features[train], values[train]).predict(features[test])
     truth = values[test]
     generator = np.random.default_rng(seed)
     drawn = [

@@ -8,9 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lexray.evaluation.baselines import bayesian_blocks, constant_rate
+from lexray.evaluation import baselines, tables
 from lexray.evaluation.heldout import DetectionScore, PiecewiseRate, RateModel, score_models
-from lexray.evaluation.tables import read_rates
 from lexray.events import validate
 from lexray.events.arrow import from_table
 from lexray.events.eventlist import EventList
@@ -75,10 +74,10 @@ def score_part(
     detections = [e for e in valid_events(delta.dataset(events).to_table(filter=wanted), n_bands) if len(e)]
     if not detections:
         return []
-    truth = read_rates(true_rates, detections)
+    truth = tables.read_rates(true_rates, detections)
     standard_models: dict[str, RateModel] = {
-        "constant": lambda fits: [constant_rate(fit) for fit in fits],
-        "bayesian_blocks": lambda fits: [bayesian_blocks(fit) for fit in fits],
+        "constant": lambda fits: [baselines.constant_rate(fit) for fit in fits],
+        "bayesian_blocks": lambda fits: [baselines.bayesian_blocks(fit) for fit in fits],
         "true_rate": lambda fits: [truth.get(fit.detection_id) for fit in fits],
     }
     return score_models(

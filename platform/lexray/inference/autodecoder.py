@@ -17,16 +17,14 @@ from lexray.errors import LexrayError, one_line
 from lexray.events.eventlist import EventList
 from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.calibration import Calibration, calibrate
-from lexray.models.autodecoders.grid.decoder import GridDecoder
 from lexray.models.autodecoders.grid.inference import GridReconstructor
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule, keyed_generator
-from lexray.models.autodecoders.parts import InMemoryParts
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.reconstructor import Encoding, Reconstruction, Reconstructor
-from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
 from lexray.models.autodecoders.resnet.inference import ResnetReconstructor
 from lexray.models.autodecoders.resnet.training import ResnetSettings
+from lexray.models.autodecoders.sampler import InMemoryParts
 from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, n_cells
 from lexray.models.autodecoders.splitnet.inference import SplitnetReconstructor
 from lexray.models.autodecoders.splitnet.network import SplitNet
@@ -367,9 +365,9 @@ def _reconstructor(
     if start is None:
         raise TypeError(f"{name} needs the mean latent of its training")
     if isinstance(settings, GridSettings):
-        return GridReconstructor(settings, cast(GridDecoder, network), start, device)
+        return GridReconstructor(settings, network, start, device)
     if isinstance(settings, ResnetSettings):
-        return ResnetReconstructor(settings, cast(ResnetDecoder, network), start, device)
+        return ResnetReconstructor(settings, network, start, device)
     raise TypeError(f"{name} belongs to no type of autodecoder")
 
 

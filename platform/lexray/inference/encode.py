@@ -55,11 +55,11 @@ def write_tables(
         Detections that the autodecoder cannot take, which were left out.
     """
     model = load_autodecoder(autodecoder)
-    outputs = []
-    if latents is not None:
-        outputs.append(OutputTable(latents, "latents", schemas.latents(model.latent_dim), ("detection_id",)))
-    if rates is not None:
-        outputs.append(OutputTable(rates, "rates", schemas.RATES, ("detection_id", "band")))
+    tables = (
+        (latents, "latents", schemas.latents(model.latent_dim), ("detection_id",)),
+        (rates, "rates", schemas.RATES, ("detection_id", "band")),
+    )
+    outputs = [OutputTable(path, *described) for path, *described in tables if path is not None]
     device = "cuda" if use_gpu else "cpu"
     make = partial(encoder, autodecoder, device, latents is not None, None if rates is None else bins)
     n = delta.dataset(events).count_rows() * (model.n_bands if latents is None else 1)

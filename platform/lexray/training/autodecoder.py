@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import ray
 import ray.train
 from ray.train.torch import get_device
-from ray.util.queue import Queue
 
 from lexray.errors import LexrayError
 from lexray.models.autodecoders.learner import Schedule
@@ -99,7 +98,6 @@ def train_worker(loop: dict[str, Any]) -> None:
             for path in Path(folder).glob(f"{_EMPTIED}-*.pt"):  # a worker may own other parts now
                 source.emptied |= read_checkpoint(folder, path.name)
     run = tracking.reopen(*loop["mlflow"])
-    queue: Queue = loop["queue"]
     every = max(1, round(training.checkpoint_every * trainer.steps_per_epoch))
     shown, began, step = trainer.epoch if rank == 0 else 0, time.monotonic(), trainer.step
     while not trainer.finished:
@@ -121,7 +119,9 @@ def train_worker(loop: dict[str, Any]) -> None:
         }
         if rank == 0:
             run.metrics({**metrics, "epoch": trainer.step / trainer.steps_per_epoch}, trainer.step)
-            queue.put((trainer.epoch - shown, f"loss {loss:.3f} nat/photon, held-out gain {gain:.3f} bits/photon"))
+            loop["queue"].put(
+                (trainer.epoch - shown, f"loss {loss:.3f} nat/photon, held-out gain {gain:.3f} bits/photon")
+            )
             shown = trainer.epoch
         _report(trainer, rank, metrics, source)
         began, step = time.monotonic(), trainer.step
@@ -135,13 +135,21 @@ def _report(trainer: AutodecoderTrainer, rank: int, metrics: dict[str, float], s
     """Hand a checkpoint to Ray Train: the network from the first worker, latents from the part's owner."""
     result: dict[str, Any] = {}
     if trainer.finished:
-        counts = {"detections": trainer.n_detections, "photons": trainer.n_photons, "epochs": trainer.epoch}
-        counts |= {"skipped_steps": trainer.progress.skipped_steps}
         kept = trainer.result()
-        final = {"final_loss": metrics["loss"], "final_val_gain": kept.get("gain", metrics["val_gain"])}
-        result = {**kept, "counts": counts, "metrics": final}
-    files: dict[str, Any] = {_latents_file(part): latents for part, latents in trainer.latent_states().items()}
-    files[f"{_EMPTIED}-{rank:05d}.pt"] = dict(source.emptied)  # others of its parts are being read
+        result = {
+            **kept,
+            "counts": {
+                "detections": trainer.n_detections,
+                "photons": trainer.n_photons,
+                "epochs": trainer.epoch,
+                "skipped_steps": trainer.progress.skipped_steps,
+            },
+            "metrics": {"final_loss": metrics["loss"], "final_val_gain": kept.get("gain", metrics["val_gain"])},
+        }
+    files: dict[str, Any] = {
+        **{_latents_file(part): latents for part, latents in trainer.latent_states().items()},
+        f"{_EMPTIED}-{rank:05d}.pt": dict(source.emptied),  # others of its parts are being read
+    }
     if rank == 0:
         files |= {_NETWORK: trainer.state()} | ({_RESULT: result} if result else {})
     report(metrics, files)

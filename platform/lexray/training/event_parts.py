@@ -11,8 +11,8 @@ import pyarrow.parquet
 
 from lexray.events import validate
 from lexray.inference.photons import PHOTON_COLUMNS, photons_of_table
-from lexray.models.autodecoders.parts import PartSize
 from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.sampler import PartSize
 from lexray.tables import delta
 from lexray.tables.files import filesystem
 from lexray.training import splits

@@ -1,6 +1,5 @@
 """Pairs of a detection and its source's text: the pairs that the alignment learns from, by split."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,11 +106,10 @@ def _one_model(table: str, rows: pa.Table) -> str:
 
 
 def _pairs(
-    xray: NDArray[np.float32], text: NDArray[np.float32], detections: Iterable[list[int]], texts: list[int]
+    xray: NDArray[np.float32], text: NDArray[np.float32], detections: list[list[int]], texts: list[int]
 ) -> Pairs:
-    groups = list(detections)
     return Pairs(
-        xray=torch.from_numpy(xray[np.concatenate(groups)]),
-        offsets=torch.from_numpy(np.cumsum([0, *map(len, groups)])),
+        xray=torch.from_numpy(xray[np.concatenate(detections)]),
+        offsets=torch.from_numpy(np.cumsum([0, *map(len, detections)])),
         text=torch.from_numpy(text[texts]),
     )

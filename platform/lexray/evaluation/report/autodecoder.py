@@ -9,18 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lexray.evaluation import gregory_loredo
-from lexray.evaluation.cells import as_rate_model
+from lexray.evaluation import cells, gregory_loredo, intervals, scoring, tables, total_variation
 from lexray.evaluation.heldout import PiecewiseRate, RateModel
 from lexray.evaluation.inputs import Representation
-from lexray.evaluation.intervals import RateInterval, rate_intervals
 from lexray.evaluation.kernel import GaussianKernel
 from lexray.evaluation.report.captions import property_figure
 from lexray.evaluation.report.metrics import MODEL_LABELS, EvaluationResults, MetricRow, measure_properties
 from lexray.evaluation.report.report import CaptionedFigure, ReportTable
-from lexray.evaluation.scoring import reconstruct, valid_events
-from lexray.evaluation.tables import read_rates
-from lexray.evaluation.total_variation import TotalVariationFit
 from lexray.events import validate
 from lexray.events.eventlist import EventList
 from lexray.inference.autodecoder import load_autodecoder
@@ -71,25 +66,25 @@ def fit_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tuple
     """
     n_bands = validate.usual_bands(events)
     rows = delta.dataset(events).to_table(filter=pc.field("detection_id").isin(pa.array(detection_ids, pa.string())))
-    by_id = {e.detection_id: e for e in valid_events(rows, n_bands) if len(e)}
+    by_id = {e.detection_id: e for e in scoring.valid_events(rows, n_bands) if len(e)}
     training = [by_id[name] for name in detection_ids if name in by_id]
     if not training:
         return {}, []
     photons = photons_of(training, n_bands)
-    kernel, fit = GaussianKernel.best(photons, seed), TotalVariationFit.best(photons, seed)
+    kernel, fit = GaussianKernel.best(photons, seed), total_variation.TotalVariationFit.best(photons, seed)
     notes = [
         f"The kernel is {100 * kernel.width:.2g} % of a detection's length wide, with {100 * kernel.floor:.0f} % of a "
         "constant rate mixed in.",
         f"The penalties of each source's own fit are {fit.mean:g} nats a unit of log-rate of the mean over the bands "
         f"and {fit.deviation:g} of a band's deviation from it; an infinite one leaves all bands one shape.",
+        f"Both were chosen by their held-out gain on {len(training)} training detections.",
     ]
-    chosen = f"Both were chosen by their held-out gain on {len(training)} training detections."
-    return {"kernel": as_rate_model(kernel), "total_variation": as_rate_model(fit)}, [*notes, chosen]
+    return {"kernel": cells.as_rate_model(kernel), "total_variation": cells.as_rate_model(fit)}, notes
 
 
 def rate_models(autodecoder: str, baseline_autodecoders: Sequence[str]) -> tuple[dict[str, RateModel], dict[str, str]]:
     """Models of trained folders, and the labels of all models of the evaluation, in order."""
-    models: dict[str, RateModel] = {"autodecoder": partial(reconstruct, resolve_path(autodecoder))}
+    models: dict[str, RateModel] = {"autodecoder": partial(scoring.reconstruct, resolve_path(autodecoder))}
     others: dict[str, str] = {}
     for folder in baseline_autodecoders:
         name = load_autodecoder(folder).name
@@ -97,16 +92,16 @@ def rate_models(autodecoder: str, baseline_autodecoders: Sequence[str]) -> tuple
         while key in others:
             key += "_"
         others[key] = name if name not in others.values() else f"{name} ({folder})"
-        models[key] = partial(reconstruct, resolve_path(folder))
+        models[key] = partial(scoring.reconstruct, resolve_path(folder))
     # The others stand before ours, as `MODEL_LABELS` has its baselines.
     ours = list(MODEL_LABELS).index("autodecoder")
     labels = list(MODEL_LABELS.items())
     return models, dict([*labels[:ours], *others.items(), *labels[ours:]])
 
 
-def rate_intervals_68(autodecoder: str, events: Sequence[EventList]) -> list[RateInterval] | None:
+def rate_intervals_68(autodecoder: str, events: Sequence[EventList]) -> list[intervals.RateInterval] | None:
     """The 68 % interval of each detection's rate; None where this model type gives none."""
-    return rate_intervals(load_autodecoder(autodecoder), events, 0.68)
+    return intervals.rate_intervals(load_autodecoder(autodecoder), events, 0.68)
 
 
 def measure_detection_properties(
@@ -129,8 +124,8 @@ def _properties_of_part(
     events: str, part: int, detection_ids: Collection[str], true_rates: str | None, n_bands: int
 ) -> dict[str, dict[str, float]]:
     where = (pc.field("part") == part) & pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
-    detections = valid_events(delta.dataset(events).to_table(filter=where), n_bands)
-    truth = read_rates(true_rates, detections)
+    detections = scoring.valid_events(delta.dataset(events).to_table(filter=where), n_bands)
+    truth = tables.read_rates(true_rates, detections)
     properties = {}
     for e in detections:
         # Odds run from 10⁻³ to 10⁵⁰⁰: in their logarithm a few bright sources would be all that counts.
@@ -191,9 +186,11 @@ def representation_section(
 
 def add_grouped_gains(results: EvaluationResults, grouping: str, gains: Mapping[str, Mapping[str, float]]) -> None:
     """Add the gains of `metrics.gains_by_group` to the metrics, as ``heldout_gain.GROUPING.GROUP.MODEL``."""
-    for group, models in gains.items():
-        for model, value in models.items():
-            results.metrics[f"heldout_gain.{grouping}.{group}.{model}"] = value
+    results.metrics |= {
+        f"heldout_gain.{grouping}.{group}.{model}": value
+        for group, models in gains.items()
+        for model, value in models.items()
+    }
 
 
 def anomaly_table(

@@ -7,13 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lexray.evaluation.count_bins import COUNT_BINS, count_bin_of
+from lexray.evaluation import count_bins, inputs, regression
 from lexray.evaluation.heldout import DetectionScore, gain
-from lexray.evaluation.inputs import EmbeddingPairs
-from lexray.evaluation.regression import NeighbourResult, ProbeResult
 from lexray.evaluation.report import embedding_map, plots
 from lexray.evaluation.report.metrics import MODEL_LABELS, PROPERTY_LABELS, EvaluationResults, gains_by_group
-from lexray.evaluation.report.plots import GainBar, LightCurveData, ScatterPanel
 from lexray.evaluation.report.report import CaptionedFigure, RetrievalExample, RetrievedSource
 
 #: Photons that a detection needs to be shown as an example.
@@ -48,8 +45,8 @@ def gain_figures(
     """
     roles = {"autodecoder": "ours", "true_rate": "ceiling"}
     m = found.metrics
-    bars = [GainBar(MODEL_LABELS["constant"], 0.0, 0.0, 0.0, "baseline")] + [
-        GainBar(
+    bars = [plots.GainBar(MODEL_LABELS["constant"], 0.0, 0.0, 0.0, "baseline")] + [
+        plots.GainBar(
             label,
             m[f"heldout_gain.{k}"],
             m[f"heldout_gain.{k}_low"],
@@ -109,8 +106,11 @@ def count_bin_figure(
     folder: Path, scores: Sequence[DetectionScore], models: Mapping[str, str] = MODEL_LABELS
 ) -> tuple[dict[str, CaptionedFigure], dict[str, dict[str, float]]]:
     """The gain of every model against a detection's number of photons, and the figures: bin → model → gain."""
-    names = list(COUNT_BINS)
-    bins = {s.detection_id: names[b] for s, b in zip(scores, count_bin_of([s.n_events for s in scores]), strict=True)}
+    names = list(count_bins.COUNT_BINS)
+    bins = {
+        s.detection_id: names[b]
+        for s, b in zip(scores, count_bins.count_bin_of([s.n_events for s in scores]), strict=True)
+    }
     found = gains_by_group(scores, bins, models)
     groups = {name: found[name] for name in names if name in found}
     if len(groups) < 2:
@@ -120,18 +120,19 @@ def count_bin_figure(
         for name, gains in groups.items()
     }
     draw = partial(plots.gain_by_counts, groups=shown, ours=models["autodecoder"], ceiling=models.get("true_rate"))
-    picture = CaptionedFigure(
-        plots.save_figure(folder, "heldout_gain_by_counts", draw),
-        "The same, by counts",
-        "Detections with few photons to the left, in brackets how many of the test have so many. A method that has "
-        "learned what sources do gains where a detection alone says little.",
-        "Line chart of held-out gain against the number of photons",
-    )
-    return {"gain_by_counts": picture}, groups
+    return {
+        "gain_by_counts": CaptionedFigure(
+            plots.save_figure(folder, "heldout_gain_by_counts", draw),
+            "The same, by counts",
+            "Detections with few photons to the left, in brackets how many of the test have so many. A method that has "
+            "learned what sources do gains where a detection alone says little.",
+            "Line chart of held-out gain against the number of photons",
+        )
+    }, groups
 
 
 def _count_bin_label(name: str) -> str:
-    low, high = COUNT_BINS[name]
+    low, high = count_bins.COUNT_BINS[name]
     return f"< {high:,}" if not low else f"≥ {low:,}" if high is None else f"{low:,}–{high:,}"
 
 
@@ -149,7 +150,7 @@ def example_detections(scores: Sequence[DetectionScore]) -> dict[str, tuple[Dete
 
 
 def light_curve_figure(
-    folder: Path, name: str, curve: LightCurveData, role: str, source_class: str, gain: float | None
+    folder: Path, name: str, curve: plots.LightCurveData, role: str, source_class: str, gain: float | None
 ) -> CaptionedFigure:
     """A light curve with a caption that says what it is and how to read it."""
     e = curve.events
@@ -160,8 +161,8 @@ def light_curve_figure(
         parts.append(f"gain {gain:+.3f} bits per photon".replace("-", "−"))
     lines = "Points: counts in bins, with √n bars."
     if curve.rate is not None:
-        lines += " Line: the reconstructed rate, fitted to all photons"
-        lines += "." if curve.interval is None else "; tinted: where it lies with a probability of 68 %."
+        tinted = "" if curve.interval is None else "; tinted: where it lies with a probability of 68 %"
+        lines += f" Line: the reconstructed rate, fitted to all photons{tinted}."
     if curve.truth is not None:
         lines += " Dashed: the true rate."
     if len(e.gti) > 1 and e.gti.ontime >= e.duration / 3:
@@ -175,7 +176,11 @@ def light_curve_figure(
 
 
 def embedding_map_figures(
-    folder: Path, pairs: EmbeddingPairs, ranks: Mapping[str, NDArray[np.int64]], class_of: Mapping[str, str], seed: int
+    folder: Path,
+    pairs: inputs.EmbeddingPairs,
+    ranks: Mapping[str, NDArray[np.int64]],
+    class_of: Mapping[str, str],
+    seed: int,
 ) -> dict[str, CaptionedFigure]:
     """The map of the shared space and the retrieval curve."""
     xray, text = embedding_map.map_coordinates(pairs.xray, pairs.text, seed)
@@ -202,7 +207,9 @@ def embedding_map_figures(
 
 
 def probe_figures(
-    folder: Path, probes: Mapping[tuple[str, str], ProbeResult], neighbours: Mapping[str, NeighbourResult]
+    folder: Path,
+    probes: Mapping[tuple[str, str], regression.ProbeResult],
+    neighbours: Mapping[str, regression.NeighbourResult],
 ) -> dict[str, CaptionedFigure]:
     """Confusion of classes, and properties predicted against true, from the aligned embeddings where there are any."""
     made: dict[str, CaptionedFigure] = {}
@@ -229,14 +236,14 @@ def probe_figures(
 
 def property_figure(
     folder: Path,
-    probes: Mapping[tuple[str, str], ProbeResult],
+    probes: Mapping[tuple[str, str], regression.ProbeResult],
     representations: Sequence[str],
     properties: Mapping[str, str],
     caption: str,
 ) -> dict[str, CaptionedFigure]:
     """Predicted against true properties, each from the first of `representations` that it was read off."""
     panels = [
-        ScatterPanel(label, probes[column, key].truth, probes[column, key].predicted, probes[column, key].r2)
+        plots.ScatterPanel(label, probes[column, key].truth, probes[column, key].predicted, probes[column, key].r2)
         for column, label in properties.items()
         for key in [next((k for k in representations if (column, k) in probes), "")]
         if key
@@ -254,7 +261,7 @@ def property_figure(
 
 
 def retrieval_examples(
-    pairs: EmbeddingPairs,
+    pairs: inputs.EmbeddingPairs,
     rank: NDArray[np.int64],
     class_of: Mapping[str, str],
     summaries: Mapping[str, str],

@@ -40,6 +40,10 @@ class Theme:
     bands: tuple[str, ...]
     classes: tuple[str, ...]
 
+    def band(self, index: int) -> str:
+        """Colour of a band, soft to hard."""
+        return self.bands[index % len(self.bands)]
+
 
 LIGHT = Theme(
     name="light", ink="#1d1b2a", muted="#6c6a7c", grid="#dddbe6", accent="#4b3fbf", second="#c2571a",
@@ -166,7 +170,7 @@ def light_curve(theme: Theme, curve: LightCurveData) -> Figure:
     figure = Figure(figsize=(6.2, 1.1 + 0.95 * bands))
     rows = np.atleast_1d(figure.subplots(bands, 1, sharex=True))
     for b, ax in enumerate(rows):
-        colour = theme.bands[b % len(theme.bands)]
+        colour = theme.band(b)
         counts = np.histogram(good_time[events.band == b], edges)[0]
         level = counts / good
         ax.errorbar(
@@ -392,8 +396,13 @@ def retrieval_curve(theme: Theme, ranks: Mapping[str, NDArray[np.int64]]) -> Fig
             ax.annotate(
                 f"@{label}", (cut, 1.0), (3, -2), textcoords="offset points", color=theme.muted, fontsize=8, va="top"
             )
-    ax.set(xscale="log", xlim=(1, max(n, 2)), ylim=(0, 1.02))
-    ax.set(xlabel=f"rank k among {n} test sources", ylabel="found within the best k")
+    ax.set(
+        xscale="log",
+        xlim=(1, max(n, 2)),
+        ylim=(0, 1.02),
+        xlabel=f"rank k among {n} test sources",
+        ylabel="found within the best k",
+    )
     ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
     ax.legend(loc="upper left", bbox_to_anchor=(0.0, 0.93))
     return figure
@@ -403,8 +412,7 @@ def confusion_matrix(theme: Theme, truth: Sequence[str], predicted: Sequence[str
     """Rows are true classes; a cell's shade is its share of the row, its number the sources."""
     order = class_order([*truth, *predicted])
     counts = np.zeros((len(order), len(order)), dtype=int)
-    for t, p in zip(truth, predicted, strict=True):
-        counts[order.index(t), order.index(p)] += 1
+    np.add.at(counts, (list(map(order.index, truth)), list(map(order.index, predicted))), 1)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, ax = one_panel(5.6, 4.9)
     ax.imshow(share, cmap=theme.heat, vmin=0, vmax=1, aspect="auto")

@@ -7,15 +7,9 @@ from pathlib import Path
 import mlflow
 from mlflow.tracking import MlflowClient
 
-from lexray.evaluation import inputs
+from lexray.evaluation import inputs, intervals, tables
 from lexray.evaluation.heldout import DetectionScore, PiecewiseRate
-from lexray.evaluation.inputs import SourceMetadata
-from lexray.evaluation.intervals import RateInterval
-from lexray.evaluation.report import captions, embedding_map, metrics, plots
-from lexray.evaluation.report.metrics import EvaluationResults
-from lexray.evaluation.report.plots import LightCurveData
-from lexray.evaluation.report.report import CaptionedFigure, LineageStep, RetrievalExample
-from lexray.evaluation.tables import read_detections, read_rates
+from lexray.evaluation.report import captions, embedding_map, metrics, plots, report
 from lexray.events.eventlist import EventList
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
@@ -27,17 +21,17 @@ _MAX_CURVES = 12
 
 
 def embedding_section(
-    found: EvaluationResults,
+    found: metrics.EvaluationResults,
     folder: Path,
-    metadata: SourceMetadata,
+    metadata: inputs.SourceMetadata,
     embeddings: str | None,
     latents: str | None,
     text_embeddings: str | None,
     seed: int,
-) -> tuple[dict[str, CaptionedFigure], list[RetrievalExample]]:
+) -> tuple[dict[str, report.CaptionedFigure], list[report.RetrievalExample]]:
     """Retrieval, properties and classes, with their figures and examples; what lacks its table is left out by name."""
-    figures: dict[str, CaptionedFigure] = {}
-    examples: list[RetrievalExample] = []
+    figures: dict[str, report.CaptionedFigure] = {}
+    examples: list[report.RetrievalExample] = []
     representations = [] if latents is None else [inputs.latent_representation(latents, metadata.splits)]
     if embeddings is None:
         found.left_out.append("retrieval and the map: no embeddings table was given")
@@ -64,15 +58,15 @@ def embedding_section(
 
 def light_curve_section(
     folder: Path,
-    metadata: SourceMetadata,
+    metadata: inputs.SourceMetadata,
     scores: Sequence[DetectionScore],
     events: str,
     rates: str | None,
     true_rates: str | None,
     reconstruct: Callable[[Sequence[EventList]], Sequence[PiecewiseRate]] | None,
     progress: Progress,
-    interval_model: Callable[[Sequence[EventList]], Sequence[RateInterval] | None] | None = None,
-) -> list[CaptionedFigure]:
+    interval_model: Callable[[Sequence[EventList]], Sequence[intervals.RateInterval] | None] | None = None,
+) -> list[report.CaptionedFigure]:
     """Light curves of the best, the median and the worst of the test, and of real files wherever they fall.
 
     Parameters
@@ -96,26 +90,26 @@ def light_curve_section(
         score.detection_id: (f"{name.capitalize()} of the test", gained)
         for name, (score, gained) in captions.example_detections(scores).items()
     }
-    table = delta.read(events, ["detection_id", "source_id", "mission", "flags"], order="detection_id")
+    columns = ["detection_id", "source_id", "mission", "flags"]
     real = [
         row
-        for row in table.to_pylist()
+        for row in delta.read(events, columns, order="detection_id").to_pylist()
         if row["mission"] not in ("chandra", "") or "whole_field" in (row["flags"] or [])
     ]
     for row in real[:_MAX_REAL_LIGHT_CURVES]:
         names.setdefault(row["detection_id"], (f"A real file ({metadata.splits[row['source_id']]})", None))
-    shown = read_detections(events, list(names))
-    truth, reconstructed = read_rates(true_rates, shown), read_rates(rates, shown)
+    shown = tables.read_detections(events, list(names))
+    truth, reconstructed = tables.read_rates(true_rates, shown), tables.read_rates(rates, shown)
     missing = [e for e in shown if e.detection_id not in reconstructed]
     if reconstruct is not None and missing:
         reconstructed |= {e.detection_id: rate for e, rate in zip(missing, reconstruct(missing), strict=True)}
-    intervals = interval_model(shown) if interval_model is not None and shown else None
-    bounds: Sequence[RateInterval | None] = intervals or [None] * len(shown)
+    found = interval_model(shown) if interval_model is not None and shown else None
+    bounds: Sequence[intervals.RateInterval | None] = found or [None] * len(shown)
     made = []
     with progress.task("light curves", total=len(shown)) as task:
         for i, e in enumerate(shown):
             why, gained = names[e.detection_id]
-            curve = LightCurveData(e, reconstructed.get(e.detection_id), truth.get(e.detection_id), bounds[i])
+            curve = plots.LightCurveData(e, reconstructed.get(e.detection_id), truth.get(e.detection_id), bounds[i])
             made.append(
                 captions.light_curve_figure(
                     folder, f"lightcurve-{i + 1}", curve, why, metadata.class_of.get(e.source_id, ""), gained
@@ -125,12 +119,12 @@ def light_curve_section(
     return made
 
 
-def training_section(folder: Path, steps: Sequence[LineageStep], client: MlflowClient) -> dict[str, CaptionedFigure]:
+def training_section(
+    folder: Path, steps: Sequence[report.LineageStep], client: MlflowClient
+) -> dict[str, report.CaptionedFigure]:
     """How the trainings behind the tables went, where the tracking server knows their runs."""
     histories: dict[str, list[tuple[int, float]]] = {}
-    for step in steps:
-        if not step.job.startswith("train") or not step.mlflow_run:
-            continue
+    for step in (step for step in steps if step.job.startswith("train") and step.mlflow_run):
         try:
             for name in sorted(client.get_run(step.mlflow_run).data.metrics):
                 history = sorted(client.get_metric_history(step.mlflow_run, name), key=lambda m: m.timestamp)
@@ -144,7 +138,7 @@ def training_section(folder: Path, steps: Sequence[LineageStep], client: MlflowC
         return {}
     first = dict(list(histories.items())[:_MAX_CURVES])
     return {
-        "training": CaptionedFigure(
+        "training": report.CaptionedFigure(
             plots.save_figure(folder, "training", partial(embedding_map.training_curves, histories=first)),
             "How the trainings went",
             "Metrics as MLflow recorded them, against the trainings' own steps.",

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 #: Logits of unit vectors are not scaled beyond this: a temperature that falls further makes training diverge (CLIP).
 MAX_SCALE = 100.0
@@ -61,8 +60,8 @@ def _both_ways(xray: Tensor, text: Tensor, all_xray: Tensor, all_text: Tensor, f
     """Mean cross-entropy of n rows against all N, whose rows `first` … `first` + n they are."""
     scale = log_scale.exp().clamp(max=MAX_SCALE)
     own = torch.arange(first, first + len(xray), device=xray.device)
-    text_of_xray = functional.cross_entropy(scale * xray @ all_text.T, own)
-    xray_of_text = functional.cross_entropy(scale * text @ all_xray.T, own)
+    text_of_xray = nn.functional.cross_entropy(scale * xray @ all_text.T, own)
+    xray_of_text = nn.functional.cross_entropy(scale * text @ all_xray.T, own)
     return (text_of_xray + xray_of_text) / 2
 
 

@@ -5,7 +5,6 @@ weights have not seen (Guo et al. 2017, arXiv:1706.04599). Stored as safetensors
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -155,9 +154,10 @@ class Heads:
         try:
             description = json.loads((folder / DESCRIPTION_FILE).read_text())
             tensors = load_file(folder / WEIGHTS_FILE)
+            nan: Any = float("nan")
             keys = [field.name for field in fields(PropertyHead)]
             properties = tuple(
-                PropertyHead(**{key: math.nan if item[key] is None else item[key] for key in keys})
+                PropertyHead(**{key: nan if item[key] is None else item[key] for key in keys})
                 for item in description["properties"]
             )
             heads = cls(
@@ -171,13 +171,8 @@ class Heads:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder}: not a folder of heads: {error}") from error
         k, p, e = len(heads.classes), len(properties), int(description["dimension"])
-        shapes = (
-            heads.class_weight.shape,
-            heads.class_bias.shape,
-            heads.property_weight.shape,
-            heads.property_bias.shape,
-        )
-        if shapes != ((k, e), (k,), (p, e), (p,)):
+        weights = (heads.class_weight, heads.class_bias, heads.property_weight, heads.property_bias)
+        if [weight.shape for weight in weights] != [(k, e), (k,), (p, e), (p,)]:
             raise ValueError(f"{folder}: {WEIGHTS_FILE} and {DESCRIPTION_FILE} do not belong together")
         return heads
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 _WEIGHTS, _DESCRIPTION = "alignment.safetensors", "alignment.json"
 #: Rows that go through a tower at a time where NumPy arrays of any length are embedded.
@@ -118,8 +117,8 @@ class Tower(nn.Module):
         if how.noise:
             x = x + how.noise * torch.randn(x.shape, generator=generator, device=x.device)
         x = _dropout(x, how.input_dropout, generator)
-        hidden = functional.gelu(x @ self.weight_in + self.bias_in)
-        return functional.normalize(_dropout(hidden, how.dropout, generator) @ self.weight_out, dim=-1)
+        hidden = nn.functional.gelu(x @ self.weight_in + self.bias_in)
+        return nn.functional.normalize(_dropout(hidden, how.dropout, generator) @ self.weight_out, dim=-1)
 
 
 def _weight(members: int, n_in: int, n_out: int, generator: torch.Generator) -> nn.Parameter:

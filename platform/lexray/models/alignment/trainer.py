@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lexray.models.alignment.contrastive import MAX_SCALE, distributed_symmetric_info_nce, symmetric_info_nce
@@ -116,7 +115,11 @@ class AlignmentTrainer:
         self.device = device or torch.device("cpu")
         self.train, self.val = train.to(self.device), val.to(self.device)
         self.towers = _new_towers(settings, train, n_bands).to(self.device)
-        self.rank, self.workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.rank, self.workers = (
+            (torch.distributed.get_rank(), torch.distributed.get_world_size())
+            if torch.distributed.is_initialized()
+            else (0, 1)
+        )
         on_gpu = [self.device] if self.device.type == "cuda" else None
         self._model = DistributedDataParallel(self.towers, on_gpu) if self.workers > 1 else self.towers
         self._loss = distributed_symmetric_info_nce if self.workers > 1 else symmetric_info_nce
@@ -160,9 +163,13 @@ class AlignmentTrainer:
             self._step(batch, together, own)
             for batch in torch.randperm(len(self.train), generator=together).tensor_split(n_batches)
         ]
-        metrics = {"train/loss": float(torch.stack(losses).mean()), **retrieval_metrics(self.towers, self.val)}
-        metrics["temperature"] = float(1 / self.towers.log_scale.detach().exp().clamp(max=MAX_SCALE))
-        metrics = self._agree(metrics)
+        metrics = self._agree(
+            {
+                "train/loss": float(torch.stack(losses).mean()),
+                **retrieval_metrics(self.towers, self.val),
+                "temperature": float(1 / self.towers.log_scale.detach().exp().clamp(max=MAX_SCALE)),
+            }
+        )
         self.epoch += 1
         self.history.append(metrics)
         if self.best_epoch == self.epoch:
@@ -244,7 +251,7 @@ def retrieval_metrics(towers: Towers, pairs: Pairs) -> dict[str, float]:
     count = pairs.offsets.diff()
     owner = torch.repeat_interleave(torch.arange(len(pairs), device=count.device), count)
     xray, text = join_members(towers.xray(pairs.xray)), join_members(towers.text(pairs.text))
-    mean = functional.normalize(torch.zeros_like(text).index_add(0, owner, xray), dim=-1)
+    mean = nn.functional.normalize(torch.zeros_like(text).index_add(0, owner, xray), dim=-1)
     ranks = torch.cat([own_rank(mean @ text.T), own_rank(text @ mean.T)]).double()
     return {
         "val/loss": float(symmetric_info_nce(mean, text, towers.log_scale)),

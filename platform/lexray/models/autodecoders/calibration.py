@@ -103,12 +103,11 @@ class Calibration:
     @staticmethod
     def of_tensors(tensors: Mapping[str, Tensor]) -> "Calibration":
         """What `tensors` wrote."""
-        groups: dict[str, dict[str, Tensor]] = {"uncertainty": {}, "population": {}}
-        for name, value in tensors.items():
-            group, _, key = name.partition(".")
-            if key:
-                groups[group][key] = value
-        return Calibration(groups["uncertainty"], groups["population"], tensors["null_counts"], tensors["null_score"])
+        uncertainty, population = (
+            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            for prefix in ("uncertainty.", "population.")
+        )
+        return Calibration(uncertainty, population, tensors["null_counts"], tensors["null_score"])
 
 
 def calibrate(model: Reconstructor[Any], photons: Photons, seed: int = 0) -> Calibration:

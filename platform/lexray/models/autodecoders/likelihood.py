@@ -143,8 +143,7 @@ def cells(photons: Photons, n_knots: int) -> Cells:
     hat_counts.index_add_(0, slot, 1.0 - right_share)
     hat_counts.index_add_(0, slot + 1, right_share)
 
-    exposure, centre = _good_time(photons, duration, n_knots)
-    return Cells(hat_counts.reshape(n, n_bands, n_knots), exposure, centre)
+    return Cells(hat_counts.reshape(n, n_bands, n_knots), *_good_time(photons, duration, n_knots))
 
 
 def _good_time(photons: Photons, duration: Tensor, n_knots: int) -> tuple[Tensor, Tensor]:

@@ -154,11 +154,8 @@ class Photons(RaggedPhotons):
     @property
     def duration(self) -> Tensor:
         """End of each detection's last good time, f8[N] in seconds; 1 where there is no good time."""
-        last = self.gti_offsets[1:] - 1
-        empty = self.gti_offsets[1:] == self.gti_offsets[:-1]
-        if len(self.gti_stop) == 0:
-            return torch.ones(len(self), dtype=torch.float64)
-        return torch.where(empty, 1.0, self.gti_stop[last.clamp(min=0)])
+        stop = torch.cat([self.gti_stop, torch.ones(1, dtype=torch.float64)])
+        return stop[torch.where(self.gti_offsets.diff() > 0, self.gti_offsets[1:] - 1, -1)]
 
     @property
     def ontime(self) -> Tensor:

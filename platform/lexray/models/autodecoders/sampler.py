@@ -1,4 +1,4 @@
-"""Batches, and the streams of parts that they are drawn from: a training needs a few parts in memory, not all.
+"""Parts, the streams they come in and the batches drawn from these: a training needs a few parts in memory, not all.
 
 Part p belongs to stream p mod `part_streams`. In each epoch a stream goes through its parts in another order and
 through each part's rows in another order, and a step takes one slice of every stream. Which rows these are depends on
@@ -7,14 +7,14 @@ the seed, the step and the parts alone, whoever owns the stream.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from lexray.models.autodecoders.learner import Learner, Schedule, keyed_generator
-from lexray.models.autodecoders.parts import PartSource
+from lexray.models.autodecoders.photons import Photons
 
 T = TypeVar("T")
 
@@ -22,6 +22,59 @@ T = TypeVar("T")
 _HELD = 2
 #: Second key of a generator: which of a training's random choices it makes.
 LATENTS, PARTS, ROWS, DRAWS, VALIDATION = range(5)
+
+
+@dataclass(frozen=True)
+class PartSize:
+    """What is known of a part before it is read: how many detections to train on, and how many photons they have."""
+
+    detections: int
+    photons: int
+
+
+class PartSource(Protocol):
+    """Where a worker's detections come from."""
+
+    @property
+    def sizes(self) -> Mapping[int, PartSize]:
+        """Of each part that this worker owns."""
+
+    def read(self, part: int) -> tuple[Photons, Sequence[str]]:
+        """A part's detections to train on, always in the same order, and their identifiers; called in a thread."""
+
+    def validation(self) -> Mapping[int, Photons]:
+        """Detections that are scored and never trained on, of the parts that this worker owns."""
+
+
+@dataclass(frozen=True)
+class InMemoryParts:
+    """A `PartSource` of parts that are in memory already.
+
+    Attributes
+    ----------
+    train, held : mapping of int to Photons
+        Detections to train on and to score, by part.
+    ids : mapping of int to sequence of str
+        Identifiers of a part's training detections; by default they are numbered.
+    """
+
+    train: Mapping[int, Photons]
+    held: Mapping[int, Photons] = field(default_factory=dict)
+    ids: Mapping[int, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def sizes(self) -> Mapping[int, PartSize]:
+        """As `PartSource.sizes`."""
+        return {part: PartSize(len(photons), len(photons.time)) for part, photons in self.train.items()}
+
+    def read(self, part: int) -> tuple[Photons, Sequence[str]]:
+        """As `PartSource.read`."""
+        photons = self.train[part]
+        return photons, self.ids.get(part) or [f"{part}:{row}" for row in range(len(photons))]
+
+    def validation(self) -> Mapping[int, Photons]:
+        """As `PartSource.validation`."""
+        return self.held
 
 
 class PartStream(Generic[T]):

@@ -12,16 +12,14 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_map
 
 from lexray.models.autodecoders.latents import LatentTable
 from lexray.models.autodecoders.learner import Schedule, keyed_generator
-from lexray.models.autodecoders.parts import PartSource
 from lexray.models.autodecoders.photons import Photons, pieces
-from lexray.models.autodecoders.sampler import VALIDATION, Batch, Batches
+from lexray.models.autodecoders.sampler import VALIDATION, Batch, Batches, PartSource
 from lexray.models.autodecoders.state import TrainingState
 
 #: Decay rates of the network's Adam moments.
@@ -372,17 +370,17 @@ def sum_over_workers(tensor: Tensor, device: torch.device) -> Tensor:
     device : torch.device
         The worker's own: where it is a GPU, the workers' backend takes nothing else.
     """
-    if not dist.is_initialized():
+    if not torch.distributed.is_initialized():
         return tensor
     moved = tensor.to(device)
-    dist.all_reduce(moved)
+    torch.distributed.all_reduce(moved)
     return moved.to(tensor.device)
 
 
 def names_of_all(names: list[str]) -> list[str]:
     """The names of all workers, which all must call it."""
-    if not dist.is_initialized():
+    if not torch.distributed.is_initialized():
         return names
-    everyone: list[list[str]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(everyone, names)
+    everyone: list[list[str]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(everyone, names)
     return [name for one in everyone for name in one]

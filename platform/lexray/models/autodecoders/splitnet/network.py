@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lexray.models.autodecoders.photons import TensorFields
@@ -150,17 +149,17 @@ class TimeNet(nn.Module):
         features : f[N, 8 width]
             Mean and maximum over time of the coarsest level.
         """
-        h = F.gelu(self.first(channels))
+        h = nn.functional.gelu(self.first(channels))
         skips = []
         for down in self.down:
             skips.append(h)
-            h = F.gelu(down(h))
+            h = nn.functional.gelu(down(h))
         for block in self.middle:
-            h = h + F.gelu(block(h))
+            h = h + nn.functional.gelu(block(h))
         features = torch.cat([h.mean(-1), h.amax(-1)], dim=1)
-        h = h + F.gelu(self.context(features))[..., None]
+        h = h + nn.functional.gelu(self.context(features))[..., None]
         for up, skip in zip(self.up, reversed(skips), strict=True):
-            h = F.gelu(up(torch.cat([h.repeat_interleave(2, dim=-1), skip], dim=1)))
+            h = nn.functional.gelu(up(torch.cat([h.repeat_interleave(2, dim=-1), skip], dim=1)))
         shape, (log_variance, log_shift) = self.shape(h), self.uncertainty(h).chunk(2, dim=1)
         return shape[:, :1] + 0.3 * shape[:, 1:], log_variance, log_shift, features
 

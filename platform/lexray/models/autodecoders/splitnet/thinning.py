@@ -46,17 +46,15 @@ class ThinnedDetections(TensorFields):
     def concatenate(several: "Sequence[ThinnedDetections]") -> "ThinnedDetections":
         """All detections behind one another."""
         row, *targets = (
-            torch.cat(values) for values in zip(*((one.row, *one.targets) for one in several), strict=True)
+            torch.cat(values)
+            for values in zip(
+                *((one.row, one.target, one.target_energies, one.exposure, one.ratio) for one in several), strict=True
+            )
         )
         names = [field.name for field in fields(NetworkInput)]
         return ThinnedDetections(
             row, NetworkInput(*(torch.cat([getattr(one.seen, name) for one in several]) for name in names)), *targets
         )
-
-    @property
-    def targets(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the network must predict: target, target_energies, exposure, ratio."""
-        return self.target, self.target_energies, self.exposure, self.ratio
 
 
 class ThinnedBatch(dict[int, ThinnedDetections]):
