@@ -52,9 +52,13 @@ def run(config: EvaluateConfig, context: JobContext) -> JobResult:
     )
     rate_model = None if config.autodecoder is None else partial(scoring.reconstruct, resolve_path(config.autodecoder))
     with ray_session.session(config.ray):
-        models = {} if rate_model is None else {"autodecoder": rate_model}
         scores = scoring.score_sources(
-            config.events, sources_of(splits, {"test"}), models, config.true_rates, config.seed, context.progress
+            config.events,
+            sources_of(splits, {"test"}),
+            {} if rate_model is None else {"autodecoder": rate_model},
+            config.true_rates,
+            config.seed,
+            context.progress,
         )
     results = metrics.EvaluationResults()
     metrics.measure_gain(results, scores, config.seed)

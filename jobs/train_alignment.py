@@ -48,10 +48,10 @@ class TrainAlignmentConfig(keys_of(AlignmentSettings, AlignmentTables)):  # type
     @property
     def training(self) -> AlignmentTraining:
         """The training on Ray; its name is the same for the same data and settings."""
-        inputs = {path: delta.version(path) for path in (self.latents, self.text_embeddings, self.events)}
+        versions = {path: delta.version(path) for path in (self.latents, self.text_embeddings, self.events)}
         return AlignmentTraining(
             settings=self.settings,
-            name=delta.digest({"settings": asdict(self.settings), "split_seed": self.split_seed, "inputs": inputs}),
+            name=delta.digest({"settings": asdict(self.settings), "split_seed": self.split_seed, "inputs": versions}),
             checkpoints=f"{self.out.rstrip('/')}.checkpoints",
             workers=self.workers,
             use_gpu=self.use_gpu,

@@ -95,8 +95,11 @@ def _write(config: TuneConfig, log: TrialLog, pairs: PairedTables) -> JobResult:
     former = train_alignment.TrainAlignmentConfig.former_keys
     chosen = {former.get(key, key): value for key, value in config.base.items()} | best.values
     chosen |= {key: resolve_path(chosen[key]) for key in _TABLES}
-    comment = f"The best of {len(trials)} trials by {config.metric}: lexray {config.job} --config THIS --out DIR"
-    write_configuration(config.out, chosen, comment)
+    write_configuration(
+        config.out,
+        chosen,
+        f"The best of {len(trials)} trials by {config.metric}: lexray {config.job} --config THIS --out DIR",
+    )
     epoch = best.best_epoch(config.metric, log.mode)
     return JobResult(
         counts={

@@ -40,7 +40,5 @@ def bayesian_blocks(events: EventList) -> PiecewiseRate:
 
 def _blocks(clock: Float64s, total: float) -> Float64s:
     """Edges of the blocks from 0 to `total`; astropy's reach only from the first photon to the last."""
-    inner = np.zeros(0)
-    if len(np.unique(clock)) > 1:
-        inner = _bayesian_blocks(clock, fitness="events")[1:-1]
+    inner = _bayesian_blocks(clock, fitness="events")[1:-1] if len(np.unique(clock)) > 1 else np.zeros(0)
     return np.concatenate([[0.0], inner[(inner > 0) & (inner < total)], [total]])

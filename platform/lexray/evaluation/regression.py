@@ -182,7 +182,6 @@ def _vote(
     votes = np.zeros((len(nearest), len(names)))
     # Earlier neighbours weigh a hair more, far less than one vote in all: that decides between equal counts.
     weight = 1.0 + 1e-3 * (k - np.arange(k)) / k
-    for column in range(k):
-        np.add.at(votes, (np.arange(len(nearest)), code[nearest[:, column]]), weight[column])
+    np.add.at(votes, (np.arange(len(nearest))[:, None], code[nearest]), weight)
     chosen: NDArray[np.str_] = names[votes.argmax(axis=1)]
     return chosen

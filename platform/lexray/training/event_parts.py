@@ -132,9 +132,8 @@ class EventsTable:
         self.emptied |= faults
         fine = pc.invert(pc.is_in(rows["detection_id"], pa.array(list(faults), pa.string())))
         for name in ("time", "energy", "bkg_time", "bkg_energy", "bkg_scale"):
-            column = rows[name]
-            empty = pa.scalar([] if name in ("time", "energy") else None, column.type)
-            rows = rows.set_column(rows.column_names.index(name), name, pc.if_else(fine, column, empty))
+            empty = pa.scalar([] if name in ("time", "energy") else None, rows[name].type)
+            rows = rows.set_column(rows.column_names.index(name), name, pc.if_else(fine, rows[name], empty))
         return rows
 
 

@@ -29,5 +29,4 @@ def fit_heads_to_tables(
     row_of = {source: i for i, source in enumerate(labels["source_id"].to_pylist())}
     known = [i for i, name in enumerate(names) if name in row_of and name in split_of]
     picked = labels.take([row_of[names[i]] for i in known])
-    columns = {name: picked[name].to_pylist() for name in picked.column_names}
-    return fit_heads(x[known], columns, [split_of[names[i]] for i in known], class_column)
+    return fit_heads(x[known], picked.to_pydict(), [split_of[names[i]] for i in known], class_column)

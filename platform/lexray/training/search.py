@@ -56,12 +56,6 @@ class AlignmentSearch:
         """Train all trials on Ray; `log` keeps what became of each, and says which metric counts."""
         system, root = filesystem(self.scratch)
         system.create_dir(root, recursive=True)
-        asha = ASHAScheduler(
-            max_t=max(self.settings.epochs, self.grace_period),
-            grace_period=self.grace_period,
-            reduction_factor=self.reduction_factor,
-            stop_last_trials=False,
-        )
         tuner = tune.Tuner(
             tune.with_parameters(_trial(self.settings, pairs.n_bands), train=pairs.train, val=pairs.val),
             param_space={key: _ray_domain(domain) for key, domain in self.space.items()},
@@ -69,7 +63,12 @@ class AlignmentSearch:
                 metric=log.metric,
                 mode=log.mode,
                 num_samples=self.samples,
-                scheduler=asha,
+                scheduler=ASHAScheduler(
+                    max_t=max(self.settings.epochs, self.grace_period),
+                    grace_period=self.grace_period,
+                    reduction_factor=self.reduction_factor,
+                    stop_last_trials=False,
+                ),
                 reuse_actors=True,  # a new process imports torch for longer than a trial trains
                 search_alg=BasicVariantGenerator(max_concurrent=self.max_concurrent, random_state=self.seed),
             ),

@@ -224,10 +224,12 @@ def anomaly_table(
     if known:
         share = float(np.mean(np.asarray(known) < _ANOMALY_P_VALUE))
         results.metrics["anomalies.n_detections"] = len(rows)
-        measured = MetricRow(
-            "detections with a p-value below 1 %", share, None, None, _ANOMALY_P_VALUE, "as simulated", len(known), "%"
+        what = "detections with a p-value below 1 %"
+        results.measure(
+            "anomalies.share_below_1pct",
+            ANOMALIES_SECTION,
+            MetricRow(what, share, None, None, _ANOMALY_P_VALUE, "as simulated", len(known), "%"),
         )
-        results.measure("anomalies.share_below_1pct", ANOMALIES_SECTION, measured)
     rows.sort(key=lambda r: (1.0 if r["p_value"] is None else r["p_value"], -r["anomaly"], r["detection_id"]))
     return ReportTable(
         "Anomalies",

@@ -227,11 +227,14 @@ def probe_figures(
             else f"Rows are true classes, columns the vote of the {result.k} nearest training sources in the {key}.",
             f"Confusion matrix, accuracy {result.accuracy:.2f}",
         )
-    caption = (
+    return made | property_figure(
+        folder,
+        probes,
+        ("aligned", "latents"),
+        PROPERTY_LABELS,
         "Each point is a test source; on the dashed line the prediction is right. Predicted from the aligned X-ray "
-        "embeddings by the better of the table's methods."
+        "embeddings by the better of the table's methods.",
     )
-    return made | property_figure(folder, probes, ("aligned", "latents"), PROPERTY_LABELS, caption)
 
 
 def property_figure(

@@ -149,17 +149,22 @@ def measure_gain(
         if model == "constant" or not scored:
             continue
         measured, strong = _pooled_gain_interval(scored, model, seed), model == "autodecoder"
-        row = MetricRow(name, *measured, 0.0, "constant rate", len(scored), "bits", strong=strong)
-        results.measure(f"heldout_gain.{model}", GAIN_SECTION, row)
+        results.measure(
+            f"heldout_gain.{model}",
+            GAIN_SECTION,
+            MetricRow(name, *measured, 0.0, "constant rate", len(scored), "bits", strong=strong),
+        )
     baselines = {name: label for name, label in models.items() if name not in _NOT_BASELINES}
     for model, label in baselines.items():
         both = [s for s in scores if {model, "autodecoder"} <= set(s.log_likelihood)]
         if both:
             measured = _pooled_gain_interval(both, "autodecoder", seed, model)
-            row = MetricRow(
-                f"autodecoder less {label}, source by source", *measured, 0.0, "no difference", len(both), "bits"
+            what = f"autodecoder less {label}, source by source"
+            results.measure(
+                f"heldout_gain.autodecoder_over_{model}",
+                GAIN_SECTION,
+                MetricRow(what, *measured, 0.0, "no difference", len(both), "bits"),
             )
-            results.measure(f"heldout_gain.autodecoder_over_{model}", GAIN_SECTION, row)
     known = [s for s in scores if {"true_rate", "autodecoder"} <= set(s.log_likelihood)]
     if known and (ceiling := _pooled_gain(known, "true_rate")) > 0:
         for model in ("autodecoder", *baselines):

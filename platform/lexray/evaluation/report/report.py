@@ -330,9 +330,14 @@ def publish(page: ReportPage, out: str, context: JobContext, n_detections: int, 
     pyarrow.fs.copy_files(str(page.folder), root, pyarrow.fs.LocalFileSystem(), system)
     for line in page.results.left_out:
         context.progress.info(f"    left out: {line}")
-    counts = {f"{name}_sources": n for name, n in page.origin.sources.items()}
-    counts |= {"test_detections": n_detections, "figures": len(page.figures) + len(page.light_curves)}
-    return JobResult(counts=counts, metrics={name: metrics[name] for name in headline if name in metrics})
+    return JobResult(
+        counts={
+            **{f"{name}_sources": n for name, n in page.origin.sources.items()},
+            "test_detections": n_detections,
+            "figures": len(page.figures) + len(page.light_curves),
+        },
+        metrics={name: metrics[name] for name in headline if name in metrics},
+    )
 
 
 def _data_uri(path: Path) -> str:

@@ -115,11 +115,7 @@ class AlignmentTrainer:
         self.device = device or torch.device("cpu")
         self.train, self.val = train.to(self.device), val.to(self.device)
         self.towers = _new_towers(settings, train, n_bands).to(self.device)
-        self.rank, self.workers = (
-            (torch.distributed.get_rank(), torch.distributed.get_world_size())
-            if torch.distributed.is_initialized()
-            else (0, 1)
-        )
+        self.rank, self.workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         on_gpu = [self.device] if self.device.type == "cuda" else None
         self._model = DistributedDataParallel(self.towers, on_gpu) if self.workers > 1 else self.towers
         self._loss = distributed_symmetric_info_nce if self.workers > 1 else symmetric_info_nce

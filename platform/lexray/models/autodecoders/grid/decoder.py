@@ -102,11 +102,9 @@ def multiscale_hats(n_knots: int) -> Tensor:
         raise ValueError(f"n_knots must be a power of two of at least 4, got {n_knots}")
     fine = torch.linspace(0.0, 1.0, n_knots, dtype=torch.float64)
     levels = []
-    n = 4
-    while n <= n_knots:
+    for n in (2**k for k in range(2, n_knots.bit_length())):
         coarse = torch.linspace(0.0, 1.0, n, dtype=torch.float64)[:, None]
         levels.append((4 / n) ** 0.5 * (1 - (fine - coarse).abs() * (n - 1)).clamp(min=0.0))
-        n *= 2
     return torch.cat(levels).float()
 
 

@@ -138,10 +138,11 @@ def arrivals(
     length = stop - start
     total = length.new_zeros(n).index_add(0, owner, length)
     own_steps = (n_steps * length / total[owner].clamp(min=1e-300)).round().clamp(min=1).long()
-    if generator is None:
-        mesh_time, weight, interval = _trapezoid_mesh(start, stop, own_steps)
-    else:
-        mesh_time, weight, interval = _shifted_mesh(start, stop, own_steps, generator)
+    mesh_time, weight, interval = (
+        _trapezoid_mesh(start, stop, own_steps)
+        if generator is None
+        else _shifted_mesh(start, stop, own_steps, generator)
+    )
     return Arrivals(time, photons.band, photons.owner, mesh_time, weight, owner[interval], n)
 
 

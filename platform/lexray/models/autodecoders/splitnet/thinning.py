@@ -51,10 +51,8 @@ class ThinnedDetections(TensorFields):
                 *((one.row, one.target, one.target_energies, one.exposure, one.ratio) for one in several), strict=True
             )
         )
-        names = [field.name for field in fields(NetworkInput)]
-        return ThinnedDetections(
-            row, NetworkInput(*(torch.cat([getattr(one.seen, name) for one in several]) for name in names)), *targets
-        )
+        seen = (torch.cat([getattr(one.seen, field.name) for one in several]) for field in fields(NetworkInput))
+        return ThinnedDetections(row, NetworkInput(*seen), *targets)
 
 
 class ThinnedBatch(dict[int, ThinnedDetections]):
