@@ -68,8 +68,11 @@ class AutodecoderTraining(RayTraining):
         diverged = Path(self.checkpoints) / _DIVERGED
         diverged.unlink(missing_ok=True)
         with progress.task("epochs", total=self.settings.epochs) as task, ray_session.relay_progress(task) as queue:
-            loop = {"training": self, "plan": ray.put(plan), "queue": queue, "mlflow": (run.uri, run.run_id)}
-            last = self.run_workers(worker, loop, progress)
+            last = self.run_workers(
+                worker,
+                {"training": self, "plan": ray.put(plan), "queue": queue, "mlflow": (run.uri, run.run_id)},
+                progress,
+            )
         if diverged.exists():
             raise LexrayError(f"{self.command}: {diverged.read_text()}; lower the learning rate or leave these out")
         with last.as_directory() as folder:

@@ -224,9 +224,10 @@ def _simulate_like(model: Reconstructor[Any], photons: Photons, bins: int, gener
     of_background = torch.repeat_interleave(
         torch.arange(len(background.time)), torch.poisson(each, generator=generator).long()
     )
-    owner = torch.cat([owner, background.owner[of_background]])
-    band = torch.cat([band, background.band[of_background]])
-    time = torch.cat([time, background.time[of_background]])
+    owner, band, time = (
+        torch.cat([of_source, of_region[of_background]])
+        for of_source, of_region in ((owner, background.owner), (band, background.band), (time, background.time))
+    )
     order = (owner * (duration.max() + 1) + time).argsort()
     owner, band, time = owner[order], band[order], time[order]
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(owner, minlength=len(photons)).cumsum(0)])
