@@ -1,7 +1,6 @@
 """Training of `splitnet` on photons held out from its input, split again each time."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,6 @@ from lexray.models.autodecoders.splitnet.network import SplitNet, estimate
 from lexray.models.autodecoders.splitnet.thinning import ThinnedBatch, ThinnedDetections, thin
 from lexray.models.settings import setting
 
-#: A part's detections as the training keeps them: what `bin_photons` returns.
-Prepared: TypeAlias = tuple[dict[int, BinnedPhotons], Tensor, Tensor]
 #: Detections read at once where no gradient is wanted.
 _BATCH = 256
 
@@ -53,6 +50,23 @@ class SplitnetSettings(Schedule):
             return SplitnetLearner(self)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A part's detections as the training keeps them.
+
+    Attributes
+    ----------
+    groups : dict of int to BinnedPhotons
+        By number of cells.
+    size, place : i8[N]
+        Number of cells of each detection, and its row in that group.
+    """
+
+    groups: dict[int, BinnedPhotons]
+    size: Tensor
+    place: Tensor
+
+
 class SplitnetLearner:
     """`splitnet` for the trainer."""
 
@@ -67,16 +81,15 @@ class SplitnetLearner:
 
     def prepare(self, photons: Photons) -> Prepared:
         """Bin a part's photons."""
-        return bin_photons(photons)
+        return Prepared(*bin_photons(photons))
 
     def draw(self, data: Prepared, rows: Tensor, generator: torch.Generator) -> ThinnedBatch:
         """Split the photons of `rows`."""
-        groups, size_of, place_of = data
-        size, place = size_of[rows], place_of[rows]
+        size, place = data.size[rows], data.place[rows]
         sample, s = ThinnedBatch(), self.settings
         for k in sorted(set(size.tolist())):
             mine = (size == k).nonzero()[:, 0]
-            chosen = groups[k].select(place[mine])
+            chosen = data.groups[k].select(place[mine])
             sample[k] = thin(chosen, mine, generator, s.background_augmentation, s.gap_augmentation)
         return sample
 
