@@ -299,8 +299,9 @@ class Autodecoder:
         if self.calibration is not None:
             tensors |= {f"calibration.{name}": value for name, value in self.calibration.tensors().items()}
         save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
-        description = {"model_type": self.model_type, "settings": asdict(self.settings)}
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+        (folder / DESCRIPTION).write_text(
+            json.dumps({"model_type": self.model_type, "settings": asdict(self.settings)}, indent=1) + "\n"
+        )
 
 
 def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:

@@ -54,12 +54,25 @@ class RayTraining:
             if system.get_file_info(root).type != pyarrow.fs.FileType.NotFound:
                 system.delete_dir(root)
 
+    @property
+    def _folder(self) -> str:
+        return f"{self.name}-{_CHECKPOINT_FORM}"
+
+    def _warn_of_others(self, progress: Progress) -> None:
+        """Say in one line where there are checkpoints that this training does not continue, and none of its own."""
+        system, root = filesystem(self.checkpoints)
+        found = system.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True))
+        folders = {one.base_name for one in found if one.type == pyarrow.fs.FileType.Directory}
+        if folders and self._folder not in folders:
+            progress.warn(
+                f"{self.command}: {self.checkpoints} holds checkpoints of other data, of another configuration or of "
+                "another version; they are not continued, the training starts from the beginning"
+            )
+
     def run_workers(
         self, work: Callable[[dict[str, Any]], None], loop: dict[str, Any], progress: Progress
     ) -> Checkpoint:
         """Run `work` with `loop` on each worker, from the last checkpoint where there is one.
-
-        A warning says where there are checkpoints that this training does not continue, and none of its own.
 
         Returns
         -------
@@ -71,15 +84,8 @@ class RayTraining:
         LexrayError
             If workers failed more often than `max_failures`.
         """
+        self._warn_of_others(progress)
         system, root = filesystem(self.checkpoints)
-        own = f"{self.name}-{_CHECKPOINT_FORM}"
-        found = system.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True))
-        folders = {one.base_name for one in found if one.type == pyarrow.fs.FileType.Directory}
-        if folders and own not in folders:
-            progress.warn(
-                f"{self.command}: {self.checkpoints} holds checkpoints of other data, of another configuration or of "
-                "another version; they are not continued, the training starts from the beginning"
-            )
         system.create_dir(root, recursive=True)
         trainer = TorchTrainer(
             work,
@@ -90,7 +96,7 @@ class RayTraining:
                 resources_per_worker={"CPU": 1, **({"GPU": 1} if self.use_gpu else {})},
             ),
             run_config=RunConfig(
-                name=own,
+                name=self._folder,
                 storage_path=root,
                 storage_filesystem=system,
                 checkpoint_config=CheckpointConfig(num_to_keep=2),

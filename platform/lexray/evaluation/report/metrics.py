@@ -326,8 +326,9 @@ def measure_classes(
     """k-nearest-neighbour accuracy by representation, compared with the majority class."""
     results: dict[str, NeighbourResult] = {}
     for item in representations:
-        classes = [class_of.get(source) for source in item.source_ids]
-        result = classify_by_neighbours(item.rows, classes, item.splits, seed, standardise=item.standardise)
+        result = classify_by_neighbours(
+            item.rows, list(map(class_of.get, item.source_ids)), item.splits, seed, standardise=item.standardise
+        )
         if result is None:
             continue
         results[item.key] = result
