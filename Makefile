@@ -67,7 +67,9 @@ programs:
 	  echo "installing$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-# `PYTEST='-n 2 --dist loadgroup'` runs two processes: all tests that share Ray in one, the files of the rest in both.
+# Two processes, since one waits half of its time for others to start; tests/conftest.py says which runs what.
+# `make test PYTEST=` runs one.
+PYTEST ?= -n 2 --dist loadfile --no-loadscope-reorder
 test: .venv/installed-test programs
 	$(BIN)/python -m pytest $(PYTEST)
 

@@ -47,30 +47,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full-size", action="store_true", help="tests marked 'scale' at full size, not at a tenth")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests: those of the service and of the cluster come last, since both cost processor time, even idle."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests.
 
-    def servers(item: pytest.Item) -> tuple[bool, bool]:
-        fixtures = getattr(item, "fixturenames", ())
-        return "cluster" in fixtures, "service" in fixtures
-
+    Those of the service and of the cluster come last, since both cost processor time, even idle. Of two processes one
+    runs these while the other has the many small ones: the large ones come before.
+    """
+    servers = {item.path for item in items if _uses(item, "cluster", "service")}
+    with_ray = {item.path for item in items if _uses(item, "ray_session")}
     for item in items:
-        if {"service", "cluster", "locked_service", "browser"}.intersection(getattr(item, "fixturenames", ())):
+        if _uses(item, "cluster", "service", "locked_service", "browser"):
             item.add_marker("cluster")
-    items.sort(key=servers)
-    group_for_workers(items)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: 1 if item.path in servers else 0 if item.path in with_ray else 2)
+    else:
+        items.sort(key=lambda item: (_uses(item, "cluster"), _uses(item, "service")))
 
 
-#: What is started or made once a test run: tests that share one of these run in one worker of pytest-xdist.
-_SHARED = {"ray_session", "cluster", "service", "release", "release_inputs"}
+def _uses(item: pytest.Item, *fixtures: str) -> bool:
+    return not set(fixtures).isdisjoint(getattr(item, "fixturenames", ()))
 
 
-def group_for_workers(items: list[pytest.Item]) -> None:
-    """Name each test's group for ``pytest -n 2 --dist loadgroup``: its file, or 'ray' if its file uses a `_SHARED`."""
-    shared = {item.path for item in items if _SHARED.intersection(getattr(item, "fixturenames", ()))}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path in shared else item.path.name))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """How `make test` spreads the tests over two processes: file by file, the servers' files as if they were one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "servers" if file.startswith(("tests/serve/", "tests/cli/test_submit.py")) else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

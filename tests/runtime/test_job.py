@@ -68,7 +68,7 @@ class JobBench:
         return CountConfig(**{"inputs": [str(self.file)], "out": str(self.out), **values})
 
     def __call__(self, job: Job[CountConfig] = COUNT, **values: object) -> JobReport:
-        return execute(job, self.config(**values), Progress(Console(file=self.said)))
+        return execute(job, self.config(**values), Progress(Console(file=self.said, soft_wrap=True)))
 
 
 @pytest.fixture

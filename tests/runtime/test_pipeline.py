@@ -52,7 +52,7 @@ def run(tmp_path: Path, values: Values) -> Callable[..., PipelineReport]:
         file.write_text(yaml.safe_dump(values, sort_keys=False))
         config = parse(PipelineConfig, read_yaml(str(file), overrides), file.name)
         steps = pipeline.plan_steps(config, REGISTRY, **options)  # type: ignore[arg-type]
-        return pipeline.run(config, steps, Progress(Console(file=said or io.StringIO())))
+        return pipeline.run(config, steps, Progress(Console(file=said or io.StringIO(), soft_wrap=True)))
 
     return run
 
