@@ -74,7 +74,8 @@ class FetchConfig(JobConfig):
 
     @model_validator(mode="after")
     def _one_choice_of_sources(self) -> Self:
-        if len(given := [key for key in ("cone", "adql", "names") if getattr(self, key) is not None]) != 1:
+        given = [key for key in ("cone", "adql", "names") if getattr(self, key) is not None]
+        if len(given) != 1:
             raise ConfigError(f"fetch csc: give one of cone, adql and names, not {' and '.join(given) or 'none'}")
         return self
 

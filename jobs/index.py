@@ -26,7 +26,8 @@ class IndexConfig(ReleaseParts, JobConfig):
 def run(config: IndexConfig, context: JobContext) -> JobResult:
     """Assemble the release in a draft next to its place, then move it there."""
     versions = config.versions()
-    if not config.force and (existing := config.existing(config.out, versions)) is not None:
+    existing = None if config.force else config.existing(config.out, versions)
+    if existing is not None:
         context.progress.info(f"  release {existing.id} is made of these inputs; kept as it is")
         return _outcome(existing.manifest)
     replace = config.replace or config.force

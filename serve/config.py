@@ -9,6 +9,9 @@ from pydantic import Field
 from lexray.errors import ConfigError
 from lexray.runtime.config import BaseConfig, RayConfig
 
+#: Requests a minute and caller where the service listens beyond this machine and nothing else was asked for.
+DEFAULT_REQUESTS_PER_MINUTE = 600
+
 
 class Limits(BaseConfig):
     """What one request, and one caller, may ask for."""
@@ -41,7 +44,7 @@ class ServeConfig(BaseConfig):
     @property
     def requests_per_minute(self) -> int:
         """Requests a minute and caller; 0 is no limit."""
-        default = 0 if self.is_loopback else 600
+        default = 0 if self.is_loopback else DEFAULT_REQUESTS_PER_MINUTE
         return default if self.limits.requests_per_minute is None else self.limits.requests_per_minute
 
     @property

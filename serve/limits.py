@@ -12,6 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lexray.serve.problems import RefusedRequest, internal_error
 
+#: Callers whose buckets are remembered; the one that was quiet longest is forgotten first.
+_MAX_CALLERS = 10_000
+#: A body beyond the limit is read and thrown away up to this many times the limit: a client that is still sending would
+#: see its connection reset and never the answer.
+_DRAIN_FACTOR = 4
 _JSON, _FORM = "application/json", "multipart/form-data"
 
 
@@ -38,8 +43,8 @@ class TokenBucket:
         tokens = min(self._capacity, tokens + (now - then) * self._rate)
         allowed = tokens >= 1.0
         self._buckets[caller] = (tokens - 1.0 if allowed else tokens, now)
-        if len(self._buckets) > 10_000:
-            self._buckets.popitem(last=False)  # of the caller that was quiet longest
+        if len(self._buckets) > _MAX_CALLERS:
+            self._buckets.popitem(last=False)
         return 0.0 if allowed else (1.0 - tokens) / self._rate
 
 
@@ -154,9 +159,7 @@ class _LimitedBody:
         return message
 
     async def _refuse(self, *, more: bool) -> NoReturn:
-        # Much of what still comes is read and thrown away: a client that is sending would see its connection reset and
-        # never the answer.
-        while more and self._seen < 4 * self._limit:
+        while more and self._seen < _DRAIN_FACTOR * self._limit:
             message = await self._receive()
             self._seen += len(message.get("body", b""))
             more = bool(message.get("more_body", False))

@@ -96,13 +96,14 @@ def from_fits(content: BinaryIO, filename: str, max_bytes: int, max_events: int)
     Problem
         413 where a gzipped file holds too much.
     """
-    raw = content.read()
-    if not raw:
+    start = content.read(len(_FITS))
+    content.seek(0)
+    if not start:
         raise RefusedInput("empty", "the uploaded file is empty")
-    if not raw.startswith((_FITS, _GZIP)):
+    if not start.startswith((_FITS, _GZIP)):
         raise RefusedInput("not_fits", "the file does not begin as a FITS file, with 'SIMPLE  =', nor as a gzipped one")
     try:
-        plain = unpack(raw, _MAX_INFLATION * max_bytes)
+        plain = unpack(content.read(), _MAX_INFLATION * max_bytes)
     except RefusedInput as refused:
         if refused.reason == "too_large":
             raise RefusedRequest(

@@ -61,6 +61,7 @@ class SearchRequest(ApiRequest):
 
     @model_validator(mode="after")
     def _one_query(self) -> "SearchRequest":
-        if len(given := [name for name in ("text", "events", "vector") if getattr(self, name) is not None]) != 1:
+        given = [name for name in ("text", "events", "vector") if getattr(self, name) is not None]
+        if len(given) != 1:
             raise ValueError(f"give exactly one of text, events and vector, got {' and '.join(given) or 'none'}")
         return self

@@ -83,7 +83,7 @@ def _joined_cluster(address: str, config: ServeConfig, progress: Progress) -> It
 
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        flags: dict[str, str] = ray.get(ray.remote(lambda: dict(os.environ)).options(num_cpus=0).remote())
+        flags: dict[str, str] = ray.get(ray.remote(_environment).options(num_cpus=0).remote())
         missing = [name for name in HAPROXY_FLAGS if flags.get(name) != "1"]
         if config.haproxy and missing:
             progress.warn(
@@ -95,6 +95,10 @@ def _joined_cluster(address: str, config: ServeConfig, progress: Progress) -> It
         yield
     finally:
         ray.shutdown()
+
+
+def _environment() -> dict[str, str]:
+    return dict(os.environ)
 
 
 def _has_haproxy() -> bool:

@@ -132,7 +132,7 @@ class Client(contextlib.AbstractContextManager["Client"]):
 
 
 class AsyncClient(contextlib.AbstractAsyncContextManager["AsyncClient"]):
-    """As `EndpointClient`, for use with ``async with`` and ``await``."""
+    """As `Client`, for use with ``async with`` and ``await``."""
 
     def __init__(self, url: str, api_key: str | None = None, timeout: float = 120.0) -> None:
         self._http = httpx.AsyncClient(base_url=url, headers=_headers(api_key), timeout=timeout)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy import units as u
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from doubles.archive_server import Archive, archive_server, downloaded
 from doubles.loopback import Fault
 from lexray.archives.csc import aperture_radius, box, canonical_name
+from lexray.archives.csc_output import write_tables
 from lexray.errors import EXIT_DONE, EXIT_TOO_MANY_REFUSED, ConfigError, LexrayError
 from lexray.jobs.fetch import JOB, FetchConfig
 from lexray.runtime.config import parse
@@ -140,6 +142,15 @@ def test_adql_of_ones_own_brings_its_columns(fetch: Fetch, tmp_path: Path) -> No
     assert labels["twice"].to_pylist() == [15.0] * 4  # sources with two detections came twice, and are one
     assert {name.rpartition("_")[2] for name in downloaded(tmp_path / "csc" / "events")} == {"arf3.fits"}
     assert report.counts["files"] == 6
+
+
+def test_positions_of_single_precision_are_written_as_they_are(tmp_path: Path) -> None:
+    position = {"ra": pa.array([148.625], pa.float32()), "dec": pa.array([-5.5], pa.float32())}
+    of_none = pa.table({"name": pa.array([], pa.string()), "theta": pa.array([], pa.float64())})
+    write_tables(tmp_path, pa.table({"name": ["2CXO J095430.0-053000"], **position}), of_none, 2.0)
+    written = pq.read_table(tmp_path / "sources.parquet")
+    assert written.to_pylist() == [{"source_id": "2CXO J095430.0-053000", "ra": 148.625, "dec": -5.5, "radius": 2.0}]
+    assert written.schema.types[1:] == [pa.float64()] * 3
 
 
 def test_only_the_instruments_and_matches_asked_for(archive: Archive, fetch: Fetch) -> None:

@@ -194,6 +194,16 @@ def test_wrong_submissions_are_refused_before_anything_is_sent(
         submit.submit(client, arguments, COMMANDS, **options)  # type: ignore[arg-type]
 
 
+def test_an_argument_may_be_longer_than_a_path() -> None:
+    class Server:
+        def submit_job(self, entrypoint: str, **_: object) -> str:
+            return entrypoint
+
+    query = "SELECT " + ", ".join(f"column_{i}" for i in range(1000))
+    sent = submit.submit(Server(), ["fetch", "csc", f"--adql={query}", query], COMMANDS)  # type: ignore[arg-type]
+    assert sent.count(query) == 2
+
+
 def test_the_given_address_wins_over_the_environments(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
     assert isinstance(submit.list_submissions(submit.connect(address)), list)

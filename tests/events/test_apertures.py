@@ -113,6 +113,11 @@ def test_a_flare_shows_in_the_background_and_not_in_the_source_less_it() -> None
     assert in_flare[0] > 100
 
 
+def test_a_table_without_sources_finds_none() -> None:
+    field = background(np.random.default_rng(14))
+    assert extract(*field, PLANE, catalogue([], [], 8), everywhere(field)) == []
+
+
 def test_neighbours_are_cut_out_of_the_background() -> None:
     generator = np.random.default_rng(13)
     field = with_source(generator, background(generator), 30, 0, 20_000, sigma=2.0)

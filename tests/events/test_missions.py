@@ -16,6 +16,7 @@ from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import Header, scan
 from lexray.events.missions import (
     MISSIONS,
+    GoodTimes,
     Instrument,
     Mission,
     bands_by_mission,
@@ -127,27 +128,27 @@ def test_every_rule_has_its_document(of: str) -> None:
 @pytest.mark.parametrize(
     ("of", "name", "said", "expected"),
     [
-        ("acis", "GTI7", {"CCD_ID": 7}, ("GTI", 7)),
-        ("acis", "GTI", {"CCD_ID": 0}, ("GTI", 0)),
-        ("acis", "GTI3", {}, ("GTI", 3)),
-        ("acis", "GTI", {}, ("GTI", None)),
+        ("acis", "GTI7", {"CCD_ID": 7}, GoodTimes("GTI", 7)),
+        ("acis", "GTI", {"CCD_ID": 0}, GoodTimes("GTI", 0)),
+        ("acis", "GTI3", {}, GoodTimes("GTI", 3)),
+        ("acis", "GTI", {}, GoodTimes("GTI")),
         ("acis", "REGION", {}, None),
-        ("hrc-i", "GTI", {}, ("GTI", None)),
-        ("pn", "STDGTI04", {}, ("STDGTI", 4)),
-        ("mos1", "STDGTI07", {}, ("STDGTI", 7)),
+        ("hrc-i", "GTI", {}, GoodTimes("GTI")),
+        ("pn", "STDGTI04", {}, GoodTimes("STDGTI", 4)),
+        ("mos1", "STDGTI07", {}, GoodTimes("STDGTI", 7)),
         ("pn", "BADPIX04", {}, None),
-        ("erosita", "GTI5", {}, ("GTI", 5)),
-        ("erosita", "FLAREGTI5", {}, ("FLAREGTI", 5)),
+        ("erosita", "GTI5", {}, GoodTimes("GTI", 5)),
+        ("erosita", "FLAREGTI5", {}, GoodTimes("FLAREGTI", 5)),
         ("erosita", "DEADCOR5", {}, None),
-        ("nicer", "GTI", {}, ("GTI", None)),
-        ("nicer", "GTI_FILT", {}, ("GTI_FILT", None)),
-        ("nustar", "GTI", {}, ("GTI", None)),
-        ("swift", "STDGTI", {}, ("STDGTI", None)),
-        ("swift", "TIMES", {"HDUCLAS1": "GTI"}, ("TIMES", None)),
+        ("nicer", "GTI", {}, GoodTimes("GTI")),
+        ("nicer", "GTI_FILT", {}, GoodTimes("GTI_FILT")),
+        ("nustar", "GTI", {}, GoodTimes("GTI")),
+        ("swift", "STDGTI", {}, GoodTimes("STDGTI")),
+        ("swift", "TIMES", {"HDUCLAS1": "GTI"}, GoodTimes("TIMES")),
         ("swift", "BADPIX", {"HDUCLAS1": "BADPIX"}, None),
     ],
 )
-def test_good_times(of: str, name: str, said: dict[str, Any], expected: tuple[str, int | None] | None) -> None:
+def test_good_times(of: str, name: str, said: dict[str, Any], expected: GoodTimes | None) -> None:
     assert _instrument(of).good_times(name, _header(**said), _header(**HEADERS[of])) == expected
 
 
@@ -170,11 +171,11 @@ _SUBSPACE = {
 )
 def test_epic_good_times_of_a_filtered_list_belong_to_the_ccd_of_their_component(name: str, ccd: int | None) -> None:
     events = _header(**HEADERS["pn"], **_SUBSPACE)
-    assert _instrument("pn").good_times(name, _header(), events) == ("GTI", ccd)
+    assert _instrument("pn").good_times(name, _header(), events) == GoodTimes("GTI", ccd)
 
 
 def test_epic_good_times_without_a_subspace_hold_for_all() -> None:
-    assert _instrument("pn").good_times("GTI00006", _header(), _header(**HEADERS["pn"])) == ("GTI", None)
+    assert _instrument("pn").good_times("GTI00006", _header(), _header(**HEADERS["pn"])) == GoodTimes("GTI")
 
 
 @pytest.mark.parametrize(

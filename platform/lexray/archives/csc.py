@@ -277,7 +277,8 @@ async def fetch_product(downloads: Downloads, url: str, release: str, detection:
     key = detection.key(product)
     if downloads.manifest.is_whole(key):
         return False
-    if not (name := downloads.manifest[key].name):
+    name = downloads.manifest[key].name
+    if not name:
         name = await file_name(downloads, url, release, detection, product)
         downloads.manifest.add(DownloadEntry(key, name))  # another run need not ask
     params = {"filename": name, "filetype": PRODUCTS[product], "version": release}

@@ -20,7 +20,7 @@ def check_whole(path: Path) -> bool:
         something else, an error page say, whose first words are told.
     """
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        packed = file.read(2) == b"\x1f\x8b"  # with which every gzip stream begins
     try:
         with gzip.open(path) if packed else path.open("rb") as content:
             head = content.read(200)

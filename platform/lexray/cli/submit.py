@@ -173,7 +173,8 @@ async def _follow(client: JobSubmissionClient, submission_id: str, write: Callab
             await _tail(client, submission_id, shown, write)
         if task is not None and task.cancelling():  # by Ctrl-C, which may end in an error of the connection
             raise asyncio.CancelledError
-        if (details := submission_details(client, submission_id)).status.is_terminal():
+        details = submission_details(client, submission_id)
+        if details.status.is_terminal():
             break
         await asyncio.sleep(0.5)  # the log has ended, or its connection broke
     with contextlib.suppress(RuntimeError):  # the log is gone where its machine is; the exit code is not
@@ -258,10 +259,11 @@ def _exit_code(details: JobDetails) -> int:
 def _copy_if_yaml(argument: str, number: int, folder: Path) -> str:
     """The argument; where it names a local YAML file, that is copied into `folder` and named relative to it."""
     option, equals, path = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
-    is_here = Path(path).is_file()
-    if not path.endswith((".yaml", ".yml")) or "://" in path or (Path(path).is_absolute() and not is_here):
-        return argument  # an absolute path that is not here is the cluster's, such as its image's
-    if not is_here:
+    if not path.endswith((".yaml", ".yml")) or "://" in path:  # most are no paths, and may be longer than one can be
+        return argument
+    if not Path(path).is_file():
+        if Path(path).is_absolute():
+            return argument  # one that the cluster has, such as its image's
         raise ConfigError(f"{path}: no such configuration file")
     name = f"configs/{number}-{Path(path).name}"
     (folder / "configs").mkdir(exist_ok=True)

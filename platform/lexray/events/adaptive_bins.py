@@ -5,6 +5,9 @@ from numpy.typing import ArrayLike
 
 from lexray.array_types import Float64s
 
+#: No bin is narrower than this share of the whole, however many events crowd in one place.
+_FINEST = 2.0**-16
+
 
 def adaptive_bins(position: ArrayLike, low: float, high: float, min_counts: int, finest: float = 0.0) -> Float64s:
     """Edges of bins between `low` and `high`, halved while each half would hold `min_counts` on average.
@@ -30,7 +33,7 @@ def adaptive_bins(position: ArrayLike, low: float, high: float, min_counts: int,
         From `low` to `high`, increasing.
     """
     sorted_position = np.sort(np.asarray(position, dtype=np.float64))
-    finest = max(finest, (high - low) * 2.0**-16)  # however many events crowd in one place
+    finest = max(finest, (high - low) * _FINEST)
     waiting, edges = [(low, high)], [low]
     while waiting:
         begin, end = waiting.pop()

@@ -119,10 +119,9 @@ def read_event_file(
 
 def _events_table(hdus: list[Hdu]) -> Hdu:
     tables = [hdu for hdu in hdus if hdu.is_table]
-    if found := (
-        [hdu for hdu in tables if hdu.name == "EVENTS"]
-        or [hdu for hdu in tables if hdu.header.text("HDUCLAS1").upper() == "EVENTS"]
-    ):
+    named = [hdu for hdu in tables if hdu.name == "EVENTS"]
+    found = named or [hdu for hdu in tables if hdu.header.text("HDUCLAS1").upper() == "EVENTS"]
+    if found:
         return found[0]
     names = ", ".join(hdu.name or f"number {hdu.index}" for hdu in hdus[1:]) or "none"
     raise RefusedInput("no_events_table", f"no extension is a table of events; extensions: {names}")

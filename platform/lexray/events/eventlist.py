@@ -52,8 +52,10 @@ class GoodTimeIntervals:
     def contains(self, time: ArrayLike) -> Bools:
         """Whether each time lies in an interval; both ends count."""
         t = np.asarray(time, dtype=np.float64)
-        # Before the first interval the index is −1: that of the NaN, which no time is below.
-        return np.asarray(t <= np.append(self.stop, np.nan)[np.searchsorted(self.start, t, side="right") - 1])
+        if not len(self):
+            return np.zeros(t.shape, dtype=bool)
+        i = np.searchsorted(self.start, t, side="right") - 1
+        return np.asarray((i >= 0) & (t <= self.stop[np.maximum(i, 0)]))
 
     def good_time_before(self, time: ArrayLike) -> Float64s:
         """Good time elapsed until each time, in seconds; the clock that stops in gaps."""

@@ -85,7 +85,11 @@ def background_rate(events: EventList, curve: LightCurve) -> Float64s | None:
     return _count(events.background.time, curve.start, curve.stop) / (curve.exposure * events.background.scale)
 
 
-def poisson_interval(counts: ArrayLike, level: float = 0.682689492137086) -> tuple[Float64s, Float64s]:
+#: Probability of the errors: that of one Gaussian standard deviation.
+_ONE_SIGMA = 0.682689492137086
+
+
+def poisson_interval(counts: ArrayLike, level: float = _ONE_SIGMA) -> tuple[Float64s, Float64s]:
     """Central interval of the mean that gave these counts (Garwood 1936; eqs. 7 and 8 of Gehrels 1986, ApJ 303, 336).
 
     Parameters
@@ -107,8 +111,10 @@ def poisson_interval(counts: ArrayLike, level: float = 0.682689492137086) -> tup
 
 def _count(time: Float64s, start: Float64s, stop: Float64s) -> Int64s:
     """Times in each of disjoint, sorted bins; one at a bin's end is in the next bin, if that begins there."""
+    if not len(start):
+        return np.zeros(0, dtype=np.int64)
     which = np.searchsorted(start, time, side="right") - 1
-    inside = time <= np.append(stop, np.nan)[which]  # before the first bin the index is −1: that of the NaN
+    inside = (which >= 0) & (time <= stop[np.maximum(which, 0)])
     return np.bincount(which[inside], minlength=len(start))
 
 

@@ -46,14 +46,18 @@ def cut(events: EventList, by: Segmentation) -> list[EventList]:
     edges = _edges(events.gti, by)
     bounds = _bounds(events.time, edges, events.gti)
     background = events.background
-    around = _bounds(np.zeros(0) if background is None else background.time, edges, events.gti)
+    background_bounds = None if background is None else _bounds(background.time, edges, events.gti)
     segments = []
     for number, (low, high) in enumerate(pairwise(edges.tolist())):
         gti = events.gti.intersect(GoodTimeIntervals([low], [high]))
         if not len(gti):
             continue
         zero = float(gti.start[0])
-        inside, there = (slice(first[number], first[number + 1]) for first in (bounds, around))
+        inside = slice(bounds[number], bounds[number + 1])
+        own_background = None
+        if background is not None and background_bounds is not None:
+            there = slice(background_bounds[number], background_bounds[number + 1])
+            own_background = Background(background.time[there] - zero, background.energy[there], background.scale)
         segments.append(
             replace(
                 events,
@@ -64,9 +68,7 @@ def cut(events: EventList, by: Segmentation) -> list[EventList]:
                 exposure=events.exposure * gti.ontime / events.gti.ontime,
                 t_ref=events.t_ref + zero,
                 t_ref_mjd=events.t_ref_mjd + zero / 86400.0,
-                background=None
-                if background is None
-                else Background(background.time[there] - zero, background.energy[there], background.scale),
+                background=own_background,
             )
         )
     return segments

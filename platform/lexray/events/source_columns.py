@@ -33,6 +33,8 @@ COLUMNS = {
 }
 #: Other names of theirs. CSC's `err_ellipse_r0` is its error ellipse's major radius at 95 %.
 _ALIASES = {"position_error": "err_ellipse_r0", "mjd": "t_ref_mjd"}
+#: A source table that unpacks to more is refused: ten million sources take half of it as text.
+_MAX_BYTES = 2 << 30
 
 
 def read_source_columns(path: str, called: Mapping[str, str] | None = None) -> "SourceColumns":
@@ -53,7 +55,8 @@ def read_source_columns(path: str, called: Mapping[str, str] | None = None) -> "
     """
     hint = "" if called is None else " (see source_columns)"
     called = called or {}
-    if unknown := sorted(set(called) - set(COLUMNS)):
+    unknown = sorted(set(called) - set(COLUMNS))
+    if unknown:
         raise ConfigError(f"source_columns: '{unknown[0]}' is none of {', '.join(COLUMNS)}")
     names: dict[str, tuple[str, ...]] = {
         **{column: (column, _ALIASES.get(column, column)) for column in COLUMNS},
@@ -198,7 +201,7 @@ def _is_number(value: Any) -> bool:
 def _read(content: bytes, name: str, texts: Sequence[str]) -> Table:
     """A table in a file's bytes; `texts` are columns that stay text where a format does not tell it from numbers."""
     try:
-        content = unpack(content, 2 << 30)  # ten million sources take half of it as text
+        content = unpack(content, _MAX_BYTES)
         start = content[:512].lstrip()
         if not start:
             raise ValueError("it is empty")

@@ -115,7 +115,9 @@ def _invalid_photons(rows: pa.Table, n_bands: int) -> Bools:
 
 def _unsorted(rows: pa.Table, _: int) -> Bools:
     time, owner = _values(rows["time"]), _owner(rows["time"])
-    return _any((np.diff(time, prepend=time[:1]) < 0) & (np.diff(owner, prepend=-1) == 0), rows["time"])
+    back = np.zeros(len(time), dtype=bool)
+    back[1:] = (time[1:] < time[:-1]) & (owner[1:] == owner[:-1])
+    return _any(back, rows["time"])
 
 
 def _out_of_good_time(rows: pa.Table, _: int) -> Bools:

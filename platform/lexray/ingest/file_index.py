@@ -75,7 +75,7 @@ def ingest_files(files: Iterable[Location], table: str, n_parts: int, options: R
             waiting += [(events, row) for events in reading.detections]
             n_waiting += sum(len(e) + (len(e.background.time) if e.background else 0) for e in reading.detections)
             if reading.refusal is not None:
-                raise reading.refusal
+                row.update(reason=reading.refusal.reason, detail=reading.refusal.detail)
         except RefusedInput as refused:
             row.update(reason=refused.reason, detail=refused.detail)
         if n_waiting > 4_000_000:  # a worker's memory must not grow with the archive

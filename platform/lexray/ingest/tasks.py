@@ -121,8 +121,10 @@ def resolve(index: pa.Table, table: str, before: pa.Table) -> tuple[pa.Table, in
         Detections that needed more than their name.
     """
     index, renamed = file_index.resolve(index)
-    fragments = file_index.to_rewrite(index, renamed, file_index.resolve(before)[1])
+    _, renamed_before = file_index.resolve(before)
+    fragments = file_index.to_rewrite(index, renamed, renamed_before)
     files, sent = file_index.members(index, fragments), ray.put(renamed)
     rewrite = ray.remote(file_index.rewrite)
     written = ray.get([rewrite.remote(table, fragment, files[fragment.path], sent) for fragment in fragments])
-    return file_index.moved(index, dict(zip(files, written, strict=True))), len(renamed)
+    places = {old.path: new for old, new in zip(fragments, written, strict=True)}
+    return file_index.moved(index, places), len(renamed)

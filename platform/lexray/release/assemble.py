@@ -121,7 +121,8 @@ class ReleaseParts(BaseConfig):
                 f"text_model: {self.text_model} gives vectors of {encoder.dimension} numbers, the alignment at "
                 f"{self.alignment} was trained on {towers.sizes.text_dim}; name the model it was trained with"
             )
-        if (trained_with := towers.made_with.get("text_model", self.text_model)) != self.text_model:
+        trained_with = towers.made_with.get("text_model", self.text_model)
+        if trained_with != self.text_model:
             raise LexrayError(
                 f"text_model: the alignment at {self.alignment} was trained with {trained_with}, not {self.text_model}"
             )

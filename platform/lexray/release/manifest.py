@@ -106,7 +106,8 @@ def _read_manifest(folder: Path) -> ReleaseManifest:
     path = folder / MANIFEST_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if (format_version := int(content.get("format", 0))) > RELEASE_FORMAT:
+        format_version = int(content.get("format", 0))
+        if format_version > RELEASE_FORMAT:
             raise LexrayError(
                 f"{path}: format {format_version}, this Lexray reads up to {RELEASE_FORMAT}; update Lexray"
             )

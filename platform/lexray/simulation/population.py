@@ -110,7 +110,8 @@ def simulate(n: int, seed: int, spread: float = SIGMA_LN_COUNTS) -> SimulatedPop
     light_curve_type = generator.permutation(np.arange(n) % len(LIGHT_CURVE_TYPES))
     shape = np.ones((n, CELLS))
     # A steady source's shape stays at one.
-    for number, draw in enumerate((_flare, _eclipse, _periodic, _red_noise, _step, _two_flares, _decay), start=1):
+    draws = (_flare, _eclipse, _periodic, _red_noise, _step, _two_flares, _decay)
+    for number, draw in enumerate(draws, start=LIGHT_CURVE_TYPES.index("flare")):
         rows = np.flatnonzero(light_curve_type == number)
         shape[rows] = draw(len(rows), generator)
     counts = np.exp(generator.normal(np.log(MEDIAN_COUNTS), spread, n))

@@ -142,13 +142,14 @@ _HALF_WIDTH = 36  # bins on either side that an event may move: 4 σ at 10 keV
 def _redistribution() -> Float64s:
     """Probability that a photon of bin i − half … i + half is measured in bin i, f8[E, 2·half + 1]."""
     offset = np.arange(-_HALF_WIDTH, _HALF_WIDTH + 1) * 0.01
-    # About 95 eV of full width at 1.5 keV, 150 eV at 5.9 keV.
+    # Standard deviation of the measured energy in keV: about 95 eV of full width at 1.5 keV, 150 eV at 5.9 keV.
     sigma = 0.030 + 0.0057 * np.clip(ENERGY[:, None] + offset, 0.05, None)
     return np.asarray(0.01 / (np.sqrt(2 * np.pi) * sigma) * np.exp(-0.5 * (offset / sigma) ** 2))
 
 
 _REDISTRIBUTION = _redistribution()
 _CROSS_SECTION = cross_section(ENERGY)
+#: cm², of telescope and detector together, smooth.
 _EFFECTIVE_AREA = np.exp(np.interp(np.log(ENERGY), np.log(_AREA[:, 0]), np.log(_AREA[:, 1])))
 
 

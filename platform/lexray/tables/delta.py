@@ -66,8 +66,8 @@ def write_part(table: str, schema: pa.Schema, part: int, rows: pa.Table) -> Frag
         compression="lz4",
         # Times and energies hardly repeat, so a dictionary of them would be useless. With the bytes of one
         # significance side by side they compress well: events take 0.6 × the space and 0.2 × the time of default zstd.
-        use_dictionary=[path for path, kind in leaves if not pa.types.is_floating(kind)],
-        use_byte_stream_split=[path for path, kind in leaves if pa.types.is_floating(kind)],
+        use_dictionary=[leaf for leaf, kind in leaves if not pa.types.is_floating(kind)],
+        use_byte_stream_split=[leaf for leaf, kind in leaves if pa.types.is_floating(kind)],
     )
     return Fragment(path, part, system.get_file_info(f"{root}/{path}").size, rows.num_rows)
 
@@ -321,7 +321,8 @@ def _open(table: str, version: int | None = None) -> DeltaTable:
         delta = DeltaTable(resolve_path(table), version=version)
     except TableNotFoundError:
         raise LexrayError(f"{table}: there is no table here; run the job that writes it first") from None
-    if (found := json.loads(delta.metadata().description or "{}").get("schema_version", 0)) > SCHEMA_VERSION:
+    found = json.loads(delta.metadata().description or "{}").get("schema_version", 0)
+    if found > SCHEMA_VERSION:
         raise LexrayError(
             f"{table}: written with schema version {found}, this Lexray reads up to {SCHEMA_VERSION}; update Lexray"
         )

@@ -197,11 +197,9 @@ def embeddings(dimension: int) -> pa.Schema:
 
 def migrated(name: str, written: pa.Schema) -> pa.Schema:
     """Schema to read a table of an older version with: columns that it does not have yet are null."""
-    now = (
-        text_embeddings(written.field("embedding").type.list_size)
-        if name == "text_embeddings"
-        else {"events": EVENTS, "literature": LITERATURE, "summaries": SUMMARIES}.get(name)
-    )
+    now = {"events": EVENTS, "literature": LITERATURE, "summaries": SUMMARIES}.get(name)
+    if name == "text_embeddings":
+        now = text_embeddings(written.field("embedding").type.list_size)
     return written if now is None else pa.unify_schemas([written, now])
 
 

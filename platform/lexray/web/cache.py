@@ -62,9 +62,10 @@ class Cache:
         """
         sql, key = "SELECT at, checksum, body FROM answers WHERE key = ?", _key(asked)
         found = self._run(lambda database: database.execute(sql, [key]).fetchone())
-        at, checksum, packed = found or (0.0, b"", b"")
-        too_old = not 0 <= time.time() - at <= self._seconds
-        if too_old or hashlib.sha256(packed).digest() != checksum:
+        if found is None:
+            return None
+        at, checksum, packed = found
+        if not 0 <= time.time() - at <= self._seconds or hashlib.sha256(packed).digest() != checksum:
             return None
         self.hits += 1
         return zlib.decompress(packed)

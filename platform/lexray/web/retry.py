@@ -151,7 +151,8 @@ class Retrier:
             try:
                 return await request()
             except Retryable as error:
-                await asyncio.sleep(self._wait(attempt, error))
+                seconds = self._wait(attempt, error)
+            await asyncio.sleep(seconds)
             attempt += 1
 
     def with_retries_blocking(self, request: Callable[[], T]) -> T:
@@ -161,7 +162,8 @@ class Retrier:
             try:
                 return request()
             except Retryable as error:
-                time.sleep(self._wait(attempt, error))
+                seconds = self._wait(attempt, error)
+            time.sleep(seconds)
             attempt += 1
 
     def _wait(self, attempt: int, failure: Retryable) -> float:

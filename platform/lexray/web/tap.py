@@ -20,6 +20,8 @@ from urllib3.exceptions import HTTPError
 from lexray.errors import LexrayError, one_line
 from lexray.web import retry
 
+#: Characters of a service's complaint that are told.
+_LINE = 300
 #: A connection that broke, before the answer or within it.
 _LOST = (HTTPError, requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
@@ -158,7 +160,9 @@ def quoted(text: str) -> str:
 
 def _arrow(table: Table) -> pa.Table:
     columns, fields = [], []
-    for column in (column for column in table.itercols() if column.ndim == 1):  # a label is one value a source
+    for column in table.itercols():
+        if column.ndim != 1:
+            continue  # a label is one value a source
         mask = np.asarray(getattr(column, "mask", np.zeros(len(column), dtype=bool)))
         values = np.asarray(column)
         if values.dtype.kind in "biuf":
@@ -190,4 +194,4 @@ def _explained(error: BaseException) -> str:
 
 def _one_line(error: BaseException) -> str:
     line = one_line(error)
-    return line if len(line) <= 300 else line[:299] + "…"
+    return line if len(line) <= _LINE else line[: _LINE - 1] + "…"

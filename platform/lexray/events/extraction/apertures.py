@@ -39,9 +39,15 @@ _LEAST_RATIO = 1.0
 _CUT = 1.5
 #: An aperture this much larger that holds a source's centre is what the source lies upon, not a neighbour.
 _LARGER = 3.0
+#: Exposed share of an aperture below which it lies at an edge.
+_WHOLE = 0.98
+#: A source with less than this share of its aperture, after edges and neighbours, is not measured.
+_LEAST_SHARE = 0.01
 _SOURCE_POINTS, _BACKGROUND_POINTS = 1024, 2048
 #: Points along a side of the grid over a shape that is no circle.
 _SHAPE_GRID = 48
+#: A region in a source table may reach this far from its position, degrees.
+_REGION_REACH = 0.25
 #: Whether places in sky pixels were exposed: `ExposedArea.contains`, or everywhere.
 Exposed: TypeAlias = Callable[[Float64s, Float64s], Bools]
 
@@ -118,14 +124,15 @@ def extract(
     covered = exposed(points[:, 0], points[:, 1])
     found = []
     for k in range(len(field)):
-        shares, area, overlaps = _measure_source(field, k, exposed)
-        if shares[1] < 0.01 or (coverage is None and not len(owned[k])):  # too little, after edges and neighbours
+        (seen_share, own_share), area, overlaps = _measure_source(field, k, exposed)
+        if own_share < _LEAST_SHARE or (coverage is None and not len(owned[k])):
             continue
         outer, ratio = _measure_background(field, k, exposed, area, LEAST_OUTER_ARCSEC / plane.pixel_arcsec)
         near = _within(events, field.centre[k], outer)
         near = near[covered[near]]
         background = near[~field.cut(k, outer, points[near].T)]
         circle = (*field.centre[k].tolist(), float(field.radius[k]))
+        shares = seen_share, own_share
         found.append(_aperture(int(field.source[k]), circle, seen[owned[k]], seen[background], ratio, shares, overlaps))
     return sorted(found, key=lambda aperture: aperture.source)
 
@@ -181,7 +188,7 @@ def _aperture(
     """
     exposed, own = shares
     states = {
-        "edge": exposed < 0.98,
+        "edge": exposed < _WHOLE,
         "overlap": overlaps,
         "crowded": ratio < AREA_RATIO,
         "no_background": ratio < _LEAST_RATIO,
@@ -208,10 +215,9 @@ def _everywhere(x: Float64s, y: Float64s) -> Bools:
 def _candidates(points: Float64s, plane: Plane, sources: SourceTable) -> Int64s:
     """Sources that could reach into the field, or be neighbours of one that does."""
     ra, dec, degrees = plane.field(points[:, 0], points[:, 1])
-    # Degrees; a region may reach a quarter of one from its position.
-    reach = np.where(np.isfinite(sources.radius), sources.radius / 3600, 0.25)
+    reach = np.where(np.isfinite(sources.radius), sources.radius / 3600, _REGION_REACH)
     # A source reaches in by its radius; its background, and so the neighbours that matter, by a dozen times that.
-    return sources.near(ra, dec, degrees + (1 + _CUT) * float(np.max(reach)))
+    return sources.near(ra, dec, degrees + (1 + _CUT) * float(np.max(reach, initial=0.0)))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,19 @@ from lexray.array_types import Bools, Float64s, Int64s
 _EVENTS_A_WINDOW = 36.0
 #: Cells along a window's side: the window is moved over the field by cells.
 _FINE = 3
+#: Fewer occupied windows than this draw no outline: the field is too sparse for a map.
+_LEAST_WINDOWS = 150
+#: Windows along a side at most, which no field needs unless it has 10⁷ events or positions that lie absurdly far out.
+_MOST_WINDOWS = 1024
+#: Cells along the longer side of a map that is drawn from the events' outline alone.
+_OUTLINE_CELLS = 256
+#: Side, in windows, of the neighbourhood that says what a window ought to hold.
+_NEIGHBOURHOOD = 9
+#: A window's middle is unexposed below this share of what it ought to hold: half, so that edges have no bias.
+_SHARE = 0.5
+#: A region's background is expected at no less than this share of the field's, which may be of front- and of
+#: back-illuminated chips.
+_FAINTEST = 0.3
 
 
 @dataclass(frozen=True)
@@ -78,13 +91,11 @@ class ExposedArea:
         fine, (width, height) = _count(x, y, side, _FINE)
         rows, columns = fine.shape[0] // _FINE, fine.shape[1] // _FINE
         windows = fine.reshape(rows, _FINE, columns, _FINE).sum(axis=(1, 3))
-        if np.count_nonzero(windows) < 150:  # too sparse for a map
+        if np.count_nonzero(windows) < _LEAST_WINDOWS:
             return cls._of_outline(x, y)
         usual = float(np.median(windows[windows > 0]))
-        near = ndimage.percentile_filter(windows, 75, size=9, mode="constant")
-        # A window's middle is unexposed below half of what it ought to hold: so edges have no bias. A region's
-        # background is expected at no less than 0.3 of the field's, which may be of front- and back-illuminated chips.
-        wanted = 0.5 * np.clip(near, 0.3 * usual, usual)
+        near = ndimage.percentile_filter(windows, 75, size=_NEIGHBOURHOOD, mode="constant")
+        wanted = _SHARE * np.clip(near, _FAINTEST * usual, usual)
         around = ndimage.uniform_filter(fine.astype(np.float64), _FINE, mode="constant") * _FINE**2
         # Sums of whole numbers, but for rounding in the filter.
         exposed = np.rint(around) >= np.repeat(np.repeat(wanted, _FINE, axis=0), _FINE, axis=1)
@@ -101,8 +112,7 @@ class ExposedArea:
         except QhullError:
             return None
         low, size = points.min(axis=0), np.ptp(points, axis=0)
-        # Cells: 256 along the longer side.
-        columns, rows = np.ceil(256 * size / np.max(size)).astype(int)
+        columns, rows = np.ceil(_OUTLINE_CELLS * size / np.max(size)).astype(int)
         width, height = size / (columns, rows)
         at_x, at_y = np.meshgrid(low[0] + (np.arange(columns) + 0.5) * width, low[1] + (np.arange(rows) + 0.5) * height)
         inside = hull.find_simplex(np.stack([at_x, at_y], axis=-1)) >= 0
@@ -121,8 +131,7 @@ class ExposedArea:
 def _window_size(x: Float64s, y: Float64s) -> float | None:
     """Side of a window of which the median occupied one holds `_EVENTS_A_WINDOW`; None where that is out of reach."""
     width, height = np.ptp(x), np.ptp(y)
-    # No field needs finer ones unless it has 10⁷ events or positions that lie absurdly far out.
-    finest = max(width, height) / 1024
+    finest = max(width, height) / _MOST_WINDOWS
     side = max(float(np.sqrt(width * height * _EVENTS_A_WINDOW / len(x))), finest)
     for _ in range(6):  # a bright source makes the first guess too fine; each turn mends it by a factor of five or more
         if min(width, height) < side:

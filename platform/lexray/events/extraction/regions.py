@@ -62,11 +62,13 @@ class PixelShape:
     def contains(self, x: Float64s, y: Float64s) -> Bools:
         """Whether places lie inside, b1 of the shape of `x` and `y` (sky pixels, the first being 1)."""
         at = PixCoord(np.asarray(x, dtype=np.float64) - _FIRST_PIXEL, np.asarray(y, dtype=np.float64) - _FIRST_PIXEL)
-        inside = [
-            np.logical_and.reduce([region.contains(at) == included for region, included in component])
-            for component in self.components
-        ]
-        return np.asarray(np.logical_or.reduce(inside))
+        found = np.zeros(np.shape(x), dtype=bool)
+        for component in self.components:
+            inside = np.ones(np.shape(x), dtype=bool)
+            for region, included in component:
+                inside &= region.contains(at) == included
+            found |= inside
+        return found
 
     @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -371,8 +373,8 @@ def csc_regions(content: Buffer) -> tuple[PixelShape, PixelShape | None]:
     tables = {hdu.name: hdu for hdu in reversed(scan(content)) if hdu.is_table}
     source = next((tables[name] for name in _SOURCE_REGIONS if name in tables), None)
     if source is None:
-        wanted, found = (", ".join(names) for names in (_SOURCE_REGIONS, sorted(tables) or ["no table"]))
-        raise RefusedInput("no_region", f"none of {wanted} is in the region file; it has {found}")
+        found = ", ".join(sorted(tables)) or "no table"
+        raise RefusedInput("no_region", f"none of {', '.join(_SOURCE_REGIONS)} is in the region file; it has {found}")
     background = tables.get("BKGREG")
     return read_region_table(source, content), None if background is None else read_region_table(background, content)
 

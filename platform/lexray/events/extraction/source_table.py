@@ -56,6 +56,8 @@ class SourceTable:
         i8[n]
             Their places in the table, increasing.
         """
+        if not len(self):
+            return np.empty(0, np.int64)
         chord = 2 * np.sin(np.radians(min(degrees, 180.0)) / 2)
         # A hair more, so that a source on the circle's edge does not depend on rounding.
         found = self._index.query_ball_point(_unit_vectors(ra, dec), chord + 1e-12, return_sorted=True)

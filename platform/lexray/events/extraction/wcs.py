@@ -222,13 +222,17 @@ def _set_scale(wcs: WCS, header: Header, axes: list[_Axis]) -> None:
 
 def _set_frame(wcs: WCS, header: Header, axes: list[_Axis]) -> None:
     """Reference frame, equinox and the native pole, where the header gives them."""
-    for attribute in ("lonpole", "latpole", "equinox"):
-        for key in (attribute.upper(), *(f"{attribute[:4].upper()}{axis.number}" for axis in axes)):
+    for attribute, stem, whole in (
+        ("lonpole", "LONP", "LONPOLE"),
+        ("latpole", "LATP", "LATPOLE"),
+        ("equinox", "EQUI", "EQUINOX"),
+    ):
+        for key in (whole, *(f"{stem}{axis.number}" for axis in axes)):
             if np.isfinite(value := header.number(key)):
                 setattr(wcs.wcs, attribute, value)
-    if not axes[0].type.startswith("G"):
-        # Galactic coordinates have no equinox; a RADESYS next to them means something else.
-        said = next(filter(None, (header.text(key) for key in (f"RADE{axes[0].number}", "RADESYS", "RADECSYS"))), "")
-        # FITS standard 4.0, section 8.3: what holds where the header does not say.
-        by_equinox = "ICRS" if np.isnan(wcs.wcs.equinox) else "FK5" if wcs.wcs.equinox >= 1984 else "FK4"
-        wcs.wcs.radesys = said.upper() or by_equinox
+    if axes[0].type.startswith("G"):
+        return  # galactic coordinates have no equinox; a RADESYS next to them means something else
+    said = next(filter(None, (header.text(key) for key in (f"RADE{axes[0].number}", "RADESYS", "RADECSYS"))), "")
+    # FITS standard 4.0, section 8.3: what holds where the header does not say.
+    by_equinox = "ICRS" if np.isnan(wcs.wcs.equinox) else "FK5" if wcs.wcs.equinox >= 1984 else "FK4"
+    wcs.wcs.radesys = said.upper() or by_equinox

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "binary_table": ["BinaryTable"],
         "compressed_table": ["open_table"],
-        "gti": ["GoodTimesByDetector", "read_good_times"],
+        "gti": ["GoodTimes", "GoodTimesByDetector", "read_good_times"],
         "gzip_stream": ["unpack"],
         "headers": ["Buffer", "Hdu", "Header", "scan"],
         "time_system": ["TimeSystem"],

@@ -21,6 +21,8 @@ _TYPES = {"B": ">u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"
 #: TZERO of numbers whose highest bit is flipped where they are stored: unsigned ones, of one byte signed ones (FITS
 #: standard 4.0, table 19).
 _FLIPPED = {"B": -(2.0**7), "I": 2.0**15, "J": 2.0**31, "K": 2.0**63}
+#: Larger whole numbers have no float of their own.
+_MAX_ZERO = 2.0**53
 _WIDTHS = {"B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "L": 1, "A": 1, "C": 8, "M": 16, "P": 8, "Q": 16}
 _KEV = {"ev": 1e-3, "kev": 1.0}
 _FORM = re.compile(r"(\d{0,9})([LXBIJKAEDCMPQ])")
@@ -158,8 +160,7 @@ class BinaryTable:
             if np.any(values > np.iinfo(np.int64).max):
                 raise RefusedInput("bad_column", f"column '{column.name}' holds whole numbers of 64 bits")
             return values.astype(np.int64)
-        # Larger whole numbers have no float of their own.
-        exact = column.scale == 1 and column.zero.is_integer() and abs(column.zero) <= 2.0**53
+        exact = column.scale == 1 and column.zero.is_integer() and abs(column.zero) <= _MAX_ZERO
         if stored.dtype.kind not in "iu" or not exact:
             raise RefusedInput("bad_column", f"column '{column.name}' does not hold whole numbers")
         return stored.astype(np.int64) + int(column.zero)
@@ -244,12 +245,14 @@ def _flip(stored: NDArray[Any]) -> NDArray[Any]:
 
 
 _KEYWORDS = ("TTYPE", "TUNIT", "TNULL", "TSCAL", "TZERO")
+#: FITS allows no more columns.
+_MAX_FIELDS = 999
 
 
 @lru_cache
 def _keys(n_fields: int, form: str) -> tuple[str, ...]:
     """Keywords that describe a table's columns, `form` the one that holds their formats."""
-    if not 0 <= n_fields <= 999:  # FITS allows no more columns
+    if not 0 <= n_fields <= _MAX_FIELDS:
         raise RefusedInput("bad_structure", f"TFIELDS is {n_fields}")
     return tuple(f"{keyword}{n}" for n in range(1, n_fields + 1) for keyword in (*_KEYWORDS, form))
 

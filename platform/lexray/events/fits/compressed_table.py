@@ -10,13 +10,11 @@ from lexray.errors import RefusedInput
 from lexray.events.fits.binary_table import BinaryTable, Column
 from lexray.events.fits.gzip_stream import MAX_BYTES
 from lexray.events.fits.headers import Buffer, Hdu
+from lexray.events.fits.rice import unpack_rice
 
 #: Big-endian numbers of a descriptor: how many bytes a tile takes, and where in the heap.
 _DESCRIPTORS = {"P": ">i4", "Q": ">i8"}
-#: Values of a block of Rice's coding, as fpack writes them.
-_RICE_BLOCK = 32
-#: Bits that a block of equal values takes, the least of all blocks, by the bytes of a value (cfitsio, ricecomp.c).
-_LEAST_BITS = {1: 3, 2: 4, 4: 5}
+_GZIP = 16 + zlib.MAX_WBITS
 
 
 class CompressedTable(BinaryTable):
@@ -59,7 +57,7 @@ class CompressedTable(BinaryTable):
             if codec == "RICE_1":
                 unpacked = unpack_rice(stored, rows * column.repeat, value)
             elif codec in ("GZIP_1", "GZIP_2"):
-                unpacked = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(stored, size + 1)
+                unpacked = zlib.decompressobj(_GZIP).decompress(stored, size + 1)
             else:
                 raise RefusedInput("bad_structure", f"column '{column.name}' is packed by {codec!r}, unknown to FITS")
         except (zlib.error, ValueError, TypeError) as error:
@@ -84,42 +82,3 @@ class CompressedTable(BinaryTable):
 def open_table(hdu: Hdu, content: Buffer) -> BinaryTable:
     """A binary table of a file, plain or compressed."""
     return CompressedTable(hdu, content) if hdu.header.text("ZTABLE") == "T" else BinaryTable(hdu, content)
-
-
-def unpack_rice(stored: memoryview, n: int, width: int) -> bytes:
-    """Decode a tile of a column of whole numbers (FITS standard 4.0, section 10.4.1), by astropy's private decoder.
-
-    The only use of a private interface of astropy, as it stands in 8.0.2: astropy's public names decode Rice for images
-    only, whose headers a compressed table does not have. What would replace it: a public codec of astropy, or
-    ``rcomp_decode`` of the package imagecodecs, which nothing else here would need.
-
-    Parameters
-    ----------
-    stored : memoryview
-        Bytes as they lie in the file.
-    n, width : int
-        Values that they hold, and bytes of each.
-
-    Returns
-    -------
-    bytes
-        The values behind one another, big-endian.
-
-    Raises
-    ------
-    ValueError
-        If they cannot hold so many values, or are no Rice coding.
-    """
-    if width not in _LEAST_BITS:
-        raise ValueError(f"Rice's coding is for whole numbers of up to 4 bytes, not of {width}")
-    # Before anything is allocated for them. The first value stands uncoded before the blocks.
-    if 8 * len(stored) < 8 * width + -(-n // _RICE_BLOCK) * _LEAST_BITS[width]:
-        raise ValueError(f"{len(stored)} bytes cannot hold {n} values")
-    # Costly to import, and rarely needed.
-    from astropy.io.fits.hdu.compressed._compression import CfitsioException, decompress_rice_1_c
-
-    try:
-        values = np.frombuffer(decompress_rice_1_c(bytes(stored), _RICE_BLOCK, width, n), f"i{width}")
-        return values.astype(f">i{width}").tobytes()
-    except CfitsioException as error:
-        raise ValueError(str(error)) from None

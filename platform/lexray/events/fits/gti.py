@@ -14,6 +14,27 @@ from lexray.events.fits.binary_table import BinaryTable
 from lexray.events.fits.headers import Header
 from lexray.events.fits.time_system import TimeSystem
 
+#: Seconds. No mission lasted so long; such a file is damaged, and would be cut into millions of segments.
+_LONGEST = 100 * 365.25 * 86400
+
+
+@dataclass(frozen=True)
+class GoodTimes:
+    """What an extension with good-time intervals is.
+
+    Attributes
+    ----------
+    kind : str
+        A time is good if, for every kind that the file has, one of its extensions says so: those of one kind are
+        merged, those of different kinds intersected.
+    detector : int or None
+        It holds for events of this detector alone; None: for all. Where a kind is given by detector, one that it does
+        not name has no good time.
+    """
+
+    kind: str
+    detector: int | None = None
+
 
 @dataclass(frozen=True)
 class GoodTimesByDetector:
@@ -49,23 +70,22 @@ class GoodTimesByDetector:
 
 def read_good_times(
     tables: Sequence[BinaryTable],
-    kind_and_detector: Callable[[str, Header, Header], tuple[str, int | None] | None],
+    good_times_of: Callable[[str, Header, Header], GoodTimes | None],
     events: Header,
     time_system: TimeSystem,
 ) -> GoodTimesByDetector:
     """Good times that a file's extensions give, in seconds of the events' clock.
 
     Extensions of one kind are merged: a time is good where any says so. Of different kinds, a flare filter's and the
-    standard ones, all have to. Where a kind is given by detector, one that it does not name has no good time.
+    standard ones, all have to.
 
     Parameters
     ----------
     tables : sequence of BinaryTable
         All of the file.
-    kind_and_detector : callable
-        `missions.Instrument.good_times`: of an extension's name and header and the events table's, the kind of its good
-        times, and the detector for whose events alone they hold, None where for all. None where it is no extension with
-        good-time intervals.
+    good_times_of : callable
+        Of an extension's name and header and the events table's: what it says about good times, None where it is no
+        extension with good-time intervals, such as `missions.Instrument.good_times`.
     events : Header
         Of the events table; what an extension's header does not repeat is as there.
     time_system : TimeSystem
@@ -78,8 +98,9 @@ def read_good_times(
     """
     kinds: dict[str, dict[int | None, list[GoodTimeIntervals]]] = defaultdict(lambda: defaultdict(list))
     for table in tables:
-        if (found := kind_and_detector(table.name, table.header, events)) is not None:
-            kinds[found[0]][found[1]].append(_intervals(table, events, time_system))
+        found = good_times_of(table.name, table.header, events)
+        if found is not None:
+            kinds[found.kind][found.detector].append(_intervals(table, events, time_system))
     if not kinds:
         raise RefusedInput("no_gti", "the file has no extension with good-time intervals")
     merged = [{detector: _merged(gtis) for detector, gtis in kind.items()} for kind in kinds.values()]
@@ -95,16 +116,15 @@ def read_good_times(
     if not len(everywhere):
         raise RefusedInput("no_gti", f"no good time is left of the extensions {', '.join(kinds)}")
     first, last = float(everywhere.start[0]), float(everywhere.stop[-1])
-    # s. No mission lasted a century; such a file is damaged, and would be cut into millions of segments.
-    if not last - first <= 100 * 365.25 * 86400:
+    if not last - first <= _LONGEST:
         raise RefusedInput("bad_gti", f"good times from {first:g} to {last:g} s are longer than any mission lasted")
     return GoodTimesByDetector(everywhere, by_detector)
 
 
 def _intervals(table: BinaryTable, events: Header, time_system: TimeSystem) -> GoodTimeIntervals:
     own = TimeSystem.of(table.header.over(events))
-    ends = (own.seconds(table.numbers(name)) + own.ahead_of(time_system) for name in ("start", "stop"))
-    return GoodTimeIntervals(*ends)
+    ahead = own.ahead_of(time_system)
+    return GoodTimeIntervals(*(own.seconds(table.numbers(name)) + ahead for name in ("start", "stop")))
 
 
 def _seen_by(detector: int, kind: dict[int | None, GoodTimeIntervals]) -> GoodTimeIntervals:

@@ -7,6 +7,9 @@ from lexray.errors import RefusedInput
 _GZIP_MAGIC = b"\x1f\x8b"
 #: A gzip stream that grows past this is no event file: the longest observations stay below 2 GB.
 MAX_BYTES = 8 << 30
+#: Event files shrink to a third; a large stream that grows to so many times its size is a decompression bomb.
+_MAX_GROWTH, _LARGE = 200, 256 << 20
+_CHUNK = 64 << 20
 
 
 def unpack(content: bytes, limit: int = MAX_BYTES) -> bytes:
@@ -20,15 +23,16 @@ def unpack(content: bytes, limit: int = MAX_BYTES) -> bytes:
     if not content.startswith(_GZIP_MAGIC):
         return content
     pieces: list[bytes] = []
-    # Event files shrink to a third; a large stream that grows to 200 times its size is a decompression bomb.
-    limit = min(limit, max(200 * len(content), 256 << 20))
+    limit = min(limit, max(_MAX_GROWTH * len(content), _LARGE))
+    size = 0
     try:
         while content.startswith(_GZIP_MAGIC):  # a gzip file may have several members
             stream = zlib.decompressobj(wbits=31)
             while content and not stream.eof:
-                pieces.append(stream.decompress(content, 64 << 20))
+                pieces.append(stream.decompress(content, _CHUNK))
                 content = stream.unconsumed_tail
-                if sum(map(len, pieces)) > limit:
+                size += len(pieces[-1])
+                if size > limit:
                     raise RefusedInput("too_large", f"the gzip stream grows beyond {limit} bytes")
             if not stream.eof:
                 raise RefusedInput("truncated", "the gzip stream ends before its end mark")

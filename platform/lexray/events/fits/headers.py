@@ -13,6 +13,11 @@ from lexray.errors import RefusedInput
 Buffer = bytes | memoryview
 
 _BLOCK = 2880
+_CARD = 80
+#: A header longer than this is no header: real ones have some hundred cards.
+_MAX_HEADER_BLOCKS = 1000
+#: The most axes that the standard allows, and more digits than any number of it needs.
+_MAX_NAXIS, _MAX_DIGITS = 999, 30
 #: A block with the header's last card.
 _WITH_END = re.compile(rb"(?s)(?:.{80})*?END     ")
 _STRING = re.compile(r"\s*'((?:[^']|'')*)'")
@@ -43,9 +48,10 @@ class Header:
         card = self._cards.get(key)
         if card is None or card[8:10] != "= ":
             return ""
-        # Most values are plain numbers: only where there is a quote it may be a string.
-        if "'" in card and (quoted := _STRING.match(card, 10)):
-            return quoted[1].replace("''", "'").strip()
+        if "'" in card:  # most values are plain numbers: only where there is a quote it may be a string
+            quoted = _STRING.match(card, 10)
+            if quoted:
+                return quoted[1].replace("''", "'").strip()
         return card[10:].partition("/")[0].strip()
 
     def number(self, key: str, default: float = math.nan) -> float:
@@ -68,7 +74,7 @@ class Header:
         if not text and default is not None:
             return default
         digits = text[1:] if text[:1] in ("+", "-") else text
-        if not (digits.isdecimal() and digits.isascii() and len(digits) <= 30):
+        if not (digits.isdecimal() and digits.isascii() and len(digits) <= _MAX_DIGITS):
             raise RefusedInput("bad_structure", f"the header's {key} is {text!r}, not a whole number")
         return int(text)
 
@@ -149,20 +155,21 @@ def _read_header(content: Buffer, position: int, index: int) -> tuple[Header, in
         end += _BLOCK
         if end >= len(content):
             raise RefusedInput("truncated", f"the file ends in the header of HDU {index}")
-        if end - position >= 1000 * _BLOCK:  # real headers have some hundred cards
+        if end - position >= _MAX_HEADER_BLOCKS * _BLOCK:
             raise RefusedInput("bad_structure", f"the header of HDU {index} has no end")
     end += _BLOCK
     if end > len(content):
         raise RefusedInput("truncated", f"the file ends in the header of HDU {index}")
     text = str(content[position:end], "latin-1")
     # Backwards, so that of two cards with one keyword the first counts, as in cfitsio.
-    return Header({text[i : i + 8].rstrip(): text[i : i + 80] for i in range(len(text) - 80, -1, -80)}), end
+    starts = range(len(text) - _CARD, -1, -_CARD)
+    return Header({text[i : i + 8].rstrip(): text[i : i + _CARD] for i in starts}), end
 
 
 def _data_size(header: Header) -> int:
     """Bytes of data behind a header, without padding (FITS standard 4.0, equations 1 and 2)."""
     n_axes = header.integer("NAXIS")
-    if not 0 <= n_axes <= 999:
+    if not 0 <= n_axes <= _MAX_NAXIS:
         raise RefusedInput("bad_structure", f"NAXIS is {n_axes}")
     if n_axes == 0:
         return 0

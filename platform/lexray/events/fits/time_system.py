@@ -55,13 +55,13 @@ class TimeSystem:
         if word.lower() not in _UNITS:
             raise RefusedInput("bad_unit", f"TIMEUNIT is {word!r}, expected s or d")
         unit = _UNITS[word.lower()]
-        day, fraction = header.number("MJDREFI"), header.number("MJDREFF", 0.0)
+        day, fraction = header.number("MJDREFI"), header.number("MJDREFF")
         if np.isnan(day):
             day, fraction = divmod(header.number("MJDREF"), 1.0)
         reference = header.text("TIMEREF").upper()
         return cls(
             day=day,
-            fraction=fraction,
+            fraction=0.0 if np.isnan(fraction) else fraction,  # of no MJDREF the day alone is unknown
             zero=header.number("TIMEZERO", 0.0) * unit,
             unit=unit,
             timesys=header.text("TIMESYS").upper(),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands
+from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header
 from lexray.events.missions.chandra import CHANDRA
 from lexray.events.missions.erosita import EROSITA
@@ -20,7 +21,7 @@ from lexray.events.missions.xmm import XMM
 MISSIONS: dict[str, Mission] = {mission.name: mission for mission in (CHANDRA, XMM, NUSTAR, NICER, SWIFT, EROSITA)}
 _BY_TELESCOPE = {mission.telescope: mission for mission in MISSIONS.values()}
 
-__all__ = ["MISSIONS", "Instrument", "Mission", "Screen", "bands_by_mission", "bands_of", "mission_of"]
+__all__ = ["MISSIONS", "GoodTimes", "Instrument", "Mission", "Screen", "bands_by_mission", "bands_of", "mission_of"]
 
 
 def mission_of(header: Header) -> Mission:
@@ -40,7 +41,8 @@ def mission_of(header: Header) -> Mission:
     telescope = header.text("TELESCOP")
     mission = _BY_TELESCOPE.get(telescope.upper())
     if mission is None:
-        if why := why_unsupported(telescope, header.text("INSTRUME")):
+        why = why_unsupported(telescope, header.text("INSTRUME"))
+        if why:
             raise RefusedInput("unsupported_mission", f"TELESCOP is {telescope!r}: {why}")
         said = f"TELESCOP is {telescope!r}" if telescope else "the header has no TELESCOP"
         raise RefusedInput("unknown_mission", f"{said}; known are {', '.join(_BY_TELESCOPE)}")

@@ -9,6 +9,7 @@ from lexray.array_types import Bools, Float64s
 from lexray.errors import RefusedInput
 from lexray.events.eventlist import Bands
 from lexray.events.fits.binary_table import BinaryTable
+from lexray.events.fits.gti import GoodTimes
 from lexray.events.fits.headers import Header
 from lexray.events.missions.optics import Optics
 
@@ -131,10 +132,8 @@ class Instrument:
         shift, width = self.channels or (np.nan, np.nan)
         return (pi + shift) * width
 
-    def good_times(self, name: str, header: Header, events: Header) -> tuple[str, int | None] | None:
-        """The kind of an extension's good times, and the detector whose they are, None where of all.
-
-        None where it is no extension with good-time intervals.
+    def good_times(self, name: str, header: Header, events: Header) -> GoodTimes | None:
+        """What an extension says about good times; None where it is no extension with good-time intervals.
 
         Its name tells, or HDUCLAS1 (OGIP 94-003). Names without their numbers are its kind: GTI3 and GTI7 are of one.
 
@@ -150,7 +149,7 @@ class Instrument:
         if not name.startswith(self.gti_names) and header.text("HDUCLAS1").upper() != "GTI":
             return None
         detector = None if self.gti_detector is None else self.gti_detector(name, header, events)
-        return name.rstrip(_DIGITS), detector
+        return GoodTimes(name.rstrip(_DIGITS), detector)
 
     def live_fraction(self, header: Header, ontime: float, detector: int | None = None) -> float:
         """Share of the good time in which the instrument was ready for an event.

@@ -6,6 +6,7 @@ and know nothing of chip gaps, bad columns or support structures.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -94,12 +95,20 @@ class Optics:
         f8[N]
             cm².
         """
-        energies, areas = np.array(self.curve).T
+        energies, areas = self._curve
         area = np.interp(energy, energies, areas, left=0.0, right=0.0)
-        energies, scale, power, slope = np.array(self.vignetting).T
+        energies, scale, power, slope = self._vignetting
         area *= np.interp(energy, energies, (1 + (off_axis / scale) ** power) ** -slope)
         if self.transmission is not None:
             area *= self.transmission(energy, mjd)
         if self.spread is not None:
             area *= self.spread.encircled(aperture, off_axis)
         return np.asarray(area)
+
+    @cached_property
+    def _curve(self) -> Float64s:
+        return np.array(self.curve).T
+
+    @cached_property
+    def _vignetting(self) -> Float64s:
+        return np.array(self.vignetting).T

@@ -12,6 +12,8 @@ _SELECTIONS = (
     "SAS, eimageget, tables 1 and 2, https://xmm-tools.cosmos.esa.int/external/sas/current/doc/eimageget/node4.html"
 )
 _PILE_UP = "Jethwa et al. 2015, A&A 581, A104; XMM-Newton Users Handbook, section 3.3.9"
+#: The data subspace's axes, TIME and CCDNR among them, are few.
+_MOST_AXES = 30
 
 #: Half of the area is left at 13′ at 1.5 keV, at 10.5′ at 8 keV (XMM-Newton Users Handbook, section 3.2.2.2).
 _VIGNETTING = ((1.5, 13.0, 2.0, 1.0), (8.0, 10.5, 2.0, 1.0))
@@ -54,7 +56,7 @@ def _ccd_of(name: str, _: Header, events: Header) -> int | None:
     """
     if name.startswith("STDGTI"):
         return number_of(name)
-    kinds = {events.text(f"DSTYP{axis}").upper(): axis for axis in range(1, 30)}  # they are few
+    kinds = {events.text(f"DSTYP{axis}").upper(): axis for axis in range(1, _MOST_AXES)}
     if "CCDNR" not in kinds or "TIME" not in kinds:
         return None
     component = 1

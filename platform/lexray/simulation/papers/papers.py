@@ -14,6 +14,8 @@ from lexray.simulation.papers import grades, phrases
 from lexray.simulation.papers.grammar import expand
 from lexray.simulation.source import SimulatedSource
 
+#: Share of the sources that have papers.
+SHARE_WITH_PAPERS = 0.9
 MAX_PAPERS = 4
 #: Facts that nearly every source's papers tell at least once, and how often an abstract takes each.
 _CORE = ("brightness", "hardness", "variability")
@@ -78,7 +80,7 @@ def simulate_papers_with_topics(source: SimulatedSource, seed: int) -> list[Simu
     """The papers of `simulate_papers`, with what each sentence is about."""
     # Python's generator: it is fast for single choices, and its `choice` is the same in every version.
     chance = Random(int(np.random.SeedSequence(seed, spawn_key=(source.index, 1)).generate_state(1, np.uint64)[0]))
-    if chance.random() >= 0.9:
+    if chance.random() >= SHARE_WITH_PAPERS:
         return []
     has = {"iron": bool(source.spectrum.line_share), "long_term": len(source.observations) > 1}
     facts = [fact for fact in _WEIGHTS if has.get(fact, True)]
