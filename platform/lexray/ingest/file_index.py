@@ -124,7 +124,7 @@ def resolve(index: pa.Table) -> tuple[pa.Table, Renamed]:
 
 
 def _disambiguate(name: str, sha256: str) -> str:
-    return f"{name}:{sha256[:8]}"
+    return f"{name}:{sha256[:8]}"  # as many digits as tell the files of one name apart
 
 
 def _refuse_duplicates(index: pa.Table) -> pa.Table:

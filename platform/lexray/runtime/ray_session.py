@@ -41,6 +41,7 @@ def session(config: RayConfig) -> Iterator[None]:
                 include_dashboard=False,
                 **logging_options,
             )
+    # Ray's own bars and logs would be mixed with ours.
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     for name in ("ray.data", "ray.train", "ray.tune"):

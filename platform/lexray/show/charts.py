@@ -67,7 +67,7 @@ def light_curve_chart(events: EventList, curve: LightCurve, rate: Rate | None = 
             yref="y domain" if row == 1 else f"y{row} domain", y=1.02, yanchor="bottom", showarrow=False,
             font={"color": colour, "size": 12},
         )  # fmt: skip
-    figure.update_layout(shapes=_gaps(events, axis), height=90 + 150 * len(rows), **_LAYOUT)
+    figure.update_layout(shapes=_gaps(events, axis), height=90 + 150 * len(rows), **_LAYOUT)  # pixels
     figure.update_yaxes(rangemode="tozero", nticks=5, **_AXIS)
     figure.update_xaxes(range=[0, float(axis.ks(events.duration))], **{**_AXIS, "showgrid": False})
     title = "good time (ks); dotted: gaps cut out" if axis.cut else "time since the first good time (ks)"

@@ -41,6 +41,7 @@ def find_detection(detection: str, events: str | None = None) -> EventList:
 
 def _explain(detection: str, events: str, matching: list[str], ids: list[str]) -> str:
     if matching:
+        # A message lists five names at most.
         more = f" and {len(matching) - 5} more" if len(matching) > 5 else ""
         return f"{detection}: {len(matching)} detections begin so: {', '.join(matching[:5])}{more}"
     nearest = difflib.get_close_matches(detection, ids, n=3, cutoff=0.0)

@@ -286,6 +286,7 @@ class RowPlan(Generic[InputT]):
 
     def _known(self, part: int) -> tuple[set[tuple[str, str]], dict[tuple[str, str], dict[str, Any]]]:
         """Sources and keys of the finished rows, and the rows that failed by theirs."""
+        # The last three say of a failed row what became of it; not every table has them.
         columns = [name for name in (*_KEYS.names, "status", "attempts", "reason") if name in self.rows.schema.names]
         known = [] if self.from_scratch else self.rows.finished(part, columns).to_pylist()
         failed = {(row["source_id"], row["key"]): row for row in known if row.get("status") == "failed"}
