@@ -69,7 +69,7 @@ def test_terms_are_words_that_carry_meaning() -> None:
 
 def test_the_most_informative_sentences_of_real_abstracts(real_literature: Path) -> None:
     papers = [item for item in read_papers(str(real_literature)) if isinstance(item, Paper)]
-    rows = literature_table(papers, SourceCatalogue.empty().match(papers, 1.0)).to_pylist()
+    rows = literature_table(papers, SourceCatalogue.of([]).match(papers, 1.0)).to_pylist()
     ulx = [row for row in rows if row["source_id"] == "NGC 300 ULX1"]
     engine = ExtractiveSummarizer(Corpus.of([ulx, [row for row in rows if row["source_id"] == "M82"]]))
     row = engine.summarize("NGC_300_ULX1", ulx)

@@ -132,7 +132,7 @@ def test_a_row_says_what_was_written_of_what_and_by_whom() -> None:
 
 def test_names_are_out_of_the_prompt_and_of_what_is_embedded_unless_they_are_wanted(real_literature: Path) -> None:
     papers = [item for item in read_papers(str(real_literature)) if isinstance(item, Paper)]
-    rows = literature_table(papers, SourceCatalogue.empty().match(papers, 1.0)).to_pylist()
+    rows = literature_table(papers, SourceCatalogue.of([]).match(papers, 1.0)).to_pylist()
     for source in ("NGC 300 ULX1", "M82"):
         mine = [row for row in rows if row["source_id"] == source]
         model = Scripted(lambda _: answer("The source in M82 and NGC300 ULX-1 in NGC 300 vary."))
@@ -146,7 +146,7 @@ def test_names_are_out_of_the_prompt_and_of_what_is_embedded_unless_they_are_wan
 
 def test_numbers_of_real_papers_are_found_in_them(real_literature: Path) -> None:
     papers = [item for item in read_papers(str(real_literature)) if isinstance(item, Paper)]
-    rows = literature_table(papers, SourceCatalogue.empty().match(papers, 1.0)).to_pylist()
+    rows = literature_table(papers, SourceCatalogue.of([]).match(papers, 1.0)).to_pylist()
     m82 = write([r for r in rows if r["source_id"] == "M82"], Scripted(lambda _: answer("It has a period of 62 days.")))
     assert (m82["grounded"], m82["status"]) == (1.0, "ok")
     said = "Its luminosity is 4.7e39 erg/s."

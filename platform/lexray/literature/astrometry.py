@@ -45,10 +45,9 @@ def to_confidence(radius: float, share: float) -> float:
     return radius * radius_in_sigma(CONFIDENCE) / radius_in_sigma(share)
 
 
-def mission_error(mission: str | None) -> float | None:
-    """Radius in arcsec that holds `CONFIDENCE` of a mission's true positions; None where it takes no images."""
-    known = MISSION_ERRORS.get(mission or "")
-    return None if known is None else to_confidence(*known)
+def mission_error(mission: str | None) -> float:
+    """Radius in arcsec that holds `CONFIDENCE` of a mission's true positions; infinite where it takes no images."""
+    return to_confidence(*MISSION_ERRORS.get(mission or "", (math.inf, CONFIDENCE)))
 
 
 def p_chance(separation: Float64s, n_field: NDArray[np.int64] | Float64s, counting_radius: float) -> Float64s:

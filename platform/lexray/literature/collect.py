@@ -1,7 +1,7 @@
 """Collect papers on sources: ask the services, read the files, and write the `literature` table's parts."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lexray.literature.connectors import Connector, PaperMatch, query_connectors
 from lexray.literature.crossmatch import SourceCatalogue
@@ -20,7 +20,7 @@ def source_catalogue(
     events: str | None, listed: Sequence[TargetSource], position_error: float | None
 ) -> SourceCatalogue:
     """Sources that papers of files are matched to: an events table's, and the listed ones that it does not have."""
-    catalogue = SourceCatalogue.read(events, position_error) if events else SourceCatalogue.empty()
+    catalogue = SourceCatalogue.read(events, position_error) if events else SourceCatalogue.of([])
     return catalogue + SourceCatalogue.of([s for s in listed if fold_name(s.source_id) not in catalogue.names])
 
 
@@ -45,9 +45,9 @@ class CollectedPapers:
         Whether the services answered for every source.
     """
 
-    written: WrittenLiterature = field(default_factory=WrittenLiterature)
-    refusals: list[Refusal] = field(default_factory=list)
-    all_answered: bool = True
+    written: WrittenLiterature
+    refusals: list[Refusal]
+    all_answered: bool
 
 
 def collect_papers(
@@ -68,20 +68,19 @@ def collect_papers(
     table : LiteratureTableWriter
     progress : Progress
     """
-    collected = CollectedPapers()
+    refusals: list[Refusal] = []
     if services:
         with progress.task("sources", total=len(sources)) as task:
             for first in range(0, len(sources), SOURCES_PER_QUERY):
                 batch = sources[first : first + SOURCES_PER_QUERY]
                 answers = query_connectors(services, batch, table.max_objects, table.max_papers)
-                table.add(_without_refusals(answers, collected.refusals))
+                table.add(_without_refusals(answers, refusals))
                 task.advance(len(batch))
-    collected.all_answered = not collected.refusals
+    all_answered = not refusals
     with progress.task("papers") as task:
-        table.add(_without_refusals(files.papers(), collected.refusals))
+        table.add(_without_refusals(files.papers(), refusals))
         task.advance(files.counts()["papers"])
-    collected.written = table.write()
-    return collected
+    return CollectedPapers(table.write(), refusals, all_answered)
 
 
 def _without_refusals(items: Iterable[PaperMatch | Refusal], refusals: list[Refusal]) -> Iterator[PaperMatch]:
@@ -97,8 +96,11 @@ def paper_counts(collected: CollectedPapers) -> dict[str, int]:
     counts = collected.written.counts
     always = ("papers", "duplicates", "matched_by_name", "matched_by_position", "unmatched")
     left_out = ("without_abstract", "left_out_catalogues", "left_out_surplus", "left_out_no_text")
-    shown = {name: counts[name] for name in always} | {name: counts[name] for name in left_out if counts[name]}
-    return shown | {"matched_sources": len(collected.written.sources)}
+    return (
+        {name: counts[name] for name in always}
+        | {name: counts[name] for name in left_out if counts[name]}
+        | {"matched_sources": len(collected.written.sources)}
+    )
 
 
 def service_counts(collected: CollectedPapers, services: Mapping[str, Connector]) -> dict[str, int]:

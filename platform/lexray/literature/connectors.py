@@ -24,8 +24,11 @@ class PaperMatch:
 
     def row(self) -> dict[str, Any]:
         """Row of the `literature` table."""
-        row = {key: getattr(self.paper, key) for key in _PAPER_COLUMNS} | asdict(self.match)
-        return row | {"identifiers": list(self.match.identifiers), "found_by": self.found_by}
+        return (
+            {key: getattr(self.paper, key) for key in _PAPER_COLUMNS}
+            | asdict(self.match)
+            | {"identifiers": list(self.match.identifiers), "found_by": self.found_by}
+        )
 
 
 FoundPapers: TypeAlias = Iterator[PaperMatch | Refusal]
@@ -55,11 +58,9 @@ class Connector(Protocol):
         LexrayError
             If the service as a whole does not answer.
         """
-        ...
 
     def counts(self) -> dict[str, int]:
         """Counts of requests and papers so far, by name."""
-        ...
 
 
 def query_connectors(

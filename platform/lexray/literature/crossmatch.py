@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lexray.array_types import Float64s
 from lexray.literature.astrometry import p_chance
 from lexray.literature.papers import Paper
-from lexray.literature.sources import TargetSource, floats, mission_radii
+from lexray.literature.sources import TargetSource, floats, known, mission_radii
 from lexray.sources import fold_name
 from lexray.tables import delta
 
@@ -76,21 +76,16 @@ class SourceCatalogue:
     error: Float64s
 
     @classmethod
-    def empty(cls) -> "SourceCatalogue":
-        """A catalogue that nothing matches."""
-        return cls({}, np.empty(0, dtype=object), np.empty(0), np.empty(0), np.empty(0))
-
-    @classmethod
     def read(cls, events: str, error: float | None = None) -> "SourceCatalogue":
         """Sources of an events table, with one `error` of all positions, or by default that of each mission."""
         rows = delta.read(events, ["source_id", "ra", "dec", "mission"], order="source_id")
         source_ids = np.array(rows["source_id"].to_pylist(), dtype=object)
         ra, dec = floats(rows["ra"]), floats(rows["dec"])
-        known = np.isfinite(ra) & np.isfinite(dec)
+        placed = np.isfinite(ra) & np.isfinite(dec)
         errors = mission_radii(rows["mission"]) if error is None else np.full(len(ra), error)
         # Reversed, so that of several spellings of one name the first in the alphabet stays.
         names = {fold_name(source): source for source in source_ids[::-1]}
-        return cls(names, source_ids[known], ra[known], dec[known], errors[known])
+        return cls(names, source_ids[placed], ra[placed], dec[placed], errors[placed])
 
     @classmethod
     def of(cls, sources: Sequence[TargetSource]) -> "SourceCatalogue":
@@ -138,17 +133,15 @@ class SourceCatalogue:
         for i, paper in enumerate(papers):
             name = named[i]
             if name is not None:
-                apart = float(to_named[i]) if np.isfinite(to_named[i]) else None
-                matches.append(Match(name, "name", apart, identifiers=_both(name, paper)))
+                matches.append(Match(name, "name", known(to_named[i]), identifiers=_both(name, paper)))
             elif i in chance:
                 name = str(self.source_ids[nearest[i]])
-                error = float(self.error[nearest[i]])
                 matches.append(
                     Match(
                         name,
                         "position",
                         float(to_nearest[i]),
-                        error_source=error if np.isfinite(error) else None,
+                        error_source=known(self.error[nearest[i]]),
                         p_chance=chance[i],
                         identifiers=_both(name, paper),
                     )

@@ -90,8 +90,7 @@ def select_papers(rows: Sequence[Row], max_objects: int | None, max_papers: int 
 def _identifiers(row: Mapping[str, Any]) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = [("bibcode", row["bibcode"])] if row["bibcode"] else []
     if row["arxiv"]:
-        number = row["arxiv"].casefold().removeprefix("arxiv:").strip()
-        found.append(("arxiv", _ARXIV_VERSION.sub("", number)))
+        found.append(("arxiv", _ARXIV_VERSION.sub("", row["arxiv"].casefold().removeprefix("arxiv:").strip())))
     return found
 
 
@@ -104,10 +103,12 @@ def _merge_rows(rows: Sequence[Row]) -> Row:
         return sorted(rows, key=lambda row: order.index(row["found_by"]))
 
     matched, written = first(_MATCH_PRIORITY), first(_TEXT_PRIORITY)
-    merged = {key: matched[0][key] for key in _MATCH_COLUMNS}
-    for key in _PAPER_COLUMNS:
-        merged[key] = next((row[key] for row in written if row[key]), None)
-    for key, order in _COUNT_PRIORITY.items():
-        merged[key] = next((row[key] for row in first(order) if row[key] is not None), None)
-    merged["identifiers"] = list(dict.fromkeys(name for row in matched for name in row["identifiers"] or ()))
-    return merged
+    return (
+        {key: matched[0][key] for key in _MATCH_COLUMNS}
+        | {key: next((row[key] for row in written if row[key]), None) for key in _PAPER_COLUMNS}
+        | {
+            key: next((row[key] for row in first(order) if row[key] is not None), None)
+            for key, order in _COUNT_PRIORITY.items()
+        }
+        | {"identifiers": list(dict.fromkeys(name for row in matched for name in row["identifiers"] or ()))}
+    )

@@ -1,7 +1,7 @@
 """The connector of files: their papers are read in order and then matched to the sources."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain, islice
 
 from lexray.literature.connectors import FoundPapers, PaperMatch
 from lexray.literature.crossmatch import SourceCatalogue
@@ -27,27 +27,18 @@ class FileConnector:
 
     def __init__(self, files: Sequence[str], catalogue: SourceCatalogue, radius: float) -> None:
         self._files, self._catalogue, self._radius = files, catalogue, radius
-        self._counts: Counter[str] = Counter(files=len(files))
+        self._n_papers = 0
 
     def counts(self) -> dict[str, int]:
         """Counts of files and papers so far."""
-        return {"files": self._counts["files"], "papers": self._counts["papers"]}
+        return {"files": len(self._files), "papers": self._n_papers}
 
     def papers(self, sources: Sequence[TargetSource] = (), known: Sequence[PaperMatch] = ()) -> FoundPapers:
         """Papers of all files; see `connectors.Connector`. A file is read whole whichever sources are asked for."""
-        papers: list[Paper] = []
-        for file in self._files:
-            for item in read_papers(file):
-                if isinstance(item, Refusal):
-                    yield item
-                    continue
-                papers.append(item)
-                if len(papers) == _CHUNK:
-                    yield from self._matched(papers)
-                    papers = []
-        yield from self._matched(papers)
-
-    def _matched(self, papers: Sequence[Paper]) -> Iterator[PaperMatch]:
-        self._counts["papers"] += len(papers)
-        for paper, match in zip(papers, self._catalogue.match(papers, self._radius), strict=True):
-            yield PaperMatch(paper, match, "file")
+        found = chain.from_iterable(map(read_papers, self._files))
+        while items := list(islice(found, _CHUNK)):
+            yield from (item for item in items if isinstance(item, Refusal))
+            papers = [item for item in items if isinstance(item, Paper)]
+            self._n_papers += len(papers)
+            for paper, match in zip(papers, self._catalogue.match(papers, self._radius), strict=True):
+                yield PaperMatch(paper, match, "file")

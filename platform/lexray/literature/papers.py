@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,12 @@ def paper_files(inputs: Iterable[str]) -> list[str]:
             if not matching:
                 raise ConfigError(f"inputs: {path}: no such file or folder")
             files += matching
-            continue
-        if info.type != pyarrow.fs.FileType.Directory:
+        elif info.type != pyarrow.fs.FileType.Directory:
             files.append(path)
-            continue
-        found = system.get_file_info(pyarrow.fs.FileSelector(root, recursive=True))
-        below = sorted(f.path.removeprefix(root) for f in found if f.is_file and _format(f.path) in FORMATS)
-        files += [path.rstrip("/") + name for name in below]
+        else:
+            found = system.get_file_info(pyarrow.fs.FileSelector(root, recursive=True))
+            below = sorted(f.path.removeprefix(root) for f in found if f.is_file and _format(f.path) in FORMATS)
+            files += [path.rstrip("/") + name for name in below]
     return files
 
 
@@ -163,12 +163,10 @@ def _csv(system: pyarrow.fs.FileSystem, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _parquet(system: pyarrow.fs.FileSystem, path: str) -> Iterator[tuple[str, Any]]:
-    number = 0
     with system.open_input_file(path) as file:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(_PARQUET_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"row {number}", row
+        batches = pyarrow.parquet.ParquetFile(file).iter_batches(_PARQUET_ROWS)
+        for number, row in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1):
+            yield f"row {number}", row
 
 
 def _object(row: Any) -> Mapping[str, Any]:
@@ -218,10 +216,8 @@ def _integer(values: Mapping[str, Any], key: str) -> int | None:
 
 def _position(values: Mapping[str, Any]) -> tuple[float | None, float | None]:
     ra, dec = _number(values, "ra"), _number(values, "dec")
-    if ra is None and dec is None:
-        return None, None
-    if ra is None or dec is None:
+    if (ra is None) != (dec is None):
         raise RefusedInput("bad_value", "ra and dec come together, one is missing")
-    if not (0 <= ra <= 360 and -90 <= dec <= 90):
+    if ra is not None and dec is not None and not (0 <= ra <= 360 and -90 <= dec <= 90):
         raise RefusedInput("bad_value", f"no position in degrees: ra {ra:g}, dec {dec:g}")
     return ra, dec

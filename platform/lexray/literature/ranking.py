@@ -36,8 +36,7 @@ def rank_papers(papers: Sequence[Row], identifiers: Sequence[str]) -> list[Row]:
     list of mapping
         The same rows. The order depends on them alone and never on the order that they came in.
     """
-    names = dict.fromkeys(identifiers)
-    names |= dict.fromkeys(name for paper in papers for name in paper.get("identifiers") or ())
+    names = dict.fromkeys([*identifiers, *(name for paper in papers for name in paper.get("identifiers") or ())])
     expression = name_pattern(names)
 
     def names_it(text: str | None) -> bool:

@@ -52,7 +52,7 @@ def sources_from_events(events: str, error: float | None = None) -> list[TargetS
     rows = delta.read(events, ["source_id", "ra", "dec", "t_ref_mjd", "mission", "flags"])
     if not rows.num_rows:
         return []
-    names, spelling = np.unique(_objects(rows["source_id"]), return_inverse=True)
+    names, spelling = np.unique(rows["source_id"].to_numpy().astype(object), return_inverse=True)
     groups: dict[str, int] = {}
     group = np.array([groups.setdefault(fold_name(name), len(groups)) for name in names])[spelling]
     ra, dec, mjd = (floats(rows[name]) for name in ("ra", "dec", "t_ref_mjd"))
@@ -67,13 +67,9 @@ def sources_from_events(events: str, error: float | None = None) -> list[TargetS
     ends = np.append(tiers, len(order))[first_tiers + 1]
     middle = order[(tiers[first_tiers] + ends - 1) // 2]
     return [
-        TargetSource(str(names[spelling[i]]), _known(ra[i]), _known(dec[i]), _known(radius[i]), _known(mjd[i]))
+        TargetSource(str(names[spelling[i]]), known(ra[i]), known(dec[i]), known(radius[i]), known(mjd[i]))
         for i in middle.tolist()
     ]
-
-
-def _objects(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(column.to_numpy(), dtype=object)
 
 
 def floats(column: pa.ChunkedArray) -> np.ndarray:
@@ -81,7 +77,8 @@ def floats(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
+    """None for what is not finite."""
     return float(value) if np.isfinite(value) else None
 
 
@@ -97,8 +94,7 @@ def _whole_field(flags: pa.ChunkedArray) -> np.ndarray:
 def mission_radii(missions: pa.ChunkedArray) -> np.ndarray:
     """`astrometry.mission_error` of each row, infinite where there is none."""
     encoded = missions.combine_chunks().dictionary_encode(null_encoding="encode")
-    errors = [mission_error(mission) for mission in encoded.dictionary.to_pylist()]
-    radii = np.array([np.inf if one is None else one for one in errors])
+    radii = np.array([mission_error(mission) for mission in encoded.dictionary.to_pylist()])
     return np.asarray(radii[encoded.indices.to_numpy()])
 
 
@@ -126,9 +122,8 @@ def sources_from_table(path: str, column_names: Mapping[str, str], error: float 
     table.check("position_error", ~(radius <= 0), radius, "arcsec is no radius")
     sources: dict[str, TargetSource] = {}
     for i, name in enumerate(table.source_ids()):
-        own_error = _known(radius[i]) or error
-        known = np.isfinite(ra[i])
-        source = TargetSource(name, _known(ra[i]), _known(dec[i]), own_error if known else None, _known(mjd[i]))
+        own_error = (known(radius[i]) or error) if np.isfinite(ra[i]) else None
+        source = TargetSource(name, known(ra[i]), known(dec[i]), own_error, known(mjd[i]))
         sources.setdefault(fold_name(name), source)
     return list(sources.values())
 
@@ -140,13 +135,10 @@ def merge_sources(of_table: Sequence[TargetSource], of_events: Sequence[TargetSo
     """
     observed = {fold_name(source.source_id): source for source in of_events}
     listed = {fold_name(source.source_id): source for source in of_table}
-    joined = []
-    for key in sorted({**observed, **listed}):
-        seen, listed_source = observed.get(key), listed.get(key)
-        if seen is None or listed_source is None:
-            joined.append(seen or listed_source)
-            continue
-        better = listed_source if listed_source.ra is not None else seen
-        mjd = listed_source.mjd if listed_source.mjd is not None else seen.mjd
-        joined.append(TargetSource(seen.source_id, better.ra, better.dec, better.error or seen.error, mjd))
-    return [source for source in joined if source is not None]
+    joined = observed | listed
+    for key in observed.keys() & listed.keys():
+        seen, own = observed[key], listed[key]
+        better = own if own.ra is not None else seen
+        mjd = own.mjd if own.mjd is not None else seen.mjd
+        joined[key] = TargetSource(seen.source_id, better.ra, better.dec, better.error or seen.error, mjd)
+    return [joined[key] for key in sorted(joined)]

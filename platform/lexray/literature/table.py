@@ -82,9 +82,11 @@ class LiteratureTableWriter:
         """Write the table's files, the rows of a source together and the best first."""
         written = WrittenLiterature()
         for part in sorted(self._fragments):
-            rows = []
-            for of_one in self._sources(part):
-                rows += _select_source_papers(of_one, written, self.max_objects, self.max_papers)
+            rows = [
+                row
+                for of_one in self._sources(part)
+                for row in _select_source_papers(of_one, written, self.max_objects, self.max_papers)
+            ]
             if rows:
                 table = pa.Table.from_pylist(rows, schema=LITERATURE)
                 written.fragments.append(delta.write_part(self._out, LITERATURE, part, table))
@@ -98,27 +100,26 @@ class LiteratureTableWriter:
 
         paths = [Path(self._folder.name, path) for path in self._fragments[part]]
         rows = [row for path in paths for row in pq.ParquetFile(path).read().to_pylist()]
-        for _, of_one in groupby(sorted(rows, key=key), key):  # sorted() keeps the order of a source's rows
-            yield list(of_one)
+        # sorted() keeps the order of a source's rows
+        return (list(of_one) for _, of_one in groupby(sorted(rows, key=key), key))
 
 
 def _select_source_papers(
     rows: list[dict[str, Any]], written: WrittenLiterature, max_objects: int | None, max_papers: int | None
 ) -> list[dict[str, Any]]:
-    counts = written.counts
     merged = deduplicate(rows)
     with_text = [row for row in merged if row["title"] or row["abstract"] or row["body"]]
     kept, catalogues, surplus = select_papers(with_text, max_objects, max_papers)
     of_files = [row for row in rows if row["found_by"] == "file"]
-    counts["duplicates"] += len(of_files) - len(deduplicate(of_files))
-    counts["papers"] += len(kept)
-    counts["left_out_no_text"] += len(merged) - len(with_text)
-    counts["left_out_catalogues"] += catalogues
-    counts["left_out_surplus"] += surplus
-    for row in kept:
-        counts["without_abstract"] += not (row["abstract"] or row["body"])
-        counts[f"from_{row['found_by']}"] += 1
-        counts[f"matched_by_{row['matched_by']}" if row["matched_by"] else "unmatched"] += 1
-        if row["matched_by"]:
-            written.sources.add(row["source_id"])
+    written.counts.update(
+        papers=len(kept),
+        duplicates=len(of_files) - len(deduplicate(of_files)),
+        without_abstract=sum(not (row["abstract"] or row["body"]) for row in kept),
+        left_out_no_text=len(merged) - len(with_text),
+        left_out_catalogues=catalogues,
+        left_out_surplus=surplus,
+    )
+    written.counts.update(f"from_{row['found_by']}" for row in kept)
+    written.counts.update(f"matched_by_{row['matched_by']}" if row["matched_by"] else "unmatched" for row in kept)
+    written.sources |= {row["source_id"] for row in kept if row["matched_by"]}
     return kept
