@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -28,8 +28,10 @@ from lexray.web.cache import Cache
 
 _FIELDS = "bibcode,title,abstract,year,citation_count,identifier,keyword,doctype"
 #: Record types of ADS that are no papers.
-_NON_PAPER_TYPES = frozenset({"catalog", "dataset", "editorial", "erratum", "instrument", "newsletter", "obituary"})
-_NON_PAPER_TYPES |= {"pressrelease", "proposal", "service", "software"}
+_NON_PAPER_TYPES = (
+    *("catalog", "dataset", "editorial", "erratum", "instrument", "newsletter", "obituary"),
+    *("pressrelease", "proposal", "service", "software"),
+)
 #: Characters that a query may have (adsabs-dev-api, `search.md`).
 _MAX_QUERY_CHARACTERS = 1000
 _BIGQUERY_PARAMETERS = {"q": "*:*", "fq": "{!bitset}", "sort": "bibcode asc"}
@@ -88,14 +90,10 @@ class AdsConnector:
             timeout=config.http.timeout,
         )
 
-    def __repr__(self) -> str:
-        return f"Ads({self._url})"
-
     def counts(self) -> dict[str, int]:
         """What was done so far."""
-        names = ("completed", "unknown_bibcodes", "names", "papers", "not_naming", "requests", "retries")
-        counts = self._counts | Counter(retries=self._retrier.retries)
-        return {name: counts[name] for name in names}
+        names = ("completed", "unknown_bibcodes", "names", "papers", "not_naming", "requests")
+        return {name: self._counts[name] for name in names} | {"retries": self._retrier.retries}
 
     def papers(self, sources: Sequence[TargetSource], known: Sequence[PaperMatch] = ()) -> FoundPapers:
         """The papers of `known` with their texts, and papers that name the sources; see `connectors.Connector`.
@@ -112,36 +110,30 @@ class AdsConnector:
     # Papers that are known ------------------------------------------------------------------------------------------
 
     def _completed(self, known: Sequence[PaperMatch]) -> Iterator[PaperMatch]:
-        wanted = list(dict.fromkeys(found.paper.bibcode for found in known if found.paper.bibcode))
-        docs = self._docs(wanted)
+        docs = self._docs(dict.fromkeys(found.paper.bibcode for found in known if found.paper.bibcode))
         for found in known:
-            doc = docs.get(found.paper.bibcode or "")
-            if doc is not None:
+            if doc := docs.get(found.paper.bibcode or ""):
                 self._counts["completed"] += 1
                 yield PaperMatch(_paper(doc, found.match, found.paper.bibcode), found.match, "ads")
 
-    def _docs(self, bibcodes: Sequence[str]) -> dict[str, Doc]:
+    def _docs(self, bibcodes: Collection[str]) -> dict[str, Doc]:
         """Records by the bibcode that was asked for; it may be an older one of the paper's."""
-        docs: dict[str, Doc] = {}
-        missing = []
-        for bibcode in bibcodes:
-            kept = self._cache.get(*self._record(bibcode))
-            doc = None if kept is None else json.loads(kept)
-            if kept is None:
-                missing.append(bibcode)
-            elif doc is not None:
-                docs[bibcode] = doc
+        kept = {
+            b: json.loads(body) for b in bibcodes if (body := self._cache.get(*self._key("bibcode", b))) is not None
+        }
+        docs: dict[str, Doc] = {bibcode: doc for bibcode, doc in kept.items() if doc is not None}
+        missing = [bibcode for bibcode in bibcodes if bibcode not in kept]
         for first in range(0, len(missing), self._config.rows):
             some = missing[first : first + self._config.rows]
             came = self._by_bibcode(some)
             # That it has no such paper is an answer, too.
-            self._cache.put_all((json.dumps(came.get(b)).encode(), self._record(b)) for b in some)
+            self._cache.put_all((json.dumps(came.get(b)).encode(), self._key("bibcode", b)) for b in some)
             self._counts["unknown_bibcodes"] += len(some) - len(came)
             docs |= came
         return docs
 
-    def _record(self, bibcode: str) -> tuple[str, ...]:
-        return ("ads", self._url, _FIELDS, "bibcode", bibcode)
+    def _key(self, *asked: Any) -> tuple[Any, ...]:
+        return ("ads", self._url, _FIELDS, *asked)
 
     def _by_bibcode(self, bibcodes: Sequence[str]) -> dict[str, Doc]:
         asked = set(bibcodes)
@@ -161,13 +153,12 @@ class AdsConnector:
         for source in sources:
             own = Match(source.source_id, "name", None, error_source=source.error, identifiers=(source.source_id,))
             match = matches.get(source.source_id, own)
-            others = [name for name in match.identifiers if name != source.source_id]
-            for name in searchable_names([source.source_id, *others], self._config.names):
+            for name in searchable_names([source.source_id, *match.identifiers], self._config.names):
                 names.setdefault(name, []).append(match)
         self._counts["names"] += len(names)
         unasked = []
         for name in names:
-            kept = self._cache.get(*self._asked_name(name))
+            kept = self._cache.get(*self._key("abs", name, self._config.most))
             if kept is None:
                 unasked.append(name)
             else:
@@ -176,18 +167,13 @@ class AdsConnector:
             for name, docs in self._by_name(some):
                 if isinstance(docs, Refusal):
                     yield from (Refusal(match.source_id, docs.reason, docs.detail) for match in names[name])
-                    continue
-                self._cache.put(json.dumps(docs).encode(), *self._asked_name(name))
-                yield from self._matches(docs, names[name])
-
-    def _asked_name(self, name: str) -> tuple[Any, ...]:
-        return ("ads", self._url, _FIELDS, "abs", name, self._config.most)
+                else:
+                    self._cache.put(json.dumps(docs).encode(), *self._key("abs", name, self._config.most))
+                    yield from self._matches(docs, names[name])
 
     def _matches(self, docs: Sequence[Doc], matches: Sequence[Match]) -> Iterator[PaperMatch]:
-        for match in matches:
-            for doc in docs:
-                self._counts["papers"] += 1
-                yield PaperMatch(_paper(doc, match, doc["bibcode"]), match, "ads")
+        self._counts["papers"] += len(matches) * len(docs)
+        return (PaperMatch(_paper(doc, match, doc["bibcode"]), match, "ads") for match in matches for doc in docs)
 
     def _by_name(self, names: Sequence[str]) -> Iterator[tuple[str, list[Doc] | Refusal]]:
         """Papers that have each of some names in title, abstract or keywords; too many names are halved.
@@ -252,8 +238,9 @@ class AdsConnector:
             if body is None:
                 answer = self._http.get(url, params=parameters)
             else:
-                headers = {"Content-Type": "big-query/csv"}
-                answer = self._http.post(url, params=parameters, content=body.encode(), headers=headers)
+                answer = self._http.post(
+                    url, params=parameters, content=body.encode(), headers={"Content-Type": "big-query/csv"}
+                )
             if answer.is_success:
                 return _check_response(answer)
             asked = _retry_after(answer)

@@ -17,7 +17,6 @@ import numpy as np
 from astropy.table import Table
 from pydantic import Field
 
-from lexray.array_types import Float64s
 from lexray.errors import LexrayError
 from lexray.literature import astrometry
 from lexray.literature.connectors import FoundPapers, PaperMatch
@@ -25,7 +24,7 @@ from lexray.literature.crossmatch import Match
 from lexray.literature.names import best_known_first
 from lexray.literature.papers import Paper
 from lexray.literature.plaintext import plain_text
-from lexray.literature.sources import TargetSource
+from lexray.literature.sources import TargetSource, known
 from lexray.runtime.config import BaseConfig
 from lexray.tables.quarantine import Refusal
 from lexray.web.cache import Cache
@@ -132,15 +131,13 @@ class SimbadConnector:
         names = _by_source(self._ask(_NAMES, uploads, sources, refused))
         papers = list(self._ask(_PAPERS, uploads, sources, refused, _MORE_PAPERS))
         matches = {i: _with_names(match, names.get(i, ())) for i, (_, match) in found.items()}
-        for i, match in matches.items():
-            if i not in refused:
-                self._counts[f"matched_by_{match.matched_by}"] += 1
+        self._counts.update(f"matched_by_{match.matched_by}" for i, match in matches.items() if i not in refused)
         self._counts["unmatched"] += len(sources) - len(found.keys() | refused.keys())
         yield from refused.values()
         for row in papers:
-            paper = None if row["asked"] in refused else self._paper(row, sources[row["asked"]], matches[row["asked"]])
-            if paper is not None:
-                yield PaperMatch(paper, matches[row["asked"]], "simbad")
+            i = row["asked"]
+            if i not in refused and (paper := self._paper(row, sources[i], matches[i])):
+                yield PaperMatch(paper, matches[i], "simbad")
 
     def _paper(self, row: Row, source: TargetSource, match: Match) -> Paper | None:
         title, abstract = plain_text(row["title"]), plain_text(row["abstract"])
@@ -166,16 +163,13 @@ class SimbadConnector:
             for i, source in enumerate(sources)
             for number, name in enumerate(_spellings(source.source_id))
         ]
-        best: dict[int, Row] = {}
-        for row in self._ask(_BY_NAME, uploads, sources, refused):
-            before = best.get(row["asked"])
-            if before is None or (row["spelling"], row["oid"]) < (before["spelling"], before["oid"]):
-                best[row["asked"]] = row
-        rows = list(best.values())
-        pairs = self._pairs(rows, sources)
+        found = self._ask(_BY_NAME, uploads, sources, refused)
+        # Worst first, so that the first spelling's first object stays.
+        worst_first = sorted(found, key=lambda row: (row["spelling"], row["oid"]), reverse=True)
+        rows = list({row["asked"]: row for row in worst_first}.values())
         return {
             row["asked"]: _counterpart(row, sources[row["asked"]], pair, "name")
-            for row, pair in zip(rows, pairs, strict=True)
+            for row, pair in zip(rows, self._pairs(rows, sources), strict=True)
         }
 
     def _by_position(
@@ -206,35 +200,31 @@ class SimbadConnector:
 
     def _pairs(self, rows: Sequence[Row], sources: Sequence[TargetSource]) -> list["_Pair"]:
         """Each row's object and its source, brought to one epoch."""
-        nan = math.nan
-
-        def column(name: str) -> Float64s:
-            return np.array([nan if row[name] is None else row[name] for row in rows], dtype=float)
-
         asked = [sources[row["asked"]] for row in rows]
-        mjd = np.array([nan if s.mjd is None else s.mjd for s in asked])
-        ra, dec = column("ra"), column("dec")
-        there = astrometry.propagate_positions(ra, dec, column("pmra"), column("pmdec"), mjd)
-        source_ra = np.array([nan if s.ra is None else s.ra for s in asked])
-        source_dec = np.array([nan if s.dec is None else s.dec for s in asked])
+        # What is None becomes NaN.
+        ra, dec, pm_ra, pm_dec = (
+            np.array([row[name] for row in rows], dtype=float) for name in ("ra", "dec", "pmra", "pmdec")
+        )
+        source_ra, source_dec, mjd = (
+            np.array([getattr(source, name) for source in asked], dtype=float) for name in ("ra", "dec", "mjd")
+        )
+        there = astrometry.propagate_positions(ra, dec, pm_ra, pm_dec, mjd)
         apart = astrometry.separation(source_ra, source_dec, *there)
         motion = astrometry.separation(ra, dec, *there)
         per_sigma = astrometry.radius_in_sigma(astrometry.CONFIDENCE)
         pairs = []
         for i, (row, source) in enumerate(zip(rows, asked, strict=True)):
-            if row["coo_err_maj"] is None or row["coo_err_maj"] <= 0:
-                sigma = self._config.position_error / per_sigma
-            else:
-                sigma = row["coo_err_maj"] / 1000
+            given = row["coo_err_maj"] or 0.0
+            sigma = given / 1000 if given > 0 else self._config.position_error / per_sigma
             drift = (row["pm_err_maj"] or 0.0) / 1000 * abs(astrometry.years_since_2000(source.mjd))
             sigma = math.hypot(sigma, drift)
-            known = row["pmra"] is not None and row["pmdec"] is not None and source.mjd is not None
+            moves = row["pmra"] is not None and row["pmdec"] is not None and source.mjd is not None
             pairs.append(
                 _Pair(
-                    separation=float(apart[i]) if np.isfinite(apart[i]) else None,
+                    separation=known(apart[i]),
                     sigma=math.hypot(sigma, (source.error or 0.0) / per_sigma),
                     error_object=sigma * per_sigma,
-                    proper_motion=float(motion[i]) if known else None,
+                    proper_motion=float(motion[i]) if moves else None,
                 )
             )
         return pairs
@@ -312,8 +302,7 @@ class SimbadConnector:
         by_source = _by_source(uploads)
         if len(by_source) == 1:
             ((i, mine),) = by_source.items()
-            kept = self._kept(adql, mine)
-            if kept is not None:
+            if kept := self._kept(adql, mine):
                 return _QueryResult([{"asked": i, **row} for row in kept.rows], kept.cut_off)
         table = {"sources": Table({name: [row[name] for row in uploads] for name in uploads[0]})}
         try:
@@ -364,7 +353,7 @@ class _Pair:
 def _counterpart(
     row: Row, source: TargetSource, pair: _Pair, how: str, chance: float | None = None
 ) -> tuple[int, Match]:
-    match = Match(
+    return row["oid"], Match(
         source_id=source.source_id,
         matched_by=how,
         separation=pair.separation,
@@ -374,7 +363,6 @@ def _counterpart(
         p_chance=chance,
         object=" ".join(row["main_id"].split()),
     )
-    return row["oid"], match
 
 
 def _with_names(match: Match, rows: Sequence[Row]) -> Match:
