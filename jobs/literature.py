@@ -79,10 +79,10 @@ def run(config: LiteratureConfig, context: JobContext) -> JobResult:
     delta.commit(config.out, "literature", LITERATURE, papers.written.fragments)
     counts = collect.paper_counts(papers)
     queried = collect.service_counts(papers, services) | ({} if cache is None else {"from_cache": cache.hits})
-    by_reason = dict(Counter(refusal.reason for refusal in papers.refusals))
     return JobResult(
         counts=counts
-        | {"files": len(files), **queried, "refused": len(papers.refusals), "refused_by_reason": by_reason},
+        | {"files": len(files), **queried, "refused": len(papers.refusals)}
+        | {"refused_by_reason": dict(Counter(refusal.reason for refusal in papers.refusals))},
         metrics={"papers": counts["papers"], "matched_sources": counts["matched_sources"], **queried},
         refusals=papers.refusals,
         accepted=counts["papers"] + counts["duplicates"],

@@ -28,9 +28,20 @@ from lexray.web.cache import Cache
 
 _FIELDS = "bibcode,title,abstract,year,citation_count,identifier,keyword,doctype"
 #: Record types of ADS that are no papers.
-_NON_PAPER_TYPES = (
-    *("catalog", "dataset", "editorial", "erratum", "instrument", "newsletter", "obituary"),
-    *("pressrelease", "proposal", "service", "software"),
+_NON_PAPER_TYPES = frozenset(
+    {
+        "catalog",
+        "dataset",
+        "editorial",
+        "erratum",
+        "instrument",
+        "newsletter",
+        "obituary",
+        "pressrelease",
+        "proposal",
+        "service",
+        "software",
+    }
 )
 #: Characters that a query may have (adsabs-dev-api, `search.md`).
 _MAX_QUERY_CHARACTERS = 1000

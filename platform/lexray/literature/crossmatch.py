@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import SkyCoord, angular_separation, search_around_sky
+from astropy.coordinates import SkyCoord, search_around_sky
 from numpy.typing import NDArray
 
 from lexray.array_types import Float64s
-from lexray.literature.astrometry import p_chance
+from lexray.literature.astrometry import p_chance, separation
 from lexray.literature.papers import Paper
 from lexray.literature.sources import TargetSource, floats, known, mission_radii
 from lexray.sources import fold_name
@@ -150,7 +150,7 @@ class SourceCatalogue:
                 matches.append(Match(paper.source_id, None, None, identifiers=(paper.source_id,)))
         return matches
 
-    def _p_chance(self, papers: Sequence[Paper], separation: Float64s) -> list[float]:
+    def _p_chance(self, papers: Sequence[Paper], apart: Float64s) -> list[float]:
         """Probability that an unrelated one of our sources lies as near to the position that a paper gives."""
         if not papers:
             return []
@@ -161,19 +161,18 @@ class SourceCatalogue:
         _, source = np.unique(self.source_ids.astype(str), return_inverse=True)
         pairs = np.unique(np.stack([paper, source[detection]]), axis=1)  # a source of many detections counts once
         n_field = np.bincount(pairs[0], minlength=len(papers))
-        return [float(p) for p in p_chance(separation, n_field, _COUNTING_RADIUS)]
+        return [float(p) for p in p_chance(apart, n_field, _COUNTING_RADIUS)]
 
     def _nearest(self, papers: Sequence[Paper]) -> tuple[NDArray[np.int64], Float64s]:
         """Nearest placed detection of each paper and its separation in arcsec, infinite where there is none."""
-        index = np.zeros(len(papers), dtype=np.int64)
-        separation = np.full(len(papers), np.inf)
+        index, apart = np.zeros(len(papers), dtype=np.int64), np.full(len(papers), np.inf)
         ra, dec = _positions(papers)
         placed = np.flatnonzero(np.isfinite(ra))
         if len(placed) and len(self.source_ids):
             sky = SkyCoord(ra[placed], dec[placed], unit="deg")
-            found, apart, _ = sky.match_to_catalog_sky(SkyCoord(self.ra, self.dec, unit="deg"))
-            index[placed], separation[placed] = found, apart.to_value(u.arcsec)
-        return index, separation
+            index[placed], angles, _ = sky.match_to_catalog_sky(SkyCoord(self.ra, self.dec, unit="deg"))
+            apart[placed] = angles.to_value(u.arcsec)
+        return index, apart
 
     def _separation(self, papers: Sequence[Paper], names: Sequence[str | None]) -> Float64s:
         """Arcsec between each paper and the nearest detection of the source `names` gives it, infinite if unknown."""
@@ -183,12 +182,10 @@ class SourceCatalogue:
         # One pair for each detection of each paper's source, without a loop over papers.
         paper = np.repeat(np.arange(len(papers)), count)
         detection = np.arange(len(paper)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(first, count)
-        ra, dec = np.radians(_positions(papers))
-        apart = angular_separation(
-            ra[paper], dec[paper], np.radians(self.ra[detection]), np.radians(self.dec[detection])
-        )
+        ra, dec = _positions(papers)
+        apart = separation(ra[paper], dec[paper], self.ra[detection], self.dec[detection])
         smallest = np.full(len(papers), np.inf)
-        np.fmin.at(smallest, paper, np.degrees(apart) * 3600)
+        np.fmin.at(smallest, paper, apart)
         return smallest
 
 

@@ -87,8 +87,7 @@ def read_papers(path: str) -> Iterator[Paper | Refusal]:
 
     Reasons: `unknown_format`, `unreadable_file`, `bad_encoding`, `bad_json`, `bad_row`, and those of `parse_paper`.
     """
-    readers = {"jsonl": _jsonl, "ndjson": _jsonl, "csv": _csv, "parquet": _parquet}
-    reader = readers.get(_format(path))
+    reader = {"jsonl": _jsonl, "ndjson": _jsonl, "csv": _csv, "parquet": _parquet}.get(_format(path))
     if reader is None:
         yield Refusal(path, "unknown_format", f"papers are read from files that end in {', '.join(FORMATS)}")
         return

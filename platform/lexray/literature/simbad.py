@@ -188,7 +188,7 @@ class SimbadConnector:
                 density = math.exp(-0.5 * (pair.separation / pair.sigma) ** 2) / pair.sigma**2
                 rivals.setdefault(row["asked"], []).append((density, row, pair))
         field = self._config.field
-        near = [{**_place(i, sources[i]), "field": field / 60} for i in rivals]
+        near = [{"asked": i, "ra": sources[i].ra, "dec": sources[i].dec, "field": field / 60} for i in rivals]
         n_field = {row["asked"]: row["n"] for row in self._ask(_COUNT_OBJECTS, near, sources, refused)}
         found = {}
         for i, candidates in rivals.items():
@@ -386,16 +386,12 @@ def _by_source(rows: Iterable[Row]) -> dict[int, list[Row]]:
     return found
 
 
-def _place(i: int, source: TargetSource) -> Row:
-    return {"asked": i, "ra": source.ra, "dec": source.dec}
-
-
 def _circle(i: int, source: TargetSource, radius: float) -> Row:
     """Circles in degrees around a source: in which any object is looked for, and in which fast ones are."""
     years = abs(astrometry.years_since_2000(source.mjd))
     near = radius + _TYPICAL_PROPER_MOTION / 1000 * years
     far = min(radius + _MAX_PROPER_MOTION / 1000 * years, max(near, _MAX_RADIUS))
-    return {**_place(i, source), "near": near / 3600, "far": far / 3600}
+    return {"asked": i, "ra": source.ra, "dec": source.dec, "near": near / 3600, "far": far / 3600}
 
 
 def _to_int(value: Any) -> int | None:

@@ -90,6 +90,8 @@ class ChatTokenizer:
         from transformers import AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        added = {str(token) for token in self._tokenizer.added_tokens_decoder.values()}
+        self._signs = sorted(added | set(self._tokenizer.all_special_tokens), key=len, reverse=True)
         self._lock = threading.Lock()  # the tokenizer underneath refuses to be borrowed twice
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -110,16 +112,12 @@ class ChatTokenizer:
             if not self._tokenizer.chat_template:  # a model that was never taught to chat
                 text = "\n\n".join(message["content"] for message in plain) + "\n\n"
                 return list(self._tokenizer(text)["input_ids"])
-            template = self._tokenizer.apply_chat_template
-            filled = template(plain, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+            filled = self._tokenizer.apply_chat_template(
+                plain, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
             return list(self._tokenizer(str(filled), add_special_tokens=False)["input_ids"])
 
     def _harmless(self, text: str) -> str:
         for sign in self._signs:
             text = text.replace(sign, f"{sign[0]} {sign[1:]}" if len(sign) > 1 else " ")
         return text
-
-    @functools.cached_property
-    def _signs(self) -> list[str]:
-        added = {str(token) for token in self._tokenizer.added_tokens_decoder.values()}
-        return sorted(added | set(self._tokenizer.all_special_tokens), key=len, reverse=True)

@@ -50,9 +50,9 @@ def download(name: str, files: Sequence[str] = ALL_FILES, revision: str | None =
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
-        cause = type(error).__name__
         raise LexrayError(
-            f"text model {name}: no such folder here, and the hub{offline} does not give it ({cause}); give a folder"
+            f"text model {name}: no such folder here, and the hub{offline} does not give it "
+            f"({type(error).__name__}); give a folder"
         ) from error
 
 

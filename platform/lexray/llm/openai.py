@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -143,10 +142,13 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class _ChatResponse(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
+class _Response(BaseModel):
     model: str = ""
     usage: _Usage | None = None
+
+
+class _ChatResponse(_Response):
+    choices: list[_Choice] = Field(min_length=1)
 
 
 class _EmbeddingItem(BaseModel):
@@ -154,10 +156,8 @@ class _EmbeddingItem(BaseModel):
     embedding: str | list[float | None]
 
 
-class _EmbeddingsResponse(BaseModel):
+class _EmbeddingsResponse(_Response):
     data: list[_EmbeddingItem]
-    model: str = ""
-    usage: _Usage | None = None
 
 
 class _ModelsResponse(BaseModel):
@@ -213,9 +213,7 @@ class EndpointClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
     async def chat(
@@ -246,8 +244,12 @@ class EndpointClient:
         LexrayError
             If no input would get an answer; see `EndpointClient`.
         """
-        body: dict[str, Any] = {"messages": [dict(message) for message in messages], "max_tokens": max_tokens}
-        body |= {"temperature": temperature} | ({} if seed is None else {"seed": seed})
+        body: dict[str, Any] = {
+            "messages": [dict(message) for message in messages],
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            **({} if seed is None else {"seed": seed}),
+        }
         if schema is not None:
             named = {"name": "answer", "schema": json.loads(schema), "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": named}
@@ -274,7 +276,6 @@ class EndpointClient:
         LexrayError
             As `chat`.
         """
-        body: dict[str, Any] = {"input": list(texts), "encoding_format": "base64"}
 
         def read(response: httpx.Response) -> EmbeddedTexts:
             parsed = _parse(_EmbeddingsResponse, response)
@@ -284,7 +285,7 @@ class EndpointClient:
             vectors = [_decode_vector(found[index]) for index in range(len(texts))]
             return EmbeddedTexts(vectors, (parsed.usage or _Usage()).prompt_tokens, parsed.model)
 
-        return await self._with_retries("embeddings", body, read)
+        return await self._with_retries("embeddings", {"input": list(texts), "encoding_format": "base64"}, read)
 
     async def models(self) -> list[ServedModel]:
         """Models that the endpoint offers; none where it does not say.
@@ -307,8 +308,8 @@ class EndpointClient:
         LexrayError
             As `models`.
         """
-        owners = [served.owned_by for served in await self.models() if served.id == self.endpoint.model]
-        owner = owners[0] if owners else ""
+        served = await self.models()
+        owner = next((model.owned_by for model in served if model.id == self.endpoint.model), "")
         if owner != "vllm":
             return owner
         try:  # not part of the API, vLLM's own
@@ -324,19 +325,15 @@ class EndpointClient:
 
     async def _with_retries(self, path: str, body: dict[str, Any] | None, read: Callable[[httpx.Response], T]) -> T:
         """Ask until there is an answer that can be read, or no hope of one."""
-
-        async def request() -> T:
-            return read(await self._ask(path, body))
-
         try:
-            answer = await self._retrier.with_retries(request)
+            answer = await self._retrier.with_retries(lambda: self._ask(path, body, read))
         except retry.OutOfRetries as error:
             self._give_up(error.failure, error.attempts)
         self._lost = 0
         return answer
 
-    async def _ask(self, path: str, body: dict[str, Any] | None) -> httpx.Response:
-        """One request's answer, if its status is one of success."""
+    async def _ask(self, path: str, body: dict[str, Any] | None, read: Callable[[httpx.Response], T]) -> T:
+        """What one request's answer holds, if its status is one of success."""
         url = f"{self.endpoint.url}/{path}"
         async with self._room:
             await self._rate_limiter.acquire()
@@ -358,7 +355,7 @@ class EndpointClient:
         self._answered = True
         if not response.is_success:
             self._refuse(response, path)
-        return response
+        return read(response)
 
     def _refuse(self, response: httpx.Response, path: str) -> NoReturn:
         status, message = response.status_code, self._clean(_error_message(response))
@@ -405,10 +402,8 @@ def _parse(model: type[ResponseT], response: httpx.Response) -> ResponseT:
         return model.model_validate_json(response.content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise retry.Retryable(
-            "invalid_response", f"not the answer that was asked for: {place} {first['msg']}"[:300]
-        ) from None
+        detail = f"not the answer that was asked for: {'.'.join(map(str, first['loc']))} {first['msg']}"[:300]
+        raise retry.Retryable("invalid_response", detail) from None
 
 
 def _decode_vector(said: str | list[float | None]) -> NDArray[np.float32]:
@@ -428,6 +423,5 @@ def _error_message(response: httpx.Response) -> str:
     except ValueError:
         return response.text
     error = body.get("error", body) if isinstance(body, dict) else body
-    if not isinstance(error, dict):
-        return str(error)
-    return str(error.get("message") or error.get("detail") or error)
+    words = error if isinstance(error, dict) else {}
+    return str(words.get("message") or words.get("detail") or error)

@@ -113,12 +113,13 @@ def describe_text_model(name: str = DEFAULT_MODEL) -> TextModel:
     folder, source = _locate(name)
     modules = _read_json(folder / "modules.json", name)
     settings = [_module_settings(folder, module, name) for module in modules]
-    limits = [found["max_seq_length"] for found in settings if found.get("max_seq_length")]
-    limits += [_read_json(folder / "config.json", name).get("max_position_embeddings")] if not limits else []
+    limits = [found["max_seq_length"] for found in settings if found.get("max_seq_length")] or [
+        _read_json(folder / "config.json", name).get("max_position_embeddings")
+    ]
     dimensions = [
         found[key] for found in settings for key in ("word_embedding_dimension", "out_features") if key in found
     ]
-    if not dimensions or not limits or limits[0] is None:
+    if not dimensions or limits[0] is None:
         raise LexrayError(f"text model {name}: modules.json in {folder} names no pooling or no longest text")
     sha256, commit = hub.sha256_of_weights(folder), hub.commit(folder)
     document_prefix, query_prefix = _prefixes(folder, name)
@@ -170,12 +171,13 @@ class TextTokenizer:
         kept = self._tokenizer(texts, truncation=True, max_length=self._max_length, padding=False)["input_ids"]
         # At the limit a text may just fit: only counting all its tokens tells.
         suspects = [i for i, ids in enumerate(kept) if len(ids) >= self._max_length]
-        truncated = [False] * len(kept)
-        if suspects:
-            whole = self._tokenizer([texts[i] for i in suspects], truncation=False, padding=False)["input_ids"]
-            for i, ids in zip(suspects, whole, strict=True):
-                truncated[i] = len(ids) > self._max_length
-        return kept, truncated
+        whole = (
+            self._tokenizer([texts[i] for i in suspects], truncation=False, padding=False)["input_ids"]
+            if suspects
+            else []
+        )
+        too_long = {i for i, ids in zip(suspects, whole, strict=True) if len(ids) > self._max_length}
+        return kept, [i in too_long for i in range(len(kept))]
 
 
 class TextEncoder:
@@ -265,11 +267,9 @@ def _locate(name: str, revision: str | None = None) -> tuple[Path, str]:
 def _module_settings(folder: Path, module: dict[str, Any], name: str) -> dict[str, Any]:
     """Settings of one module of `modules.json`; a module such as Normalize has none."""
     below = folder / module["path"]
-    for file in ("sentence_bert_config.json", "config.json"):
-        # The transformer lies in the folder itself, where config.json is the network's and not the module's.
-        if (below / file).is_file() and (below != folder or file != "config.json"):
-            return dict(_read_json(below / file, name))
-    return {}
+    # The transformer lies in the folder itself, where config.json is the network's and not the module's.
+    files = ["sentence_bert_config.json"] + (["config.json"] if below != folder else [])
+    return next((dict(_read_json(below / file, name)) for file in files if (below / file).is_file()), {})
 
 
 def _prefixes(folder: Path, name: str) -> tuple[str, str]:
@@ -281,12 +281,10 @@ def _prefixes(folder: Path, name: str) -> tuple[str, str]:
     path = folder / "config_sentence_transformers.json"
     settings = dict(_read_json(path, name)) if path.is_file() else {}
     prompts = settings.get("prompts") or {}
-    default = settings.get("default_prompt_name")
     if not prompts.keys() & {"query", *_DOCUMENT_PROMPTS}:
-        both = prompts.get(default) or ""
+        both = prompts.get(settings.get("default_prompt_name")) or ""
         return both, both
-    documents = [prompts[key] for key in _DOCUMENT_PROMPTS if prompts.get(key)]
-    return documents[0] if documents else "", prompts.get("query") or ""
+    return next(filter(None, map(prompts.get, _DOCUMENT_PROMPTS)), ""), prompts.get("query") or ""
 
 
 def _read_json(path: Path, name: str) -> Any:

@@ -184,8 +184,11 @@ def build(
         runtime_env={"env_vars": _environment(source, task)},
     )
     processor = build_processor(config, preprocess=preprocess, postprocess=postprocess)
-    restarts = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}
-    ray_internals.replace_engine_stage(processor, lambda engine: _with_start_errors(stage(engine)), restarts)
+    ray_internals.replace_engine_stage(
+        processor,
+        lambda engine: _with_start_errors(stage(engine)),
+        {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS},
+    )
     return processor
 
 
@@ -253,10 +256,7 @@ def _with_start_errors(engine: type[Any]) -> type[Any]:
 
 def _own_log() -> Path | None:
     """Where this worker's stderr goes, and that of the processes that vLLM starts from it."""
-    try:
-        path = Path("/proc/self/fd/2").readlink()
-    except OSError:
-        return None
+    path = Path("/proc/self/fd/2").resolve()
     return path if path.is_file() else None
 
 
@@ -276,15 +276,14 @@ def _start_error(error: Exception, log: Path | None, begin: int) -> str:
 
 
 def _environment(source: str, task: str) -> dict[str, str]:
-    variables = {
+    return {
         "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", _KV_CACHE_GIB[task]),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "TOKENIZERS_PARALLELISM": "false",
+        # Of a folder, whatever asks the hub now would only wait for it.
+        **({"HF_HUB_OFFLINE": "1"} if Path(source).is_dir() else {}),
     }
-    if Path(source).is_dir():  # whatever asks the hub now would only wait for it
-        variables["HF_HUB_OFFLINE"] = "1"
-    return variables
 
 
 def _cause(error: RayError) -> str:
