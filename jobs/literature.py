@@ -73,9 +73,10 @@ def run(config: LiteratureConfig, context: JobContext) -> JobResult:
     sources = collect.target_sources(config.events, listed, config.position_error) if config.connectors else []
     cache = Cache(_cache_folder(config), config.cache_days) if config.connectors else None
     services = _services(config, cache, context)
-    from_files = FileConnector(files, catalogue, config.radius)
     with LiteratureTableWriter(config.out, config.n_parts, config.max_objects, config.max_papers) as table:
-        papers = collect.collect_papers(list(services.values()), sources, from_files, table, context.progress)
+        papers = collect.collect_papers(
+            list(services.values()), sources, FileConnector(files, catalogue, config.radius), table, context.progress
+        )
     delta.commit(config.out, "literature", LITERATURE, papers.written.fragments)
     counts = collect.paper_counts(papers)
     queried = collect.service_counts(papers, services) | ({} if cache is None else {"from_cache": cache.hits})

@@ -119,7 +119,7 @@ async def test_what_may_pass_is_asked_again(models: OpenAIServer, kind: str) -> 
     texts = ["one", "two", "three"]
     async with EndpointClient(endpoint(models)) as client:
         found = await client.embed(texts)
-        assert (client.requests, client.retries) == (3, 2)
+        assert len(models.requests) == 3
     np.testing.assert_allclose(found.vectors, [vector_of(text) for text in texts], atol=1e-7)
 
 
@@ -307,7 +307,7 @@ async def test_an_engine_that_answers_nothing_any_more_ends_the_job(models: Open
 async def test_what_runs_there_is_asked_for(models: OpenAIServer) -> None:
     async with EndpointClient(endpoint(models)) as client:
         (served,) = await client.models()
-        assert (served.id, served.owned_by, served.max_model_len) == ("a-model", "vllm", 512)
+        assert (served.id, served.owned_by) == ("a-model", "vllm")
         assert await client.engine() == "vllm 0.29.0"
         models.owned_by = "openai"
         assert await client.engine() == "openai"

@@ -162,8 +162,9 @@ class AdsConnector:
         matches = {found.match.source_id: found.match for found in known if found.match.matched_by}
         names: dict[str, list[Match]] = {}
         for source in sources:
-            own = Match(source.source_id, "name", None, error_source=source.error, identifiers=(source.source_id,))
-            match = matches.get(source.source_id, own)
+            match = matches.get(source.source_id) or Match(
+                source.source_id, "name", None, error_source=source.error, identifiers=(source.source_id,)
+            )
             for name in searchable_names([source.source_id, *match.identifiers], self._config.names):
                 names.setdefault(name, []).append(match)
         self._counts["names"] += len(names)

@@ -130,20 +130,19 @@ class SourceCatalogue:
             zip(by_position, self._p_chance([papers[i] for i in by_position], to_nearest[by_position]), strict=True)
         )
         matches = []
-        for i, paper in enumerate(papers):
-            name = named[i]
+        for i, (paper, name) in enumerate(zip(papers, named, strict=True)):
             if name is not None:
                 matches.append(Match(name, "name", known(to_named[i]), identifiers=_both(name, paper)))
             elif i in chance:
-                name = str(self.source_ids[nearest[i]])
+                nearby = str(self.source_ids[nearest[i]])
                 matches.append(
                     Match(
-                        name,
+                        nearby,
                         "position",
                         float(to_nearest[i]),
                         error_source=known(self.error[nearest[i]]),
                         p_chance=chance[i],
-                        identifiers=_both(name, paper),
+                        identifiers=_both(nearby, paper),
                     )
                 )
             else:

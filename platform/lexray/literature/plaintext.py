@@ -23,8 +23,7 @@ def plain_text(text: str | None) -> str | None:
         return None
     while (raised := _RAISED.sub(_written, text)) != text:
         text = raised
-    text = _TAG.sub("", _BREAK.sub(" ", text))
-    text = " ".join(html.unescape(text).split())
+    text = " ".join(html.unescape(_TAG.sub("", _BREAK.sub(" ", text))).split())
     return None if not text or _NOTHING.fullmatch(text.rstrip(". ")) else text
 
 

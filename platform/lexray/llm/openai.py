@@ -118,13 +118,10 @@ class ServedModel(BaseModel):
     id : str
     owned_by : str
         Who made or who runs it: 'vllm' of vLLM's server.
-    max_model_len : int, optional
-        Longest prompt and answer in tokens, which vLLM's server says.
     """
 
     id: str
     owned_by: str = ""
-    max_model_len: int | None = None
 
 
 class _Usage(BaseModel):
@@ -178,11 +175,6 @@ class EndpointClient:
     ----------
     endpoint : Endpoint
 
-    Attributes
-    ----------
-    requests, retries : int
-        Requests made, and those among them that repeat a failed one.
-
     Raises
     ------
     LexrayError
@@ -191,7 +183,6 @@ class EndpointClient:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.requests = 0
         self._key = os.environ.get(endpoint.api_key_env, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise LexrayError(f"{self}: the key in {endpoint.api_key_env} holds signs that no key has")
@@ -318,11 +309,6 @@ class EndpointClient:
         except (httpx.RequestError, ValueError, KeyError, TypeError):
             return owner
 
-    @property
-    def retries(self) -> int:
-        """Requests that were repeated."""
-        return self._retrier.retries
-
     async def _with_retries(self, path: str, body: dict[str, Any] | None, read: Callable[[httpx.Response], T]) -> T:
         """Ask until there is an answer that can be read, or no hope of one."""
         try:
@@ -337,7 +323,6 @@ class EndpointClient:
         url = f"{self.endpoint.url}/{path}"
         async with self._room:
             await self._rate_limiter.acquire()
-            self.requests += 1
             try:
                 if body is None:
                     response = await self._http.get(url)
