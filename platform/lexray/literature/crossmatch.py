@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lexray.array_types import Float64s
 from lexray.literature.astrometry import p_chance, separation
 from lexray.literature.papers import Paper
-from lexray.literature.sources import TargetSource, floats, known, mission_radii
+from lexray.literature.sources import TargetSource, finite_or_none, floats, mission_radii
 from lexray.sources import fold_name
 from lexray.tables import delta
 
@@ -132,7 +132,7 @@ class SourceCatalogue:
         matches = []
         for i, (paper, name) in enumerate(zip(papers, named, strict=True)):
             if name is not None:
-                matches.append(Match(name, "name", known(to_named[i]), identifiers=_both(name, paper)))
+                matches.append(Match(name, "name", finite_or_none(to_named[i]), identifiers=_both(name, paper)))
             elif i in chance:
                 nearby = str(self.source_ids[nearest[i]])
                 matches.append(
@@ -140,7 +140,7 @@ class SourceCatalogue:
                         nearby,
                         "position",
                         float(to_nearest[i]),
-                        error_source=known(self.error[nearest[i]]),
+                        error_source=finite_or_none(self.error[nearest[i]]),
                         p_chance=chance[i],
                         identifiers=_both(nearby, paper),
                     )

@@ -24,7 +24,7 @@ from lexray.literature.crossmatch import Match
 from lexray.literature.names import best_known_first
 from lexray.literature.papers import Paper
 from lexray.literature.plaintext import plain_text
-from lexray.literature.sources import TargetSource, known
+from lexray.literature.sources import TargetSource, finite_or_none
 from lexray.runtime.config import BaseConfig
 from lexray.tables.quarantine import Refusal
 from lexray.web.cache import Cache
@@ -221,7 +221,7 @@ class SimbadConnector:
             moves = row["pmra"] is not None and row["pmdec"] is not None and source.mjd is not None
             pairs.append(
                 _Pair(
-                    separation=known(apart[i]),
+                    separation=finite_or_none(apart[i]),
                     sigma=math.hypot(sigma, (source.error or 0.0) / per_sigma),
                     error_object=sigma * per_sigma,
                     proper_motion=float(motion[i]) if moves else None,

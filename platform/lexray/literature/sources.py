@@ -67,7 +67,13 @@ def sources_from_events(events: str, error: float | None = None) -> list[TargetS
     ends = np.append(tiers, len(order))[first_tiers + 1]
     middle = order[(tiers[first_tiers] + ends - 1) // 2]
     return [
-        TargetSource(str(names[spelling[i]]), known(ra[i]), known(dec[i]), known(radius[i]), known(mjd[i]))
+        TargetSource(
+            str(names[spelling[i]]),
+            finite_or_none(ra[i]),
+            finite_or_none(dec[i]),
+            finite_or_none(radius[i]),
+            finite_or_none(mjd[i]),
+        )
         for i in middle.tolist()
     ]
 
@@ -77,8 +83,8 @@ def floats(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
-def known(value: float) -> float | None:
-    """None for what is not finite."""
+def finite_or_none(value: float) -> float | None:
+    """A number, or None for NaN and infinity."""
     return float(value) if np.isfinite(value) else None
 
 
@@ -122,8 +128,8 @@ def sources_from_table(path: str, column_names: Mapping[str, str], error: float 
     table.check("position_error", ~(radius <= 0), radius, "arcsec is no radius")
     sources: dict[str, TargetSource] = {}
     for i, name in enumerate(table.source_ids()):
-        own_error = (known(radius[i]) or error) if np.isfinite(ra[i]) else None
-        source = TargetSource(name, known(ra[i]), known(dec[i]), own_error, known(mjd[i]))
+        own_error = (finite_or_none(radius[i]) or error) if np.isfinite(ra[i]) else None
+        source = TargetSource(name, finite_or_none(ra[i]), finite_or_none(dec[i]), own_error, finite_or_none(mjd[i]))
         sources.setdefault(fold_name(name), source)
     return list(sources.values())
 
