@@ -43,16 +43,13 @@ def attribute_sentences(sentences: Sequence[str], names: SourceNames) -> list[bo
     for sentence in sentences:
         flat = strip_markup(sentence)
         found = names.find(flat)
-        who = {name.who for name in found}
-        if "source" in who or ("other" in who and _THIS.search(flat)):
-            on_source = True
-            is_about.append(True)
-        elif "other" in who:
-            is_about.append(False)
-            first = next(name for name in found if name.who == "other")
-            if not _COMPARED.search(flat[: first.start]):
-                on_source = False
+        other = next((name for name in found if name.who == "other"), None)
+        if any(name.who == "source" for name in found) or (other and _THIS.search(flat)):
+            about = on_source = True
+        elif other:
+            about = False
+            on_source = on_source and _COMPARED.search(flat[: other.start]) is not None
         else:
-            on_source = on_source or _TURNS_BACK.match(flat) is not None or _OURS.search(flat) is not None
-            is_about.append(on_source)
+            about = on_source = on_source or _TURNS_BACK.match(flat) is not None or _OURS.search(flat) is not None
+        is_about.append(about)
     return is_about

@@ -78,7 +78,6 @@ _COMPONENT = re.compile(
 )
 #: The component that a name ends in: 'ULX1' of 'NGC 300 ULX1', which has nothing to do with an 'X-1'.
 _ENDS_IN = re.compile(r"(?<![A-Za-z])(?:ULX|HLX|X)[\s_-]{0,2}\d{1,3}$", re.IGNORECASE)
-_BARE_COMPONENT = re.compile(r"(?:ulx|hlx|x)\d{1,3}")
 #: What a component is named after: 'Cyg' of 'Cyg X-1', 'Vela', 'LMC'.
 _BEFORE_COMPONENT = re.compile(
     r"(?<![A-Za-z0-9-])(?!(?:The|In|Of|For|And|From|This|Its|Both|While|With|That|An|A|At|On|Since|But|Source)\b)"
@@ -101,9 +100,6 @@ _SYNONYMS = {
     "eta": "η", "omega": "ω", "alf": "α", "alpha": "α", "bet": "β", "beta": "β", "gam": "γ", "gamma": "γ", "del": "δ",
     "delta": "δ", "lam": "λ", "lambda": "λ", "tet": "θ", "theta": "θ", "ome": "ω", "cxou": "cxo", "swiftj": "swift",
 }  # fmt: skip
-_SPELLINGS: dict[str, list[str]] = {}
-for _word, _piece in _SYNONYMS.items():
-    _SPELLINGS.setdefault(_piece, []).append(_word)
 #: A word that is no name by itself.
 _COMMON_WORDS = frozenset(
     """
@@ -139,16 +135,13 @@ def find_designations(flat: str) -> tuple[tuple[int, int], ...]:
             continue
         found = match.group()
         if found[0] == "J" and len(found) > 6:
-            before = _ACRONYM.search(flat, max(end, start - 14), start)
-            start = before.start() if before else start
+            start = (_ACRONYM.search(flat, max(end, start - 14), start) or match).start()
         elif found.startswith(("X-", "ULX", "HLX")):
-            before = _BEFORE_COMPONENT.search(flat, max(end, start - 20), start)
-            start = before.start() if before else start
+            start = (_BEFORE_COMPONENT.search(flat, max(end, start - 20), start) or match).start()
+        elif _YEARS.search(found):
+            continue
         else:
-            if _YEARS.search(found):
-                continue
-            component = _COMPONENT.match(flat, stop)
-            stop = component.end() if component else stop
+            stop = (_COMPONENT.match(flat, stop) or match).end()
         places.append((start, stop))
         end = stop
     return tuple(places)
@@ -182,7 +175,7 @@ class SourceNames:
     host: str | None
     _source: frozenset[str]
     _hosts: frozenset[str]
-    _cores: tuple[tuple[str, str, str, str], ...]
+    _cores: tuple[tuple[str, ...], ...]
     _components: frozenset[str]
     _listed: tuple[str, ...]
     _by_piece: dict[str, list[tuple[list[str], list[str], Referent]]] = field(repr=False, compare=False)
@@ -196,15 +189,11 @@ class SourceNames:
         hosts = [match.group() for name in specific if (match := _HOST.match(name))]
         own = {name_key(name) for name in specific}
         by_piece: dict[str, list[tuple[list[str], list[str], Referent]]] = {}
-        listed: list[tuple[str, Referent]] = [(name, "source") for name in specific]
-        listed += [(host, "host") for host in hosts if name_key(host) not in own]
-        for name, who in listed:
-            pieces, signs = _pieces(name)
-            by_piece.setdefault(pieces[0], []).append((pieces, signs, who))
-        for found in by_piece.values():
-            found.sort(key=lambda entry: (-len(entry[0]), entry[2] != "source"))
-        found_cores = [match for folded in own if (match := _CORE.search(folded))]
-        cores = [(match[1], match[2], match[3], match[4]) for match in found_cores]
+        listed: list[tuple[list[str], list[str], Referent]] = [(*_pieces(name), "source") for name in specific]
+        listed += [(*_pieces(host), "host") for host in hosts if name_key(host) not in own]
+        for entry in sorted(listed, key=lambda entry: -len(entry[0])):  # of equals the source's before its host's
+            by_piece.setdefault(entry[0][0], []).append(entry)
+        cores = {match.groups() for folded in own if (match := _CORE.search(folded))}
         return cls(
             shown=names[0] if names else "",
             host=hosts[0] if hosts else None,
@@ -214,7 +203,7 @@ class SourceNames:
             _components=frozenset(name_key(match.group()) for name in specific if (match := _ENDS_IN.search(name))),
             _listed=tuple(names),
             _by_piece=by_piece,
-            _first_words=tuple(word for piece in by_piece for word in (piece, *_SPELLINGS.get(piece, ()))),
+            _first_words=(*by_piece, *(word for word, piece in _SYNONYMS.items() if piece in by_piece)),
         )
 
     def in_paper(self, paper: Mapping[str, Any]) -> "SourceNames":
@@ -251,34 +240,31 @@ class SourceNames:
         """Find the names in a text without markup (`latex.strip_markup`), in order, none inside another."""
         found = [NameMention(start, end, self._whose(flat[start:end])) for start, end in find_designations(flat)]
         found += self._spelled(flat)
-        found.sort(key=lambda name: (name.start, -name.end, name.who != "source"))
         apart: list[NameMention] = []
-        for name in found:
-            if apart and name.start < apart[-1].end:
-                last = apart[-1]
-                if name.end > last.end:  # two that overlap in part are one
-                    apart[-1] = NameMention(
-                        last.start, name.end, "source" if "source" in (last.who, name.who) else last.who
-                    )
-                continue
-            apart.append(name)
+        for name in sorted(found, key=lambda name: (name.start, -name.end, name.who != "source")):
+            if not apart or name.start >= apart[-1].end:
+                apart.append(name)
+            elif name.end > apart[-1].end:  # two that overlap in part are one
+                who: Referent = "source" if name.who == "source" else apart[-1].who
+                apart[-1] = NameMention(apart[-1].start, name.end, who)
         return apart
 
     def _whose(self, found: str) -> Referent:
         folded = name_key(found)
-        if folded in self._source:
-            return "source"
         if folded in self._hosts:
             return "host"
         core = _CORE.search(folded)
-        if core is not None:
-            return "source" if self._is_here(*core.groups()[1:]) else "other"
-        if _BARE_COMPONENT.fullmatch(folded) and folded in self._components:
-            return "source"  # 'X-1' in a paper on M82 X-1
-        if folded.endswith(("ulx", "hlx")):  # 'NGC 300 ULX' in a paper on NGC 300 ULX1
-            own = [name for name in self._source if name.startswith(folded) and name[len(folded) :].isdigit()]
-            return "source" if own else "other"
-        return "other"
+        is_own = (
+            folded in self._source
+            or folded in self._components  # 'X-1' in a paper on M82 X-1
+            or (core and self._is_here(*core.groups()[1:]))
+            # 'NGC 300 ULX' in a paper on NGC 300 ULX1
+            or (
+                folded.endswith(("ulx", "hlx"))
+                and any(name.startswith(folded) and name[len(folded) :].isdigit() for name in self._source)
+            )
+        )
+        return "source" if is_own else "other"
 
     def _is_here(self, ra: str, sign: str, dec: str) -> bool:
         # Designations are truncated, so that the shorter is the longer one's beginning.
@@ -323,10 +309,8 @@ def _same_pieces(flat: str, pieces: list[re.Match[str]], first: int, wanted: lis
             return False
         if step:
             between = flat[pieces[first + step - 1].end() : pieces[first + step].start()]
-            if between.strip(" _-–+*[]()") or len(between) > 6:
-                return False
             sign = "+" if "+" in between else "-" if "-" in between or "–" in between else ""
-            if signs[step] and sign != signs[step]:
+            if between.strip(" _-–+*[]()") or len(between) > 6 or (signs[step] and sign != signs[step]):
                 return False
     return True
 
@@ -338,9 +322,7 @@ def _is_specific_name(name: str) -> bool:
     digits = "".join(piece for piece in pieces if piece[0].isdigit())
     if not letters:
         return len(digits) >= 6
-    if digits:
-        return True
-    return len(letters) >= 3 and not all(piece in _COMMON_WORDS for piece in pieces)
+    return bool(digits) or (len(letters) >= 3 and not all(piece in _COMMON_WORDS for piece in pieces))
 
 
 def _is_truncation(one: str, other: str) -> bool:

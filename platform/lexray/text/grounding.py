@@ -56,10 +56,9 @@ class Evidence:
     def has(self, quantity: QuantityMention) -> bool:
         """Whether a sentence gives this number."""
         # First the sentences in which it stands word for word, so that the numbers of others are rarely read.
-        order = sorted(self.sentences, key=lambda sentence: quantity.text not in sentence)
         return any(
             is_same_quantity(quantity, found)
-            for sentence in order
+            for sentence in sorted(self.sentences, key=lambda sentence: quantity.text not in sentence)
             for found in find_quantities(sentence, number_words=True)
         )
 
@@ -81,11 +80,8 @@ def sentences_about(paper: Mapping[str, Any], names: SourceNames) -> list[str]:
     found = []
     names = names.in_paper(paper)
     for text in paper_texts(paper):
-        trusted, _ = remove_prompt_injections(text)
-        sentences = split_sentences(trusted)
-        found += [
-            sentence for sentence, ours in zip(sentences, attribute_sentences(sentences, names), strict=True) if ours
-        ]
+        sentences = split_sentences(remove_prompt_injections(text)[0])
+        found += itertools.compress(sentences, attribute_sentences(sentences, names))
     return found
 
 
@@ -128,16 +124,17 @@ def ground_in_evidence(
     quantities: Sequence[ReportedQuantity],
 ) -> Grounding:
     """As `ground`, in papers that have been read already; of a summary that is one text, or sentences of their own."""
-    n_checks, missing = 0, []
-    for found in itertools.chain.from_iterable(map(find_quantities, texts)):
-        n_checks += 1
-        if not any(paper.has(found) for paper in evidence):
-            missing.append(f'{quantity_type(found)} of "{found.text}" is in no sentence on the source')
-    for name, value, unit, paper in quantities:
-        n_checks += 1
-        problem = _check_quantity(evidence, value, unit, paper)
-        if problem:
-            missing.append(f'{name} of "{_with_unit(value, unit)}" {problem}')
+    stated = list(itertools.chain.from_iterable(map(find_quantities, texts)))
+    missing = [
+        f'{quantity_type(found)} of "{found.text}" is in no sentence on the source'
+        for found in stated
+        if not any(paper.has(found) for paper in evidence)
+    ]
+    missing += [
+        f'{name} of "{_with_unit(value, unit)}" {problem}'
+        for name, value, unit, paper in quantities
+        if (problem := _check_quantity(evidence, value, unit, paper))
+    ]
     named: dict[tuple[LabelCategory, str], str] = {
         (kind, label): f'{_CATEGORY_NAMES[kind]} "{label}"' for kind, label in labels.items() if label != UNKNOWN
     }
@@ -145,7 +142,7 @@ def ground_in_evidence(
         if mention.stance != "denied":
             named.setdefault((mention.kind, mention.label), f'the word "{mention.words}"')
     supported = with_implied(label for paper in evidence for label in paper.labels(named))
-    n_checks += len(named)
+    n_checks = len(stated) + len(quantities) + len(named)
     missing += [f"{words} is in no sentence on the source" for label, words in named.items() if label not in supported]
     return Grounding(1 - len(missing) / n_checks if n_checks else None, tuple(missing))
 
@@ -155,16 +152,12 @@ def _check_quantity(evidence: Sequence[Evidence], value: str, unit: str, paper: 
     found = read_quantity(value, unit)
     if not found:
         return "is not a number with a known unit"
-    if paper is None:
-        everywhere = all(any(of_paper.has(one) for of_paper in evidence) for one in found)
-        return "" if everywhere else "is in no sentence on the source"
-    if not 0 <= paper < len(evidence):
+    if paper is not None and not 0 <= paper < len(evidence):
         return "names a paper that was not given"
-    return (
-        ""
-        if all(evidence[paper].has(one) for one in found)
-        else "is in no sentence on the source in the paper that it names"
-    )
+    among = evidence if paper is None else [evidence[paper]]
+    if all(any(of_paper.has(one) for of_paper in among) for one in found):
+        return ""
+    return "is in no sentence on the source" + ("" if paper is None else " in the paper that it names")
 
 
 def _with_unit(value: str, unit: str) -> str:

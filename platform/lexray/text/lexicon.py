@@ -7,6 +7,7 @@ A sentence that denies a word does not mention it: 'no evidence of pulsations', 
 # ruff: noqa: E501
 
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, get_args
@@ -203,8 +204,8 @@ def with_implied(labels: Iterable[tuple[LabelCategory, str]]) -> set[tuple[Label
     """Labels with those that they imply: a power law with thermal emission is 'power law and thermal'."""
     found: set[tuple[LabelCategory, str]] = set(labels)
     found |= {(kind, implied) for kind, label in tuple(found) for implied in IMPLIES.get((kind, label), ())}
-    thermal: set[tuple[LabelCategory, str]] = {("spectral_shape", "blackbody"), ("spectral_shape", "thermal plasma")}
-    if ("spectral_shape", "power law") in found and thermal & found:
+    thermal = {("spectral_shape", "blackbody"), ("spectral_shape", "thermal plasma")}
+    if ("spectral_shape", "power law") in found and not thermal.isdisjoint(found):
         found.add(_POWER_LAW_AND_THERMAL)
     return found
 
@@ -221,9 +222,8 @@ def majority_labels(sentences: Iterable[str]) -> dict[LabelCategory, str]:
     star, too. Of equals the first in the list of `labels` wins.
     """
     weights: dict[tuple[LabelCategory, str], float] = {}
-    for sentence in sentences:
-        for place, worth in _label_weights(sentence).items():
-            weights[place] = weights.get(place, 0.0) + worth
+    for place, worth in itertools.chain.from_iterable(_label_weights(sentence).items() for sentence in sentences):
+        weights[place] = weights.get(place, 0.0) + worth
     chosen: dict[LabelCategory, str] = {}
     for kind, choices in LABELS.items():
         found = {label: worth for (of_kind, label), worth in weights.items() if of_kind == kind and worth > 0}
@@ -241,14 +241,14 @@ def _label_weights(sentence: str) -> Mapping[tuple[LabelCategory, str], float]:
     """How firmly a sentence states each label that it mentions; of equal labels the firmest."""
     stances: dict[tuple[LabelCategory, str], float] = {}
     for mention in find_mentions(sentence):
-        worth = {"asserted": 1.0, "hedged": 0.5, "denied": 0.0}[mention.stance]
         place = (mention.kind, mention.label)
-        stances[place] = max(stances.get(place, 0.0), worth)
+        stances[place] = max(stances.get(place, 0.0), _WORTH[mention.stance])
     if _POWER_LAW_AND_THERMAL in with_implied(label for label, worth in stances.items() if worth):
         stances[_POWER_LAW_AND_THERMAL] = 1.0
     return stances
 
 
+_WORTH: Mapping[Stance, float] = {"asserted": 1.0, "hedged": 0.5, "denied": 0.0}
 _POWER_LAW_AND_THERMAL: tuple[LabelCategory, str] = ("spectral_shape", "power law and thermal")
 LABELS: Mapping[LabelCategory, tuple[str, ...]] = {
     "object_class": get_args(ObjectClass),
@@ -271,14 +271,12 @@ _SUPPORTED_BY: Mapping[str, tuple[str, ...]] = {
 def _first_words() -> dict[tuple[LabelCategory, str], frozenset[str]]:
     """For each label the first word of each phrase for it, of those that imply it and of abbreviations."""
     words: dict[tuple[LabelCategory, str], set[str]] = {}
-    for listed in _TABLE.values():
-        for phrase, labelled in listed:
-            for label in labelled:
-                words.setdefault(label, set()).add(phrase[0][:-1] if phrase[0].endswith("y") else phrase[0])
-    for short, label in _ABBREVIATIONS.items():
-        words.setdefault(label, set()).add(short.lower())
-        for also in _SECOND_LABELS.get(short, ()):
-            words.setdefault((label[0], also), set()).add(short.lower())
+    for phrase, labelled in itertools.chain.from_iterable(_TABLE.values()):
+        for label in labelled:
+            words.setdefault(label, set()).add(phrase[0][:-1] if phrase[0].endswith("y") else phrase[0])
+    for short, (kind, name) in _ABBREVIATIONS.items():
+        for stated in (name, *_SECOND_LABELS.get(short, ())):
+            words.setdefault((kind, stated), set()).add(short.lower())
     for (kind, particular), implied in IMPLIES.items():
         for general in implied:
             words.setdefault((kind, general), set()).update(words.get((kind, particular), ()))
@@ -298,11 +296,9 @@ def _table() -> dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelCategory,
     for phrase in _NEUTRAL_PHRASES.strip().replace("\n", "|").split("|"):
         labels_of.setdefault(phrase.strip(), ())
     table: dict[str, list[tuple[tuple[str, ...], tuple[tuple[LabelCategory, str], ...]]]] = {}
-    for phrase, labelled in labels_of.items():
-        words = tuple(phrase.split())
+    split = ((tuple(phrase.split()), labelled) for phrase, labelled in labels_of.items())
+    for words, labelled in sorted(split, key=lambda entry: -len(entry[0])):
         table.setdefault(words[0], []).append((words, labelled))
-    for listed in table.values():
-        listed.sort(key=lambda entry: -len(entry[0]))
     for first in tuple(table):  # most words begin no phrase: whether one does is asked without making it singular
         for plural in (f"{first}s", f"{first[:-1]}ies"):
             if singular(plural) == first:
@@ -331,9 +327,8 @@ def _label_spans(flat: str) -> Iterator[tuple[LabelCategory, str, int, int]]:
         word = words[i]
         short = _ABBREVIATIONS.get(word) or (_ABBREVIATIONS.get(word[:-1]) if word[-1] == "s" else None)
         if short is not None:
-            yield (*short, matches[i].start(), matches[i].end())
-            for also in _SECOND_LABELS.get(word.rstrip("s"), ()):
-                yield "object_class", also, matches[i].start(), matches[i].end()
+            for label in (short[1], *_SECOND_LABELS.get(word.rstrip("s"), ())):
+                yield short[0], label, *matches[i].span()
         for wanted, labelled in _TABLE.get(lowered[i], ()):
             n = len(wanted)
             if n > 1 and (folded(i + 1) != wanted[1] or any(folded(i + j) != wanted[j] for j in range(2, n))):

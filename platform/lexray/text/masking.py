@@ -121,9 +121,7 @@ class NameMask:
                 continue
             if text.count("$", start, stop) % 2 and text[:start].rstrip().endswith("$"):
                 start = max(end, text.rindex("$", 0, start))  # the formula that began before it goes as a whole
-            before = text[end:start]
-            if label in (SOURCE, OTHER, HOST):
-                before = _without_article(before)
+            before = _without_article(text[end:start]) if label in _LABEL.values() else text[end:start]
             opening = (text[:end] + before).rstrip()
             written += [before, label[0].upper() + label[1:] if not opening or opening[-1] in ".!?" else label]
             end = stop

@@ -12,9 +12,12 @@ from astropy import units as u
 from lexray.text.designations import find_designations
 from lexray.text.latex import strip_markup
 
-#: Units that astropy lacks: significance, the Crab's flux, the Sun's metallicity.
+#: Units that astropy lacks: significance, the Crab's flux, the Sun's metallicity, a month.
 SIGMA, CRAB, SOLAR_METALLICITY = u.def_unit("sigma"), u.def_unit("Crab"), u.def_unit("Zsun")
-_OWN = {"sigma": SIGMA, "Crab": CRAB, "mCrab": u.def_unit("mCrab", 1e-3 * CRAB), "Zsun": SOLAR_METALLICITY}
+_OWN = {
+    "sigma": SIGMA, "Crab": CRAB, "mCrab": u.def_unit("mCrab", 1e-3 * CRAB), "Zsun": SOLAR_METALLICITY,
+    "month": u.Unit(u.yr / 12),
+}  # fmt: skip
 
 _UNITS = {
     r"[kMGT]?eV": None, r"ergs?": "erg", r"W|J|kW|kHz|MHz|GHz|mHz|Hz": None, r"μHz|uHz": "uHz",
@@ -162,10 +165,8 @@ def find_quantities(text: str, number_words: bool = False) -> tuple[QuantityMent
     [(62.0, 'd'), (4.7e+39, 'erg / s')]
     """
     flat = strip_markup(text)
-    places = list(_numbers(text, flat))
-    words = _number_words(text, flat, number_words)
-    if words:
-        places = sorted((*places, *words), key=lambda place: place.found.start)
+    found = (*_numbers(text, flat), *_number_words(text, flat, number_words))
+    places = sorted(found, key=lambda place: place.found.start)
     return tuple(place.found for place in _share_units(text, flat, places) if _measures(flat, place))
 
 
@@ -176,18 +177,15 @@ def is_same_quantity(stated: QuantityMention, reference: QuantityMention) -> boo
     >>> is_same_quantity(seconds, days), is_same_quantity(other, days)
     (True, False)
     """
-    if stated.shared and is_same_quantity(stated._replace(unit=None, shared=False), reference):
-        return True
-    if reference.shared and is_same_quantity(stated, reference._replace(unit=None, shared=False)):
+    if (stated.shared and is_same_quantity(stated._replace(unit=None, shared=False), reference)) or (
+        reference.shared and is_same_quantity(stated, reference._replace(unit=None, shared=False))
+    ):
         return True
     scale = 1.0 if reference.unit is stated.unit else _scale(reference.unit, stated.unit)
     if scale is None:
         return False
-    value = reference.value * scale
-    tolerance = stated.last_place / 2
-    if stated.about:
-        tolerance = max(tolerance, _last_nonzero_place(stated.value) / 2)
-    if not math.isclose(stated.value, value, rel_tol=1e-9, abs_tol=tolerance * (1 + 1e-9)):
+    tolerance = max(stated.last_place, _last_nonzero_place(stated.value) if stated.about else 0.0) / 2
+    if not math.isclose(stated.value, reference.value * scale, rel_tol=1e-9, abs_tol=tolerance * (1 + 1e-9)):
         return False
     if stated.error is None or reference.error is None:
         return stated.error is None
@@ -256,21 +254,12 @@ def _numbers(text: str, flat: str) -> list[_Candidate]:
     skipped = [*find_designations(flat), *(match.span() for match in _ARXIV.finditer(flat))]
     at = 0
     while match := _NUMBER.search(flat, at):
-        at = match.end()
         start = match.start("value")
-        inside = next((stop for begin, stop in skipped if begin <= start < stop), None)
-        if inside is not None:
-            at = max(inside, start + 1)
-            continue
-        powers = _read_powers(text, flat, start)
-        if powers:
-            places += powers
-            at = powers[-1].end
-            continue
-        place = _read(text, flat, match)
-        if place is not None:
-            places.append(place)
-            at = max(place.end, start + 1)
+        at = next((stop for begin, stop in skipped if begin <= start < stop), 0)
+        if not at:  # it is part of no name
+            found = _read_powers(text, flat, start) or _read(text, flat, match)
+            places += found
+            at = max(found[-1].end, start + 1) if found else match.end()
     return places
 
 
@@ -280,47 +269,43 @@ def _read_powers(text: str, flat: str, start: int) -> list[_Candidate]:
     if match is None:
         return []
     unit, stop, scale = _unit(flat, match.end())
-    written = _as_written(text, flat, start, stop if unit is not None else match.end())
-    places = []
-    for exponent in match.groups():
-        value, last = _decimal_power(exponent)
-        found = QuantityMention(value * scale, None, unit, written, start, last * scale, in_range=True)
-        places.append(_Candidate(found, max(stop, match.end()), True, scale))
-    return places
+    written = _as_written(text, flat, start, stop)
+    ends = map(_decimal_power, match.groups())
+    found = (
+        QuantityMention(value * scale, None, unit, written, start, last * scale, in_range=True) for value, last in ends
+    )
+    return [_Candidate(end, stop, True, scale) for end in found]
 
 
-def _read(text: str, flat: str, match: re.Match[str]) -> _Candidate | None:
+def _read(text: str, flat: str, match: re.Match[str]) -> list[_Candidate]:
+    """The number of a match, none where it is part of a word or too large."""
     start, end = match.start("value"), match.end()
     digits = match["value"].replace(",", "")
     bare = _BARE_POWER.match(flat, start + (digits[0] in "+-"))
     if bare and digits.lstrip("+-") == "10" and not match["power"] and not match["exp"]:
-        exponent, value, last, error, end = _exponent(bare.group()[2:]), 1.0, 1.0, None, bare.end()
+        powered, error, end = True, None, bare.end()
         # '10^39' tells an order of magnitude.
-        value, last, powered = _power(value, exponent), _power(1.0, exponent), True
+        value = last = _power(1.0, _exponent(bare.group()[2:]))
         if _DECIMAL.match(exact := (bare[1] or "").replace(" ", "")):
             value, last = _decimal_power(exact)
     else:
-        decimals = len(digits.partition(".")[2])
-        power = match["exp"] and int(match["exp"][1:6])
         if match["power"] and re.match(r"\.\d", flat[end : end + 2]):
-            return None  # '3 x 10^{39.5}'
-        if match["power"]:
-            power = _exponent(re.sub(r"^\s*[×xX*·]?\s*10", "", match["power"]))
-        powered = bool(power)
-        exponent = int(power or 0)
-        value = _power(float(digits), exponent)
-        last = _power(10.0**-decimals, exponent)
-        error = _error(match, last, exponent)
+            return []  # '3 x 10^{39.5}'
+        stated = match["power"] and re.sub(r"^\s*[×xX*·]?\s*10", "", match["power"])
+        power = _exponent(stated) if stated else int((match["exp"] or "e0")[1:6])
+        powered = power != 0
+        value = _power(float(digits), power)
+        last = _power(10.0 ** -len(digits.partition(".")[2]), power)
+        error = _error(match, last, power)
     if not math.isfinite(value) or abs(value) > _MAX_VALUE or last == 0.0:
-        return None
-    unit, unit_end, scale = _unit(flat, end)
+        return []
+    unit, stop, scale = _unit(flat, end)
     if flat[end : end + 1] and _GLUED.match(flat[end]) and unit is None:
-        return None  # '3C', '4U', '2MASS'
+        return []  # '3C', '4U', '2MASS'
     about = _APPROXIMATE.search(flat, max(0, start - 16), start) is not None
-    stop = unit_end if unit is not None else end
     wide = None if error is None else error * scale
     found = QuantityMention(value * scale, wide, unit, _as_written(text, flat, start, stop), start, last * scale, about)
-    return _Candidate(found, stop, powered, scale)
+    return [_Candidate(found, stop, powered, scale)]
 
 
 def _as_written(text: str, flat: str, start: int, stop: int) -> str:
@@ -336,29 +321,22 @@ def _error(match: re.Match[str], last: float, exponent: int) -> float | None:
     if match["last"]:
         return float(match["last"]) * last
     stated = [match[name] for name in ("error", "up", "down", "up2", "down2") if match[name]]
-    if not stated:
-        return None
     own = int(match["errexp"][1:]) if match["errexp"] else exponent
-    return _power(max(float(side.replace(",", "")) for side in stated), own)
+    return _power(max(float(side.replace(",", "")) for side in stated), own) if stated else None
 
 
 def _number_words(text: str, flat: str, counted: bool) -> list[_Candidate]:
     places = []
     for match in _WORD.finditer(flat):
-        unit, end, scale = _unit(flat, match.end())
-        factor = flat[max(0, match.start() - 12) : match.start()].rstrip().endswith(("factor of", "factors of"))
+        start = match.start()
+        unit, stop, scale = _unit(flat, match.end())
+        factor = flat[max(0, start - 12) : start].rstrip().endswith(("factor of", "factors of"))
         shared = _JOINED.match(flat[match.end() : match.end() + 4] + " ") is not None
-        if unit is None and not (counted or factor or shared):
-            continue
-        stop = end if unit is not None else match.end()
-        value = float(_NUMBER_WORDS[match[1].lower()])
-        about = _APPROXIMATE.search(flat, max(0, match.start() - 16), match.start()) is not None
-        words = text[match.start() : stop].strip()
-        places.append(
-            _Candidate(
-                QuantityMention(value * scale, None, unit, words, match.start(), scale, about), stop, False, scale
-            )
-        )
+        if unit is not None or counted or factor or shared:
+            value = _NUMBER_WORDS[match[1].lower()] * scale
+            about = _APPROXIMATE.search(flat, max(0, start - 16), start) is not None
+            found = QuantityMention(value, None, unit, text[start:stop].strip(), start, scale, about)
+            places.append(_Candidate(found, stop, False, scale))
     return places
 
 
@@ -374,16 +352,20 @@ def _share_units(text: str, flat: str, places: Sequence[_Candidate]) -> list[_Ca
         if spans and (first.found.unit is None or second.found.unit is not None):
             first = first._replace(found=first.found._replace(in_range=True))
             shared[i : i + 2] = first, second._replace(found=second.found._replace(in_range=True))
-        if first.found.unit is not None or second.found.unit is None or not _JOINED.fullmatch(between):
-            continue
-        if "," in between and first.found.text[:1].isalpha():
+        if (
+            first.found.unit is not None
+            or second.found.unit is None
+            or (not _JOINED.fullmatch(between) or ("," in between and first.found.text[:1].isalpha()))
+        ):
             continue
         factor = second.scale
         if spans and second.powered and not first.powered and 0.1 <= first.found.value <= 100:
             factor = 10.0 ** math.floor(math.log10(abs(second.found.value) or 1.0))
-        written = f"{first.found.text} {format_unit(second.found.unit)}"
-        if factor != 1.0:
-            written = text[first.found.start : second.found.start + len(second.found.text)].strip(" $")
+        written = (
+            f"{first.found.text} {format_unit(second.found.unit)}"
+            if factor == 1.0
+            else text[first.found.start : second.found.start + len(second.found.text)].strip(" $")
+        )
         found = first.found._replace(
             value=first.found.value * factor,
             last_place=first.found.last_place * factor,
@@ -402,36 +384,36 @@ def _measures(flat: str, place: _Candidate) -> bool:
         return True  # a number word
     before = flat[max(0, found.start - 20) : found.start]
     near = max(0, found.start - 72)
-    if _NO_QUANTITY_BEFORE.search(before):
-        return False
-    if flat.find("log", near, found.start) >= 0 and _LOGARITHM.search(flat, near, found.start):
+    if _NO_QUANTITY_BEFORE.search(before) or (
+        flat.find("log", near, found.start) >= 0 and _LOGARITHM.search(flat, near, found.start)
+    ):
         return False
     if found.unit is not None:
         return True
-    whole = found.value == int(found.value) if abs(found.value) < 1e15 else False
     digits = flat[found.start : end].strip()
-    if digits.isdigit():
-        if 1900 <= found.value < 2100 and len(digits) == 4:
-            return False
-        if _NO_QUANTITY_BEHIND.match(flat, end):
-            return False
-        if before.rstrip().endswith("(") and flat[end : end + 1] == ")" and len(digits) <= 2:
-            return False  # '(1)' numbers an item
-        if len(digits) >= 9:
-            return False
+    if (
+        digits.isdigit()
+        and (
+            (1900 <= found.value < 2100 and len(digits) == 4)
+            or _NO_QUANTITY_BEHIND.match(flat, end)
+            # '(1)' numbers an item
+            or (before.rstrip().endswith("(") and flat[end : end + 1] == ")" and len(digits) <= 2)
+            or len(digits) >= 9
+        )
+    ):
+        return False
+    whole = abs(found.value) < 1e15 and found.value == int(found.value)
     return not (whole and before.endswith(("et al. ", "et al.")))
 
 
 def _unit(flat: str, end: int) -> tuple[u.UnitBase | None, int, float]:
+    """The unit behind a number that ends at `end`, where it ends itself, and the factor of a 'million' before it."""
     match = _UNIT.match(flat, end)
-    if match is None:
-        return None, end, 1.0
-    unit = _parse(match["unit"])
-    return unit, match.end(), _SCALES.get(match[1] or "", 1.0)
+    return (_parse(match["unit"]), match.end(), _SCALES.get(match[1] or "", 1.0)) if match else (None, end, 1.0)
 
 
 @functools.lru_cache(maxsize=4096)
-def _parse(text: str) -> u.UnitBase | None:
+def _parse(text: str) -> u.UnitBase:
     unit = u.dimensionless_unscaled
     for part in _PART.finditer(text):
         power = _exponent(part["power"]) if part["power"] else 1
@@ -441,13 +423,9 @@ def _parse(text: str) -> u.UnitBase | None:
 
 @functools.lru_cache(maxsize=512)
 def _atom(text: str) -> u.UnitBase:
-    for pattern, name in _UNITS.items():
-        if re.fullmatch(pattern, text):
-            name = name or ("K" if text.startswith("kelvin") else text)
-            if name == "month":
-                return u.Unit(u.yr / 12)
-            return _OWN[name] if name in _OWN else u.Unit(name)
-    raise ValueError(text)
+    name = next(name for pattern, name in _UNITS.items() if re.fullmatch(pattern, text))
+    name = name or ("K" if text.startswith("kelvin") else text)
+    return _OWN[name] if name in _OWN else u.Unit(name)
 
 
 def _exponent(text: str) -> int:
@@ -482,6 +460,5 @@ def _last_nonzero_place(value: float) -> float:
     """What one more in the last digit other than 0 is worth."""
     if not value:
         return 0.0
-    digits = f"{abs(value):.12e}"
-    mantissa, exponent = digits.split("e")
+    mantissa, exponent = f"{abs(value):.12e}".split("e")
     return 10.0 ** (int(exponent) - len(mantissa.rstrip("0").partition(".")[2]))

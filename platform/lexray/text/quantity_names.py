@@ -58,24 +58,21 @@ def quantity_name(sentence: str, found: QuantityMention) -> str | None:
     >>> [quantity_name(text, found) for found in find_quantities(text)]
     ['photon index', 'column density']
     """
-    if found.shared:  # its unit may be the next number's alone
-        plain = quantity_name(sentence, found._replace(unit=None, shared=False))
-        if plain is not None:
-            return plain
+    # A shared unit may be the next number's alone.
+    if found.shared and (plain := quantity_name(sentence, found._replace(unit=None, shared=False))):
+        return plain
     if found.in_range and found.unit is not None and found.unit.is_equivalent(u.keV):
         return None  # an energy band
     flat = strip_markup(sentence)
     before = flat[max(0, found.start - _BEFORE) : found.start]
     behind = flat[found.start + len(found.text) :][:_BEHIND]
-    nearest: tuple[int, int, str] | None = None
-    for name, words in _patterns_of(found.unit):
-        # A word behind a number is farther away than it looks: most stand before.
-        places = [(len(before) - match.end(), match) for match in words.finditer(before)]
-        places += [(2 * match.start() + 12, match) for match in words.finditer(behind)]
-        for distance, match in places:
-            candidate = (distance, -len(match.group()), name)
-            nearest = candidate if nearest is None else min(nearest, candidate)
-    return None if nearest is None else nearest[2]
+    patterns = _patterns_of(found.unit)
+    # A word behind a number is farther away than it looks: most stand before.
+    places = [(len(before) - match.end(), match, name) for name, words in patterns for match in words.finditer(before)]
+    places += [(2 * match.start() + 12, match, name) for name, words in patterns for match in words.finditer(behind)]
+    # Of two at one distance the longer is the more specific.
+    nearest = min(((distance, -len(match.group()), name) for distance, match, name in places), default=None)
+    return nearest[2] if nearest else None
 
 
 def limit_sign(sentence: str, found: QuantityMention) -> str:

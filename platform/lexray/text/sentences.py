@@ -41,10 +41,9 @@ def split_sentences(text: str) -> list[str]:
     for match in _BOUNDARY.finditer(text):
         dollars += text.count("$", seen, match.start())
         seen = match.start()
-        if dollars % 2 or not _ends_sentence(text, start, match):
-            continue
-        sentences.append(text[start : match.end()].rstrip())
-        start = match.end()
+        if not dollars % 2 and _ends_sentence(text, start, match):
+            sentences.append(text[start : match.end()].rstrip())
+            start = match.end()
     if start < len(text):
         sentences.append(text[start:])
     return sentences
