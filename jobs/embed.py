@@ -10,9 +10,8 @@ from lexray.embeddings.run import embed_missing, log_provenance
 from lexray.embeddings.store import TextColumn
 from lexray.embeddings.vllm_engine import VllmEmbeddingEngine
 from lexray.jobs.engine_config import TextEngineConfig
-from lexray.llm.sentence_encoder import DEFAULT_MODEL, TextModel, describe_text_model
+from lexray.llm.sentence_encoder import DEFAULT_MODEL, describe_text_model
 from lexray.runtime.job import Job, JobContext, JobResult
-from lexray.tables.quarantine import Refusal
 
 
 class EmbedConfig(TextEngineConfig):
@@ -42,7 +41,6 @@ def run(config: EmbedConfig, context: JobContext) -> JobResult:
     texts = TextColumn.of(config.summaries, config.column, config.include_ungrounded)
     engine = _engine(config, context)
     embedded = embed_missing(engine, texts, config.out, config.force, context.progress)
-    refusals = [Refusal(failure.source_id, failure.reason, failure.detail) for failure in embedded.stats.failures]
     counts = embedded.counts()
     if counts["truncated"]:
         context.progress.warn(
@@ -50,29 +48,25 @@ def run(config: EmbedConfig, context: JobContext) -> JobResult:
             "that are read of them"
         )
     log_provenance(embedded, context.run)
-    prices = config.price_per_million_tokens, config.price_per_hour
+    metrics = embedded.metrics(config.price_per_million_tokens, config.price_per_hour)
     return JobResult(
         counts=counts,
-        metrics=embedded.metrics(*prices) | {"truncated": counts["truncated"]},
-        refusals=refusals,
+        metrics=metrics | {"truncated": counts["truncated"]},
+        refusals=list(embedded.done.failures),
         accepted=counts["texts"] - counts["failed"],
-        complete=not refusals,
+        complete=not embedded.done.failures,
     )
 
 
 def _engine(config: EmbedConfig, context: JobContext) -> EmbeddingEngine:
     if config.endpoint is not None:
         return HttpEmbeddingEngine(config.endpoint, config.document_prefix or "", config.batch_size)
-    model = _limited(describe_text_model(config.model), config)
+    model = describe_text_model(config.model)
+    prefix = model.document_prefix if config.document_prefix is None else config.document_prefix
+    model = replace(model, document_prefix=prefix, max_length=min(model.max_length, config.max_length or 10**9))
     if config.engine == "hf":
         return HfEmbeddingEngine(model, {"auto": None, "cpu": "cpu", "gpu": "cuda"}[config.device], config.batch_size)
     return VllmEmbeddingEngine(model, config.device, config.vllm_settings(), config.ray, context.progress)
-
-
-def _limited(model: TextModel, config: EmbedConfig) -> TextModel:
-    """The model with the configuration's prefix and longest text."""
-    prefix = model.document_prefix if config.document_prefix is None else config.document_prefix
-    return replace(model, document_prefix=prefix, max_length=min(model.max_length, config.max_length or 10**9))
 
 
 JOB = Job("embed", EmbedConfig, run, inputs=("summaries",), positional=("summaries",))

@@ -89,12 +89,11 @@ def run(config: SummarizeConfig, context: JobContext) -> JobResult:
 def _engine(config: SummarizeConfig) -> tuple[Writer, SummaryEngine]:
     settings = WriterSettings.model_validate({name: getattr(config, name) for name in WriterSettings.model_fields})
     model = None if config.model is None else describe_language_model(config.model, config.revision)
-    writer: Writer
     engine: SummaryEngine
     if config.endpoint is not None:
         most = config.replicas if isinstance(config.replicas, int) else config.replicas[1]
-        provenance = describe_endpoint(config.endpoint)
-        writer = Writer(settings, provenance, config.context, {"extra_body": config.endpoint.extra_body})
+        options = {"extra_body": config.endpoint.extra_body}
+        writer = Writer(settings, describe_endpoint(config.endpoint), config.context, options)
         engine = HttpSummaryEngine(config.endpoint, most, config.batch_size, model)
     else:
         vllm.require_vllm()

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "engines": ["EmbeddingEngine", "HfEmbeddingEngine", "HttpEmbeddingEngine"],
         "run": ["embed_missing"],
-        "store": ["EmbeddingFailure", "EmbeddingSpec", "EmbeddingStats", "Provenance", "TextColumn"],
+        "store": ["BatchResult", "EmbeddingSpec", "Provenance", "TextColumn"],
         "vllm_engine": ["VllmEmbeddingEngine"],
     },
 )

@@ -12,15 +12,15 @@ from typing import Protocol, TypeVar
 
 from lexray.embeddings.store import (
     BatchResult,
-    EmbeddingFailure,
     EmbeddingSpec,
     EmbeddingWriter,
     Provenance,
 )
 from lexray.errors import LexrayError, RefusedInput, one_line
 from lexray.llm.openai import Endpoint, EndpointClient
-from lexray.llm.sentence_encoder import TextEncoder, TextModel, Vectors
+from lexray.llm.sentence_encoder import TextEncoder, TextModel
 from lexray.tables import delta
+from lexray.tables.quarantine import Refusal
 from lexray.tables.row_checkpoints import MissingRow, RowPlan
 
 T = TypeVar("T")
@@ -99,8 +99,8 @@ class HfEmbeddingEngine:
             vectors = list(encoder.encode(words, batch_size=self._batch_size))
         except RuntimeError as error:  # torch's, such as too little memory: smaller batches may pass
             if len(texts) == 1:
-                return BatchResult(0, 0, (EmbeddingFailure(texts[0].source_id, "engine_error", one_line(error)[:300]),))
-            return _combine([self._embed(encoder, writer, half) for half in _halves(texts)])
+                return BatchResult(0, 0, (Refusal(texts[0].source_id, "engine_error", one_line(error)[:300]),))
+            return sum((self._embed(encoder, writer, half) for half in _halves(texts)), BatchResult())
         return writer.write(texts, vectors, truncated, sum(n_tokens), began)
 
 
@@ -152,8 +152,7 @@ class HttpEmbeddingEngine:
 
     def embed(self, plan: RowPlan[str], parts: Sequence[int]) -> Iterator[BatchResult]:
         """As `EmbeddingEngine.embed`; several requests are under way at once."""
-        writer = EmbeddingWriter(plan.rows, self.provenance)
-        return _iterate(self._answers(writer, plan, parts))
+        return _iterate(self._answers(EmbeddingWriter(plan.rows, self.provenance), plan, parts))
 
     async def _answers(
         self, writer: EmbeddingWriter, plan: RowPlan[str], parts: Sequence[int]
@@ -182,11 +181,11 @@ class HttpEmbeddingEngine:
             answer = await client.embed([self.spec.prefix + text.made_from for text in texts])
         except RefusedInput as refused:
             if len(texts) == 1:
-                return BatchResult(0, 0, (EmbeddingFailure(texts[0].source_id, refused.reason, refused.detail),))
+                return BatchResult(0, 0, (Refusal(texts[0].source_id, refused.reason, refused.detail),))
             # The endpoint does not say which text it refused.
-            return _combine(await asyncio.gather(*(self._embed(client, writer, half) for half in _halves(texts))))
-        vectors: list[Vectors] = answer.vectors
-        return await asyncio.to_thread(writer.write, texts, vectors, [None] * len(texts), answer.tokens, began)
+            both = await asyncio.gather(*(self._embed(client, writer, half) for half in _halves(texts)))
+            return sum(both, BatchResult())
+        return await asyncio.to_thread(writer.write, texts, answer.vectors, [None] * len(texts), answer.tokens, began)
 
 
 def _batches(plan: RowPlan[str], parts: Sequence[int], size: int) -> Iterator[list[MissingRow[str]]]:
@@ -205,16 +204,6 @@ def _batches(plan: RowPlan[str], parts: Sequence[int], size: int) -> Iterator[li
 def _halves(texts: Sequence[MissingRow[str]]) -> tuple[Sequence[MissingRow[str]], Sequence[MissingRow[str]]]:
     middle = len(texts) // 2
     return texts[:middle], texts[middle:]
-
-
-def _combine(done: Sequence[BatchResult]) -> BatchResult:
-    return BatchResult(
-        sum(one.n_rows for one in done),
-        sum(one.n_tokens for one in done),
-        tuple(failure for one in done for failure in one.failures),
-        min(one.began for one in done),
-        max(one.ended for one in done),
-    )
 
 
 def _iterate(items: AsyncIterator[T]) -> Iterator[T]:

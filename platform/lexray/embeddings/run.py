@@ -1,12 +1,14 @@
 """A run of `lexray embed`: find the texts without a vector, embed them, commit the table, and say what was done."""
 
+import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow.compute as pc
 
 from lexray.embeddings.engines import EmbeddingEngine
-from lexray.embeddings.store import EmbeddingStats, Provenance, TextColumn
+from lexray.embeddings.store import BatchResult, Provenance, TextColumn
 from lexray.llm.cost import cost_per_1000
 from lexray.runtime.progress import Progress
 from lexray.runtime.tracking import MlflowRun
@@ -29,7 +31,10 @@ class EmbeddingRun:
     texts : TextColumn
     n_texts, n_missing : int
         Texts, and those among them that had no vector when the run began.
-    stats : EmbeddingStats
+    done : BatchResult
+        The results of all batches so far.
+    seconds_to_first, seconds : float
+        From the beginning, the engine's start included, to the first result and to the last.
     """
 
     engine: EmbeddingEngine
@@ -37,33 +42,41 @@ class EmbeddingRun:
     texts: TextColumn
     n_texts: int
     n_missing: int
-    stats: EmbeddingStats = field(default_factory=EmbeddingStats)
+    done: BatchResult = field(default_factory=BatchResult)
+    seconds_to_first: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Failures by reason."""
+        return dict(Counter(failure.reason for failure in self.done.failures))
 
     def counts(self) -> dict[str, Any]:
         """What was read, written and refused, by name."""
         table = delta.dataset(self.plan.rows.out)
         return {
             "texts": self.n_texts,
-            "embedded": self.stats.n_rows,
+            "embedded": self.done.n_rows,
             "unchanged": self.n_texts - self.n_missing,
             "truncated": int(table.count_rows(filter=pc.field("truncated"))),
-            "failed": len(self.stats.failures),
-            "failed_by_reason": self.stats.reasons,
+            "failed": len(self.done.failures),
+            "failed_by_reason": self.reasons,
             "skipped": self.texts.n_rows() - self.n_texts,
             "dimension": _table_dimension(self.plan.rows.out),
         }
 
     def metrics(self, price_per_million_tokens: float | None, price_per_hour: float | None) -> dict[str, float]:
         """Speed, and the cost of 1000 texts where a price is given, in its currency."""
-        stats = self.stats
+        done = self.done
         return {
-            "seconds_to_first_vector": stats.seconds_to_first,
-            "seconds": stats.seconds,
-            "tokens_in": stats.n_tokens,
-            "tokens_per_s": stats.tokens_per_s,
-            **{f"failed/{reason}": n for reason, n in stats.reasons.items()},
+            "seconds_to_first_vector": self.seconds_to_first,
+            "seconds": self.seconds,
+            "tokens_in": done.n_tokens,
+            # While the model was at work, its start excluded.
+            "tokens_per_s": done.n_tokens / (done.ended - done.began) if done.n_tokens else 0.0,
+            **{f"failed/{reason}": n for reason, n in self.reasons.items()},
             **cost_per_1000(
-                stats.n_rows, (price_per_million_tokens, stats.n_tokens / 1e6), (price_per_hour, stats.seconds / 3600)
+                done.n_rows, (price_per_million_tokens, done.n_tokens / 1e6), (price_per_hour, self.seconds / 3600)
             ),
         }
 
@@ -102,13 +115,15 @@ def embed_missing(
     run = EmbeddingRun(
         engine, plan, texts, sum(part.rows for part in parts.values()), sum(part.missing for part in parts.values())
     )
+    start = time.monotonic()
     if run.n_missing:
         with progress.task("texts", total=run.n_missing) as task:
             for result in engine.embed(plan, [part for part, of_part in parts.items() if of_part.missing]):
-                run.stats.add(result)
+                run.seconds_to_first = run.seconds_to_first or time.monotonic() - start
+                run.done += result
                 task.advance(result.n_rows + len(result.failures))
-    run.stats.stop()
-    plan.commit("text_embeddings", {failure.source_id for failure in run.stats.failures})
+    run.seconds = time.monotonic() - start
+    plan.commit("text_embeddings", {failure.file for failure in run.done.failures})
     return run
 
 

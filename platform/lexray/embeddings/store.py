@@ -1,9 +1,8 @@
 """The texts of a table, which of them lack a vector, and the rows of `text_embeddings` that hold the vectors."""
 
 import time
-from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
@@ -11,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
-import pyarrow.types
 from deltalake import DeltaTable
 
 from lexray.errors import ConfigError, LexrayError
 from lexray.llm.sentence_encoder import Vectors, unit_vectors
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
+from lexray.tables.quarantine import Refusal
 from lexray.tables.row_checkpoints import MissingRow, RowCheckpoints
 
 
@@ -49,7 +48,11 @@ class TextColumn:
             If the column is absent or holds no text; the message names the columns that do.
         """
         schema = delta.dataset(table).schema
-        texts = [field.name for field in schema if _is_text(field.type) and field.name != "source_id"]
+        texts = [
+            field.name
+            for field in schema
+            if field.type in (pa.string(), pa.large_string()) and field.name != "source_id"
+        ]
         if "source_id" not in schema.names or not delta.is_table(table):
             raise ConfigError(f"{table}: it is not a Lexray table with a column 'source_id'")
         if column not in texts:
@@ -145,17 +148,8 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class EmbeddingFailure:
-    """A text that has no vector."""
-
-    source_id: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True)
 class BatchResult:
-    """The result of one batch of texts.
+    """The result of one batch of texts, or of several together.
 
     Attributes
     ----------
@@ -163,60 +157,26 @@ class BatchResult:
         Vectors that were written.
     n_tokens : int
         Tokens that the model read for them.
-    failures : tuple of EmbeddingFailure
+    failures : tuple of Refusal
+        Texts that have no vector, by their source.
     began, ended : float
         Unix time when the model was asked for them, and when they were written, s.
     """
 
-    n_rows: int
-    n_tokens: int
-    failures: tuple[EmbeddingFailure, ...] = ()
-    began: float = float("inf")
-    ended: float = 0.0
-
-
-@dataclass
-class EmbeddingStats:
-    """The results of all batches so far, and how long they took.
-
-    Attributes
-    ----------
-    n_rows, n_tokens, failures, began, ended
-        As of `BatchResult`.
-    seconds_to_first, seconds : float
-        From the beginning, the engine's start included, to the first result and to `stop`.
-    """
-
     n_rows: int = 0
     n_tokens: int = 0
-    failures: list[EmbeddingFailure] = field(default_factory=list)
+    failures: tuple[Refusal, ...] = ()
     began: float = float("inf")
     ended: float = 0.0
-    seconds_to_first: float = 0.0
-    seconds: float = 0.0
-    _start: float = field(default_factory=time.monotonic)
 
-    def add(self, done: BatchResult) -> None:
-        """Add a batch's result."""
-        self.seconds_to_first = self.seconds_to_first or time.monotonic() - self._start
-        self.n_rows += done.n_rows
-        self.n_tokens += done.n_tokens
-        self.failures += done.failures
-        self.began, self.ended = min(self.began, done.began), max(self.ended, done.ended)
-
-    def stop(self) -> None:
-        """Stop the clock."""
-        self.seconds = time.monotonic() - self._start
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Tokens per second while the model was at work, its start excluded."""
-        return self.n_tokens / (self.ended - self.began) if self.n_tokens else 0.0
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """Failures by reason."""
-        return dict(Counter(failure.reason for failure in self.failures))
+    def __add__(self, other: "BatchResult") -> "BatchResult":
+        return BatchResult(
+            self.n_rows + other.n_rows,
+            self.n_tokens + other.n_tokens,
+            self.failures + other.failures,
+            min(self.began, other.began),
+            max(self.ended, other.ended),
+        )
 
 
 @dataclass(frozen=True)
@@ -245,7 +205,7 @@ class EmbeddingWriter:
         truncated: Sequence[bool | None],
         n_tokens: int,
         began: float,
-        failures: Sequence[EmbeddingFailure] = (),
+        failures: Sequence[Refusal] = (),
     ) -> BatchResult:
         """Write the vectors f4[T] of a batch, scaled to length 1; one that is zero or not finite is a failure.
 
@@ -259,20 +219,19 @@ class EmbeddingWriter:
             Tokens that the model read.
         began : float
             Unix time when it was asked, s.
-        failures : sequence of EmbeddingFailure
+        failures : sequence of Refusal
             Texts of the batch that have failed already.
         """
-        bad = list(failures)
-        good: dict[int, list[int]] = {}
-        for i, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
-            why = self._wrong(vector)
-            if why:
-                bad.append(EmbeddingFailure(text.source_id, "invalid_vector", why))
-            else:
-                good.setdefault(text.part, []).append(i)
-        for part, chosen in good.items():
+        wrong = [self._wrong(vector) for vector in vectors]
+        invalid = (
+            Refusal(text.source_id, "invalid_vector", why) for text, why in zip(texts, wrong, strict=True) if why
+        )
+        bad = (*failures, *invalid)
+        good = [i for i, why in enumerate(wrong) if not why]
+        for part in dict.fromkeys(texts[i].part for i in good):
+            chosen = [i for i in good if texts[i].part == part]
             self.rows.write(part, self._rows(chosen, texts, vectors, truncated))
-        return BatchResult(sum(map(len, good.values())), n_tokens, tuple(bad), began, time.time())
+        return BatchResult(len(good), n_tokens, bad, began, time.time())
 
     def _wrong(self, vector: Vectors) -> str:
         if vector.shape != (self.dimension,):
@@ -298,7 +257,3 @@ class EmbeddingWriter:
             }
             | {name: pa.array([value] * len(chosen), pa.string()) for name, value in vars(self.provenance).items()}
         )
-
-
-def _is_text(data_type: pa.DataType) -> bool:
-    return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type))

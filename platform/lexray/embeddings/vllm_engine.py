@@ -15,13 +15,14 @@ import ray
 import ray.data
 
 from lexray.embeddings.engines import embedding_spec
-from lexray.embeddings.store import BatchResult, EmbeddingFailure, EmbeddingWriter, Provenance
+from lexray.embeddings.store import BatchResult, EmbeddingWriter, Provenance
 from lexray.errors import LexrayError
 from lexray.llm import vllm
 from lexray.llm.sentence_encoder import TextModel, TextTokenizer, Vectors
 from lexray.runtime import ray_session
 from lexray.runtime.config import RayConfig
 from lexray.runtime.progress import Progress
+from lexray.tables.quarantine import Refusal
 from lexray.tables.row_checkpoints import MissingRow, RowPlan
 
 Row = dict[str, Any]
@@ -87,7 +88,7 @@ class VllmEmbeddingEngine:
             write = functools.partial(_write, writer=EmbeddingWriter(plan.rows, self.provenance))
             with vllm.one_line_errors(model.name):
                 for row in processor(texts).map_batches(write, batch_format="numpy", batch_size=None).iter_rows():
-                    failures = tuple(EmbeddingFailure(*failure) for failure in json.loads(row["failures"]))
+                    failures = tuple(Refusal(*failure) for failure in json.loads(row["failures"]))
                     yield BatchResult(row["n_rows"], row["n_tokens"], failures, row["began"], row["ended"])
 
 
@@ -117,7 +118,7 @@ def _write(batch: Row, writer: EmbeddingWriter) -> Row:
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     good = [row for row in rows if not row["__inference_error__"]]
     failures = [
-        EmbeddingFailure(row["source_id"], "engine_error", " ".join(row["__inference_error__"].split())[:300])
+        Refusal(row["source_id"], "engine_error", " ".join(row["__inference_error__"].split())[:300])
         for row in rows
         if row["__inference_error__"]
     ]

@@ -60,8 +60,8 @@ def chunk_papers(papers: Sequence[PromptPaper], max_tokens: int, max_chunks: int
     list of Chunk
         Fewer than `max_chunks` where that is enough. A sentence that is longer than `max_tokens` is in none.
     """
-    texts = [text for reading in papers for text in (reading.head, *reading.sentences)]
-    lengths = iter([n + _SEPARATOR_TOKENS for n in count(texts)])
+    counts = count([text for reading in papers for text in (reading.head, *reading.sentences)])
+    lengths = (n + _SEPARATOR_TOKENS for n in counts)
     prompts: list[dict[int, list[str]]] = [{}]  # sentences by paper
     free = max_tokens
     for number, reading in enumerate(papers):
@@ -78,9 +78,8 @@ def chunk_papers(papers: Sequence[PromptPaper], max_tokens: int, max_chunks: int
                 free, needed = max_tokens, head + length
             prompts[-1].setdefault(number, []).append(sentence)
             free -= needed
-    return [_chunk(papers, prompt) for prompt in prompts if prompt][:max_chunks]
-
-
-def _chunk(readings: Sequence[PromptPaper], prompt: dict[int, list[str]]) -> Chunk:
-    blocks = (f"{readings[number].head}\n{' '.join(sentences)}" for number, sentences in prompt.items())
-    return Chunk("\n\n".join(blocks), tuple(prompt))
+    return [
+        Chunk("\n\n".join(f"{papers[number].head}\n{' '.join(said)}" for number, said in prompt.items()), tuple(prompt))
+        for prompt in prompts
+        if prompt
+    ][:max_chunks]

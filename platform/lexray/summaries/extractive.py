@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 
 from lexray.summaries.schema import MAX_QUANTITIES
-from lexray.tables.schemas import SUMMARIES
 from lexray.text.designations import SourceNames
 from lexray.text.grounding import Evidence, ground_in_evidence, paper_texts, sentences_about
 from lexray.text.labels import UNKNOWN, LabelCategory
@@ -63,14 +62,12 @@ class Corpus:
     _weights: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
-    def of(cls, sources: Iterable[Sequence[PaperRow]]) -> "Corpus":
+    def of(cls, sources: Collection[Sequence[PaperRow]]) -> "Corpus":
         """Count the papers of some sources."""
-        frequency: Counter[str] = Counter()
-        n_sources = 0
-        for papers in sources:
-            n_sources += 1
-            frequency.update({term for paper in papers for text in paper_texts(paper) for term in terms(text)})
-        return cls(n_sources, frequency)
+        of_each = (
+            {term for paper in papers for text in paper_texts(paper) for term in terms(text)} for papers in sources
+        )
+        return cls(len(sources), Counter(itertools.chain.from_iterable(of_each)))
 
     def __add__(self, other: "Corpus") -> "Corpus":
         return Corpus(self.n_sources + other.n_sources, self.frequency + other.frequency)
@@ -181,7 +178,11 @@ class ExtractiveSummarizer:
                 for name, value, unit, paper in quantities
             ],
             "confidence": _confidence(labels["object_class"], evidence),
-            "sentences": [{"text": sentence.text} | _paper_identifiers(papers[sentence.paper]) for sentence in chosen],
+            # Not every paper has a bibcode: the number and the title make the sentence traceable all the same.
+            "sentences": [
+                {"text": sentence.text} | {name: papers[sentence.paper][name] for name in _PAPER_IDENTIFIERS}
+                for sentence in chosen
+            ],
         }
         grounding = ground_in_evidence(evidence, [sentence.text for sentence in chosen], labels, quantities)
         return row | {
@@ -236,12 +237,6 @@ class ExtractiveSummarizer:
         return [candidates[i] for i in sorted(chosen)]
 
 
-def summarize_part(rows: pa.Table, engine: ExtractiveSummarizer) -> pa.Table:
-    """Rows of `summaries` for the sources of some rows of `literature`, in the order of their names."""
-    summaries = [engine.summarize(source, papers) for source, papers in papers_by_source(rows).items()]
-    return pa.Table.from_pylist(summaries, schema=SUMMARIES)
-
-
 def papers_by_source(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
     """Papers by source, sources in the order of their names."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -270,8 +265,7 @@ def _score(text: str, weights: Mapping[str, float]) -> float:
     """Worth of a sentence: its terms and quantities, damped by its length so that a long one does not win by itself."""
     quantities = find_quantities(text)
     with_unit = sum(found.unit is not None for found in quantities)
-    without_unit = len(quantities) - with_unit
-    content = sum(weights.values()) + 1.5 * min(with_unit, 3) + 0.5 * min(without_unit, 2)
+    content = sum(weights.values()) + 1.5 * min(with_unit, 3) + 0.5 * min(len(quantities) - with_unit, 2)
     about_the_paper = 0.4 if ABOUT_THE_PAPER.search(text.lower()) else 1.0
     # A touch above 0, so that papers which say nothing still have a best sentence.
     return 1e-6 + about_the_paper * content / math.sqrt(max(len(text.split()), 8))
@@ -297,8 +291,7 @@ def _key_quantities(sentences: Sequence[Sentence]) -> list[tuple[str, str, str, 
             name = quantity_name(sentence.text, quantity)
             if name is not None:
                 number = f"{limit_sign(sentence.text, quantity)}{quantity.value:.6g}"
-                value = (name, number, format_unit(quantity.unit), sentence.paper)
-                found.setdefault(name, value)
+                found.setdefault(name, (name, number, format_unit(quantity.unit), sentence.paper))
     return list(found.values())[:MAX_QUANTITIES]
 
 
@@ -309,11 +302,6 @@ def _confidence(label: str, evidence: Sequence[Evidence]) -> str:
     agreeing = (said for said in evidence if majority_labels(said.sentences)["object_class"] == label)
     agree = len(list(itertools.islice(agreeing, 2)))  # more would say no more
     return "high" if agree > 1 else "medium" if agree else "low"
-
-
-def _paper_identifiers(paper: PaperRow) -> dict[str, Any]:
-    # Not every paper has a bibcode: the number and the title make the sentence traceable all the same.
-    return {name: paper[name] for name in _PAPER_IDENTIFIERS}
 
 
 def _with_full_stop(sentence: str) -> str:

@@ -7,21 +7,11 @@ import ray
 
 from lexray.runtime.map_parts import MappedRows, OutputTable, PartFunction, map_parts, results_of_parts
 from lexray.runtime.progress import Progress
-from lexray.summaries.extractive import Corpus, ExtractiveSummarizer, papers_by_source, summarize_part
+from lexray.summaries.extractive import Corpus, ExtractiveSummarizer, papers_by_source
 from lexray.summaries.writer import WriterSettings
 from lexray.tables import delta
 from lexray.tables.row_checkpoints import RowCheckpoints
 from lexray.tables.schemas import SUMMARIES
-
-
-def count_corpus(literature: str) -> Corpus:
-    """Terms of all sources' papers, counted part by part and added up on the driver."""
-    return sum(results_of_parts(_corpus_of_part, literature), Corpus())
-
-
-def _corpus_of_part(literature: str, part: int) -> Corpus:
-    rows = delta.read(literature, ["source_id", "title", "abstract", "body"], parts=[part])
-    return Corpus.of(papers_by_source(rows).values())
 
 
 def extract_summaries(
@@ -31,7 +21,7 @@ def extract_summaries(
 
     A run that was killed goes on with the parts that it had not finished.
     """
-    corpus = count_corpus(literature)
+    corpus = sum(results_of_parts(_corpus_of_part, literature), Corpus())  # added up on the driver
     options = (settings.max_words, settings.mask_names, settings.min_grounded)
     output = OutputTable(out, "summaries", SUMMARIES)
     with progress.task("sources", total=corpus.n_sources) as task:
@@ -40,12 +30,18 @@ def extract_summaries(
     RowCheckpoints(out, SUMMARIES).remove()
 
 
+def _corpus_of_part(literature: str, part: int) -> Corpus:
+    rows = delta.read(literature, ["source_id", "title", "abstract", "body"], parts=[part])
+    return Corpus.of(papers_by_source(rows).values())
+
+
 def _summarize_function(
     corpus: "ray.ObjectRef[Corpus]", max_words: int, mask_names: bool, min_grounded: float
 ) -> PartFunction:
     summarizer = ExtractiveSummarizer(ray.get(corpus), max_words, mask_names, min_grounded)
 
     def summarize(rows: pa.Table) -> MappedRows:
-        return MappedRows([summarize_part(rows, summarizer)])
+        summaries = [summarizer.summarize(source, papers) for source, papers in papers_by_source(rows).items()]
+        return MappedRows([pa.Table.from_pylist(summaries, schema=SUMMARIES)])
 
     return summarize

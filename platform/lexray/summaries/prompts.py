@@ -77,10 +77,8 @@ class PromptTemplates:
         problems : sequence of str
             What was wrong with a first answer, as far as there is room.
         """
-        feedback = ""
-        if problems:
-            listed = "\n".join(f"- {finding}" for finding in problems)
-            feedback = Template(self.again).substitute(findings=listed[:MAX_FEEDBACK_CHARACTERS])
+        listed = "\n".join(f"- {finding}" for finding in problems)[:MAX_FEEDBACK_CHARACTERS]
+        feedback = Template(self.again).substitute(findings=listed) if problems else ""
         values = {"papers": papers, "words": words, "quantities": MAX_QUANTITIES, "findings": feedback}
         # Divided before it is filled: a paper may hold a divider, too.
         system, _, user = template.rpartition(_DIVIDER)

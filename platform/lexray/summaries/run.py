@@ -87,20 +87,19 @@ class WritingStats:
         self, price_per_million_in: float | None, price_per_million_out: float | None, price_per_hour: float | None
     ) -> dict[str, float]:
         """Speed, and the cost of 1000 sources where a price is given, in its currency."""
-        metrics: dict[str, float] = {
+        tokens = {"tokens_per_s": self.tokens_in + self.tokens_out, "tokens_out_per_s": self.tokens_out}
+        return {
             "tokens_in": self.tokens_in,
             "tokens_out": self.tokens_out,
             "seconds": self.seconds,
+            **{name: n / self.seconds for name, n in tokens.items() if self.seconds},
+            **cost_per_1000(
+                self.n_written,
+                (price_per_million_in, self.tokens_in / 1e6),
+                (price_per_million_out, self.tokens_out / 1e6),
+                (price_per_hour, self.seconds / 3600),
+            ),
         }
-        if self.seconds:
-            metrics["tokens_per_s"] = (self.tokens_in + self.tokens_out) / self.seconds
-            metrics["tokens_out_per_s"] = self.tokens_out / self.seconds
-        return metrics | cost_per_1000(
-            self.n_written,
-            (price_per_million_in, self.tokens_in / 1e6),
-            (price_per_million_out, self.tokens_out / 1e6),
-            (price_per_hour, self.seconds / 3600),
-        )
 
 
 class SummaryEngine(Protocol):
@@ -139,8 +138,12 @@ class VllmSummaryEngine:
     @property
     def provenance(self) -> dict[str, str]:
         """Engine and model, as the rows name them."""
-        version, model = vllm.version(), self.model
-        return {"engine": "vllm", "engine_version": version, "model": model.name, "revision": model.revision}
+        return {
+            "engine": "vllm",
+            "engine_version": vllm.version(),
+            "model": self.model.name,
+            "revision": self.model.revision,
+        }
 
     @property
     def output_arguments(self) -> dict[str, Any]:
@@ -170,8 +173,7 @@ class VllmSummaryEngine:
         if self.model.on_hub:
             engine |= {"revision": self.model.revision, "tokenizer_revision": self.model.revision}
         stage = functools.partial(_summary_stage, writer=writer, store=store, model=self.model)
-        processor = vllm.build(self.model.source, "generate", self.settings, engine, _request, _cost, stage)
-        return processor(requests)
+        return vllm.build(self.model.source, "generate", self.settings, engine, _request, _cost, stage)(requests)
 
     def errors(self) -> contextlib.AbstractContextManager[None]:
         """See `SummaryEngine`."""
@@ -466,11 +468,15 @@ def _summary_stage(engine: type[Any], writer: Writer, store: RowCheckpoints, mod
     return WritingEngine
 
 
-class _EndpointModel:
-    """An endpoint as a `ChatModel`."""
+class _EndpointWorker:
+    """Summarizes the sources of a batch with an endpoint's model, of which it is the `ChatModel`."""
 
-    def __init__(self, client: EndpointClient, count: TokenCounter) -> None:
-        self._client, self.count = client, count
+    def __init__(self, engine: HttpSummaryEngine, writer: Writer, store: RowCheckpoints) -> None:
+        self._writer, self._row_writer = writer, _RowWriter(store)
+        self._client, self.count = EndpointClient(engine.endpoint), engine.counter()
+
+    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
+        yield pa.Table.from_pylist(await _write(batch.to_pylist(), self._writer, self, self._row_writer))
 
     async def complete(self, messages: Messages, seed: int, temperature: float) -> Completion:
         answer = await self._client.chat(
@@ -479,14 +485,3 @@ class _EndpointModel:
         if answer.finish_reason == "length":
             raise RefusedInput("too_long", f"the answer was cut off after {answer.tokens_out} tokens")
         return Completion(answer.text, answer.tokens_in, answer.tokens_out, answer.model)
-
-
-class _EndpointWorker:
-    """Summarizes the sources of a batch with an endpoint's model."""
-
-    def __init__(self, engine: HttpSummaryEngine, writer: Writer, store: RowCheckpoints) -> None:
-        self._writer, self._row_writer = writer, _RowWriter(store)
-        self._model = _EndpointModel(EndpointClient(engine.endpoint), engine.counter())
-
-    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
-        yield pa.Table.from_pylist(await _write(batch.to_pylist(), self._writer, self._model, self._row_writer))

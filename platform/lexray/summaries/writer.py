@@ -177,11 +177,6 @@ class Draft:
         """Share of its facts that are in the papers; 1 where it states none."""
         return 1.0 if self.grounding.share is None else self.grounding.share
 
-    @property
-    def merit(self) -> tuple[bool, float]:
-        """Key by which drafts are compared; the better one has the greater."""
-        return self.too_long is None, self.share
-
 
 class Writer:
     """Writes summaries; the model is given with each request.
@@ -217,8 +212,9 @@ class Writer:
         self.prompt_sha256 = self._prompts.sha256
         # The engine's version is left out: an update must not write all summaries again.
         engine = [self.provenance[name] for name in ("engine", "model", "revision")]
-        written_as = settings.model_dump(exclude={"prompts"})
-        self._settings_hash = delta.digest([written_as, self.prompt_sha256, engine, context, self._engine_options])
+        self._settings_hash = delta.digest(
+            [settings.model_dump(exclude={"prompts"}), self.prompt_sha256, engine, context, self._engine_options]
+        )
 
     def check_context(self, count: TokenCounter) -> None:
         """Refuse a context that has no room for papers.
@@ -334,9 +330,10 @@ class Writer:
             return first
         objections = [*([first.too_long] if first.too_long else ()), *first.grounding.missing]
         try:
-            return max(await self._draft(work, evidence, chat, objections), first, key=lambda draft: draft.merit)
+            second = await self._draft(work, evidence, chat, objections)
         except RefusedInput:
             return first  # which is an answer after all
+        return max(second, first, key=lambda draft: (draft.too_long is None, draft.share))
 
     async def _draft(
         self, work: SummaryRequest, evidence: Sequence[Evidence], chat: "_ChatSession", problems: Sequence[str]
@@ -380,11 +377,10 @@ class Writer:
             for one in answer.key_quantities
             if one.number in work.read and _is_grounded(evidence, {}, (one,))
         ]
-        mask = NameMask.of(work.names)
-        masked = self.settings.mask_names
+        mask = NameMask.of(work.names) if self.settings.mask_names else None
         return {
-            "summary": mask.mask(answer.summary) if masked else answer.summary,
-            "summary_unmasked": mask.reveal(answer.summary) if masked else answer.summary,
+            "summary": mask.mask(answer.summary) if mask else answer.summary,
+            "summary_unmasked": mask.reveal(answer.summary) if mask else answer.summary,
             "facts": json.dumps({**labels, "key_quantities": quantities, "confidence": answer.confidence}),
             "grounded": draft.grounding.share,
             "findings": list(draft.grounding.missing),
