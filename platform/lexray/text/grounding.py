@@ -77,7 +77,7 @@ def paper_texts(paper: Mapping[str, Any]) -> list[str]:
 
 def sentences_about(paper: Mapping[str, Any], names: SourceNames) -> list[str]:
     """Sentences of a paper that are about the source and are no instructions, in order."""
-    found = []
+    found: list[str] = []
     names = names.in_paper(paper)
     for text in paper_texts(paper):
         sentences = split_sentences(remove_prompt_injections(text)[0])
