@@ -83,7 +83,8 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
             config.seed,
             context.progress,
         )
-        probed = sample_by_hash([] if latents is None else latents["detection_id"].to_pylist(), config.probed, "probes")
+        encoded = [] if latents is None else latents["detection_id"].to_pylist()
+        probed = sample_by_hash(encoded, config.probed, "probes")
         properties = measure_detection_properties(config.events, probed, config.true_rates, context.progress)
     results = metrics.EvaluationResults()
     metrics.measure_gain(results, scores, config.seed, names)

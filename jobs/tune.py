@@ -61,11 +61,9 @@ class TuneConfig(JobConfig):
 def run(config: TuneConfig, context: JobContext) -> JobResult:
     """Search, and write OUT/trials.parquet and OUT/best.yaml."""
     training = config.training
+    searchable = [field.name for field in fields(AlignmentSettings)]
     space = parse_space(
-        config.space,
-        train_alignment.TrainAlignmentConfig,
-        {**config.base, "out": config.out},
-        [field.name for field in fields(AlignmentSettings)],
+        config.space, train_alignment.TrainAlignmentConfig, {**config.base, "out": config.out}, searchable
     )
     pairs = read_pairs(training.latents, training.text_embeddings, training.events, training.split_seed)
     search = AlignmentSearch(

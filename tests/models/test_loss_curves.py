@@ -14,7 +14,8 @@ from builders import ENERGIES, event_list
 from golden_files import check_golden_curves
 from lexray.events.eventlist import Background, EventList
 from lexray.inference.photons import photons_of
-from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer, Pairs
+from lexray.models.alignment.pairs import Pairs
+from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule
 from lexray.models.autodecoders.resnet.training import ResnetSettings

@@ -13,8 +13,10 @@ from mlflow.tracking import MlflowClient
 from aligned_tables import LATENT_DIM, N_BANDS, TEXT_DIM, Tables, write_tables, write_texts
 from lexray.errors import ConfigError, LexrayError
 from lexray.jobs import project, train_alignment
+from lexray.models.alignment.evaluation import own_rank
+from lexray.models.alignment.pairs import Pairs
 from lexray.models.alignment.towers import Sizes, Towers
-from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer, Pairs, own_rank
+from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer
 from lexray.runtime.config import parse
 from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress

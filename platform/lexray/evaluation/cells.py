@@ -84,6 +84,5 @@ def _rates(model: ShapeModel, events: Sequence[EventList]) -> list[PiecewiseRate
     photons = photons_of(events, len(events[0].bands))
     shape = model(photons).double().expand(-1, photons.n_bands, -1)
     relative = torch.exp(shape - shape.amax(-1, keepdim=True)).clamp(min=1e-12).numpy()
-    return list(
-        map(PiecewiseRate, np.linspace(0.0, photons.duration.numpy(), relative.shape[-1] + 1, axis=1), relative)
-    )
+    edges = np.linspace(0.0, photons.duration.numpy(), relative.shape[-1] + 1, axis=1)
+    return list(map(PiecewiseRate, edges, relative))

@@ -177,7 +177,8 @@ def _vote(
     features: Float64s, label: NDArray[np.str_], train: NDArray[np.bool_], query: NDArray[np.bool_], k: int
 ) -> NDArray[np.str_]:
     """Class with most votes among the k nearest training rows; of equal votes, the one whose voters are nearer."""
-    nearest = np.argsort(-(features[query] @ features[train].T), axis=1, kind="stable")[:, :k]
+    similarity = features[query] @ features[train].T
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
     names, code = np.unique(label[train], return_inverse=True)
     votes = np.zeros((len(nearest), len(names)))
     # Earlier neighbours weigh a hair more, far less than one vote in all: that decides between equal counts.

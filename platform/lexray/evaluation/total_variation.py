@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lexray.evaluation.cells import N_CELLS, CellCounts, count_in_cells, mean_gain
 from lexray.models.autodecoders.learner import cosine
-from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.photons import Photons, pieces
 
 #: Penalties that `TotalVariation.best` tries; an infinite one on the deviations leaves all bands one shape.
 MEAN_WEIGHTS = (1.0, 1.5, 2.2, 3.2, 4.5, 6.5)
@@ -52,10 +52,7 @@ class TotalVariationFit:
 
     def __call__(self, photons: Photons) -> Tensor:
         """Log-shapes f4[N, B, CELLS]."""
-        fitted = [
-            self._fit(count_in_cells(photons.select(some)))
-            for some in torch.split(torch.arange(len(photons)), _BATCH_SIZE)
-        ]
+        fitted = [self._fit(count_in_cells(photons.select(some))) for some in pieces(len(photons), _BATCH_SIZE)]
         return torch.cat([torch.zeros(0, photons.n_bands, N_CELLS), *fitted])
 
     def objective(self, mean: Tensor, deviation: Tensor, data: CellCounts) -> Tensor:

@@ -17,11 +17,13 @@ from lexray.errors import LexrayError, one_line
 from lexray.events.eventlist import EventList
 from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.calibration import Calibration, calibrate
+from lexray.models.autodecoders.grid.decoder import GridDecoder
 from lexray.models.autodecoders.grid.inference import GridReconstructor
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.learner import Schedule, keyed_generator
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.reconstructor import Encoding, Reconstruction, Reconstructor
+from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
 from lexray.models.autodecoders.resnet.inference import ResnetReconstructor
 from lexray.models.autodecoders.resnet.training import ResnetSettings
 from lexray.models.autodecoders.sampler import InMemoryParts
@@ -191,10 +193,11 @@ class Autodecoder:
             variance = self.calibration.variance(found.features, counts).numpy()
             score = self.calibration.score(found, counts)
             anomaly, p_value = score.numpy(), self.calibration.p_value(score, counts).numpy()
+        mean_rate = (in_bands + 0.5).log() - photons.ontime.log()[:, None]
         return Encoded(
             found.features.numpy(),
             variance,
-            ((in_bands + 0.5).log() - photons.ontime.log()[:, None]).float().numpy(),
+            mean_rate.float().numpy(),
             found.nll.numpy(),
             anomaly,
             p_value,
@@ -333,12 +336,11 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
         known_types = ", ".join(SETTINGS_OF_TYPE)
         raise LexrayError(f"{path}: an autodecoder of type '{model_type}', this Lexray knows {known_types}")
     network, calibration = (_under(prefix, tensors) for prefix in ("network", "calibration"))
-    known = Calibration.of_tensors(calibration) if calibration else None
     try:
-        return Autodecoder(
-            _settings(model_type, description["settings"]), network, tensors.get("start"), known, torch.device(device)
-        )
-    except (TypeError, RuntimeError) as error:
+        known = Calibration.of_tensors(calibration) if calibration else None
+        settings = _settings(model_type, description["settings"])
+        return Autodecoder(settings, network, tensors.get("start"), known, torch.device(device))
+    except (KeyError, TypeError, RuntimeError) as error:
         raise LexrayError(
             f"{path}: was written by another version of Lexray ({one_line(error)}); train it again"
         ) from None
@@ -366,9 +368,9 @@ def _reconstructor(
     if start is None:
         raise TypeError(f"{name} needs the mean latent of its training")
     if isinstance(settings, GridSettings):
-        return GridReconstructor(settings, network, start, device)
+        return GridReconstructor(settings, cast(GridDecoder, network), start, device)
     if isinstance(settings, ResnetSettings):
-        return ResnetReconstructor(settings, network, start, device)
+        return ResnetReconstructor(settings, cast(ResnetDecoder, network), start, device)
     raise TypeError(f"{name} belongs to no type of autodecoder")
 
 

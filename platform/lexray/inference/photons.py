@@ -50,6 +50,7 @@ def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
     edges = edges.reshape(-1, n_bands + 1)
     band = _bands_of(energy, offsets, edges)
     _require(not np.any(band < 0), "events: a photon lies outside its row's energy bands")
+    area = rows["area"].fill_null([np.nan] * n_bands)
     return Photons(
         torch.from_numpy(np.array(time)),
         torch.from_numpy(band),
@@ -60,9 +61,7 @@ def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
         torch.from_numpy(np.array(energy)),
         torch.from_numpy(edges[:, [0, -1]].copy()),
         torch.from_numpy((_numbers(rows["exposure"]) / _numbers(rows["ontime"])).astype(np.float32)),
-        torch.from_numpy(
-            flatten_lists(rows["area"].fill_null([np.nan] * n_bands))[0].astype(np.float32).reshape(-1, n_bands)
-        ),
+        torch.from_numpy(flatten_lists(area)[0].astype(np.float32).reshape(-1, n_bands)),
         torch.from_numpy(_numbers(rows["frame_time"]).astype(np.float32)),
         _background_of_table(rows, edges),
         n_bands,
@@ -73,10 +72,11 @@ def _background_of_table(rows: pa.Table, edges: NDArray[np.floating]) -> Backgro
     time, offsets = flatten_lists(rows["bkg_time"])
     energy, _ = flatten_lists(rows["bkg_energy"])
     band = _bands_of(energy, offsets, edges)
+    before = np.concatenate([[0], np.cumsum(band >= 0)])
     return BackgroundPhotons(
         torch.from_numpy(time[band >= 0]),
         torch.from_numpy(band[band >= 0]),
-        torch.from_numpy(np.concatenate([[0], np.cumsum(band >= 0)])[offsets]),
+        torch.from_numpy(before[offsets]),
         torch.from_numpy(_numbers(rows["bkg_scale"]).astype(np.float32)),
     )
 

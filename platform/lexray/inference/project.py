@@ -78,7 +78,8 @@ class ProjectedTable:
             "modality": pa.array([self.modality] * rows.num_rows, pa.string()),
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embedding.ravel()), embedding.shape[1]),
         }
-        return pa.table(columns).sort_by("id"), not_finite(self.path, self.identity, refused[self.identity].to_pylist())
+        refusals = not_finite(self.path, self.identity, refused[self.identity].to_pylist())
+        return pa.table(columns).sort_by("id"), refusals
 
 
 def project_part(

@@ -63,18 +63,15 @@ class AlignmentTraining(RayTraining):
             If workers failed more often than `max_failures`.
         """
         with progress.task("epochs", total=self.settings.epochs) as task, ray_session.relay_progress(task) as queue:
-            last = self.run_workers(
-                _train,
-                {
-                    "settings": self.settings,
-                    "checkpoint_every": self.checkpoint_every,
-                    "pairs": ray.put(pairs),
-                    "run": (run.uri, run.run_id),
-                    "progress": queue,
-                    "on_epoch": on_epoch,
-                },
-                progress,
-            )
+            loop = {
+                "settings": self.settings,
+                "checkpoint_every": self.checkpoint_every,
+                "pairs": ray.put(pairs),
+                "run": (run.uri, run.run_id),
+                "progress": queue,
+                "on_epoch": on_epoch,
+            }
+            last = self.run_workers(_train, loop, progress)
         done = AlignmentTrainer(self.settings, pairs.train, pairs.val, pairs.n_bands)
         _restore(done, last)
         self.forget()

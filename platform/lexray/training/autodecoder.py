@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import ray
 import ray.train
 from ray.train.torch import get_device
+from ray.util.queue import Queue
 
 from lexray.errors import LexrayError
 from lexray.models.autodecoders.learner import Schedule
@@ -68,11 +69,8 @@ class AutodecoderTraining(RayTraining):
         diverged = Path(self.checkpoints) / _DIVERGED
         diverged.unlink(missing_ok=True)
         with progress.task("epochs", total=self.settings.epochs) as task, ray_session.relay_progress(task) as queue:
-            last = self.run_workers(
-                worker,
-                {"training": self, "plan": ray.put(plan), "queue": queue, "mlflow": (run.uri, run.run_id)},
-                progress,
-            )
+            loop = {"training": self, "plan": ray.put(plan), "queue": queue, "mlflow": (run.uri, run.run_id)}
+            last = self.run_workers(worker, loop, progress)
         if diverged.exists():
             raise LexrayError(f"{self.command}: {diverged.read_text()}; lower the learning rate or leave these out")
         with last.as_directory() as folder:
@@ -101,6 +99,7 @@ def train_worker(loop: dict[str, Any]) -> None:
             for path in Path(folder).glob(f"{_EMPTIED}-*.pt"):  # a worker may own other parts now
                 source.emptied |= read_checkpoint(folder, path.name)
     run = tracking.reopen(*loop["mlflow"])
+    queue: Queue = loop["queue"]
     every = max(1, round(training.checkpoint_every * trainer.steps_per_epoch))
     shown, began, step = trainer.epoch if rank == 0 else 0, time.monotonic(), trainer.step
     while not trainer.finished:
@@ -122,9 +121,7 @@ def train_worker(loop: dict[str, Any]) -> None:
         }
         if rank == 0:
             run.metrics({**metrics, "epoch": trainer.step / trainer.steps_per_epoch}, trainer.step)
-            loop["queue"].put(
-                (trainer.epoch - shown, f"loss {loss:.3f} nat/photon, held-out gain {gain:.3f} bits/photon")
-            )
+            queue.put((trainer.epoch - shown, f"loss {loss:.3f} nat/photon, held-out gain {gain:.3f} bits/photon"))
             shown = trainer.epoch
         _report(trainer, rank, metrics, source)
         began, step = time.monotonic(), trainer.step

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from lexray.errors import LexrayError
-from lexray.models.alignment.trainer import Pairs
+from lexray.models.alignment.pairs import Pairs
 from lexray.tables import delta
 from lexray.tables.list_columns import finite_rows, vectors
 from lexray.tables.quarantine import Refusal, not_finite

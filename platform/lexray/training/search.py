@@ -13,7 +13,8 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
 
-from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer, Pairs
+from lexray.models.alignment.pairs import Pairs
+from lexray.models.alignment.trainer import AlignmentSettings, AlignmentTrainer
 from lexray.tables.files import filesystem
 from lexray.training.pairs import PairedTables
 from lexray.training.search_space import Domain

@@ -90,15 +90,17 @@ def _malformed(given_domain: Any) -> str | None:
     kind, values = next(iter(given_domain.items()))
     if kind not in DISTRIBUTIONS:
         return f"unknown kind '{kind}', it takes one of {kinds}"
-    out_of_order = False
-    wrong = not isinstance(values, list) or not values
-    if not wrong and kind != "choice":
-        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-        out_of_order = not numbers or len(values) != 2 or values[0] >= values[1]
-        whole = all(isinstance(v, int) for v in values)
-        wrong = out_of_order or (kind == "loguniform" and values[0] <= 0) or (kind == "randint" and not whole)
-    hint = ", the lower first" if out_of_order else ""
-    return f"{kind} takes {DISTRIBUTIONS[kind]}{hint}, got {values!r}" if wrong else None
+    if not isinstance(values, list) or not values:
+        return f"{kind} takes {DISTRIBUTIONS[kind]}, got {values!r}"
+    if kind == "choice":
+        return None
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if not numbers or len(values) != 2 or values[0] >= values[1]:
+        return f"{kind} takes {DISTRIBUTIONS[kind]}, the lower first, got {values!r}"
+    whole = all(isinstance(v, int) for v in values)
+    if (kind == "loguniform" and values[0] <= 0) or (kind == "randint" and not whole):
+        return f"{kind} takes {DISTRIBUTIONS[kind]}, got {values!r}"
+    return None
 
 
 def _out_of_place(domain: Domain, model: type[BaseModel], key: str, base: Mapping[str, Any]) -> str | None:

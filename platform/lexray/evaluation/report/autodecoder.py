@@ -141,7 +141,8 @@ def _properties_of_part(
 def true_rms(rate: PiecewiseRate, events: EventList) -> float:
     """Fractional rms of a rate within good time, all bands together."""
     total, good = rate.rate.sum(axis=0), events.gti.exposure(rate.edges)
-    return float(np.sqrt(np.average((total / np.average(total, weights=good) - 1) ** 2, weights=good)))
+    mean = np.average(total, weights=good)
+    return float(np.sqrt(np.average((total / mean - 1) ** 2, weights=good)))
 
 
 def detection_features(latents: pa.Table, splits: Mapping[str, str]) -> list[Representation]:
@@ -174,9 +175,10 @@ def representation_section(
 ) -> dict[str, CaptionedFigure]:
     """What the representation holds of the properties of `measure_detection_properties`: metrics, rows and a figure."""
     features = detection_features(latents.filter(pc.field("detection_id").isin(list(properties))), splits)
+    probes = measure_properties(results, features, properties, seed, PROPERTY_LABELS, "latents", PROPERTY_LABELS)
     return property_figure(
         folder,
-        measure_properties(results, features, properties, seed, PROPERTY_LABELS, "latents", PROPERTY_LABELS),
+        probes,
         ("latents",),
         PROPERTY_LABELS,
         "Each point is a test detection; on the dashed line the prediction is right. Predicted from the "

@@ -120,15 +120,14 @@ def count_bin_figure(
         for name, gains in groups.items()
     }
     draw = partial(plots.gain_by_counts, groups=shown, ours=models["autodecoder"], ceiling=models.get("true_rate"))
-    return {
-        "gain_by_counts": CaptionedFigure(
-            plots.save_figure(folder, "heldout_gain_by_counts", draw),
-            "The same, by counts",
-            "Detections with few photons to the left, in brackets how many of the test have so many. A method that has "
-            "learned what sources do gains where a detection alone says little.",
-            "Line chart of held-out gain against the number of photons",
-        )
-    }, groups
+    picture = CaptionedFigure(
+        plots.save_figure(folder, "heldout_gain_by_counts", draw),
+        "The same, by counts",
+        "Detections with few photons to the left, in brackets how many of the test have so many. A method that has "
+        "learned what sources do gains where a detection alone says little.",
+        "Line chart of held-out gain against the number of photons",
+    )
+    return {"gain_by_counts": picture}, groups
 
 
 def _count_bin_label(name: str) -> str:

@@ -412,7 +412,8 @@ def confusion_matrix(theme: Theme, truth: Sequence[str], predicted: Sequence[str
     """Rows are true classes; a cell's shade is its share of the row, its number the sources."""
     order = class_order([*truth, *predicted])
     counts = np.zeros((len(order), len(order)), dtype=int)
-    np.add.at(counts, (list(map(order.index, truth)), list(map(order.index, predicted))), 1)
+    for t, p in zip(truth, predicted, strict=True):
+        counts[order.index(t), order.index(p)] += 1
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, ax = one_panel(5.6, 4.9)
     ax.imshow(share, cmap=theme.heat, vmin=0, vmax=1, aspect="auto")

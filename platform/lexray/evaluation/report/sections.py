@@ -90,11 +90,10 @@ def light_curve_section(
         score.detection_id: (f"{name.capitalize()} of the test", gained)
         for name, (score, gained) in captions.example_detections(scores).items()
     }
+    table = delta.read(events, ["detection_id", "source_id", "mission", "flags"], order="detection_id")
     real = [
         row
-        for row in delta.read(
-            events, ["detection_id", "source_id", "mission", "flags"], order="detection_id"
-        ).to_pylist()
+        for row in table.to_pylist()
         if row["mission"] not in ("chandra", "") or "whole_field" in (row["flags"] or [])
     ]
     for row in real[:_MAX_REAL_LIGHT_CURVES]:

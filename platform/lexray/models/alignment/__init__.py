@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "heads": ["Heads", "fit_heads"],
+        "pairs": ["Pairs"],
         "towers": ["Towers"],
-        "trainer": ["AlignmentSettings", "AlignmentTrainer", "Pairs"],
+        "trainer": ["AlignmentSettings", "AlignmentTrainer"],
     },
 )

@@ -51,9 +51,8 @@ def distributed_symmetric_info_nce(
     group : ProcessGroup, optional
         The workers; all by default.
     """
-    return _both_ways(
-        xray, text, _gather(xray, group), _gather(text, group), dist.get_rank(group) * len(xray), log_scale
-    )
+    first = dist.get_rank(group) * len(xray)
+    return _both_ways(xray, text, _gather(xray, group), _gather(text, group), first, log_scale)
 
 
 def _both_ways(xray: Tensor, text: Tensor, all_xray: Tensor, all_text: Tensor, first: int, log_scale: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ weights have not seen (Guo et al. 2017, arXiv:1706.04599). Stored as safetensors
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +154,14 @@ class Heads:
         try:
             description = json.loads((folder / DESCRIPTION_FILE).read_text())
             tensors = load_file(folder / WEIGHTS_FILE)
-            nan: Any = float("nan")
-            keys = [field.name for field in fields(PropertyHead)]
             properties = tuple(
-                PropertyHead(**{key: nan if item[key] is None else item[key] for key in keys})
+                PropertyHead(
+                    item["name"],
+                    bool(item["log10"]),
+                    _null_to_nan(item["sigma"]),
+                    _null_to_nan(item["r2"]),
+                    item["n_train"],
+                )
                 for item in description["properties"]
             )
             heads = cls(
@@ -269,6 +273,10 @@ def _numeric_column(column: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]
     ):
         return None
     return np.array([np.nan if value is None else float(value) for value in column])
+
+
+def _null_to_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def _fit_property(

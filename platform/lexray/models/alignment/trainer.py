@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lexray.models.alignment.contrastive import MAX_SCALE, distributed_symmetric_info_nce, symmetric_info_nce
-from lexray.models.alignment.towers import Regularisation, Sizes, Towers, join_members
+from lexray.models.alignment.evaluation import retrieval_metrics
+from lexray.models.alignment.pairs import Pairs
+from lexray.models.alignment.towers import Regularisation, Sizes, Towers
 from lexray.models.settings import setting
 
 #: What `Trainer.run_epoch` reports, and the direction in which each is better.
@@ -63,38 +65,6 @@ class AlignmentSettings:
     seed: int = setting(0, "of weights, batches and noise", ge=0)
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Sources with their detections and their text.
-
-    Attributes
-    ----------
-    xray : Tensor[N, D + B]
-        Features of N detections, latents and log-rates side by side, in the order of their sources.
-    offsets : Tensor[S + 1]
-        Source s has the detections offsets[s] … offsets[s + 1], at least one.
-    text : Tensor[S, T]
-        Text vectors.
-    """
-
-    xray: Tensor
-    offsets: Tensor
-    text: Tensor
-
-    def __len__(self) -> int:
-        return len(self.text)
-
-    def to(self, device: torch.device) -> "Pairs":
-        """The same on another device."""
-        return Pairs(self.xray.to(device), self.offsets.to(device), self.text.to(device))
-
-    def draw(self, sources: Tensor, generator: torch.Generator) -> Tensor:
-        """One detection of each of the sources at random: rows of `xray`."""
-        count = self.offsets[sources + 1] - self.offsets[sources]
-        at = torch.rand(len(sources), generator=generator).to(count.device) * count
-        return self.offsets[sources] + at.long().clamp(max=count - 1)
-
-
 class AlignmentTrainer:
     """One worker's share of a training; with several, each computes its share of every batch.
 
@@ -119,11 +89,9 @@ class AlignmentTrainer:
         on_gpu = [self.device] if self.device.type == "cuda" else None
         self._model = DistributedDataParallel(self.towers, on_gpu) if self.workers > 1 else self.towers
         self._loss = distributed_symmetric_info_nce if self.workers > 1 else symmetric_info_nce
+        decaying = [p for p in self.towers.parameters() if p is not self.towers.log_scale]
         groups: list[dict[str, Any]] = [
-            {
-                "params": [p for p in self.towers.parameters() if p is not self.towers.log_scale],
-                "weight_decay": settings.weight_decay,
-            },
+            {"params": decaying, "weight_decay": settings.weight_decay},
             {"params": [self.towers.log_scale], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
@@ -239,23 +207,3 @@ def _new_towers(settings: AlignmentSettings, train: Pairs, n_bands: int) -> Towe
     towers.xray.standardise.fit_scale(train.xray)
     towers.text.standardise.fit_whitening(train.text, settings.whitening_shrinkage)
     return towers
-
-
-@torch.no_grad()
-def retrieval_metrics(towers: Towers, pairs: Pairs) -> dict[str, float]:
-    """Loss, recall@10 and median rank, a source's X-ray vector being the mean of its detections'."""
-    count = pairs.offsets.diff()
-    owner = torch.repeat_interleave(torch.arange(len(pairs), device=count.device), count)
-    xray, text = join_members(towers.xray(pairs.xray)), join_members(towers.text(pairs.text))
-    mean = nn.functional.normalize(torch.zeros_like(text).index_add(0, owner, xray), dim=-1)
-    ranks = torch.cat([own_rank(mean @ text.T), own_rank(text @ mean.T)]).double()
-    return {
-        "val/loss": float(symmetric_info_nce(mean, text, towers.log_scale)),
-        "val/recall@10": float((ranks <= 10).double().mean()),
-        "val/median_rank": float(ranks.median()),
-    }
-
-
-def own_rank(similarity: Tensor) -> Tensor:
-    """Rank, from 1, that each row of similarity[N, N] gives its own column; ties count against it."""
-    return (similarity >= similarity.diagonal()[:, None]).sum(1)

@@ -82,14 +82,16 @@ class Calibration:
         m = len(self.null_score)
         n = min(NEIGHBOURS, m)
         middle = torch.searchsorted(self.null_counts, counts.sum(1).float())
-        near = self.null_score[(middle - n // 2).clamp(0, m - n)[:, None] + torch.arange(n)]
+        first = (middle - n // 2).clamp(0, m - n)
+        near = self.null_score[first[:, None] + torch.arange(n)]
         return (1.0 + (near >= score[:, None]).sum(1)) / (n + 1.0)
 
     def _log_population(self, known: Tensor) -> Tensor:
         p = self.population
         z = (known - p["mean"]) @ p["axes"].T / p["spread"]
         away = torch.einsum("nkd,kde->nke", z[:, None] - p["centres"], p["precision"])
-        return (-0.5 * away.square().sum(-1) + p["log_weight"]).logsumexp(1)
+        log_density = -0.5 * away.square().sum(-1) + p["log_weight"]
+        return log_density.logsumexp(1)
 
     def tensors(self) -> dict[str, Tensor]:
         """Of a model file."""
@@ -103,11 +105,12 @@ class Calibration:
     @staticmethod
     def of_tensors(tensors: Mapping[str, Tensor]) -> "Calibration":
         """What `tensors` wrote."""
-        uncertainty, population = (
-            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            for prefix in ("uncertainty.", "population.")
-        )
-        return Calibration(uncertainty, population, tensors["null_counts"], tensors["null_score"])
+        groups: dict[str, dict[str, Tensor]] = {"uncertainty": {}, "population": {}}
+        for name, value in tensors.items():
+            group, _, key = name.partition(".")
+            if key:
+                groups[group][key] = value
+        return Calibration(groups["uncertainty"], groups["population"], tensors["null_counts"], tensors["null_score"])
 
 
 def calibrate(model: Reconstructor[Any], photons: Photons, seed: int = 0) -> Calibration:
@@ -224,10 +227,9 @@ def _simulate_like(model: Reconstructor[Any], photons: Photons, bins: int, gener
     of_background = torch.repeat_interleave(
         torch.arange(len(background.time)), torch.poisson(each, generator=generator).long()
     )
-    owner, band, time = (
-        torch.cat([of_source, of_region[of_background]])
-        for of_source, of_region in ((owner, background.owner), (band, background.band), (time, background.time))
-    )
+    owner = torch.cat([owner, background.owner[of_background]])
+    band = torch.cat([band, background.band[of_background]])
+    time = torch.cat([time, background.time[of_background]])
     order = (owner * (duration.max() + 1) + time).argsort()
     owner, band, time = owner[order], band[order], time[order]
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(owner, minlength=len(photons)).cumsum(0)])

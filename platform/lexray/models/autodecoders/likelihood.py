@@ -143,7 +143,8 @@ def cells(photons: Photons, n_knots: int) -> Cells:
     hat_counts.index_add_(0, slot, 1.0 - right_share)
     hat_counts.index_add_(0, slot + 1, right_share)
 
-    return Cells(hat_counts.reshape(n, n_bands, n_knots), *_good_time(photons, duration, n_knots))
+    exposure, centre = _good_time(photons, duration, n_knots)
+    return Cells(hat_counts.reshape(n, n_bands, n_knots), exposure, centre)
 
 
 def _good_time(photons: Photons, duration: Tensor, n_knots: int) -> tuple[Tensor, Tensor]:
@@ -158,7 +159,8 @@ def _good_time(photons: Photons, duration: Tensor, n_knots: int) -> tuple[Tensor
     moment = empty.index_add(0, owner, (until**2 - start**2) / 2).diff()
     width = 1.0 / (n_knots - 1)
     mean = torch.where(amount > 1e-12, moment / amount.clamp(min=1e-12), knots[:-1] + width / 2)
-    return amount.clamp(min=0.0).float(), ((mean - knots[:-1]) / width).clamp(0.0, 1.0).float()
+    centre = ((mean - knots[:-1]) / width).clamp(0.0, 1.0)
+    return amount.clamp(min=0.0).float(), centre.float()
 
 
 def cell_counts(photons: Photons, n_cells: int) -> Tensor:
@@ -197,7 +199,8 @@ def cell_log_integrals(log_rate: Tensor, exposure: Tensor, centre: Tensor) -> Te
     """
     rise = log_rate.diff()
     at_centre = log_rate[..., :-1] + rise * centre[:, None, :]
-    s = rise * (exposure * exposure.shape[-1] / 2)[:, None, :]
+    n_cells = exposure.shape[-1]
+    s = rise * (exposure * n_cells / 2)[:, None, :]
     return at_centre + _log_sinhc(s) + exposure.log()[:, None, :]
 
 
@@ -334,7 +337,8 @@ def _with_background(alone: Tensor, log_rate: Tensor, data: Cells, above: _Above
 
 def _above_background(log_rate: Tensor, data: Cells, known: CellBackground) -> Tensor:
     exposure = data.exposure[known.rows]
-    mean = cell_log_integrals(log_rate, exposure, data.centre[known.rows]).exp() + known.expected
+    source = cell_log_integrals(log_rate, exposure, data.centre[known.rows]).exp()
+    mean = source + known.expected
     # Photons are points: their density is that of their cell, per unit of scaled time.
     density = (mean / exposure[:, None].clamp(min=_TINY)).clamp(min=_TINY)
     return (known.counts * density.log() - mean).sum((-1, -2))

@@ -154,7 +154,7 @@ class Photons(RaggedPhotons):
     @property
     def duration(self) -> Tensor:
         """End of each detection's last good time, f8[N] in seconds; 1 where there is no good time."""
-        stop = torch.cat([self.gti_stop, torch.ones(1, dtype=torch.float64)])
+        stop = torch.cat([self.gti_stop, torch.ones(1, dtype=torch.float64)])  # the last for those without good time
         return stop[torch.where(self.gti_offsets.diff() > 0, self.gti_offsets[1:] - 1, -1)]
 
     @property
@@ -230,7 +230,8 @@ def owner(offsets: Tensor) -> Tensor:
 
 
 def join(offsets: Sequence[Tensor]) -> Tensor:
-    return torch.cat([torch.zeros(1, dtype=torch.int64), torch.cat([o.diff() for o in offsets]).cumsum(0)])
+    lengths = torch.cat([o.diff() for o in offsets])
+    return torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
 
 
 def gather(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -167,5 +167,6 @@ def _means(rate: Tensor, bins: int, exposure: Tensor | None) -> Tensor:
 
 def misfit(rate: Tensor, expected: Tensor, counts: Tensor) -> Tensor:
     """See `Encoding.misfit`: of rates, expected counts and counts f[N, B, K] in cells, whatever the rates' unit."""
-    typical = counts.sum(-1, keepdim=True) * (expected / expected.sum(-1, keepdim=True))
+    share = expected / expected.sum(-1, keepdim=True)
+    typical = counts.sum(-1, keepdim=True) * share
     return ((typical - counts) * rate.clamp(min=1e-300).log()).sum((1, 2)).float()

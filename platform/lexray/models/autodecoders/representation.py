@@ -38,7 +38,8 @@ def represent(log_rate: Tensor, photons: Photons) -> Tensor:
     f[N, F]
         `variability`, log(1 + number of photons), then `spectrum`.
     """
-    return torch.cat([variability(log_rate), photons.offsets.diff().float()[:, None].log1p(), spectrum(photons)], dim=1)
+    n_photons = photons.offsets.diff().float()[:, None]
+    return torch.cat([variability(log_rate), n_photons.log1p(), spectrum(photons)], dim=1)
 
 
 def variability(log_rate: Tensor) -> Tensor:

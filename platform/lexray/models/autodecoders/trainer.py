@@ -8,26 +8,22 @@ there are; latents and their Adam state never leave their owner.
 
 import math
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
-from torch.utils._pytree import tree_map
 
+from lexray.models.autodecoders.batches import Batch, Batches
+from lexray.models.autodecoders.evaluation import HeldOutPhotons
+from lexray.models.autodecoders.forward import TrainingForward, gradient, moving_average
 from lexray.models.autodecoders.latents import LatentTable
-from lexray.models.autodecoders.learner import Schedule, keyed_generator
-from lexray.models.autodecoders.photons import Photons, pieces
-from lexray.models.autodecoders.sampler import VALIDATION, Batch, Batches, PartSource
+from lexray.models.autodecoders.learner import Schedule
+from lexray.models.autodecoders.sampler import PartSource
 from lexray.models.autodecoders.state import TrainingState
+from lexray.models.autodecoders.workers import names_of_all, sum_over_workers
 
 #: Decay rates of the network's Adam moments.
 _BETAS = (0.9, 0.99)
-#: Share of a validation detection's photons that the model sees; the others are scored.
-_SEEN = 0.8
-#: Detections scored at once.
-_SCORED_AT_ONCE = 512
 
 
 class AutodecoderTrainer:
@@ -71,7 +67,7 @@ class AutodecoderTrainer:
             if self.learner.latent_dim
         }
         self._batches = Batches(self.learner, source, settings, self.device)
-        self._source = source
+        self._held_out = HeldOutPhotons(source, settings.seed)
         totals = torch.tensor(
             [sum(s.detections for s in sizes.values()), sum(s.photons for s in sizes.values())], dtype=torch.float64
         )
@@ -151,9 +147,8 @@ class AutodecoderTrainer:
             self._move_latents(batch, latent_gradient, factor)
             self.progress.accept(loss, n_photons)
         else:
-            self.progress.skip(
-                names_of_all(self._not_finite(batch, losses, latent_gradient)), self.settings.max_skipped
-            )
+            culprits = names_of_all(self._not_finite(batch, losses, latent_gradient))
+            self.progress.skip(culprits, self.settings.max_skipped)
             loss = math.nan
         self.progress.step += 1
         return float(loss / max(n_photons, 1.0))
@@ -166,11 +161,8 @@ class AutodecoderTrainer:
             return none, none
         latent = None
         if self.latents:
-            latent = (
-                torch.cat([self.latents[share.number].value[share.rows] for share in batch.shares])
-                .to(self.device)
-                .requires_grad_()
-            )
+            rows = torch.cat([self.latents[share.number].value[share.rows] for share in batch.shares])
+            latent = rows.to(self.device).requires_grad_()
         self.network.train()
         losses: Tensor = self.learner.losses(batch.sample, latent)
         torch.autograd.backward(losses.sum())
@@ -179,9 +171,8 @@ class AutodecoderTrainer:
     def _move_network(self, flat: Tensor, factor: float) -> None:
         """One step of the network along a gradient, all parameters' behind one another."""
         clipped = flat * (self.settings.grad_clip_norm / (flat.norm() + 1e-12)).clamp(max=1.0)
-        for parameter, own in zip(
-            self._parameters, torch.split(clipped, [p.numel() for p in self._parameters]), strict=True
-        ):
+        sizes = [p.numel() for p in self._parameters]
+        for parameter, own in zip(self._parameters, torch.split(clipped, sizes), strict=True):
             parameter.grad = own.view_as(parameter)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor
@@ -224,12 +215,9 @@ class AutodecoderTrainer:
             In bits per photon, over all workers; 0 where there is nothing to score.
         """
         start, trained = self.mean_latent(), self.learner.network
-        score = torch.zeros(2, dtype=torch.float64)
-        self.learner.network = self._kept.eval()  # as it is kept in the end, in float32
+        self.learner.network = self._kept  # as it is kept in the end, in float32
         try:
-            for fit, held in self._validation:
-                gains = self.learner.gains(fit, held, start).double().sum().cpu()
-                score += torch.stack([gains, torch.tensor(float(len(held.time)), dtype=torch.float64)])
+            score = self._held_out.score(self.learner, start)
         finally:
             self.learner.network = trained
         nats, n_photons = sum_over_workers(score, self.device).tolist()
@@ -237,20 +225,6 @@ class AutodecoderTrainer:
         if n_photons and self.settings.patience:
             self.progress.judge(gain, lambda: self._weights(start))
         return gain
-
-    @cached_property
-    def _validation(self) -> list[tuple[Photons, Photons]]:
-        """Photons to fit and to score of the validation's detections of this worker's parts, split once."""
-        # By part, so that which photons are held out does not depend on who owns it.
-        pairs = [
-            photons.thin(_SEEN, keyed_generator(self.settings.seed, VALIDATION, part))
-            for part, photons in sorted(self._source.validation().items())
-            if len(photons)
-        ]
-        if not pairs:
-            return []
-        fit, held = (Photons.concatenate(side) for side in zip(*pairs, strict=True))
-        return [(fit.select(rows), held.select(rows)) for rows in pieces(len(fit), _SCORED_AT_ONCE)]
 
     def mean_latent(self) -> Tensor | None:
         """Mean over all detections of all workers, f[D]: where the search for a new one's latent begins."""
@@ -310,77 +284,3 @@ class AutodecoderTrainer:
         self.progress = TrainingState(**state["progress"])
         for part, table in self.latents.items():
             table.load_state(latents(part))
-
-
-class TrainingForward(nn.Module):
-    """A network as it is trained: compiled, in mixed precision, or as it is; validation uses the network itself.
-
-    Parameters
-    ----------
-    network : nn.Module
-    settings : Schedule
-    device : torch.device
-    """
-
-    def __init__(self, network: nn.Module, settings: Schedule, device: torch.device) -> None:
-        super().__init__()
-        self.network = network
-        self._forward = torch.compile(network.forward) if settings.compile else network.forward
-        self._mixed = settings.precision == "bfloat16"
-        self._device_type = device.type
-
-    def forward(self, *inputs: Any) -> Any:
-        """What the network gives, in float32."""
-        if not self._mixed:
-            return self._forward(*inputs)
-        with torch.autocast(self._device_type, dtype=torch.bfloat16):
-            out = self._forward(*inputs)
-        return tree_map(lambda t: t.float() if isinstance(t, Tensor) and t.is_floating_point() else t, out)
-
-
-def gradient(tensor: Tensor) -> Tensor:
-    """A leaf's gradient; zeros on a worker that had no row in the batch."""
-    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-
-
-def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the network for the moving average of its weights.
-
-    Parameters
-    ----------
-    network : nn.Module
-    decay : float
-        Per step; less in the first steps, as the weights that the network begins with are noise.
-    """
-
-    def update(averages: Any, weights: Any, n: Tensor | int) -> None:
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, int(n) / (9 + int(n))))
-
-    average = AveragedModel(network, multi_avg_fn=update)
-    average.n_averaged += 1  # what the network begins with counts: torch's own average begins after the first step
-    return average
-
-
-def sum_over_workers(tensor: Tensor, device: torch.device) -> Tensor:
-    """Sum over workers, which all must call it.
-
-    Parameters
-    ----------
-    tensor : Tensor
-    device : torch.device
-        The worker's own: where it is a GPU, the workers' backend takes nothing else.
-    """
-    if not torch.distributed.is_initialized():
-        return tensor
-    moved = tensor.to(device)
-    torch.distributed.all_reduce(moved)
-    return moved.to(tensor.device)
-
-
-def names_of_all(names: list[str]) -> list[str]:
-    """The names of all workers, which all must call it."""
-    if not torch.distributed.is_initialized():
-        return names
-    everyone: list[list[str]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(everyone, names)
-    return [name for one in everyone for name in one]

@@ -7,6 +7,7 @@ from scipy.special import stdtrit
 from torch import Tensor, nn
 from torch.func import jacfwd, vmap
 
+from lexray.models.autodecoders.grid.decoder import GridDecoder
 from lexray.models.autodecoders.grid.training import (
     FITTED_AT_ONCE,
     FittedDetections,
@@ -39,15 +40,14 @@ class GridReconstructor(Reconstructor[FittedDetections]):
     Parameters
     ----------
     settings : GridSettings
-    network : nn.Module
-        A `GridDecoder`.
+    network : GridDecoder
     start : f[D]
         Mean latent of the training.
     device : torch.device
         Must be the CPU: the fits are too small for more.
     """
 
-    def __init__(self, settings: GridSettings, network: nn.Module, start: Tensor, device: torch.device) -> None:
+    def __init__(self, settings: GridSettings, network: GridDecoder, start: Tensor, device: torch.device) -> None:
         self.start = start
         self._learner = GridLearner(settings, network.eval().requires_grad_(False))
         self.name = f"grid-{settings.latent_dim}d-{settings.n_knots}k"

@@ -93,13 +93,13 @@ class GridLearner:
     Parameters
     ----------
     settings : GridSettings
-    network : nn.Module, optional
-        A trained `GridDecoder`; a new one, drawn from the settings' seed, if left out.
+    network : GridDecoder, optional
+        A trained decoder; a new one, drawn from the settings' seed, if left out.
     """
 
     model_type = "grid"
 
-    def __init__(self, settings: GridSettings, network: nn.Module | None = None) -> None:
+    def __init__(self, settings: GridSettings, network: GridDecoder | None = None) -> None:
         self.settings, self.latent_dim = settings, settings.latent_dim
         self.network: nn.Module = settings.decoder() if network is None else network
 

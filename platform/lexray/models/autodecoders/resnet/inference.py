@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lexray.models.autodecoders.likelihood import cell_counts
 from lexray.models.autodecoders.photons import Photons, pieces
 from lexray.models.autodecoders.reconstructor import Encoding, Reconstructor, misfit
+from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
 from lexray.models.autodecoders.resnet.loss import time_scale
 from lexray.models.autodecoders.resnet.training import ResnetSettings, fit_latents, log_prob
 from lexray.models.autodecoders.splitnet.binning import exposure_shares
@@ -29,8 +30,7 @@ class ResnetReconstructor(Reconstructor[_Fit]):
     Parameters
     ----------
     settings : ResnetSettings
-    network : nn.Module
-        A `ResnetDecoder`.
+    network : ResnetDecoder
     start : f[D]
         Mean latent of the training.
     device : torch.device
@@ -38,7 +38,7 @@ class ResnetReconstructor(Reconstructor[_Fit]):
 
     has_bounds = False
 
-    def __init__(self, settings: ResnetSettings, network: nn.Module, start: Tensor, device: torch.device) -> None:
+    def __init__(self, settings: ResnetSettings, network: ResnetDecoder, start: Tensor, device: torch.device) -> None:
         self.settings, self.start, self._device = settings, start, device
         self._network = network.to(device).eval().requires_grad_(False)
         self.name = f"resnet-{settings.latent_dim}d-{settings.blocks}x{settings.width}"
@@ -68,7 +68,6 @@ class ResnetReconstructor(Reconstructor[_Fit]):
         scale = time_scale(photons, self.settings.shortest)[:, None]
         time = (photons.duration[:, None] * moment / scale).flatten().to(self._device)
         log_rate = self._network(latent.to(self._device).repeat_interleave(len(moment), 0), time).cpu().double()
-        rate: Tensor = (
-            log_rate.exp().unflatten(0, (len(scale), bins, _MOMENTS)).mean(2).transpose(1, 2) / scale[..., None]
-        )
+        per_unit = log_rate.exp().unflatten(0, (len(scale), bins, _MOMENTS)).mean(2).transpose(1, 2)
+        rate: Tensor = per_unit / scale[..., None]
         return rate[None]

@@ -122,7 +122,8 @@ class ResnetLearner:
         """Latents fitted to `fit` from `start`, and the gain of `held`, f8[N] in nats: see `gains`."""
         if start is None:
             raise ValueError("resnet needs the mean latent of its training")
-        return gains(self.network, fit_latents(self.network, fit, self.settings, start), held, self.settings)
+        latent = fit_latents(self.network, fit, self.settings, start)
+        return gains(self.network, latent, held, self.settings)
 
 
 def fit_latents(decoder: nn.Module, photons: Photons, settings: ResnetSettings, start: Tensor) -> Tensor:

@@ -94,18 +94,19 @@ class BinnedPhotons(TensorFields):
             self.n_bands,
         )
 
-    def counts(self, chosen: Tensor | slice = slice(None)) -> Tensor:
+    def counts(self, chosen: Tensor | None = None) -> Tensor:
         """Photons in each cell, or of them those where `chosen`, bool[P], holds: f4[N, B, K]."""
         return self._count(self.slot, self.owner, chosen)
 
     def background_counts(self) -> Tensor:
         """Photons of the background regions in each cell, f4[N, B, K]."""
-        return self._count(self.background_slot, owner(self.background_offsets), slice(None))
+        return self._count(self.background_slot, owner(self.background_offsets), None)
 
-    def energies(self, chosen: Tensor | slice = slice(None)) -> Tensor:
+    def energies(self, chosen: Tensor | None = None) -> Tensor:
         """Photons in each cell of energy, f4[N, ENERGY_CELLS]."""
         slot = self.owner * ENERGY_CELLS + self.energy_cell
-        return torch.bincount(slot[chosen], minlength=len(self) * ENERGY_CELLS).reshape(len(self), -1).float()
+        slot = slot if chosen is None else slot[chosen]
+        return torch.bincount(slot, minlength=len(self) * ENERGY_CELLS).reshape(len(self), -1).float()
 
     def seen(self) -> NetworkInput:
         """What `splitnet` sees of all their photons."""
@@ -120,9 +121,10 @@ class BinnedPhotons(TensorFields):
             self.energy_range,
         )
 
-    def _count(self, slot: Tensor, of: Tensor, chosen: Tensor | slice) -> Tensor:
+    def _count(self, slot: Tensor, of: Tensor, chosen: Tensor | None) -> Tensor:
         size = self.n_bands * self.n_cells
-        flat = (of * size + slot)[chosen]
+        flat = of * size + slot
+        flat = flat if chosen is None else flat[chosen]
         return torch.bincount(flat, minlength=len(self) * size).reshape(len(self), self.n_bands, -1).float()
 
 

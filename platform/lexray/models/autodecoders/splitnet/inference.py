@@ -84,12 +84,14 @@ def _fit_of(data: BinnedPhotons, found: Estimate) -> tuple[Tensor, Tensor]:
     seen = (counts * log_rate).sum((1, 2))
     # Of as many photons in each band as were seen, dealt over the cells as the rate says.
     share = expected / expected.sum(-1, keepdim=True)
-    return expected.sum((1, 2)) - seen, (counts.sum(-1, keepdim=True) * share * log_rate).sum((1, 2)) - seen
+    typical = (counts.sum(-1, keepdim=True) * share * log_rate).sum((1, 2))
+    return expected.sum((1, 2)) - seen, typical - seen
 
 
 def _log_rate(read: _Read) -> Tensor:
     """Log-rate of the source in each cell, f4[N, B, K] in log(ct/s)."""
-    return (read.found.level / read.data.width[:, None]).log()[..., None] + read.found.density.clamp(min=1e-30).log()
+    per_second = read.found.level / read.data.width[:, None]
+    return per_second.log()[..., None] + read.found.density.clamp(min=1e-30).log()
 
 
 def log_gamma_quantile(variance: Tensor, probability: float) -> Tensor:

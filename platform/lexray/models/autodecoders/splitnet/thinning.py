@@ -45,14 +45,15 @@ class ThinnedDetections(TensorFields):
     @staticmethod
     def concatenate(several: "Sequence[ThinnedDetections]") -> "ThinnedDetections":
         """All detections behind one another."""
-        row, *targets = (
-            torch.cat(values)
-            for values in zip(
-                *((one.row, one.target, one.target_energies, one.exposure, one.ratio) for one in several), strict=True
-            )
-        )
         seen = (torch.cat([getattr(one.seen, field.name) for one in several]) for field in fields(NetworkInput))
-        return ThinnedDetections(row, NetworkInput(*seen), *targets)
+        return ThinnedDetections(
+            torch.cat([one.row for one in several]),
+            NetworkInput(*seen),
+            torch.cat([one.target for one in several]),
+            torch.cat([one.target_energies for one in several]),
+            torch.cat([one.exposure for one in several]),
+            torch.cat([one.ratio for one in several]),
+        )
 
 
 class ThinnedBatch(dict[int, ThinnedDetections]):
