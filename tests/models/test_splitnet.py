@@ -261,6 +261,13 @@ def test_what_the_version_before_saved_is_read_with_one_line(
     np.testing.assert_array_equal(again.encode_photons(photons).latent, model.encode_photons(photons).latent)
 
 
+def test_a_calibration_of_another_version_is_refused_in_one_line(model: Autodecoder, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    save_file(load_file(tmp_path / WEIGHTS) | {"calibration.drift.mean": torch.zeros(1)}, tmp_path / WEIGHTS)
+    with pytest.raises(LexrayError, match=r"another version of Lexray \('drift'\); train it again$"):
+        load_autodecoder(tmp_path)
+
+
 def test_a_flare_of_the_background_alone_leaves_the_source_flat(model: Autodecoder) -> None:
     random = np.random.default_rng(5)
     gti = GoodTimeIntervals([0.0], [28_800.0])

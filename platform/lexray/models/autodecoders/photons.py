@@ -154,7 +154,7 @@ class Photons(RaggedPhotons):
     @property
     def duration(self) -> Tensor:
         """End of each detection's last good time, f8[N] in seconds; 1 where there is no good time."""
-        stop = torch.cat([self.gti_stop, torch.ones(1, dtype=torch.float64)])  # the last for those without good time
+        stop = torch.cat([self.gti_stop, torch.ones(1, dtype=torch.float64)])  # one more, for those without good time
         return stop[torch.where(self.gti_offsets.diff() > 0, self.gti_offsets[1:] - 1, -1)]
 
     @property
