@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import ray
 import ray.data
 
 from lexray.embeddings.engines import embedding_spec

@@ -102,7 +102,7 @@ class EmbeddedTexts:
     tokens : int
         Of all texts; 0 where the endpoint does not say.
     model : str
-        As `Completion.model`.
+        As `ChatCompletion.model`.
     """
 
     vectors: list[NDArray[np.float32]]

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import ray
 import ray.data
 from ray.exceptions import RayActorError, RayError
 

@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
-import ray
 import ray.data
 from ray.exceptions import RayError
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow.fs
-import ray
 import ray.train
 from ray.train import Checkpoint
 from ray.train.torch import get_device

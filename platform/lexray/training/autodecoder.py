@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ray
 import ray.train
 from ray.train.torch import get_device
 from ray.util.queue import Queue

@@ -26,7 +26,7 @@ class Cache:
     Parameters
     ----------
     folder : str or Path
-        A local folder; the file is ``api.sqlite`` in it.
+        A local folder; the file is ``answers.sqlite`` in it.
     days : float
         Age up to which an answer counts.
 
