@@ -52,9 +52,9 @@ def run(config: EmbedConfig, context: JobContext) -> JobResult:
     return JobResult(
         counts=counts,
         metrics=metrics | {"truncated": counts["truncated"]},
-        refusals=list(embedded.done.failures),
+        refusals=embedded.failures,
         accepted=counts["texts"] - counts["failed"],
-        complete=not embedded.done.failures,
+        complete=not embedded.failures,
     )
 
 

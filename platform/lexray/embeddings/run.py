@@ -13,6 +13,7 @@ from lexray.llm.cost import cost_per_1000
 from lexray.runtime.progress import Progress
 from lexray.runtime.tracking import MlflowRun
 from lexray.tables import delta
+from lexray.tables.quarantine import Refusal
 from lexray.tables.row_checkpoints import RowCheckpoints, RowPlan
 from lexray.tables.schemas import text_embeddings
 
@@ -32,7 +33,9 @@ class EmbeddingRun:
     n_texts, n_missing : int
         Texts, and those among them that had no vector when the run began.
     done : BatchResult
-        The results of all batches so far.
+        The results of all batches so far, without their failures.
+    failures : list of Refusal
+        Texts that have no vector, by their source.
     seconds_to_first, seconds : float
         From the beginning, the engine's start included, to the first result and to the last.
     """
@@ -43,13 +46,14 @@ class EmbeddingRun:
     n_texts: int
     n_missing: int
     done: BatchResult = field(default_factory=BatchResult)
+    failures: list[Refusal] = field(default_factory=list)
     seconds_to_first: float = 0.0
     seconds: float = 0.0
 
     @property
     def reasons(self) -> dict[str, int]:
         """Failures by reason."""
-        return dict(Counter(failure.reason for failure in self.done.failures))
+        return dict(Counter(failure.reason for failure in self.failures))
 
     def counts(self) -> dict[str, Any]:
         """What was read, written and refused, by name."""
@@ -59,7 +63,7 @@ class EmbeddingRun:
             "embedded": self.done.n_rows,
             "unchanged": self.n_texts - self.n_missing,
             "truncated": int(table.count_rows(filter=pc.field("truncated"))),
-            "failed": len(self.done.failures),
+            "failed": len(self.failures),
             "failed_by_reason": self.reasons,
             "skipped": self.texts.n_rows() - self.n_texts,
             "dimension": _table_dimension(self.plan.rows.out),
@@ -120,10 +124,11 @@ def embed_missing(
         with progress.task("texts", total=run.n_missing) as task:
             for result in engine.embed(plan, [part for part, of_part in parts.items() if of_part.missing]):
                 run.seconds_to_first = run.seconds_to_first or time.monotonic() - start
-                run.done += result
+                run.failures += result.failures
+                run.done += replace(result, failures=())
                 task.advance(result.n_rows + len(result.failures))
     run.seconds = time.monotonic() - start
-    plan.commit("text_embeddings", {failure.file for failure in run.done.failures})
+    plan.commit("text_embeddings", {failure.file for failure in run.failures})
     return run
 
 
