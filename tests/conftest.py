@@ -47,19 +47,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full-size", action="store_true", help="tests marked 'scale' at full size, not at a tenth")
 
 
+#: Files whose tests share the service and the cluster: one process runs them all.
+_SERVERS = ("tests/serve/", "tests/cli/test_submit.py")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the tests.
 
     Those of the service and of the cluster come last, since both cost processor time, even idle. Of two processes one
     runs these while the other has the many small ones: the large ones come before.
     """
-    servers = {item.path for item in items if _uses(item, "cluster", "service")}
     with_ray = {item.path for item in items if _uses(item, "ray_session")}
     for item in items:
         if _uses(item, "cluster", "service", "locked_service", "browser"):
             item.add_marker("cluster")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: 1 if item.path in servers else 0 if item.path in with_ray else 2)
+        items.sort(key=lambda item: 1 if item.nodeid.startswith(_SERVERS) else 0 if item.path in with_ray else 2)
     else:
         items.sort(key=lambda item: (_uses(item, "cluster"), _uses(item, "service")))
 
@@ -76,7 +79,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return "servers" if file.startswith(("tests/serve/", "tests/cli/test_submit.py")) else file
+            return "servers" if file.startswith(_SERVERS) else file
 
     return Scheduling(config, log)
 
