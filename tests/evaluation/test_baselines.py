@@ -26,11 +26,6 @@ from lexray.simulation.population import BANDS, DURATION, LIGHT_CURVE_TYPES, Sim
 GAPPY = GoodTimeIntervals([0, 9_000, 20_000], [5_000, 16_000, DURATION])
 
 
-@pytest.fixture(scope="module")
-def sources() -> SimulatedPopulation:
-    return simulate(1600, 1)
-
-
 def events_at(time: np.ndarray, gti: GoodTimeIntervals | None = None) -> EventList:
     return event_list(time, gti=gti or GoodTimeIntervals(0, DURATION), bands=BANDS)
 
@@ -38,22 +33,22 @@ def events_at(time: np.ndarray, gti: GoodTimeIntervals | None = None) -> EventLi
 # --- the simulator
 
 
-def test_kinds_come_in_equal_shares_and_gaps_in_a_third(sources: SimulatedPopulation) -> None:
-    assert np.bincount(sources.light_curve_type).tolist() == [200] * len(LIGHT_CURVE_TYPES)
-    gaps = sources.photons.gti_offsets.diff().numpy() - 1
+def test_kinds_come_in_equal_shares_and_gaps_in_a_third(population: SimulatedPopulation) -> None:
+    assert np.bincount(population.light_curve_type).tolist() == [200] * len(LIGHT_CURVE_TYPES)
+    gaps = population.photons.gti_offsets.diff().numpy() - 1
     assert abs((gaps > 0).mean() - 1 / 3) < 4 * math.sqrt(2 / 9 / 1600)
     assert gaps.max() == 4
-    lost = 1 - sources.photons.ontime.numpy()[gaps > 0] / DURATION
+    lost = 1 - population.photons.ontime.numpy()[gaps > 0] / DURATION
     assert 0.05 <= lost.min() < 0.07
     assert 0.38 < lost.max() <= 0.40
-    np.testing.assert_allclose(sources.photons.duration, DURATION)
+    np.testing.assert_allclose(population.photons.duration, DURATION)
 
 
-def test_counts_and_bands_are_as_the_true_rate_expects(sources: SimulatedPopulation) -> None:
+def test_counts_and_bands_are_as_the_true_rate_expects(population: SimulatedPopulation) -> None:
     """Photons by band against λ integrated over good time by the event lists' own machinery: χ² of 4,800 Poissons."""
-    events = sources.event_lists()
-    expected = np.array([sources.rate(i).expected(e.gti) for i, e in enumerate(events)])
-    counts = sources.photons.counts.numpy()
+    events = population.event_lists()
+    expected = np.array([population.rate(i).expected(e.gti) for i, e in enumerate(events)])
+    counts = population.photons.counts.numpy()
     pull = (counts - expected) / np.sqrt(np.maximum(expected, 1e-9))
     bright = expected > 20
     assert abs(pull[bright].mean()) < 4 / math.sqrt(bright.sum())
@@ -62,17 +57,17 @@ def test_counts_and_bands_are_as_the_true_rate_expects(sources: SimulatedPopulat
     assert total.mean() == pytest.approx(math.log(300), abs=4 * 0.7 / 40)
     assert total.std() == pytest.approx(0.7, abs=4 * 0.7 / math.sqrt(3200))
     # One component of a flat Dirichlet in three is Beta(1, 2): mean 1/3, variance 1/18.
-    assert sources.share.mean(axis=0) == pytest.approx([1 / 3] * 3, abs=0.03)
-    assert sources.share.var(axis=0) == pytest.approx([1 / 18] * 3, abs=0.01)
+    assert population.share.mean(axis=0) == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert population.share.var(axis=0) == pytest.approx([1 / 18] * 3, abs=0.01)
 
 
-def test_times_follow_the_true_rate_and_lie_in_good_time(sources: SimulatedPopulation) -> None:
+def test_times_follow_the_true_rate_and_lie_in_good_time(population: SimulatedPopulation) -> None:
     """Each photon's share of the integrated rate before it is uniform: Kolmogorov–Smirnov, kind by kind."""
-    events = sources.event_lists()
+    events = population.event_lists()
     for kind in range(len(LIGHT_CURVE_TYPES)):
         shares = []
-        for i in np.flatnonzero(sources.light_curve_type == kind):
-            e, rate = events[i], sources.rate(i)
+        for i in np.flatnonzero(population.light_curve_type == kind):
+            e, rate = events[i], population.rate(i)
             assert e.gti.contains(e.time).all()
             edges = np.unique(np.concatenate([rate.edges, e.gti.start, e.gti.stop]))
             middle = (edges[:-1] + edges[1:]) / 2
@@ -84,9 +79,9 @@ def test_times_follow_the_true_rate_and_lie_in_good_time(sources: SimulatedPopul
         assert distance < 1.95 / math.sqrt(len(uniform)), LIGHT_CURVE_TYPES[kind]  # 0.1 % of draws are further off
 
 
-def test_shapes_are_what_their_names_say(sources: SimulatedPopulation) -> None:
-    shape = np.exp(sources.log_rate.astype(np.float64))
-    by_kind = {name: shape[sources.light_curve_type == i] for i, name in enumerate(LIGHT_CURVE_TYPES)}
+def test_shapes_are_what_their_names_say(population: SimulatedPopulation) -> None:
+    shape = np.exp(population.log_rate.astype(np.float64))
+    by_kind = {name: shape[population.light_curve_type == i] for i, name in enumerate(LIGHT_CURVE_TYPES)}
     assert np.all(by_kind["steady"] == 1)
     assert 3 < by_kind["flare"].max(axis=1).max() <= 20
     low = by_kind["eclipse"].min(axis=1)
@@ -98,7 +93,7 @@ def test_shapes_are_what_their_names_say(sources: SimulatedPopulation) -> None:
     factor = by_kind["step"][:, -1]
     assert 0.2 <= factor.min() < 0.25 < 4 < factor.max() <= 5 + 1e-6
     assert np.all(np.diff(by_kind["decay"], axis=1) < 0)
-    # 1/f amplitudes: the first harmonic's power is k² times the k-th's, on average over 200 sources.
+    # 1/f amplitudes: the first harmonic's power is k² times the k-th's, on average over 200 population.
     power = (np.abs(np.fft.rfft(np.log(by_kind["red_noise"]), axis=1)) ** 2).mean(axis=0)
     assert power[1] / power[10] == pytest.approx(100, rel=0.5)
     assert power[25] < 1e-6 * power[1]
@@ -116,8 +111,8 @@ def test_the_same_seed_gives_the_same_sources() -> None:
 # --- gains on cells
 
 
-def test_gain_of_a_shape_is_the_difference_of_two_scores(sources: SimulatedPopulation) -> None:
-    some = sources.select(range(40))
+def test_gain_of_a_shape_is_the_difference_of_two_scores(population: SimulatedPopulation) -> None:
+    some = population.select(range(40))
     pairs = [thin(e) for e in some.event_lists()]
     fits, helds = zip(*pairs, strict=True)
     model = TotalVariationFit(3.0, 8.0, steps=20)
@@ -157,14 +152,14 @@ def test_kernel_is_the_weighted_mean_of_the_counts() -> None:
     np.testing.assert_allclose(shape, 0.9 * raw / mean + 0.1, rtol=1e-5)
 
 
-def test_the_best_kernel_is_the_best_of_those_tried_and_gains(sources: SimulatedPopulation) -> None:
-    training = sources.photons.select(torch.arange(200))
+def test_the_best_kernel_is_the_best_of_those_tried_and_gains(population: SimulatedPopulation) -> None:
+    training = population.photons.select(torch.arange(200))
     best = GaussianKernel.best(training)
     assert mean_gain(best, training, 0) > max(
         mean_gain(GaussianKernel(best.width * f, best.floor), training, 0) for f in (0.5, 2)
     )
     assert best.floor in FLOORS
-    new = sources.select(range(200, 500))
+    new = population.select(range(200, 500))
     rates: dict[str, object] = {
         "constant": lambda fits: [constant_rate(e) for e in fits],
         "kernel": as_rate_model(best),

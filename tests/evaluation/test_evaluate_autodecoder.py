@@ -20,7 +20,7 @@ from lexray.jobs.evaluate_autodecoder import JOB, EvaluateAutodecoderConfig
 from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
-from lexray.simulation.population import LIGHT_CURVE_TYPES, simulate
+from lexray.simulation.population import LIGHT_CURVE_TYPES, SimulatedPopulation
 from lexray.tables import delta
 from lexray.tables.schemas import EVENTS, RATES, latents
 from lexray.training.splits import split
@@ -29,12 +29,12 @@ N = 160
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def tables(population: SimulatedPopulation, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Tables of 160 simulated sources, two small untrained autodecoders, and latents with made-up anomalies."""
     root = tmp_path_factory.mktemp("reconstruction")
     path = {name: str(root / name) for name in ("events", "latents", "autodecoder", "other")}
     path |= {name: str(root / f"{name}.parquet") for name in ("labels", "true_rates")}
-    sources = simulate(N, 2)
+    sources = population.select(range(N))
     events = sources.event_lists()
     delta.write(path["events"], "events", EVENTS, to_table(events), 3)
     truth = []
@@ -72,10 +72,12 @@ def evaluated(
 
 
 @pytest.mark.ray
-def test_every_model_is_scored_on_the_test_sources(evaluated: tuple[Path, Any, dict[str, float]]) -> None:
+def test_every_model_is_scored_on_the_test_sources(
+    evaluated: tuple[Path, Any, dict[str, float]], population: SimulatedPopulation
+) -> None:
     _, report, metrics = evaluated
-    sources = [f"sim:2:{LIGHT_CURVE_TYPES[k]}:{i}" for i, k in enumerate(simulate(N, 2).light_curve_type)]
-    n_test = [split(name.casefold()) for name in sources].count("test")
+    names = [e.source_id.casefold() for e in population.select(range(N)).event_lists()]
+    n_test = [split(name) for name in names].count("test")
     assert metrics["heldout_gain.n_detections"] == report.counts["test_detections"] == n_test
     gains = {name: metrics[f"heldout_gain.{name}"] for name in ("bayesian_blocks", "kernel", "total_variation")}
     others = [key for key in metrics if key.startswith("heldout_gain.baseline.") and key.endswith("k")]
@@ -113,13 +115,15 @@ def test_representations_are_probed_detection_by_detection(evaluated: tuple[Path
 
 
 @pytest.mark.ray
-def test_report_shows_charts_light_curves_and_the_rarest(evaluated: tuple[Path, Any, dict[str, float]]) -> None:
+def test_report_shows_charts_light_curves_and_the_rarest(
+    evaluated: tuple[Path, Any, dict[str, float]], population: SimulatedPopulation
+) -> None:
     out, _, metrics = evaluated
     page = (out / "report.html").read_text()
     names = {path.name for path in out.glob("*.png")}
     expected = {"heldout_gain", "heldout_gain_by_class", "heldout_gain_by_counts", "properties", "lightcurve-1"}
     assert {f"{name}.png" for name in expected} <= names
-    rarest = f"sim:2:{LIGHT_CURVE_TYPES[simulate(N, 2).light_curve_type[0]]}:0"
+    rarest = population.select([0]).event_lists()[0].detection_id
     assert f"<td>{rarest}</td>" in page
     assert metrics["anomalies.share_below_1pct"] == pytest.approx(2 / N)
     assert "chosen by their held-out gain on 20 training detections" in page

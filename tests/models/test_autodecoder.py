@@ -14,10 +14,9 @@ from lexray.inference.autodecoder import Autodecoder, load_autodecoder
 from lexray.inference.photons import photons_of, photons_of_table
 from lexray.models.autodecoders.grid.decoder import GridDecoder, multiscale_hats, total_variation
 from lexray.models.autodecoders.grid.loss import GridPenaltyWeights, losses
-from lexray.models.autodecoders.grid.training import GridSettings, fit_latents
+from lexray.models.autodecoders.grid.training import fit_latents
 from lexray.models.autodecoders.latents import LatentTable
 from lexray.models.autodecoders.likelihood import cells
-from lexray.models.autodecoders.sampler import InMemoryParts
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
 
 
@@ -36,25 +35,10 @@ def flaring_source(seed: int, n: int = 300, duration: float = 20_000.0) -> Event
     return event_list(time, energy, gti, detection_id=f"d{seed:03d}", source_id=f"s{seed:03d}")
 
 
-SMALL = GridSettings(latent_dim=8, n_knots=64, width=32, epochs=60, batch_size=32, fit_steps=60, patience=0)
-
-
 @pytest.fixture(scope="module")
-def trained() -> AutodecoderTrainer:
-    """A trainer after its last epoch."""
-    unseen = photons_of([flaring_source(1000 + i) for i in range(60)], 3)
-    trainer = AutodecoderTrainer(
-        SMALL, InMemoryParts({0: photons_of([flaring_source(i) for i in range(96)], 3)}, {0: unseen})
-    )
-    while not trainer.finished:
-        trainer.run_epoch()
-    return trainer
-
-
-@pytest.fixture(scope="module")
-def model(trained: AutodecoderTrainer) -> Autodecoder:
-    result = trained.result()
-    return Autodecoder(SMALL, result["network"], result["mean_latent"])
+def model(trained_grid: AutodecoderTrainer) -> Autodecoder:
+    result = trained_grid.result()
+    return Autodecoder(trained_grid.settings, result["network"], result["mean_latent"])
 
 
 def test_the_basis_holds_straight_lines_and_single_knots() -> None:
@@ -101,19 +85,14 @@ def test_only_the_rows_of_a_batch_move_and_as_adam_moves_them() -> None:
     assert table.value[[0, 2]].eq(0).all()
 
 
-def test_what_it_learnt_beats_a_constant_rate_on_new_sources(trained: AutodecoderTrainer) -> None:
-    # The true rate's gain is at most log2(10/3.25) ≈ 1.6 bits for bright photons; 0.3 needs the flare found.
-    assert trained.evaluate() > 0.3
-
-
-def test_steady_sources_are_not_made_to_vary(trained: AutodecoderTrainer) -> None:
+def test_steady_sources_are_not_made_to_vary(trained_grid: AutodecoderTrainer) -> None:
     gti, energy = GoodTimeIntervals([0.0], [1e4]), np.full(200, 1.0, np.float32)
     steady = [
         EventList(f"c{i}", f"c{i}", np.sort(np.random.default_rng(i).uniform(0, 1e4, 200)), energy, gti, BANDS, 1e4)
         for i in range(40)
     ]
     fit, held = photons_of(steady, 3).thin(0.8, torch.Generator().manual_seed(0))
-    gain = trained.learner.gains(fit, held, trained.mean_latent()).sum() / len(held.time) / np.log(2)
+    gain = trained_grid.learner.gains(fit, held, trained_grid.mean_latent()).sum() / len(held.time) / np.log(2)
     assert abs(float(gain)) < 0.1
 
 
@@ -182,11 +161,11 @@ def test_saved_and_loaded_it_answers_the_same(model: Autodecoder, tmp_path: Path
 
 
 def test_fitting_lowers_the_loss_of_every_source(model: Autodecoder) -> None:
-    data = cells(photons_of([flaring_source(4000 + i) for i in range(8)], 3), SMALL.n_knots)
+    data = cells(photons_of([flaring_source(4000 + i) for i in range(8)], 3), model.settings.n_knots)
     assert model.start is not None
     start = model.start.expand(8, -1)
-    fitted = fit_latents(model.network, data, SMALL.penalties, start=start, steps=60, learning_rate=0.1)
-    before, after = (losses(model.network, z, data, SMALL.penalties) for z in (start, fitted))
+    fitted = fit_latents(model.network, data, model.settings.penalties, start=start, steps=60, learning_rate=0.1)
+    before, after = (losses(model.network, z, data, model.settings.penalties) for z in (start, fitted))
     assert (after < before).all()
 
 

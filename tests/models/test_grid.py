@@ -13,23 +13,17 @@ from lexray.models.autodecoders.grid.loss import GridPenaltyWeights, losses
 from lexray.models.autodecoders.grid.training import GridLearner, GridSettings, free_log_shape
 from lexray.models.autodecoders.likelihood import Cells, cells, log_integral
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
-from lexray.models.autodecoders.sampler import InMemoryParts
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
 from lexray.simulation.population import simulate
 
-SMALL = GridSettings(latent_dim=16, n_knots=64, width=64, epochs=25, batch_size=32, fit_steps=80)
-
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[GridLearner, torch.Tensor]:
-    """A learner and its mean latent after a training on 400 simulated detections, a third of them with gaps."""
-    trainer = AutodecoderTrainer(SMALL, InMemoryParts({0: simulate(400, 1).photons}))
-    for _ in range(SMALL.epochs):
-        trainer.run_epoch()
-    start = trainer.mean_latent()
+def trained(trained_grid: AutodecoderTrainer) -> tuple[GridLearner, torch.Tensor]:
+    """The shared learner and its mean latent."""
+    start = trained_grid.mean_latent()
     assert start is not None
-    assert isinstance(trainer.learner, GridLearner)
-    return trainer.learner, start
+    assert isinstance(trained_grid.learner, GridLearner)
+    return trained_grid.learner, start
 
 
 def with_background(photons: Photons, seed: int, counts: float, flare: float, scale: float = 4.0) -> Photons:
@@ -102,13 +96,14 @@ def test_the_fitted_rate_times_exposure_is_the_number_of_photons(trained: tuple[
 
 
 def test_a_loss_does_not_depend_on_the_company_nor_on_where_it_comes_in_a_batch() -> None:
-    learner = SMALL.learner()
+    settings = GridSettings(latent_dim=16, n_knots=64, width=64)
+    learner = settings.learner()
     plain = simulate(6, 4).photons
     mixed = Photons.concatenate(
         [plain.select(torch.arange(3)), with_background(plain.select(torch.arange(3, 6)), 0, 20, 30)]
     )
     data = learner.prepare(mixed)
-    latent = torch.randn(6, SMALL.latent_dim, generator=torch.Generator().manual_seed(1))
+    latent = torch.randn(6, settings.latent_dim, generator=torch.Generator().manual_seed(1))
     generator = torch.Generator()
     rows = torch.tensor([4, 0, 5, 2])
     batch = Cells.concatenate([learner.draw(data, rows[:1], generator), learner.draw(data, rows[1:], generator)])
@@ -117,7 +112,7 @@ def test_a_loss_does_not_depend_on_the_company_nor_on_where_it_comes_in_a_batch(
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-3)
     # Without a region beside it, a detection's loss is that of its photons' hat counts alone.
     fast = losses(
-        learner.network, latent[:1], cells(plain.select(torch.tensor([0])), SMALL.n_knots), GridPenaltyWeights()
+        learner.network, latent[:1], cells(plain.select(torch.tensor([0])), settings.n_knots), GridPenaltyWeights()
     )
     torch.testing.assert_close(alone[1], fast)
 
