@@ -32,9 +32,9 @@ os.environ.pop("RAY_ADDRESS", None)
 from lexray.cli.app import main
 from lexray.runtime.config import RayConfig
 from lexray.runtime.ray_session import session
-from lexray.simulation.population import SimulatedPopulation, simulate
 from local_cluster import Cluster, local_cluster
 from service import release, release_inputs, service  # noqa: F401  # fixtures of all test modules
+from trained_models import new, population, splitnet, trained_grid  # noqa: F401
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -95,12 +95,6 @@ def scale(request: pytest.FixtureRequest) -> float:
 def _tracking(tmp_path_factory: pytest.TempPathFactory) -> None:
     """MLflow writes into the tests' own folder."""
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-
-
-@pytest.fixture(scope="session")
-def population() -> SimulatedPopulation:
-    """The one simulated population of the test run; models are trained with its first 800 sources at most."""
-    return simulate(1600, 1)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""One trained model of each type that tests look at: they train for some seconds each."""
+"""Fixtures of the one simulated population of the test run, and of the models trained on it, some seconds each."""
 
 import pytest
 
@@ -7,7 +7,13 @@ from lexray.models.autodecoders.grid.training import GridSettings
 from lexray.models.autodecoders.sampler import InMemoryParts
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
-from lexray.simulation.population import SimulatedPopulation
+from lexray.simulation.population import SimulatedPopulation, simulate
+
+
+@pytest.fixture(scope="session")
+def population() -> SimulatedPopulation:
+    """1,600 detections; models are trained with the first 800 at most."""
+    return simulate(1600, 1)
 
 
 @pytest.fixture(scope="session")
