@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
-from torch.utils._pytree import tree_map
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lexray.models.autodecoders.learner import Schedule
 
@@ -16,6 +15,7 @@ class TrainingForward(nn.Module):
     Parameters
     ----------
     network : nn.Module
+        Gives a tensor or several, of floating-point numbers.
     settings : Schedule
     device : torch.device
     """
@@ -33,7 +33,7 @@ class TrainingForward(nn.Module):
             return self._forward(*inputs)
         with torch.autocast(self._device_type, dtype=torch.bfloat16):
             out = self._forward(*inputs)
-        return tree_map(lambda t: t.float() if isinstance(t, Tensor) and t.is_floating_point() else t, out)
+        return out.float() if isinstance(out, Tensor) else tuple(map(Tensor.float, out))
 
 
 def gradient(tensor: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
     """
 
     def update(averages: Any, weights: Any, n: Tensor | int) -> None:
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, int(n) / (9 + int(n))))
+        get_ema_multi_avg_fn(min(decay, int(n) / (9 + int(n))))(averages, weights, n)
 
     average = AveragedModel(network, multi_avg_fn=update)
     average.n_averaged += 1  # what the network begins with counts: torch's own average begins after the first step
