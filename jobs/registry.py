@@ -23,7 +23,7 @@ JOBS = {
     "evaluate": ("evaluate", "Measure everything, and write the report."),
     "evaluate autodecoder": ("evaluate_autodecoder", "Measure how well an autodecoder reconstructs rates."),
     "index": ("index", "Complete a release: models, heads, text model and search index in one folder."),
-    "tune": ("tune", "Search the parameters of a training with Ray Tune."),
+    "tune": ("tune", "Search the alignment's parameters with Ray Tune."),
 }
 
 

@@ -1,7 +1,7 @@
-"""`lexray tune`: search the parameters of a training with Ray Tune; a nested MLflow run for each trial."""
+"""`lexray tune`: search the alignment's parameters with Ray Tune; a nested MLflow run for each trial."""
 
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -30,11 +30,9 @@ class AshaConfig(BaseConfig):
 class TuneConfig(JobConfig):
     """Configuration of `lexray tune`."""
 
-    job: Literal["train alignment"] = Field("train alignment", description="the training; so far only the alignment's")
-    base: dict[str, Any] = Field(description="the training's configuration, without 'out'")
+    base: dict[str, Any] = Field(description="configuration of `lexray train alignment`, without 'out'")
     space: dict[str, Any] = Field(description="key: {uniform | loguniform | randint | choice: […]} of what is searched")
     samples: int = Field(20, ge=1, description="trials")
-    scheduler: Literal["asha"] = Field("asha", description="what ends hopeless trials early")
     asha: AshaConfig = AshaConfig()
     metric: str = Field("val/loss", description=f"what is best, over a trial's epochs: one of {', '.join(METRICS)}")
     max_concurrent: int = Field(2, ge=1, description="trials at a time, each with one CPU")
@@ -96,7 +94,7 @@ def _write(config: TuneConfig, log: TrialLog, pairs: PairedTables) -> JobResult:
     write_configuration(
         config.out,
         chosen,
-        f"The best of {len(trials)} trials by {config.metric}: lexray {config.job} --config THIS --out DIR",
+        f"The best of {len(trials)} trials by {config.metric}: lexray train alignment --config THIS --out DIR",
     )
     epoch = best.best_epoch(config.metric, log.mode)
     return JobResult(
