@@ -36,6 +36,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def last_line(text: str) -> str:
+    """Last line of a text that is not empty: of a stack trace, the error itself."""
+    return text.rstrip().rpartition("\n")[2].strip()
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``, did you mean 'NEAREST'?`` for the end of a message on an unknown word; empty where nothing is known."""
     nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)

@@ -243,7 +243,7 @@ def engines() -> list[int]:
     found = []
     for process in psutil.process_iter(["cmdline", "pid"]):
         with contextlib.suppress(psutil.Error):
-            if "ray::MapWorker(MapBatches(WritingEngine" in " ".join(process.info["cmdline"] or []):
+            if "ray::MapWorker(MapBatches(AnsweringStage" in " ".join(process.info["cmdline"] or []):
                 found.append(process.info["pid"])
     return found
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import ray.data
 from ray.exceptions import RayActorError, RayError
 
-from lexray.errors import LexrayError
+from lexray.errors import LexrayError, last_line
 from lexray.runtime import ray_internals
 
 #: How often an engine that died is started anew. Ray's default is without end, also where it dies of its first text.
@@ -27,7 +27,6 @@ MAX_RESTARTS = 2
 _KV_CACHE_GIB = {"embed": "1", "generate": "4"}
 #: vLLM's attention on a CPU dies of smaller heads.
 _CPU_HEAD_SIZE = 32
-_LEXRAY_ERROR_PREFIX = f"{LexrayError.__module__}.{LexrayError.__qualname__}: "
 #: How vLLM's processes say what they died of, in their logs and nowhere else.
 _CAUSE = re.compile(r"\b(?:[A-Za-z_]+\.)*([A-Z]\w*(?:Error|Exception|Interrupt)): (.+)")
 _UNINFORMATIVE = ("Engine core initialization failed", "Executor failed")
@@ -137,7 +136,7 @@ def build(
     engine: Mapping[str, Any],
     preprocess: Callable[[Row], Row],
     postprocess: Callable[[Row], Row],
-    stage: Callable[[type[Any]], type[Any]] = lambda engine: engine,
+    make: Callable[[ray_internals.AskEngine], ray_internals.AnswerRows] | None = None,
 ) -> Any:
     """A processor of `ray.data.llm`: call it with a dataset for the dataset of the answers.
 
@@ -151,8 +150,9 @@ def build(
         Arguments of vLLM's engine that the task needs.
     preprocess, postprocess : callable
         Of a row, before and after the engine.
-    stage : callable, optional
-        Makes a subclass of the stage that holds the engine.
+    make : callable, optional
+        Makes of each worker's engine what answers its rows, with as many questions as they need; by default a row is
+        one question.
     """
     ray_internals.quiet("llm")
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
@@ -185,7 +185,7 @@ def build(
     processor = build_processor(config, preprocess=preprocess, postprocess=postprocess)
     ray_internals.replace_engine_stage(
         processor,
-        lambda engine: _with_start_errors(stage(engine)),
+        lambda stage: _with_start_errors(stage if make is None else ray_internals.stage_that_answers(stage, make)),
         {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS},
     )
     return processor
@@ -289,7 +289,4 @@ def _cause(error: RayError) -> str:
     """Why an engine did not go on, for a person."""
     if isinstance(error, RayActorError):
         return f"it died {MAX_RESTARTS + 1} times"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # A worker's stack trace holds the error's own line, and Ray may add advice behind it.
-    ours = [line.partition(_LEXRAY_ERROR_PREFIX)[2] for line in lines if _LEXRAY_ERROR_PREFIX in line]
-    return (ours or lines[-1:] or [type(error).__name__])[-1]
+    return str(ray_internals.find_user_error(error) or last_line(str(error)) or type(error).__name__)

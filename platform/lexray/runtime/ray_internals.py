@@ -6,11 +6,18 @@ says what would take its place. Ray is not imported here: some of it must be set
 
 import logging
 import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lexray.errors import ConfigError, LexrayError
+
+Row = dict[str, Any]
+#: Asks an engine one question {tokenized_prompt, sampling_params}; `__inference_error__` of the answer says what failed.
+AskEngine = Callable[[Row], Awaitable[Row]]
+#: Gives the columns of each row of a batch.
+AnswerRows = Callable[[list[Row]], Awaitable[list[Row]]]
 
 #: The version that all of this was seen in; a cluster must have the same.
 RAY_VERSION = "2.60.0"
@@ -126,3 +133,33 @@ def replace_engine_stage(processor: Any, make: Any, restarts: Mapping[str, int])
     processor.stages[name] = found.model_copy(
         update={"fn": make(found.fn), "map_batches_kwargs": found.map_batches_kwargs | dict(restarts)}
     )
+
+
+def stage_that_answers(stage: type[Any], make: Callable[[AskEngine], AnswerRows]) -> type[Any]:
+    """A subclass of the stage that holds vLLM's engine, in which a function of ours answers the rows.
+
+    A row of the stage is one question. An engine in an actor that a function of ``map_batches`` may ask, and that Ray
+    starts anew where it dies, would take its place.
+
+    Parameters
+    ----------
+    stage : type
+        `ray.llm._internal.batch.stages.vllm_engine_stage.vLLMEngineStageUDF`.
+    make : callable
+        Called once in each worker.
+    """
+
+    class AnsweringStage(stage):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._answer_rows = make(self._ask)
+
+        async def udf(self, batch: list[Row]) -> AsyncIterator[Row]:
+            for row, columns in zip(batch, await self._answer_rows(batch), strict=True):
+                yield {self.IDX_IN_BATCH_COLUMN: row[self.IDX_IN_BATCH_COLUMN], **columns}
+
+        async def _ask(self, question: Row) -> Any:
+            # Where the engine is dead this ends the worker, and Ray repeats the work in another.
+            return await self._generate_with_error_handling({self.IDX_IN_BATCH_COLUMN: 0, **question}, uuid.uuid4())
+
+    return AnsweringStage

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import functools
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -25,7 +24,7 @@ from lexray.llm.chat_model import ChatTokenizer, LanguageModel, Messages
 from lexray.llm.cost import cost_per_1000
 from lexray.llm.openai import Endpoint, EndpointClient
 from lexray.runtime.progress import Progress
-from lexray.runtime.ray_internals import find_user_error
+from lexray.runtime.ray_internals import AskEngine, find_user_error
 from lexray.summaries.chunking import TokenCounter
 from lexray.summaries.extractive import papers_by_source
 from lexray.summaries.schema import MAX_TOKENS, SCHEMA
@@ -171,8 +170,8 @@ class VllmSummaryEngine:
             engine |= {"enable_chunked_prefill": False, "max_num_batched_tokens": self.context}
         if self.model.on_hub:
             engine |= {"revision": self.model.revision, "tokenizer_revision": self.model.revision}
-        stage = functools.partial(_summary_stage, writer=writer, store=store, model=self.model)
-        return vllm.build(self.model.source, "generate", self.settings, engine, _request, _cost, stage)(requests)
+        make = functools.partial(_VllmWorker, model=self.model, writer=writer, store=store)
+        return vllm.build(self.model.source, "generate", self.settings, engine, _request, _cost, make)(requests)
 
     def errors(self) -> contextlib.AbstractContextManager[None]:
         """See `SummaryEngine`."""
@@ -422,49 +421,31 @@ def _cost(row: Row) -> Row:
     return {name: row[name] for name in ("tokens_in", "tokens_out", "began", "ended")}
 
 
-class _VllmModel:
-    """The engine of a stage as a `ChatModel`."""
+class _VllmWorker:
+    """Summarizes the sources of a batch with an engine's model, of which it is the `ChatModel`."""
 
-    def __init__(self, stage: Any, tokens: ChatTokenizer) -> None:
-        self._stage, self._tokens = stage, tokens
-        self.count = tokens.count
+    def __init__(self, ask: AskEngine, model: LanguageModel, writer: Writer, store: RowCheckpoints) -> None:
+        self._ask, self._writer, self._row_writer = ask, writer, _RowWriter(store)
+        self._tokens = _tokenizer(model)
+        self.count = self._tokens.count
+
+    async def __call__(self, batch: list[Row]) -> list[Row]:
+        return await _write(batch, self._writer, self, self._row_writer)
 
     async def complete(self, messages: Messages, seed: int, temperature: float) -> Completion:
         prompt = await asyncio.to_thread(self._tokens.chat, messages)
-        question = {
-            self._stage.IDX_IN_BATCH_COLUMN: 0,
-            "tokenized_prompt": prompt,
-            "sampling_params": {
-                "temperature": temperature,
-                "seed": seed,
-                "max_tokens": MAX_TOKENS,
-                "structured_outputs": {"json": SCHEMA},
-            },
+        sampling = {
+            "temperature": temperature,
+            "seed": seed,
+            "max_tokens": MAX_TOKENS,
+            "structured_outputs": {"json": SCHEMA},
         }
-        # Ray's own method: where the engine is dead it ends this worker, and Ray repeats the work in another.
-        answer = await self._stage._generate_with_error_handling(question, uuid.uuid4())
+        answer = await self._ask({"tokenized_prompt": prompt, "sampling_params": sampling})
         if answer["__inference_error__"]:
             raise RefusedInput("engine_error", " ".join(answer["__inference_error__"].split())[:300])
         if answer["num_generated_tokens"] >= MAX_TOKENS:
             raise RefusedInput("too_long", f"the answer has more than {MAX_TOKENS} tokens")
         return Completion(answer["generated_text"], answer["num_input_tokens"], answer["num_generated_tokens"])
-
-
-def _summary_stage(engine: type[Any], writer: Writer, store: RowCheckpoints, model: LanguageModel) -> type[Any]:
-    """The engine's stage with a source as its row."""
-
-    class WritingEngine(engine):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._model = _VllmModel(self, _tokenizer(model))
-            self._row_writer = _RowWriter(store)
-
-        async def udf(self, batch: list[Row]) -> AsyncIterator[Row]:
-            costs = await _write(batch, writer, self._model, self._row_writer)
-            for row, cost in zip(batch, costs, strict=True):
-                yield {self.IDX_IN_BATCH_COLUMN: row[self.IDX_IN_BATCH_COLUMN], **cost}
-
-    return WritingEngine
 
 
 class _EndpointWorker:
