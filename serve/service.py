@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import RayServeException
 
-from lexray.errors import LexrayError
+from lexray.errors import LexrayError, last_line
 from lexray.events.eventlist import EventList
 from lexray.release.aligned import load_aligned
 from lexray.serve.app import create_app
@@ -101,5 +101,4 @@ def _cause(error: Exception) -> str:
     application = serve.status().applications.get(APPLICATION)
     for deployment in application.deployments.values() if application else ():
         message = deployment.message or message
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return last_line(message) or type(error).__name__

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from lexray.api import EmbeddingsResponse, EventsResponse, Health, Modality, ReleaseResponse, SearchResponse, Source
 from lexray.array_types import Float32s
-from lexray.errors import LexrayError
+from lexray.errors import LexrayError, one_line
 from lexray.events.eventlist import EventList
 
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
@@ -249,4 +249,4 @@ def _parse_response(model: type[ResponseT], response: httpx.Response) -> Respons
 
 def _unreachable(url: httpx.URL, error: httpx.HTTPError) -> ServiceError:
     what = "took too long to answer" if isinstance(error, httpx.TimeoutException) else "does not answer"
-    return ServiceError(None, "unreachable", f"{url} {what}: {error or type(error).__name__}")
+    return ServiceError(None, "unreachable", f"{url} {what}: {one_line(error)}")

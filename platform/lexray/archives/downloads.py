@@ -11,7 +11,7 @@ import httpx
 
 from lexray.archives.manifest import DownloadManifest
 from lexray.archives.verify_fits import check_whole
-from lexray.errors import RefusedInput
+from lexray.errors import RefusedInput, one_line
 from lexray.web import retry
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class Downloads:
             except httpx.TimeoutException:
                 raise retry.Retryable("timeout", f"no answer within {self._policy.timeout:g} s") from None
             except httpx.TransportError as error:
-                raise retry.Retryable("connection", str(error) or type(error).__name__) from None
+                raise retry.Retryable("connection", one_line(error)) from None
 
         try:
             return await self.retrier.with_retries(request)

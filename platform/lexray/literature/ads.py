@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from pydantic import Field
 
-from lexray.errors import ConfigError, LexrayError
+from lexray.errors import ConfigError, LexrayError, one_line
 from lexray.literature.connectors import FoundPapers, PaperMatch
 from lexray.literature.crossmatch import Match
 from lexray.literature.names import name_pattern, searchable_names
@@ -261,7 +261,7 @@ class AdsConnector:
         except httpx.TimeoutException:
             failure = f"no answer within {self._config.http.timeout:g} s"
         except httpx.TransportError as error:
-            failure = self._clean(str(error) or type(error).__name__)
+            failure = self._clean(one_line(error))
         except ValueError as error:
             failure = f"the answer is none of a search: {self._clean(str(error))}"
         raise retry.Retryable("no_answer", failure, asked)

@@ -13,7 +13,7 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from lexray.errors import LexrayError
+from lexray.errors import LexrayError, last_line
 from lexray.runtime.progress import Progress
 from lexray.tables.files import filesystem
 
@@ -106,10 +106,9 @@ class RayTraining:
         try:
             last: Checkpoint = trainer.fit().checkpoint
         except ray.train.TrainingFailedError as error:
-            lines = [line for line in str(error).splitlines() if line.strip()]
             raise LexrayError(
                 f"{self.command}: its workers failed more than max_failures={self.max_failures} times, last with: "
-                f"{lines[-1].strip()}; run it again to go on from the last checkpoint"
+                f"{last_line(str(error))}; run it again to go on from the last checkpoint"
             ) from error
         return last
 

@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
+from lexray.errors import last_line
 from lexray.runtime import tracking
 from lexray.runtime.config import TrackingConfig
 from lexray.runtime.progress import ProgressTask
@@ -136,5 +137,4 @@ def _last_line(error_file: str | None) -> str:
     """What a stack trace ends with: the error itself."""
     if error_file is None or not Path(error_file).is_file():
         return ""
-    lines = [line.strip() for line in Path(error_file).read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return last_line(Path(error_file).read_text(errors="replace"))
