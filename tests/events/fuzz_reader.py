@@ -1,8 +1,9 @@
 """Fuzzing of the event reader, guided by the code that an input reaches: `make fuzz`, FUZZ_SECONDS=60 by default.
 
 Whatever the bytes are, they are refused (`RefusedInput`) or give a reading whose account balances, in bounded memory.
-An input that does otherwise is kept in ``build/fuzz`` as ``crash-…``; to see it again: ``python tests/fuzz_reader.py
-FILE``. Inputs that reached new code stay in ``build/fuzz/corpus``, and the next run begins with them.
+An input that does otherwise is kept in ``build/fuzz`` as ``crash-…``; to see it again: ``python
+tests/events/fuzz_reader.py FILE``. Inputs that reached new code stay in ``build/fuzz/corpus``, and the next run begins
+with them.
 
 The process grows by some kB an input, which are atheris's traces; the reader alone does not grow.
 """
