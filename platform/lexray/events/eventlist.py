@@ -143,11 +143,6 @@ class Background:
     energy: Float32s
     scale: float
 
-    def within(self, bands: Bands) -> tuple[Float64s, NDArray[np.int8]]:
-        """Times, and bands, of the events that lie in one of `bands`."""
-        band = bands.index(self.energy)
-        return self.time[band >= 0], band[band >= 0]
-
 
 @dataclass(frozen=True)
 class EventList:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from lexray.array_types import Float64s
 from lexray.events.eventlist import GoodTimeIntervals
@@ -84,15 +84,6 @@ class TrueRate:
     def expected(self) -> Float64s:
         """Expected counts of each zone in good time, f8[Z]."""
         return np.asarray(np.sum(self._expected, axis=1))
-
-    def cumulative(self, time: ArrayLike) -> Float64s:
-        """Expected counts of each zone in good time until each time, f8[Z, T]: Λ(t) of the time-rescaling theorem."""
-        t = np.clip(np.asarray(time, dtype=np.float64), 0.0, self.duration)
-        before = np.concatenate([np.zeros((len(self._expected), 1)), np.cumsum(self._expected, axis=1)], axis=1)
-        segment = np.clip(np.searchsorted(self._edges, t, side="right") - 1, 0, len(self._cell) - 1)
-        start = self._edges[segment]
-        part = t - start if self.pulse is None else self.pulse.primitive(t) - self.pulse.primitive(start)
-        return np.asarray(before[:, segment] + self._level[:, self._cell[segment]] * part * self._good[segment])
 
     def cells(self, n: int = CELLS) -> Float64s:
         """Mean rate in `n` equal cells, f8[Z, n] ct/s.
