@@ -9,7 +9,6 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 from deltalake import DeltaTable
 
 from lexray.errors import ConfigError, LexrayError
@@ -17,26 +16,22 @@ from lexray.llm.sentence_encoder import Vectors, unit_vectors
 from lexray.tables import delta
 from lexray.tables.files import resolve_path
 from lexray.tables.quarantine import Refusal
-from lexray.tables.row_checkpoints import MissingRow, RowCheckpoints
+from lexray.tables.row_checkpoints import MissingRow, RowCheckpoints, TableVersion
 
 
 @dataclass(frozen=True)
-class TextColumn:
+class TextColumn(TableVersion):
     """A column of texts in one version of a table with `source_id`, one row per source.
 
     Attributes
     ----------
-    table, column : str
+    column : str
     include_ungrounded : bool
         Read summaries, too, that say more than their papers do. Failed ones have no text.
-    version : str
-        The table's version, as `delta.version` writes it; what is committed later is not read.
     """
 
-    table: str
     column: str
     include_ungrounded: bool
-    version: str
 
     @classmethod
     def of(cls, table: str, column: str = "summary", include_ungrounded: bool = False) -> "TextColumn":
@@ -57,15 +52,11 @@ class TextColumn:
             raise ConfigError(f"{table}: it is not a Lexray table with a column 'source_id'")
         if column not in texts:
             raise ConfigError(f"column '{column}': {table} has no such texts, but {', '.join(texts)}")
-        return cls(table, column, include_ungrounded, delta.version(table))
+        return cls(table, delta.version(table), column, include_ungrounded)
 
     def n_rows(self) -> int:
         """Rows, with or without a text."""
         return int(self._dataset.count_rows())
-
-    def parts(self) -> list[int]:
-        """Parts that have rows."""
-        return sorted(self._dataset.to_table(["part"])["part"].unique().to_pylist())
 
     def count(self, part: int) -> int:
         """Texts of a part, which are counted where they are stored: none becomes a Python string."""
@@ -99,10 +90,6 @@ class TextColumn:
         if _holds_summaries(self.table, self.version) and "status" in self._dataset.schema.names:
             valid &= pc.field("status").isin(["ok", "ungrounded"] if self.include_ungrounded else ["ok"])
         return valid & (pc.field("part") == part)
-
-    @property
-    def _dataset(self) -> pyarrow.dataset.Dataset:
-        return delta.dataset_of(self.table, self.version)
 
 
 @lru_cache(maxsize=2)

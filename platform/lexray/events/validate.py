@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lexray.array_types import Bools, Float64s, Int64s
+from lexray.array_types import Bools, Int64s
 from lexray.tables import delta
-from lexray.tables.list_columns import flatten_lists, list_lengths
+from lexray.tables.list_columns import flatten_lists, floats, list_lengths
 from lexray.tables.quarantine import Refusal
 
 #: Columns that tell without the photons.
@@ -101,7 +101,7 @@ def _invalid_good_time(rows: pa.Table, _: int) -> Bools:
 
 
 def _no_exposure(rows: pa.Table, _: int) -> Bools:
-    seconds = np.stack([_numbers(rows[name]) for name in ("exposure", "ontime")])
+    seconds = np.stack([floats(rows[name]) for name in ("exposure", "ontime")])
     return ~np.asarray((np.isfinite(seconds) & (seconds > 0)).all(0))
 
 
@@ -131,7 +131,7 @@ def _out_of_good_time(rows: pa.Table, _: int) -> Bools:
 
 
 def _invalid_background(rows: pa.Table, _: int) -> Bools:
-    bad: Bools = rows["bkg_time"].is_valid().to_numpy() & ~(_numbers(rows["bkg_scale"]) > 0)
+    bad: Bools = rows["bkg_time"].is_valid().to_numpy() & ~(floats(rows["bkg_scale"]) > 0)
     bad |= list_lengths(rows["bkg_time"]) != list_lengths(rows["bkg_energy"])
     return bad | _any(~np.isfinite(_values(rows["bkg_time"])), rows["bkg_time"])
 
@@ -152,11 +152,6 @@ _PHOTON_CHECKS: Checks = (
     (_out_of_good_time, "has an event outside its good time"),
     (_invalid_background, "has a background without times, or without a scale"),
 )
-
-
-def _numbers(column: pa.ChunkedArray) -> Float64s:
-    """Each row's number, NaN where null."""
-    return np.asarray(column.cast(pa.float64()).fill_null(np.nan).to_numpy())
 
 
 def _owner(column: pa.ChunkedArray) -> Int64s:

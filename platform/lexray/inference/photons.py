@@ -11,7 +11,7 @@ from lexray.errors import LexrayError
 from lexray.events.arrow import to_table
 from lexray.events.eventlist import Bands, EventList
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
-from lexray.tables.list_columns import flatten_lists
+from lexray.tables.list_columns import flatten_lists, floats
 
 #: Columns of the `events` table that `photons_of_table` reads.
 PHOTON_COLUMNS = (
@@ -60,9 +60,9 @@ def photons_of_table(rows: pa.Table, n_bands: int) -> Photons:
         torch.from_numpy(gti_offsets),
         torch.from_numpy(np.array(energy)),
         torch.from_numpy(edges[:, [0, -1]].copy()),
-        torch.from_numpy((_numbers(rows["exposure"]) / _numbers(rows["ontime"])).astype(np.float32)),
+        torch.from_numpy((floats(rows["exposure"]) / floats(rows["ontime"])).astype(np.float32)),
         torch.from_numpy(flatten_lists(area)[0].astype(np.float32).reshape(-1, n_bands)),
-        torch.from_numpy(_numbers(rows["frame_time"]).astype(np.float32)),
+        torch.from_numpy(floats(rows["frame_time"]).astype(np.float32)),
         _background_of_table(rows, edges),
         n_bands,
     )
@@ -77,7 +77,7 @@ def _background_of_table(rows: pa.Table, edges: NDArray[np.floating]) -> Backgro
         torch.from_numpy(time[band >= 0]),
         torch.from_numpy(band[band >= 0]),
         torch.from_numpy(before[offsets]),
-        torch.from_numpy(_numbers(rows["bkg_scale"]).astype(np.float32)),
+        torch.from_numpy(floats(rows["bkg_scale"]).astype(np.float32)),
     )
 
 
@@ -91,12 +91,6 @@ def _bands_of(
     for i, one in enumerate(sets):
         band[owner == i] = Bands(tuple(one.tolist())).index(energy[owner == i])
     return band
-
-
-def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """A column's values, NaN where null."""
-    values: NDArray[np.float64] = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
-    return values
 
 
 def _require(holds: bool, message: str) -> None:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from lexray.array_types import Float64s
 from lexray.literature.astrometry import p_chance, separation
 from lexray.literature.papers import Paper
-from lexray.literature.sources import TargetSource, finite_or_none, floats, mission_radii
+from lexray.literature.sources import TargetSource, finite_or_none, mission_radii
 from lexray.sources import fold_name
 from lexray.tables import delta
+from lexray.tables.list_columns import floats
 
 #: Radius in arcsec in which our sources are counted, for the probability that one lies near by chance.
 _COUNTING_RADIUS = 120.0

@@ -11,6 +11,7 @@ from lexray.events.source_columns import read_source_columns
 from lexray.literature.astrometry import mission_error
 from lexray.sources import fold_name
 from lexray.tables import delta
+from lexray.tables.list_columns import floats
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,6 @@ def sources_from_events(events: str, error: float | None = None) -> list[TargetS
         )
         for i in middle.tolist()
     ]
-
-
-def floats(column: pa.ChunkedArray) -> np.ndarray:
-    """With NaN for null."""
-    return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
 def finite_or_none(value: float) -> float | None:

@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 import ray.data
 from ray.exceptions import RayError
 
@@ -30,7 +29,7 @@ from lexray.summaries.extractive import papers_by_source
 from lexray.summaries.schema import MAX_TOKENS, SCHEMA
 from lexray.summaries.writer import ChatModel, Completion, PreviousRow, SummaryRequest, Writer
 from lexray.tables import delta
-from lexray.tables.row_checkpoints import RowCheckpoints, RowPlan
+from lexray.tables.row_checkpoints import RowCheckpoints, RowPlan, TableVersion
 from lexray.tables.schemas import SUMMARIES
 
 Row = dict[str, Any]
@@ -287,23 +286,8 @@ def write_missing(
 
 
 @dataclass(frozen=True)
-class PapersOfSources:
-    """One version of a literature table as `RowInputs`: rows of papers by source.
-
-    Attributes
-    ----------
-    literature : str
-        The table.
-    version : str
-        As `delta.version` names it; papers that are committed later are not read.
-    """
-
-    literature: str
-    version: str
-
-    def parts(self) -> list[int]:
-        """Parts that have papers."""
-        return sorted(self._dataset.to_table(["part"])["part"].unique().to_pylist())
+class PapersOfSources(TableVersion):
+    """One version of a literature table as `RowInputs`: rows of papers by source."""
 
     def count(self, part: int) -> int:
         """Sources of a part."""
@@ -315,10 +299,6 @@ class PapersOfSources:
         of_part = pc.field("part") == part
         wanted = of_part if sources is None else of_part & pc.field("source_id").isin(pa.array(sources, pa.string()))
         return papers_by_source(self._dataset.to_table(filter=wanted))
-
-    @property
-    def _dataset(self) -> pyarrow.dataset.Dataset:
-        return delta.dataset_of(self.literature, self.version)
 
 
 def _requests(

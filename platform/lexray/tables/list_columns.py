@@ -1,4 +1,4 @@
-"""List columns of Arrow tables ↔ NumPy arrays, without a Python loop over their values."""
+"""Columns of Arrow tables ↔ NumPy arrays, lists above all, without a Python loop over their values."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +9,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lexray.errors import LexrayError
+
+
+def floats(column: "pa.ChunkedArray[Any]") -> NDArray[np.float64]:
+    """f8[N] from a column of numbers, NaN where null."""
+    return np.asarray(column.cast(pa.float64()).fill_null(np.nan).to_numpy())
 
 
 def list_array(rows: Iterable[NDArray[Any] | None], kind: type[np.floating[Any]]) -> pa.Array:
@@ -40,29 +45,25 @@ def list_lengths(column: "pa.ChunkedArray[Any]") -> NDArray[np.int64]:
 
 
 def stack_lists(column: "pa.ChunkedArray[Any]") -> NDArray[np.float32]:
-    """f4[N, D] from a list column of equally long lists, of fixed size or not."""
-    if not len(column):
-        return np.zeros((0, 0), dtype=np.float32)
-    return np.array(pc.list_flatten(column).to_numpy(), dtype=np.float32).reshape(len(column), -1)
+    """f4[N, D] from a list column of equally long lists, of fixed size or not; NaN for rows that are null."""
+    valid = np.asarray(column.is_valid().to_numpy())
+    out = np.full((len(column), list_lengths(column).max(initial=0)), np.nan, dtype=np.float32)
+    out[valid] = pc.list_flatten(column).to_numpy().reshape(int(valid.sum()), out.shape[1])
+    return out
 
 
 def vectors(table: str, rows: pa.Table, name: str) -> NDArray[np.float32]:
-    """A list column as f4[N, D], with NaN for rows that are null.
+    """As `stack_lists`, of a table's column.
 
     Raises
     ------
     LexrayError
         If the lists differ in length.
     """
-    column = rows[name].combine_chunks()
-    valid = np.asarray(column.is_valid())
-    flat = column.drop_null().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    lengths = set(pc.list_value_length(column.drop_null()).to_pylist())
+    lengths = pc.list_value_length(rows[name].drop_null()).unique().to_pylist()
     if len(lengths) > 1:
         raise LexrayError(f"{table}: column '{name}' holds vectors of {sorted(lengths)} numbers; one is needed")
-    out = np.full((len(column), lengths.pop() if lengths else 0), np.nan, dtype=np.float32)
-    out[valid] = flat.reshape(int(valid.sum()), -1)
-    return out
+    return stack_lists(rows[name])
 
 
 def finite_rows(x: NDArray[np.float32]) -> NDArray[np.bool_]:

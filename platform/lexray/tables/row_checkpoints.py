@@ -53,6 +53,29 @@ class RowInputs(Protocol[InputT_co]):
 
 
 @dataclass(frozen=True)
+class TableVersion:
+    """What `RowInputs` of one version of a table are read from; what is committed later is not read.
+
+    Attributes
+    ----------
+    table : str
+    version : str
+        As `delta.version` writes it.
+    """
+
+    table: str
+    version: str
+
+    def parts(self) -> list[int]:
+        """Parts that have rows."""
+        return sorted(self._dataset.to_table(["part"])["part"].unique().to_pylist())
+
+    @property
+    def _dataset(self) -> pyarrow.dataset.Dataset:
+        return delta.dataset_of(self.table, self.version)
+
+
+@dataclass(frozen=True)
 class PartProgress:
     """How much of a part is done.
 
