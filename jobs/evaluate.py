@@ -21,6 +21,7 @@ from pydantic import Field
 
 from lexray.evaluation import inputs, scoring
 from lexray.evaluation.report import captions, groundedness, metrics, report, sections
+from lexray.events import validate
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
@@ -52,7 +53,7 @@ def run(config: EvaluateConfig, context: JobContext) -> JobResult:
     )
     rate_model = None if config.autodecoder is None else partial(scoring.reconstruct, resolve_path(config.autodecoder))
     with ray_session.session(config.ray):
-        scores = scoring.score_sources(
+        scores, left_out = scoring.score_sources(
             config.events,
             sources_of(splits, {"test"}),
             {} if rate_model is None else {"autodecoder": rate_model},
@@ -83,7 +84,10 @@ def run(config: EvaluateConfig, context: JobContext) -> JobResult:
             caveats=captions.caveats(results, config.true_rates is not None),
             tables=[] if ungrounded is None else [ungrounded],
         )
-        return report.publish(page, config.out, context, len(scores), metrics.HEADLINE_METRICS)
+        refusals = validate.refusals(config.events, left_out)
+        return report.publish(
+            page, config.out, context, len(scores), metrics.HEADLINE_METRICS, refusals, accepted=len(scores)
+        )
 
 
 JOB = Job(

@@ -30,6 +30,7 @@ from lexray.evaluation.report.autodecoder import (
     representation_section,
     sample_by_hash,
 )
+from lexray.events import validate
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
@@ -74,8 +75,8 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
     models, names = rate_models(config.autodecoder, config.baseline_autodecoders)
     with ray_session.session(config.ray):
         chosen_on = sample_by_hash(detections_of_split(headers, splits, "train"), config.chosen_on, "baselines")
-        baselines, notes = fit_baselines(config.events, chosen_on, config.seed)
-        scores = scoring.score_sources(
+        baselines, notes, left_out = fit_baselines(config.events, chosen_on, config.seed)
+        scores, invalid = scoring.score_sources(
             config.events,
             sources_of(splits, {"test"}),
             baselines | models,
@@ -85,7 +86,11 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
         )
         encoded = [] if latents is None else latents["detection_id"].to_pylist()
         probed = sample_by_hash(encoded, config.probed, "probes")
-        properties = measure_detection_properties(config.events, probed, config.true_rates, context.progress)
+        properties, unmeasured = measure_detection_properties(
+            config.events, probed, config.true_rates, context.progress
+        )
+    left_out |= invalid | unmeasured
+    looked_at = {*chosen_on, *detections_of_split(headers, splits, "test"), *probed}
     results = metrics.EvaluationResults()
     metrics.measure_gain(results, scores, config.seed, names)
     group_of_detection = {s.detection_id: group_of[s.source_id] for s in scores if s.source_id in group_of}
@@ -127,7 +132,9 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
             title="How well the rates are reconstructed",
             tables=[] if anomalies is None else [anomalies],
         )
-        return report.publish(page, config.out, context, len(scores), HEADLINE_METRICS)
+        refusals = validate.refusals(config.events, left_out)
+        accepted = len(looked_at - left_out.keys())
+        return report.publish(page, config.out, context, len(scores), HEADLINE_METRICS, refusals, accepted)
 
 
 JOB = Job(

@@ -147,6 +147,30 @@ def test_without_tables_and_baselines_it_says_what_is_left_out(
     assert "no latents table was given" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.ray
+def test_detections_that_no_model_can_take_are_listed_once_wherever_they_are_read(
+    tables: dict[str, Any], evaluated: tuple[Path, Any, dict[str, float]], tmp_path: Path
+) -> None:
+    rows = delta.read(tables["events"], order="detection_id").to_pylist()
+    wrong = {part: next(r for r in rows if split(r["source_id"].casefold()) == part) for part in ("train", "test")}
+    for row in wrong.values():
+        row["exposure"] = 0.0
+    events = str(tmp_path / "events")
+    delta.write(events, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), 3)
+    config = EvaluateAutodecoderConfig(
+        out=str(tmp_path / "out"),
+        events=events,
+        autodecoder=tables["autodecoder"],
+        latents=tables["latents"],
+        chosen_on=N,
+    )
+    report = execute(JOB, config, Progress())
+    assert report.counts["test_detections"] == evaluated[1].counts["test_detections"] - 1
+    assert report.refused_fraction == pytest.approx(2 / N)
+    details = delta.read(report.refusals)["detail"].to_pylist()
+    assert sorted(details) == sorted(f"detection {row['detection_id']} has no exposure" for row in wrong.values())
+
+
 def test_two_words_are_a_command_and_one_still_is() -> None:
     runner = CliRunner()
     both = runner.invoke(app, ["evaluate", "autodecoder", "--keys"])

@@ -471,6 +471,25 @@ def test_evaluate_without_labels_truth_and_models_leaves_rows_out_and_says_so(
     before = json.loads((evaluated[0] / "metrics.json").read_text())
     assert metrics["heldout_gain.bayesian_blocks"] == pytest.approx(before["heldout_gain.bayesian_blocks"], rel=1e-12)
     assert report.counts["test_detections"] == before["heldout_gain.n_detections"]
+    assert delta.read(report.refusals).num_rows == 0
+
+
+@pytest.mark.ray
+def test_test_detections_that_cannot_be_scored_are_listed_with_what_is_wrong(
+    archive: dict[str, str], evaluated: tuple[Path, Any], tmp_path: Path
+) -> None:
+    rows = delta.read(archive["events"], order="detection_id").to_pylist()
+    wrong = next(row for row in rows if split(row["source_id"].casefold()) == "test")
+    wrong["exposure"] = 0.0
+    events = str(tmp_path / "events")
+    delta.write(events, "events", EVENTS, pa.Table.from_pylist(rows, EVENTS), 4)
+    report = execute(JOB, EvaluateConfig(out=str(tmp_path / "out"), events=events), Progress())
+    n_scored = evaluated[1].counts["test_detections"] - 1
+    assert report.counts["test_detections"] == n_scored
+    assert report.refused_fraction == pytest.approx(1 / (n_scored + 1))
+    (listed,) = delta.read(report.refusals).to_pylist()
+    assert (listed["reason"], listed["stage"]) == ("invalid_row", "evaluate")
+    assert listed["detail"] == f"detection {wrong['detection_id']} has no exposure"
 
 
 @pytest.mark.ray

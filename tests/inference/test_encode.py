@@ -305,10 +305,12 @@ def test_detections_that_cannot_be_encoded_are_not_evaluated_either(autodecoder:
     delta.write(events, "events", EVENTS, rows, n_parts=1)
     assert validate.usual_bands(events) == 3
     models = {"autodecoder": partial(reconstruct, autodecoder)}
-    scores = score_part(events, 0, 3, rows["source_id"].to_pylist(), models, None, 0)
+    scores, left_out = score_part(events, 0, 3, rows["source_id"].to_pylist(), models, None, 0)
+    assert left_out == wrong
     assert [score.detection_id for score in scores] == ["d008", "d011"]  # d010 has no photons
     assert all("autodecoder" in score.log_likelihood for score in scores)
-    baselines, said = fit_baselines(events, [*wrong, "d008"], 0)
+    baselines, said, left_out = fit_baselines(events, [*wrong, "d008"], 0)
+    assert left_out == wrong
     assert set(baselines) == {"kernel", "total_variation"}
     assert said[-1].endswith("on 1 training detections.")
 

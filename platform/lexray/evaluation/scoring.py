@@ -27,7 +27,7 @@ def score_sources(
     true_rates: str | None,
     seed: int,
     progress: Progress,
-) -> list[DetectionScore]:
+) -> tuple[list[DetectionScore], dict[str, str]]:
     """Held-out likelihoods of every model over `sources`, one Ray task a part of the events table.
 
     Parameters
@@ -44,16 +44,24 @@ def score_sources(
         Of the thinning.
     progress : Progress
         Counts detections.
+
+    Returns
+    -------
+    list of DetectionScore
+    dict
+        What is wrong with each detection that was left out.
     """
     rows = delta.read(events, ["source_id"])["source_id"].to_pylist()
     truth = None if true_rates is None else resolve_path(true_rates)
     n_bands = validate.usual_bands(events)
     scores: list[DetectionScore] = []
+    left_out: dict[str, str] = {}
     with progress.task("detections scored", total=sum(source in sources for source in rows)) as task:
-        for part in results_of_parts(score_part, events, n_bands, sorted(sources), dict(models), truth, seed):
+        for part, invalid in results_of_parts(score_part, events, n_bands, sorted(sources), dict(models), truth, seed):
             scores += part
+            left_out |= invalid
             task.advance(len(part))
-    return sorted(scores, key=lambda score: score.detection_id)
+    return sorted(scores, key=lambda score: score.detection_id), left_out
 
 
 def score_part(
@@ -64,30 +72,32 @@ def score_part(
     models: Mapping[str, RateModel],
     true_rates: str | None,
     seed: int,
-) -> list[DetectionScore]:
-    """Held-out likelihoods for the detections of `sources` in one part; parameters as in `score_sources`.
+) -> tuple[list[DetectionScore], dict[str, str]]:
+    """Held-out likelihoods for the detections of `sources` in one part; parameters and results as in `score_sources`.
 
     A constant rate, Bayesian Blocks and the true rate are always among the models. Detections that no model of
     `n_bands` energy bands can take are left out.
     """
     wanted = (pc.field("part") == part) & pc.field("source_id").isin(pa.array(sources, pa.string()))
-    detections = [e for e in valid_events(delta.dataset(events).to_table(filter=wanted), n_bands) if len(e)]
+    valid, left_out = valid_events(events, wanted, n_bands)
+    detections = [e for e in valid if len(e)]
     if not detections:
-        return []
+        return [], left_out
     truth = tables.read_rates(true_rates, detections)
     standard_models: dict[str, RateModel] = {
         "constant": lambda fits: [baselines.constant_rate(fit) for fit in fits],
         "bayesian_blocks": lambda fits: [baselines.bayesian_blocks(fit) for fit in fits],
         "true_rate": lambda fits: [truth.get(fit.detection_id) for fit in fits],
     }
-    return score_models(
-        detections, {**standard_models, **models}, {"true_rate_with_level": standard_models["true_rate"]}, seed
-    )
+    with_level = {"true_rate_with_level": standard_models["true_rate"]}
+    return score_models(detections, {**standard_models, **models}, with_level, seed), left_out
 
 
-def valid_events(rows: pa.Table, n_bands: int) -> list[EventList]:
-    """Event lists of those rows of an events table that a model of `n_bands` energy bands can take."""
-    return from_table(validate.without(rows, validate.faults(rows, n_bands)))
+def valid_events(events: str, where: pc.Expression, n_bands: int) -> tuple[list[EventList], dict[str, str]]:
+    """Event lists of some rows of an events table, and what is wrong with those that no model of `n_bands` can take."""
+    rows = delta.dataset(events).to_table(filter=where)
+    left_out = validate.faults(rows, n_bands)
+    return from_table(validate.without(rows, left_out)), left_out
 
 
 def reconstruct(autodecoder: str, events: Sequence[EventList]) -> list[PiecewiseRate]:

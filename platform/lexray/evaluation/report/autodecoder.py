@@ -23,7 +23,6 @@ from lexray.inference.photons import photons_of
 from lexray.runtime.map_parts import results_of_parts
 from lexray.runtime.progress import Progress
 from lexray.sources import stable_hash
-from lexray.tables import delta
 from lexray.tables.files import resolve_path
 from lexray.tables.list_columns import stack_lists
 
@@ -54,7 +53,9 @@ def sample_by_hash(names: Collection[str], n: int, purpose: str) -> list[str]:
     return sorted(names, key=lambda name: (stable_hash(name, purpose), name))[:n]
 
 
-def fit_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tuple[dict[str, RateModel], list[str]]:
+def fit_baselines(
+    events: str, detection_ids: Sequence[str], seed: int
+) -> tuple[dict[str, RateModel], list[str], dict[str, str]]:
     """The best fixed kernel and the penalised fit of each source alone, both chosen on training detections.
 
     Returns
@@ -63,13 +64,16 @@ def fit_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tuple
         Name to model; empty where there is nothing to choose on.
     list of str
         What was chosen, for a person.
+    dict
+        What is wrong with each detection that was left out.
     """
     n_bands = validate.usual_bands(events)
-    rows = delta.dataset(events).to_table(filter=pc.field("detection_id").isin(pa.array(detection_ids, pa.string())))
-    by_id = {e.detection_id: e for e in scoring.valid_events(rows, n_bands) if len(e)}
+    where = pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
+    valid, left_out = scoring.valid_events(events, where, n_bands)
+    by_id = {e.detection_id: e for e in valid if len(e)}
     training = [by_id[name] for name in detection_ids if name in by_id]
     if not training:
-        return {}, []
+        return {}, [], left_out
     photons = photons_of(training, n_bands)
     kernel, fit = GaussianKernel.best(photons, seed), total_variation.TotalVariationFit.best(photons, seed)
     notes = [
@@ -79,7 +83,7 @@ def fit_baselines(events: str, detection_ids: Sequence[str], seed: int) -> tuple
         f"and {fit.deviation:g} of a band's deviation from it; an infinite one leaves all bands one shape.",
         f"Both were chosen by their held-out gain on {len(training)} training detections.",
     ]
-    return {"kernel": cells.as_rate_model(kernel), "total_variation": cells.as_rate_model(fit)}, notes
+    return {"kernel": cells.as_rate_model(kernel), "total_variation": cells.as_rate_model(fit)}, notes, left_out
 
 
 def rate_models(autodecoder: str, baseline_autodecoders: Sequence[str]) -> tuple[dict[str, RateModel], dict[str, str]]:
@@ -106,25 +110,35 @@ def rate_intervals_68(autodecoder: str, events: Sequence[EventList]) -> list[int
 
 def measure_detection_properties(
     events: str, detection_ids: Collection[str], true_rates: str | None, progress: Progress
-) -> dict[str, dict[str, float]]:
-    """`PROPERTY_LABELS` of detections, one Ray task a part of the events table: detection → property → value."""
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """`PROPERTY_LABELS` of detections, one Ray task a part of the events table.
+
+    Returns
+    -------
+    dict
+        Detection → property → value.
+    dict
+        What is wrong with each detection that was left out.
+    """
     if not detection_ids:
-        return {}
+        return {}, {}
     truth = None if true_rates is None else resolve_path(true_rates)
     n_bands = validate.usual_bands(events)
     properties: dict[str, dict[str, float]] = {}
+    left_out: dict[str, str] = {}
     with progress.task("variability odds", total=len(detection_ids)) as task:
-        for part in results_of_parts(_properties_of_part, events, list(detection_ids), truth, n_bands):
+        for part, invalid in results_of_parts(_properties_of_part, events, list(detection_ids), truth, n_bands):
             properties |= part
+            left_out |= invalid
             task.advance(len(part))
-    return properties
+    return properties, left_out
 
 
 def _properties_of_part(
     events: str, part: int, detection_ids: Collection[str], true_rates: str | None, n_bands: int
-) -> dict[str, dict[str, float]]:
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     where = (pc.field("part") == part) & pc.field("detection_id").isin(pa.array(detection_ids, pa.string()))
-    detections = scoring.valid_events(delta.dataset(events).to_table(filter=where), n_bands)
+    detections, left_out = scoring.valid_events(events, where, n_bands)
     truth = tables.read_rates(true_rates, detections)
     properties = {}
     for e in detections:
@@ -135,7 +149,7 @@ def _properties_of_part(
         if e.detection_id in truth:
             values["rms"] = true_rms(truth[e.detection_id], e)
         properties[e.detection_id] = values
-    return properties
+    return properties, left_out
 
 
 def true_rms(rate: PiecewiseRate, events: EventList) -> float:

@@ -18,6 +18,7 @@ from lexray.evaluation.report.metrics import EvaluationResults, MetricRow
 from lexray.evaluation.report.plots import CLASSES, DARK, LIGHT
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import JobContext, JobResult
+from lexray.tables.quarantine import Refusal
 from lexray.tables.files import filesystem
 from lexray.tables.provenance import read_provenance
 from lexray.training.splits import SPLITS
@@ -307,7 +308,15 @@ def report_origin(
     )
 
 
-def publish(page: ReportPage, out: str, context: JobContext, n_detections: int, headline: Sequence[str]) -> JobResult:
+def publish(
+    page: ReportPage,
+    out: str,
+    context: JobContext,
+    n_detections: int,
+    headline: Sequence[str],
+    refusals: list[Refusal],
+    accepted: int,
+) -> JobResult:
     """Write `report.html`, `metrics.json` and the figures to `out` and to MLflow, and say what was left out.
 
     Parameters
@@ -319,6 +328,10 @@ def publish(page: ReportPage, out: str, context: JobContext, n_detections: int, 
         Test detections that were scored.
     headline : sequence of str
         Metrics that the job's result holds, as far as they were measured.
+    refusals : list of Refusal
+        Detections that were left out.
+    accepted : int
+        Detections that were not.
     """
     metrics = page.results.metrics
     (page.folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
@@ -337,6 +350,8 @@ def publish(page: ReportPage, out: str, context: JobContext, n_detections: int, 
             "figures": len(page.figures) + len(page.light_curves),
         },
         metrics={name: metrics[name] for name in headline if name in metrics},
+        refusals=refusals,
+        accepted=accepted,
     )
 
 
