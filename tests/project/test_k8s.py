@@ -191,7 +191,10 @@ def test_the_service_builds_lexrays_application(rendered: list[Manifest]) -> Non
 
 
 def test_the_builder_takes_the_manifests_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Serve calls it: it makes the builder's argument from the manifest's mapping."""
+    """As Serve calls it: it makes the builder's argument from the manifest's mapping.
+
+    Serve's own function does that, and no public one: `serve run` would start the service.
+    """
     from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
     from lexray.serve.kubernetes import build

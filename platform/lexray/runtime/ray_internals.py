@@ -14,7 +14,7 @@ from typing import Any
 from lexray.errors import ConfigError, LexrayError
 
 Row = dict[str, Any]
-#: Asks an engine one question {tokenized_prompt, sampling_params}; `__inference_error__` of the answer says what failed.
+#: Asks an engine one question {tokenized_prompt, sampling_params}; the answer's `__inference_error__` says what failed.
 AskEngine = Callable[[Row], Awaitable[Row]]
 #: Gives the columns of each row of a batch.
 AnswerRows = Callable[[list[Row]], Awaitable[list[Row]]]

@@ -18,9 +18,9 @@ from lexray.evaluation.report.metrics import EvaluationResults, MetricRow
 from lexray.evaluation.report.plots import CLASSES, DARK, LIGHT
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import JobContext, JobResult
-from lexray.tables.quarantine import Refusal
 from lexray.tables.files import filesystem
 from lexray.tables.provenance import read_provenance
+from lexray.tables.quarantine import Refusal
 from lexray.training.splits import SPLITS
 from lexray.version import __version__
 

@@ -52,7 +52,8 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
     """
 
     def update(averages: Any, weights: Any, n: Tensor | int) -> None:
-        get_ema_multi_avg_fn(min(decay, int(n) / (9 + int(n))))(averages, weights, n)
+        step = get_ema_multi_avg_fn(min(decay, int(n) / (9 + int(n))))  # type: ignore[no-untyped-call]
+        step(averages, weights, n)
 
     average = AveragedModel(network, multi_avg_fn=update)
     average.n_averaged += 1  # what the network begins with counts: torch's own average begins after the first step
