@@ -21,6 +21,13 @@ def test_a_logger_that_is_silenced_is_a_module_of_ray_s(name: str) -> None:
     assert importlib.util.find_spec(name) is not None
 
 
+@pytest.mark.parametrize("name", ["IDX_IN_BATCH_COLUMN", "udf", "_generate_with_error_handling"])
+def test_the_stage_that_holds_vllms_engine_has_what_ours_replaces_and_calls(name: str) -> None:
+    ray_internals.quiet("llm")
+    stages = importlib.import_module("ray.llm._internal.batch.stages.vllm_engine_stage")
+    assert hasattr(stages.vLLMEngineStageUDF, name)
+
+
 def test_no_other_module_of_ours_names_what_is_private_to_ray() -> None:
     private = re.compile(
         r"ray\.[\w.]*\b_\w+|ray\.dashboard|_node_ip|_base_exc|RAY_SERVE_\w*(HAPROXY|HA_PROXY)_?[A-Z]"

@@ -144,7 +144,7 @@ def stage_that_answers(stage: type[Any], make: Callable[[AskEngine], AnswerRows]
     Parameters
     ----------
     stage : type
-        `ray.llm._internal.batch.stages.vllm_engine_stage.vLLMEngineStageUDF`.
+        ``ray.llm._internal.batch.stages.vllm_engine_stage.vLLMEngineStageUDF``.
     make : callable
         Called once in each worker.
     """
