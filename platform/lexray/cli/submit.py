@@ -171,9 +171,10 @@ async def _follow(client: JobSubmissionClient, submission_id: str, write: Callab
     while True:
         with contextlib.suppress(RuntimeError, aiohttp.ClientError):
             await _tail(client, submission_id, shown, write)
-        if task is not None and task.cancelling():  # by Ctrl-C, which may end in an error of the connection
-            raise asyncio.CancelledError
         details = submission_details(client, submission_id)
+        # By Ctrl-C, which may end in an error of the connection, or come while the job server is asked.
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
         if details.status.is_terminal():
             break
         await asyncio.sleep(0.5)  # the log has ended, or its connection broke
