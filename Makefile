@@ -26,7 +26,7 @@ endif
 # keep, or each process takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo install test fuzz lint types format docs wheel bench soak clean
+.PHONY: demo install test fuzz lint types format docs wheel bench soak reference clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -124,6 +124,11 @@ soak: .venv/installed-test .venv/installed-fuzz programs demo
 	$(BIN)/python benchmarks/soak/ingest.py
 	$(BIN)/python -m pytest -m scale --full-size
 	$(SEARCH)
+
+# The reference autodecoder that comes with Lexray, trained anew; the library takes it from its package's folder.
+reference: .venv/installed
+	$(BIN)/lexray train reference --config configs/reference.yaml
+	cp build/reference/* platform/lexray/models/autodecoders/reference/
 
 clean:
 	rm -rf build

@@ -73,7 +73,11 @@ def train_autodecoder(settings: Any, photons: Photons) -> FittedModel:
 
     model = Autodecoder.fit(photons, settings)
     parameters = sum(p.numel() for p in settings.learner().network.parameters())
-    note = f"{model.name}, {parameters} parameters, {settings.epochs} epochs"
+    return fitted_model(model, f"{model.name}, {parameters} parameters, {settings.epochs} epochs")
+
+
+def fitted_model(model: Any, note: str) -> FittedModel:
+    """An autodecoder that is trained already."""
     return FittedModel(
         lambda events: reconstructed_rates(model, events),
         note,
@@ -137,6 +141,13 @@ def make_splitnet(photons: Photons, seed: int, arguments: argparse.Namespace) ->
     return train_autodecoder(default_settings("splitnet", seed), photons)
 
 
+def make_reference(_: Photons, seed: int, arguments: argparse.Namespace) -> FittedModel:
+    from lexray.inference.autodecoder import REFERENCE, load_autodecoder
+
+    model = load_autodecoder(REFERENCE)
+    return fitted_model(model, f"{model.name}, as it comes with Lexray: no training")
+
+
 def make_resnet(photons: Photons, seed: int, arguments: argparse.Namespace) -> FittedModel:
     # The published rates, 1e-5 and 1e-4, are for days.
     small = replace(
@@ -153,6 +164,7 @@ MODELS = {
     "total_variation": make_total_variation,
     "grid": make_grid,
     "splitnet": make_splitnet,
+    "reference": make_reference,
     "resnet": make_resnet,
 }
 

@@ -1,7 +1,10 @@
 """`lexray encode`: encode detections with a trained autodecoder, part by part on Ray Data."""
 
-from pydantic import Field
+from typing import Annotated
 
+from pydantic import AfterValidator, Field
+
+from lexray.inference.autodecoder import REFERENCE, resolve_autodecoder
 from lexray.inference.encode import write_tables
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
@@ -13,7 +16,11 @@ class EncodeConfig(JobConfig):
     """Configuration of `lexray encode`."""
 
     events: str = Field(description="events table")
-    autodecoder: str = Field(description="folder of a trained autodecoder")
+    autodecoder: Annotated[str, AfterValidator(resolve_autodecoder)] = Field(
+        REFERENCE,
+        validate_default=True,
+        description="folder of a trained autodecoder, or 'reference', which comes with Lexray",
+    )
     rates: str | None = Field(None, description="write the reconstructed rates to this table, from the same pass")
     bins: int = Field(256, ge=1, description="cells of the rates, from the first to the last good time")
     workers: int = Field(2, ge=1, description="worker processes, each with one CPU")

@@ -1,8 +1,10 @@
 """`lexray rates`: write reconstructed rates of detections, part by part on Ray Data."""
 
-from pydantic import Field
+from typing import Annotated
 
-from lexray.inference.autodecoder import load_autodecoder
+from pydantic import AfterValidator, Field
+
+from lexray.inference.autodecoder import REFERENCE, load_autodecoder, resolve_autodecoder
 from lexray.inference.encode import write_tables
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
@@ -14,7 +16,11 @@ class RatesConfig(JobConfig):
     """Configuration of `lexray rates`."""
 
     events: str = Field(description="events table")
-    autodecoder: str = Field(description="folder of a trained autodecoder")
+    autodecoder: Annotated[str, AfterValidator(resolve_autodecoder)] = Field(
+        REFERENCE,
+        validate_default=True,
+        description="folder of a trained autodecoder, or 'reference', which comes with Lexray",
+    )
     bins: int = Field(256, ge=1, description="cells from the first to the last good time")
     workers: int = Field(2, ge=1, description="worker processes, each with one CPU")
 

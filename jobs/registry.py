@@ -16,6 +16,7 @@ JOBS = {
     "summarize": ("summarize", "Write a summary of each source from its papers."),
     "embed": ("embed", "Turn summaries into text vectors with a sentence model."),
     "train autodecoder": ("train_autodecoder", "Fit an autodecoder to an events table."),
+    "train reference": ("train_reference", "Fit the reference autodecoder to a simulated population."),
     "encode": ("encode", "Encode detections with a trained autodecoder."),
     "rates": ("rates", "Write reconstructed rates of detections."),
     "train alignment": ("train_alignment", "Fit the two towers that bring latents and text into one space."),

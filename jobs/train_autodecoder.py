@@ -1,14 +1,22 @@
 """`lexray train autodecoder`: fit an autodecoder to an events table on Ray Train."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, model_validator
 
 from lexray.errors import LexrayError
 from lexray.events.validate import refusals
-from lexray.inference.autodecoder import MAX_CALIBRATION, Autodecoder
+from lexray.inference.autodecoder import (
+    MAX_CALIBRATION,
+    REFERENCE,
+    Autodecoder,
+    load_autodecoder,
+    resolve_autodecoder,
+)
 from lexray.models.autodecoders.learner import Precision, Schedule
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
@@ -19,6 +27,7 @@ from lexray.tables.quarantine import describe_refusals
 from lexray.training import event_parts
 from lexray.training.autodecoder import AutodecoderTraining
 from lexray.training.autodecoder_config import (
+    FINE_TUNING,
     MAX_VALIDATION,
     AutodecoderConfig,
     GridConfig,
@@ -26,6 +35,10 @@ from lexray.training.autodecoder_config import (
     ResnetConfig,
     SplitnetConfig,
 )
+
+
+def _folder_to_begin_with(init: str | None) -> str | None:
+    return None if init in (None, "none") else resolve_autodecoder(init)
 
 
 class TrainAutodecoderConfig(JobConfig):
@@ -38,6 +51,12 @@ class TrainAutodecoderConfig(JobConfig):
     former_keys: ClassVar = {"kind": "model_type"}
 
     model_type: ModelType = Field("splitnet", description="which autodecoder; the section of that name configures it")
+    init: Annotated[str | None, AfterValidator(_folder_to_begin_with)] = Field(
+        REFERENCE,
+        validate_default=True,
+        description="autodecoder to begin with: 'reference', Lexray's own, a folder, or 'none', as a training of other "
+        "sizes does",
+    )
     workers: int = Field(2, ge=1, description="training workers, each with one CPU")
     use_gpu: bool = Field(False, description="give each worker a GPU")
     checkpoint_every: float = Field(5, gt=0, description="epochs between two checkpoints, each with a validation")
@@ -62,20 +81,40 @@ class TrainAutodecoderConfig(JobConfig):
 
     @model_validator(mode="after")
     def _each_worker_has_a_stream(self) -> "TrainAutodecoderConfig":
-        if self.workers > self.settings.part_streams:
+        if self.workers > self._settings.part_streams:
             raise ValueError(
-                f"'{self.model_type}.part_streams' ({self.settings.part_streams}) must be at least 'workers' "
+                f"'{self.model_type}.part_streams' ({self._settings.part_streams}) must be at least 'workers' "
                 f"({self.workers})"
             )
         return self
 
     @property
     def settings(self) -> Schedule:
-        """The model type's settings."""
+        """The model type's settings; those of `FINE_TUNING`, if not given, where it begins with another's network."""
+        return self._settings if self.misfit is not None else self._settings_of(FINE_TUNING)
+
+    @property
+    def _settings(self) -> Schedule:
+        return self._settings_of({})
+
+    def _settings_of(self, defaults: Mapping[str, Any]) -> Schedule:
         section: AutodecoderConfig = getattr(self, self.model_type)
-        return section.settings(
-            **self.model_dump(include={"seed", "patience", "precision", "compile"}, exclude_none=True)
-        )
+        shared = self.model_dump(include={"seed", "patience", "precision", "compile"}, exclude_none=True)
+        ours = {key: value for key, value in defaults.items() if key not in section.model_fields_set}
+        return section.settings(**shared, **ours)
+
+    @cached_property
+    def misfit(self) -> str | None:
+        """Why the training cannot begin with the network of `init`; None where it can."""
+        if self.init is None:
+            return "'init' is 'none'"
+        begun = load_autodecoder(self.init)
+        sizes = begun.settings.sizes
+        if self.model_type != begun.model_type or self._settings.sizes != sizes:
+            wanted = ", ".join(f"{name} {value}" for name, value in self._settings.sizes.items())
+            found = ", ".join(f"{name} {value}" for name, value in sizes.items())
+            return f"{self.init} is a {begun.model_type} ({found}), this a {self.model_type} ({wanted})"
+        return None
 
     @property
     def validated_on(self) -> int:
@@ -88,18 +127,23 @@ class TrainAutodecoderConfig(JobConfig):
         version = delta.version(self.events)
         return AutodecoderTraining(
             settings=self.settings,
-            name=delta.digest([version, self.model_type, asdict(self.settings), self.split_seed, self.validated_on]),
+            name=delta.digest(
+                [version, self.model_type, asdict(self.settings), self.split_seed, self.validated_on, self.init]
+            ),
             checkpoints=str(Path(f"{self.out}.checkpoints").resolve()),
             workers=self.workers,
             use_gpu=self.use_gpu,
             checkpoint_every=self.checkpoint_every,
             max_failures=self.max_failures,
+            init=None if self.misfit else self.init,
         )
 
 
 def run(config: TrainAutodecoderConfig, context: JobContext) -> JobResult:
     """Train, and write the autodecoder."""
     training = config.training
+    if config.misfit and config.init is not None:
+        context.progress.warn(f"{JOB.name}: begins with a network drawn at random, since {config.misfit}")
     if config.force:  # a forced training starts from scratch, also after one that was killed
         training.forget()
     n_bands = config.settings.n_bands
@@ -126,4 +170,4 @@ def run(config: TrainAutodecoderConfig, context: JobContext) -> JobResult:
     )
 
 
-JOB = Job("train autodecoder", TrainAutodecoderConfig, run, inputs=("events",), positional=("events",))
+JOB = Job("train autodecoder", TrainAutodecoderConfig, run, inputs=("events", "init"), positional=("events",))

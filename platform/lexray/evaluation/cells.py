@@ -11,9 +11,8 @@ from torch import Tensor
 from lexray.evaluation.heldout import FIT_FRACTION, PiecewiseRate, RateModel
 from lexray.events.eventlist import EventList
 from lexray.inference.photons import photons_of
-from lexray.models.autodecoders.likelihood import cell_counts
+from lexray.models.autodecoders.likelihood import cell_counts, exposure_shares
 from lexray.models.autodecoders.photons import Photons
-from lexray.models.autodecoders.splitnet.binning import exposure_shares
 
 #: Cells of a detection; the baselines' rates are constant within each.
 N_CELLS = 256

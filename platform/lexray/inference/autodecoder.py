@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeAlias, cast, get_type_hints
 
@@ -27,13 +28,15 @@ from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
 from lexray.models.autodecoders.resnet.inference import ResnetReconstructor
 from lexray.models.autodecoders.resnet.training import ResnetSettings
 from lexray.models.autodecoders.sampler import InMemoryParts
-from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, n_cells
 from lexray.models.autodecoders.splitnet.inference import SplitnetReconstructor
 from lexray.models.autodecoders.splitnet.network import SplitNet
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
 
 WEIGHTS, DESCRIPTION = "autodecoder.safetensors", "autodecoder.json"
+#: Name of the autodecoder that comes with Lexray, and its folder.
+REFERENCE = "reference"
+_REFERENCE_FOLDER = Path(str(files("lexray.models.autodecoders"))) / "reference"
 _LOG = logging.getLogger("lexray")
 #: Edges f8[bins + 1] in s since t_ref, rate, lower and upper bound f8[B, bins] in ct/s of good time.
 RateInCells: TypeAlias = tuple[Float64s, Float64s, Float64s | None, Float64s | None]
@@ -50,7 +53,6 @@ _FORMER_SETTINGS = {
     "warm_up": "warmup_steps",
     "lanes": "part_streams",
     "contaminate": "background_augmentation",
-    "hide": "gap_augmentation",
     "fit_stiffness": "fit_tv_weight",
     "lone": "single_detection_weight",
 }
@@ -221,16 +223,9 @@ class Autodecoder:
         return [(edges, rate) for edges, rate, _, _ in self.rates_with_intervals(events, bins, None)]
 
     def rates_at_full_resolution(self, events: Sequence[EventList]) -> list[tuple[Float64s, Float64s]]:
-        """As `rates`, each in as many cells as `splitnet` would see of it: the longer, the more."""
-        durations, frame_times = (
-            torch.tensor([getattr(e, name) for e in events]) for name in ("duration", "frame_time")
-        )
-        bins = n_cells(durations, frame_times).clamp(min=DEFAULT_CELLS)
-        found: dict[int, tuple[Float64s, Float64s]] = {}
-        for k in sorted(set(bins.tolist())):
-            rows = (bins == k).nonzero()[:, 0].tolist()
-            found |= dict(zip(rows, self.rates([events[i] for i in rows], k), strict=True))
-        return [found[i] for i in range(len(events))]
+        """As `rates`, each in the cells that the model has of it, which need not be equal."""
+        found = self._model.at_full_resolution(photons_of(events, self.n_bands))
+        return [(edges.numpy(), rate.numpy()) for edges, rate in found]
 
     def rate_intervals(
         self, events: Sequence[EventList], bins: int = 256, level: float = 0.68
@@ -313,7 +308,7 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
     Parameters
     ----------
     path : path
-        The training's folder.
+        The training's folder, or 'reference': the one that comes with Lexray.
     device : str
         Where to work: 'cpu' or 'cuda'.
 
@@ -322,7 +317,7 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
     LexrayError
         If there is no autodecoder there, or one of a type or with settings that this Lexray does not know.
     """
-    folder = Path(path)
+    folder = Path(resolve_autodecoder(str(path)))
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
         stored = load_file(folder / WEIGHTS)
@@ -340,10 +335,17 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
         known = Calibration.of_tensors(calibration) if calibration else None
         settings = _settings(model_type, description["settings"])
         return Autodecoder(settings, network, tensors.get("start"), known, torch.device(device))
-    except (KeyError, TypeError, RuntimeError) as error:
+    except RuntimeError:  # what torch says of weights that do not fit is a page long
+        raise LexrayError(f"{path}: its network is that of another version of Lexray; train it again") from None
+    except (KeyError, TypeError) as error:
         raise LexrayError(
             f"{path}: was written by another version of Lexray ({one_line(error)}); train it again"
         ) from None
+
+
+def resolve_autodecoder(path: str) -> str:
+    """Folder of an autodecoder: its own, or that of 'reference'."""
+    return str(_REFERENCE_FOLDER) if path == REFERENCE else path
 
 
 def _current_name(tensor: str) -> str:

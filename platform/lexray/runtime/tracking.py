@@ -46,11 +46,14 @@ class MlflowRun:
         for start in range(0, len(batch), _MAX_METRICS):
             self.client.log_batch(self.run_id, metrics=batch[start : start + _MAX_METRICS])
 
+    def curve(self, name: str) -> dict[int, float]:
+        """Values of a metric by the step at which they were logged."""
+        history = self.client.get_metric_history(self.run_id, _mlflow_name(name))
+        return {metric.step: metric.value for metric in sorted(history, key=lambda metric: metric.step)}
+
     def last_step(self, name: str) -> int:
         """Last step at which a metric was logged, 0 where it never was: what a resumed training must not repeat."""
-        return max(
-            (metric.step for metric in self.client.get_metric_history(self.run_id, _mlflow_name(name))), default=0
-        )
+        return max(self.curve(name), default=0)
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags."""

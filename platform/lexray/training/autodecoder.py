@@ -7,24 +7,38 @@ checkpoint as files a part, so that a restart on another number of workers finds
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import ray.train
 from ray.train.torch import get_device
 from ray.util.queue import Queue
 
 from lexray.errors import LexrayError
+from lexray.inference.autodecoder import load_autodecoder
 from lexray.models.autodecoders.learner import Schedule
+from lexray.models.autodecoders.sampler import PartSource
 from lexray.models.autodecoders.state import TrainingDiverged
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
 from lexray.runtime import ray_session, tracking
 from lexray.runtime.progress import Progress
-from lexray.training.event_parts import EventsTable, TrainingPlan
 from lexray.training.ray_train import RayTraining, read_checkpoint, report
 
 _NETWORK, _RESULT, _EMPTIED = "network.pt", "result.pt", "emptied"
 #: In the checkpoints' folder, where a training that diverged says so: Ray Train hands back what came with a checkpoint.
 _DIVERGED = "diverged.txt"
+
+
+class SourceOfWorker(PartSource, Protocol):
+    """Detections of one worker; `emptied` as of `EventsTable`."""
+
+    emptied: dict[str, str]
+
+
+class PartsOfWorkers(Protocol):
+    """What is trained on, by worker."""
+
+    def of_worker(self, rank: int, n_workers: int, settings: Schedule) -> SourceOfWorker:
+        """Whole streams of parts for one of the workers."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +51,23 @@ class AutodecoderTraining(RayTraining):
         Of the model type that is trained.
     checkpoint_every : float
         Epochs between two checkpoints, each with a validation.
+    init : str or None
+        Folder of the autodecoder, of the same sizes, whose network the training begins with.
     """
 
     command: ClassVar = "train autodecoder"
 
     settings: Schedule
     checkpoint_every: float
+    init: str | None = None
 
-    def fit(self, plan: TrainingPlan, run: tracking.MlflowRun, progress: Progress) -> dict[str, Any]:
+    def fit(self, plan: PartsOfWorkers, run: tracking.MlflowRun, progress: Progress) -> dict[str, Any]:
         """Train on Ray workers, from the last checkpoint where there is one.
 
         Parameters
         ----------
-        plan : TrainingPlan
+        plan : PartsOfWorkers
+            A `TrainingPlan`, say.
         run : MlflowRun
             Where metrics go.
         progress : Progress
@@ -84,11 +102,11 @@ def train_worker(loop: dict[str, Any]) -> None:
     """What each training worker does, from its first step or the last checkpoint's."""
     training: AutodecoderTraining = loop["training"]
     rank, n_workers = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
-    plan: TrainingPlan = ray.get(loop["plan"])
+    plan: PartsOfWorkers = ray.get(loop["plan"])
     settings = training.settings
-    mine = {number: part for number, part in plan.parts.items() if number % settings.part_streams % n_workers == rank}
-    source = EventsTable(mine, settings.n_bands)
-    trainer = AutodecoderTrainer(settings, source, get_device())
+    source = plan.of_worker(rank, n_workers, settings)
+    initial = None if training.init is None else load_autodecoder(training.init).network.state_dict()
+    trainer = AutodecoderTrainer(settings, source, get_device(), initial)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
@@ -130,7 +148,7 @@ def train_worker(loop: dict[str, Any]) -> None:
 worker = train_worker
 
 
-def _report(trainer: AutodecoderTrainer, rank: int, metrics: dict[str, float], source: EventsTable) -> None:
+def _report(trainer: AutodecoderTrainer, rank: int, metrics: dict[str, float], source: SourceOfWorker) -> None:
     """Hand a checkpoint to Ray Train: the network from the first worker, latents from the part's owner."""
     result: dict[str, Any] = {}
     if trainer.finished:

@@ -19,6 +19,9 @@ ModelType = Literal["splitnet", "grid", "resnet"]
 #: Detections that each model type is validated on, at most: what is quick for one is hours for another.
 MAX_VALIDATION: dict[ModelType, int] = {"splitnet": 2000, "grid": 2000, "resnet": 16}
 
+#: Settings of a training that begins with the reference's network (decision record 15).
+FINE_TUNING = {"epochs": 6, "learning_rate": 1e-3}
+
 
 class AutodecoderConfig(BaseConfig):
     """Configuration of one model type."""
@@ -43,7 +46,6 @@ class SplitnetConfig(keys_of(SplitnetSettings, AutodecoderConfig, without=["late
     former_keys: ClassVar = {
         **AutodecoderConfig.former_keys,
         "contaminate": "background_augmentation",
-        "hide": "gap_augmentation",
     }
     settings_type: ClassVar = SplitnetSettings
 

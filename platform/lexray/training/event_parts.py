@@ -11,6 +11,7 @@ import pyarrow.parquet
 
 from lexray.events import validate
 from lexray.inference.photons import PHOTON_COLUMNS, photons_of_table
+from lexray.models.autodecoders.learner import Schedule
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.sampler import PartSize
 from lexray.tables import delta
@@ -52,6 +53,13 @@ class TrainingPlan:
     def __len__(self) -> int:
         """Detections to train on and to score."""
         return sum(len(part.train) + len(part.val) for part in self.parts.values())
+
+    def of_worker(self, rank: int, n_workers: int, settings: Schedule) -> "EventsTable":
+        """Whole streams of parts for one of the workers."""
+        mine = {
+            number: part for number, part in self.parts.items() if number % settings.part_streams % n_workers == rank
+        }
+        return EventsTable(mine, settings.n_bands)
 
 
 def plan_training(events: str, split_seed: int, n_bands: int, max_validation: int) -> TrainingPlan:

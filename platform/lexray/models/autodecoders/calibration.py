@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from lexray.models.autodecoders.learner import keyed_generator
+from lexray.models.autodecoders.likelihood import exposure_shares
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.reconstructor import Encoding, Reconstructor
-from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, exposure_shares, n_cells
+from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, MOST, n_cells
 from lexray.models.autodecoders.splitnet.network import log_counts
 
 #: Shares of the photons that a detection's two disjoint parts get.
@@ -202,7 +203,9 @@ def simulate_like(model: Reconstructor[Any], photons: Photons, generator: torch.
         N detections.
     generator : torch.Generator
     """
-    bins = n_cells(photons.duration, photons.frame_time).clamp(min=DEFAULT_CELLS)
+    # Bins of all the time, gaps included, as short as the cells of good time.
+    wanted = n_cells(photons) * photons.duration / photons.ontime.clamp(min=1e-12)
+    bins = 2 ** wanted.clamp(DEFAULT_CELLS, MOST).log2().ceil().long()
     order = bins.argsort(stable=True)
     made = [
         _simulate_like(model, photons.select(rows), k, generator)
@@ -220,7 +223,7 @@ def _simulate_like(model: Reconstructor[Any], photons: Photons, bins: int, gener
     owner, band, cell = slot // (n_bands * bins), slot // bins % n_bands, slot % bins
     elapsed = (good.cumsum(1) - good)[owner, cell]
     good_time = elapsed + torch.rand(len(slot), generator=generator, dtype=torch.float64) * good[owner, cell]
-    time = _time_at(photons, owner, good_time)
+    time = photons.time_at(owner, good_time)
 
     background = photons.background
     each = (1 / background.scale).nan_to_num(0.0)[background.owner]
@@ -236,17 +239,6 @@ def _simulate_like(model: Reconstructor[Any], photons: Photons, bins: int, gener
     return replace(
         photons, time=time, band=band, offsets=offsets, energy=_energies_like(photons, owner, band, generator)
     )
-
-
-def _time_at(photons: Photons, owner: Tensor, good_time: Tensor) -> Tensor:
-    """When `good_time` seconds of good time of the detections `owner` have passed."""
-    length = photons.gti_stop - photons.gti_start
-    total = photons.ontime
-    passed = length.cumsum(0) - length
-    passed = passed - (total.cumsum(0) - total)[photons.gti_owner]
-    far = float(total.max()) + 1.0
-    interval = torch.searchsorted(photons.gti_owner * far + passed, owner * far + good_time, right=True) - 1
-    return torch.minimum(photons.gti_start[interval] + good_time - passed[interval], photons.gti_stop[interval])
 
 
 def _energies_like(photons: Photons, owner: Tensor, band: Tensor, generator: torch.Generator) -> Tensor:

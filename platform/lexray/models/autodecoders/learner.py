@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -123,6 +123,12 @@ class Schedule(ABC):
     precision: Precision = "float32"
     compile: bool = False
     seed: int = 0
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Settings that say how large the network is."""
+        names = ("n_bands", *(f.name for f in fields(self) if f.name not in {one.name for one in fields(Schedule)}))
+        return {name: value for name in names if type(value := getattr(self, name)) is int}
 
     @abstractmethod
     def learner(self) -> Learner[Any, Any]:

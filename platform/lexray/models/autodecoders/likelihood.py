@@ -35,6 +35,8 @@ _OWN_SHARE = 0.1
 _NEWTON_STEPS = 10
 # A floor where a logarithm would be infinite: a photon in a cell without good time, by rounding.
 _TINY = 1e-20
+#: Good-time intervals times cells whose exposure is summed at once.
+_EXPOSURES_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,19 @@ def cell_counts(photons: Photons, n_cells: int) -> Tensor:
     cell = (photons.time / photons.duration[owner] * n_cells).long().clamp(0, n_cells - 1)
     slot = (owner * n_bands + photons.band) * n_cells + cell
     return torch.bincount(slot, minlength=n * n_bands * n_cells).reshape(n, n_bands, n_cells).float()
+
+
+def exposure_shares(photons: Photons, k: int) -> Tensor:
+    """Good time in each of `k` equal cells, as a share of the cell: f4[N, k]."""
+    of = photons.gti_owner
+    duration = photons.duration[of]
+    start, stop = photons.gti_start / duration, photons.gti_stop / duration
+    edges = torch.linspace(0.0, 1.0, k + 1, dtype=torch.float64)
+    good = torch.zeros(len(photons), k + 1, dtype=torch.float64)
+    for some in torch.split(torch.arange(len(of)), max(1, _EXPOSURES_AT_ONCE // k)):
+        begin, end = start[some, None], stop[some, None]
+        good.index_add_(0, of[some], torch.minimum(torch.maximum(edges, begin), end) - begin)
+    return (good.diff() * k).clamp(0.0, 1.0).float()
 
 
 def log_integral(log_rate: Tensor, exposure: Tensor, centre: Tensor) -> Tensor:

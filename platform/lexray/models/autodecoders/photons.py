@@ -25,6 +25,15 @@ class TensorFields:
         """The same on a device."""
         return self.map(lambda value: value.to(device))
 
+    @classmethod
+    def stack(cls, several: "Sequence[Self]") -> Self:
+        """One whose tensors are those of `several` behind one another; for classes in which nothing is ragged."""
+        joined: dict[str, Any] = {}
+        for name, value in vars(several[0]).items():
+            values = [getattr(one, name) for one in several]
+            joined[name] = torch.cat(values) if isinstance(value, Tensor) else type(value).stack(values)
+        return replace(several[0], **joined)  # type: ignore[type-var]
+
 
 @dataclass(frozen=True)
 class RaggedPhotons(TensorFields):
@@ -161,6 +170,28 @@ class Photons(RaggedPhotons):
     def ontime(self) -> Tensor:
         """Good time of each detection, f8[N] in seconds."""
         return torch.zeros(len(self), dtype=torch.float64).index_add(0, self.gti_owner, self.gti_stop - self.gti_start)
+
+    @property
+    def good_time_before(self) -> Tensor:
+        """Good time of its detection that has passed when each good-time interval starts, f8[G] in seconds."""
+        length, total = self.gti_stop - self.gti_start, self.ontime
+        return (length.cumsum(0) - length) - (total.cumsum(0) - total)[self.gti_owner]
+
+    def interval_of(self, owner: Tensor, time: Tensor) -> Tensor:
+        """The good-time interval in which, or after which, `time` of the detections `owner` lies: i8[P]."""
+        far = float(self.gti_stop.max()) + 1.0 if len(self.gti_stop) else 1.0
+        found = torch.searchsorted(self.gti_owner * far + self.gti_start, owner * far + time, right=True) - 1
+        return torch.maximum(found, self.gti_offsets[owner])
+
+    def time_at(self, owner: Tensor, good_time: Tensor) -> Tensor:
+        """When `good_time` seconds of good time of the detections `owner` have passed, f8[P] in seconds.
+
+        Where that is the end of an interval, it is the start of the next one.
+        """
+        far = float(self.ontime.max()) + 1.0
+        passed = self.good_time_before
+        interval = torch.searchsorted(self.gti_owner * far + passed, owner * far + good_time, right=True) - 1
+        return torch.minimum(self.gti_start[interval] + good_time - passed[interval], self.gti_stop[interval])
 
     @property
     def counts(self) -> Tensor:

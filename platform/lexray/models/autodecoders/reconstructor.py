@@ -11,6 +11,8 @@ from torch import Tensor
 from lexray.models.autodecoders.photons import Photons
 
 Seen = TypeVar("Seen")
+#: Equal cells of a detection in which a model without cells of its own is scored.
+_BINS = 256
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,17 @@ class Reconstructor(ABC, Generic[Seen]):
     def rates(self, seen: Seen, bins: int, level: float | None) -> Tensor:
         """Their rates, and below them both bounds where there are any: f8[1 or 3, M, B, bins]."""
 
+    def at_full_resolution(self, photons: Photons) -> list[tuple[Tensor, Tensor]]:
+        """Rates of each detection in the cells that the model has of it.
+
+        Returns
+        -------
+        list of (edges f8[C + 1] in seconds since the detection's start, rate f8[B, C] in ct/s of good time)
+        """
+        found = self.reconstruct(photons, _BINS).rate
+        edges = torch.linspace(0.0, 1.0, _BINS + 1, dtype=torch.float64) * photons.duration[:, None]
+        return list(zip(edges, found, strict=True))
+
     def encode(self, photons: Photons) -> Encoding:
         """Representation of each detection."""
         encoding = self._no_encoding(len(photons))
@@ -130,39 +143,33 @@ class Reconstructor(ABC, Generic[Seen]):
         return torch.empty(n_curves, n, self.n_bands, bins, dtype=torch.float64)
 
 
-def at_bins(log_rate: Tensor, bins: int, *, centred: bool, exposure: Tensor | None = None) -> Tensor:
-    """Log-rates in equal bins, f8[N, B, bins]: between their samples, linearly, or of means over wider bins.
+def at_bins(log_rate: Tensor, bins: int) -> Tensor:
+    """Log-rates in equal bins, f8[N, B, bins], of log-rates at knots from the first moment to the last.
+
+    Between the knots they are linear; of wider bins they are means.
 
     Parameters
     ----------
     log_rate : f[N, B, K]
     bins : int
-    centred : bool
-        Whether the samples are at the centres of K cells; else they are at knots from the first moment to the last.
-    exposure : f[N, K], optional
-        Good time in each cell, as a share of the cell, which weighs the means: with it they give the expected counts.
     """
-    values, k = log_rate.double(), log_rate.shape[-1]
-    if bins < (k if centred else k - 1):
-        cells = values if centred else (values[..., :-1] + values[..., 1:]) / 2
-        return _means(cells.exp(), bins, exposure).log()
-    position = (torch.arange(bins, dtype=torch.float64) + 0.5) / bins
-    x = (position * k - 0.5).clamp(0, k - 1) if centred else position * (k - 1)
-    left = x.floor().long().clamp(max=k - 2)
+    values, k = log_rate.double(), log_rate.shape[-1] - 1
+    if bins < k:
+        return _means(((values[..., :-1] + values[..., 1:]) / 2).exp(), bins).log()
+    x = (torch.arange(bins, dtype=torch.float64) + 0.5) / bins * k
+    left = x.floor().long().clamp(max=k - 1)
     return torch.lerp(values[..., left], values[..., left + 1], (x - left).expand_as(values[..., left]))
 
 
-def _means(rate: Tensor, bins: int, exposure: Tensor | None) -> Tensor:
-    """Weighted means over bins, f8[N, B, bins], of rates f8[N, B, K] in cells; without good time, plain ones."""
-    weight = torch.ones_like(rate[:, :1]) if exposure is None else exposure[:, None].double() + 1e-6
-    share = torch.arange(bins + 1, dtype=torch.float64) / bins * rate.shape[-1]
-    left = share.floor().long().clamp(max=rate.shape[-1] - 1)
-
-    def total(values: Tensor) -> Tensor:
-        until = torch.nn.functional.pad(values.cumsum(-1), (1, 0))
-        return torch.lerp(until[..., left], until[..., left + 1], (share - left).expand_as(until[..., left])).diff()
-
-    return total(rate * weight) / total(weight)
+def _means(rate: Tensor, bins: int) -> Tensor:
+    """Means over bins, f8[N, B, bins], of rates f8[N, B, K] in cells."""
+    k = rate.shape[-1]
+    share = torch.arange(bins + 1, dtype=torch.float64) / bins * k
+    left = share.floor().long().clamp(max=k - 1)
+    until = torch.nn.functional.pad(rate.cumsum(-1), (1, 0))
+    return torch.lerp(until[..., left], until[..., left + 1], (share - left).expand_as(until[..., left])).diff() * (
+        bins / k
+    )
 
 
 def misfit(rate: Tensor, expected: Tensor, counts: Tensor) -> Tensor:

@@ -77,6 +77,12 @@ class InMemoryParts:
         return self.held
 
 
+def order_of_parts(parts: Sequence[int], seed: int, epoch: int, stream: int) -> list[int]:
+    """In which order stream number `stream` goes through its parts, which increase, in an epoch."""
+    order = torch.randperm(len(parts), generator=keyed_generator(seed, PARTS, epoch, stream))
+    return [parts[i] for i in order.tolist()]
+
+
 class PartStream(Generic[T]):
     """Parts of one stream, read ahead.
 
@@ -126,9 +132,7 @@ class PartStream(Generic[T]):
             begin, end = begin - size, end - size
 
     def _order(self, epoch: int) -> list[int]:
-        parts = list(self._sizes)
-        order = torch.randperm(len(parts), generator=keyed_generator(self._seed, PARTS, epoch, self.number))
-        return [parts[i] for i in order.tolist()]
+        return order_of_parts(list(self._sizes), self._seed, epoch, self.number)
 
     def _rows(self, epoch: int, part: int) -> Tensor:
         if self._permuted[:2] != (epoch, part):

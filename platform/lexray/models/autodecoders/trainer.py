@@ -36,6 +36,8 @@ class AutodecoderTrainer:
     source : PartSource
         Detections of the parts that this worker owns: whole streams, where stream = part mod `settings.part_streams`.
     device : torch.device, optional
+    initial : mapping of str to Tensor, optional
+        State dict of the network to begin with, in place of one drawn from the seed.
 
     Attributes
     ----------
@@ -50,9 +52,17 @@ class AutodecoderTrainer:
         Summed over workers in steps so far, by this worker.
     """
 
-    def __init__(self, settings: Schedule, source: PartSource, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        settings: Schedule,
+        source: PartSource,
+        device: torch.device | None = None,
+        initial: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.settings, self.device = settings, device or torch.device("cpu")
         self.learner = settings.learner()
+        if initial is not None:
+            self.learner.network.load_state_dict(initial)
         self.network = self.learner.network.to(self.device)
         self._parameters = list(self.network.parameters())
         self.optimizer = torch.optim.AdamW(

@@ -72,7 +72,7 @@ class GridReconstructor(Reconstructor[FittedDetections]):
         if level is not None:
             spread = half_width(self._learner.network, seen, level)
             log_rates += [seen.log_rate - spread, seen.log_rate + spread]
-        in_bins = torch.stack([at_bins(log_rate, bins, centred=False) for log_rate in log_rates])
+        in_bins = torch.stack([at_bins(log_rate, bins) for log_rate in log_rates])
         return (in_bins - seen.photons.duration.log()[:, None, None]).exp()
 
 
@@ -145,7 +145,7 @@ def _information(log_rate: Tensor, data: Cells) -> Tensor:
 def _misfit_on_knots(log_rate: Tensor, photons: Photons, data: Cells) -> Tensor:
     """See `Encoding.misfit`, of log-rates f4[N, B, K] at knots; of source and background together."""
     exposure = data.exposure[:, None].double()
-    rate = at_bins(log_rate, data.exposure.shape[1], centred=False).exp()
+    rate = at_bins(log_rate, data.exposure.shape[1]).exp()
     expected = rate * exposure
     if data.background is not None:
         rows = data.background.rows

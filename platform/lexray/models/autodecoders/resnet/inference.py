@@ -6,13 +6,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lexray.models.autodecoders.likelihood import cell_counts
+from lexray.models.autodecoders.likelihood import cell_counts, exposure_shares
 from lexray.models.autodecoders.photons import Photons, pieces
 from lexray.models.autodecoders.reconstructor import Encoding, Reconstructor, misfit
 from lexray.models.autodecoders.resnet.decoder import ResnetDecoder
 from lexray.models.autodecoders.resnet.loss import time_scale
 from lexray.models.autodecoders.resnet.training import ResnetSettings, fit_latents, log_prob
-from lexray.models.autodecoders.splitnet.binning import exposure_shares
 
 #: Cells of a detection in which its misfit is computed.
 _BINS = 256

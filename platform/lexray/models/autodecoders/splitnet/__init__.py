@@ -5,8 +5,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "binning": ["exposure_shares", "n_cells"],
+        "binning": ["bin_photons", "n_cells"],
         "inference": ["SplitnetReconstructor"],
+        "known_rates": ["KnownRateSettings", "KnownRates"],
         "network": ["SplitNet", "log_counts"],
         "training": ["SplitnetSettings"],
     },

@@ -1,8 +1,8 @@
 """Photons on cells of time and of energy, detections of one number of cells together.
 
-A detection has 256 cells, more where it lasts longer than 28.8 ks and fewer where these would be shorter than a frame
-of its detector: from some 100 s to 200 ks the cells are as fine as the photons of a typical source can tell apart. What
-is faster than a cell, pulsations above all, is out of reach.
+A detection has 256 cells, more where it has more than 57.6 ks of good time or more than 1,500 photons, and fewer where
+these would be shorter than a frame of its detector: cells are as fine as its photons can tell apart. What is faster
+than a cell, pulsations above all, is out of reach.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,15 @@ from torch import Tensor
 
 from lexray.models.autodecoders.photons import Photons, TensorFields, gather, owner
 from lexray.models.autodecoders.splitnet.network import NetworkInput
+from lexray.models.autodecoders.splitnet.time_cells import Segments, TimeCells
 
-#: Cells of a detection that lasts up to `_USUAL_DURATION`; the fewest and the most that any has.
+#: Cells of a detection with up to `_USUAL_ONTIME` and `_USUAL_COUNTS`; the fewest and the most that any has.
 DEFAULT_CELLS, FEWEST, MOST = 256, 16, 2048
-_USUAL_DURATION = 28_800.0
+_USUAL_ONTIME, _USUAL_COUNTS = 57_600.0, 1_500.0
+#: The network halves the number of cells six times: arrays have a multiple of this, however few cells are used.
+SHORTEST = 64
 #: Logarithmic energy cells from a detection's lowest band edge to its highest.
 ENERGY_CELLS = 48
-#: Good-time intervals times cells whose exposure is summed at once.
-_CHUNK = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,9 @@ class BinnedPhotons(TensorFields):
         0 … ENERGY_CELLS − 1.
     offsets : i8[N + 1]
         Photons ``offsets[i]:offsets[i + 1]`` belong to detection i.
-    exposure : f4[N, K]
-        Good time in each cell, as a share of the cell's width.
-    width : f4[N]
-        Of a cell, in seconds.
+    cells : TimeCells
+    duration : f4[N]
+        From the first good time's start to the last one's stop, in seconds.
     area : f4[N]
         Effective area in cm² times the live fraction, mean over the bands; NaN where unknown.
     energy_range : f4[N, 2]
@@ -54,8 +54,8 @@ class BinnedPhotons(TensorFields):
     slot: Tensor
     energy_cell: Tensor
     offsets: Tensor
-    exposure: Tensor
-    width: Tensor
+    cells: TimeCells
+    duration: Tensor
     area: Tensor
     energy_range: Tensor
     background_slot: Tensor
@@ -64,12 +64,12 @@ class BinnedPhotons(TensorFields):
     n_bands: int
 
     def __len__(self) -> int:
-        return len(self.width)
+        return len(self.duration)
 
     @property
     def n_cells(self) -> int:
         """K."""
-        return self.exposure.shape[1]
+        return self.cells.exposure.shape[1]
 
     @property
     def owner(self) -> Tensor:
@@ -84,8 +84,8 @@ class BinnedPhotons(TensorFields):
             self.slot[photons],
             self.energy_cell[photons],
             offsets,
-            self.exposure[rows],
-            self.width[rows],
+            self.cells.select(rows),
+            self.duration[rows],
             self.area[rows],
             self.energy_range[rows],
             self.background_slot[background],
@@ -112,10 +112,12 @@ class BinnedPhotons(TensorFields):
         """What `splitnet` sees of all their photons."""
         return NetworkInput(
             self.counts(),
-            self.exposure,
+            self.cells.exposure,
+            self.cells.gap,
             self.background_counts(),
             self.scale,
-            self.width,
+            self.cells.width,
+            self.duration,
             self.area,
             self.energies(),
             self.energy_range,
@@ -128,26 +130,39 @@ class BinnedPhotons(TensorFields):
         return torch.bincount(flat, minlength=len(self) * size).reshape(len(self), self.n_bands, -1).float()
 
 
-def n_cells(duration: Tensor, frame_time: Tensor) -> Tensor:
-    """Cells of each detection: the power of two that the module's docstring describes.
+def n_cells(photons: Photons) -> Tensor:
+    """Cells that each detection may use, i8[N]."""
+    return cells_for(photons.ontime, photons.counts.sum(1), photons.frame_time)
+
+
+def cells_for(ontime: Tensor, counts: Tensor, frame_time: Tensor) -> Tensor:
+    """Cells that detections may use, i8[N]: the power of two that the module's docstring describes.
 
     Parameters
     ----------
-    duration, frame_time : f[N]
+    ontime : f[N]
+        Good time in seconds.
+    counts : f[N]
+        Photons in all bands.
+    frame_time : f[N]
         Seconds; NaN where events are not framed.
-
-    Returns
-    -------
-    i8[N]
     """
-    wanted = DEFAULT_CELLS * 2.0 ** (duration / _USUAL_DURATION).clamp(min=1.0).log2().round()
-    frames = (duration / frame_time).nan_to_num(torch.inf).clamp(min=float(FEWEST))
+    crowded = torch.maximum(ontime / _USUAL_ONTIME, counts / _USUAL_COUNTS)
+    wanted = DEFAULT_CELLS * 2.0 ** crowded.clamp(min=1.0).log2().round()
+    frames = (ontime / frame_time).nan_to_num(torch.inf).clamp(min=float(FEWEST))
     allowed = 2.0 ** frames.clamp(max=float(MOST)).log2().floor()
     return torch.minimum(wanted, allowed).clamp(FEWEST, MOST).long()
 
 
-def bin_photons(photons: Photons) -> tuple[dict[int, BinnedPhotons], Tensor, Tensor]:
+def bin_photons(photons: Photons, most: Tensor | None = None) -> tuple[dict[int, BinnedPhotons], Tensor, Tensor]:
     """Bin detections, those of one number of cells together.
+
+    Parameters
+    ----------
+    photons : Photons
+        N detections.
+    most : i8[N], optional
+        Cells that each may use, if not `n_cells` of these photons: those of others of the same detections, say.
 
     Returns
     -------
@@ -158,48 +173,31 @@ def bin_photons(photons: Photons) -> tuple[dict[int, BinnedPhotons], Tensor, Ten
     place : i8[N]
         Its row in that group.
     """
-    size = n_cells(photons.duration, photons.frame_time)
+    most = n_cells(photons) if most is None else most
+    size = most.clamp(min=SHORTEST)
     place = torch.zeros(len(photons), dtype=torch.int64)
     groups = {}
     for k in sorted(set(size.tolist())):
         rows = (size == k).nonzero()[:, 0]
         place[rows] = torch.arange(len(rows))
-        groups[k] = _bin(photons.select(rows), k)
+        groups[k] = _bin(photons.select(rows), k, most[rows])
     return groups, size, place
 
 
-def _bin(photons: Photons, k: int) -> BinnedPhotons:
-    duration = photons.duration
-    background = photons.background
+def _bin(photons: Photons, k: int, most: Tensor) -> BinnedPhotons:
+    segments, background = Segments(photons, most), photons.background
     low, high = (edge[photons.owner] for edge in photons.energy_range.log().unbind(1))
     energy_cell = ((photons.energy.log() - low) / (high - low) * ENERGY_CELLS).int().clamp(0, ENERGY_CELLS - 1)
     return BinnedPhotons(
-        _slots(photons.time, duration[photons.owner], photons.band, k),
+        photons.band.int() * k + segments.cell_of(photons.owner, photons.time).int(),
         energy_cell,
         photons.offsets,
-        exposure_shares(photons, k),
-        (duration / k).float(),
+        segments.time_cells(k),
+        photons.duration.float(),
         photons.area.mean(1) * photons.live,
         photons.energy_range,
-        _slots(background.time, duration[background.owner], background.band, k),
+        background.band.int() * k + segments.cell_of(background.owner, background.time).int(),
         background.offsets,
         background.scale,
         photons.n_bands,
     )
-
-
-def _slots(time: Tensor, duration: Tensor, band: Tensor, k: int) -> Tensor:
-    return band.int() * k + (time / duration * k).int().clamp(0, k - 1)
-
-
-def exposure_shares(photons: Photons, k: int) -> Tensor:
-    """Good time in each of `k` equal cells, as a share of the cell: f4[N, k]."""
-    of = photons.gti_owner
-    duration = photons.duration[of]
-    start, stop = photons.gti_start / duration, photons.gti_stop / duration
-    edges = torch.linspace(0.0, 1.0, k + 1, dtype=torch.float64)
-    good = torch.zeros(len(photons), k + 1, dtype=torch.float64)
-    for some in torch.split(torch.arange(len(of)), max(1, _CHUNK // k)):
-        begin, end = start[some, None], stop[some, None]
-        good.index_add_(0, of[some], torch.minimum(torch.maximum(edges, begin), end) - begin)
-    return (good.diff() * k).clamp(0.0, 1.0).float()

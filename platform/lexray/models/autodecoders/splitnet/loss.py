@@ -8,9 +8,14 @@ with s the source's rate and c the background's; of how many fall into each cell
 rate is Gamma distributed about its estimate with relative variance v, which teaches v; and of their energies.
 """
 
+import torch
 from torch import Tensor
 
 from lexray.models.autodecoders.splitnet.network import Estimate
+
+#: Nats of a cell from which on its loss grows as a logarithm only, in `rate_loss`.
+_LARGE = 20.0
+_TINY = 1e-30
 
 
 def timing_gain(found: Estimate, exposure: Tensor, target: Tensor) -> Tensor:
@@ -31,7 +36,9 @@ def timing_gain(found: Estimate, exposure: Tensor, target: Tensor) -> Tensor:
     background_rate = found.contamination / share.clamp(min=1e-6)
     rate = found.level[..., None] * found.density
     flat = (rate * share).sum(-1, keepdim=True) / share.sum(-1, keepdim=True)
-    return (target * ((rate + background_rate).log() - (flat + background_rate).log())).sum((1, 2))
+    # A density that the network lets vanish is zero in float32, where a photon may come all the same.
+    gain = (rate + background_rate).clamp(min=_TINY).log() - (flat + background_rate).clamp(min=_TINY).log()
+    return (target * gain).sum((1, 2))
 
 
 def counting_loss(found: Estimate, exposure: Tensor, target: Tensor, ratio: Tensor) -> Tensor:
@@ -49,6 +56,28 @@ def counting_loss(found: Estimate, exposure: Tensor, target: Tensor, ratio: Tens
     # A cell without exposure expects nothing; its variance must only not be zero.
     variance = found.variance * (source / mean.clamp(min=1e-12)).square().clamp(min=1e-6)
     return -log_negative_binomial(target, ratio[:, None, None] * mean, variance).sum((1, 2))
+
+
+def rate_loss(found: Estimate, exposure: Tensor, rate: Tensor) -> Tensor:
+    r"""Negative log-density of known rates of the source, mean over its good time and bands: f[N] in nats.
+
+    Gamma distributed about the estimate, of which only variance and shift are taught, as by `counting_loss`, whose
+    limit this is for a number of photons without bound.
+
+    Parameters
+    ----------
+    found : Estimate
+    exposure : f[N, K]
+    rate : f[N, B, K]
+        Counts a cell of full exposure.
+    """
+    mean = (found.level[..., None] * found.density).detach() * found.shift
+    relative, shape = (rate / mean).clamp(1e-6, 1e6), 1 / found.variance
+    surprise = shape.lgamma() - shape * shape.log() - shape * (relative.log() - relative)
+    # Where the estimate is sure and far off, the density has no bound: a few cells must not outweigh all others.
+    surprise = torch.where(surprise > _LARGE, _LARGE * (1 + (surprise.clamp(min=_LARGE) / _LARGE).log()), surprise)
+    weight = exposure[:, None].expand_as(surprise)
+    return (surprise * weight).sum((1, 2)) / weight.sum((1, 2))
 
 
 def log_negative_binomial(n: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

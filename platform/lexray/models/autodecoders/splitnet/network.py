@@ -10,8 +10,10 @@ makes of a photon in band b the density
 What predicts held-out photons best over a population is the posterior mean of the rate under that population: there is
 no penalty, and no fit.
 
-A U-Net over cells of time makes g; what it pools over time is the detection's representation. A second head says how
-sure g is, and a second branch does with the photons' energies what the first does with their times.
+A U-Net over cells of time makes g. At each of its levels, where cells are twice as long as at the one above, it also
+sees what the photons say at that scale: how many there are, and how far from the number at a constant rate. What it
+pools over time is the detection's representation. A second head says how sure g is, and a second branch does with the
+photons' energies what the first does with their times.
 """
 
 from dataclasses import dataclass, replace
@@ -24,6 +26,11 @@ from lexray.models.autodecoders.photons import TensorFields
 
 #: What the network's scalar inputs count from: 28.8 ks over 256 cells, and a typical effective area.
 _USUAL_WIDTH, _USUAL_AREA = 112.5, 300.0  # s, cm²
+#: Times that the number of cells is halved.
+LEVELS = 6
+#: Channels of the coarser levels, as multiples of the finest one's.
+_WIDTHS = (1, 2, 3, 4, 4, 4, 4)
+_N_SCALARS = 4
 #: The relative variance of a rate is kept between these.
 LOG_VARIANCE = (-9.0, 4.0)
 _LOG_SHIFT = (-5.0, 5.0)
@@ -37,13 +44,17 @@ class NetworkInput(TensorFields):
     ----------
     counts : f4[N, B, K]
     exposure : f4[N, K]
-        Good time in each cell, as a share of the cell: 0 in a gap.
+        Good time in each cell, over `width`.
+    gap : f4[N, K]
+        Before each cell, in seconds; 0 where it touches the one before.
     background : f4[N, B, K]
         Counts of the background region.
     scale : f4[N]
         Expected counts of the background in that region over those in the source's; NaN where there is no region.
     width : f4[N]
         Of a cell, in seconds.
+    duration : f4[N]
+        In seconds, gaps included.
     area : f4[N]
         Effective area in cm² times the live fraction, mean over the bands; NaN where unknown.
     energies : f4[N, E]
@@ -54,38 +65,70 @@ class NetworkInput(TensorFields):
 
     counts: Tensor
     exposure: Tensor
+    gap: Tensor
     background: Tensor
     scale: Tensor
     width: Tensor
+    duration: Tensor
     area: Tensor
     energies: Tensor
     energy_range: Tensor
 
-    def channels(self, contamination: Tensor) -> Tensor:
-        """Input of `TimeNet`, f4[N, 2 B + 5, K], where the background gives `contamination`, f4[N, B, K], counts."""
-        # Over the mean of a cell seen in full. What is missing of a cell's exposure counts as if it had the mean: a gap
-        # must not look like a fall of the rate.
-        n_cells, seen = self.counts.shape[-1], self.exposure.sum(-1)[:, None, None]
-        missing = 1 - self.exposure[:, None]
-        above = self.counts - contamination
-        by_band = above.sum(-1, keepdim=True).clamp(min=0.0)
+    def levels(self, contamination: Tensor) -> list[Tensor]:
+        """Channels f4[N, B + 6, K / 2**l] of each level l of `TimeNet`.
+
+        Parameters
+        ----------
+        contamination : f4[N, B, K]
+            Counts that the background gives.
+
+        Notes
+        -----
+        Counts C of all bands are compared with the M that a source of constant rate and the background would give:
+        log (C + ½)/(M + ½), and √(C + ⅜) − √(M + ⅜), whose variance is ¼ at any M (Anscombe 1948). Counts of each band
+        are compared with its share of C.
+        """
+        counts, unwanted, exposure = self.counts, contamination, self.exposure[:, None]
+        gap = (self.gap / self.width[:, None]).log1p()[:, None] / 3
+        by_band = (counts - unwanted).sum(-1, keepdim=True).clamp(min=0.0)
         n = by_band.sum(1, keepdim=True)
-        relative = torch.cat([above / (by_band + 3), above.sum(1, keepdim=True) / (n + 3)], dim=1)
+        constant = n / exposure.sum(-1, keepdim=True).clamp(min=1e-12)
+        share = (by_band + 0.5) / (n + 0.5 * by_band.shape[1])
+        found = []
+        for level in range(LEVELS + 1):
+            total, below = counts.sum(1, keepdim=True), unwanted.sum(1, keepdim=True)
+            mean = constant * exposure + below
+            in_band = unwanted + (total - below).clamp(min=0.0) * share
+            found.append(
+                torch.cat(
+                    [
+                        ((total + 0.5) / (mean + 0.5)).log(),
+                        ((total + 0.375).sqrt() - (mean + 0.375).sqrt()).asinh(),
+                        (mean + 1).log() / 3 - 0.5,
+                        exposure / 2**level,
+                        gap,
+                        (below / (mean - below + 0.5)).log1p(),
+                        (counts - in_band) / (in_band + 1).sqrt() / 2,
+                    ],
+                    dim=1,
+                )
+            )
+            if level < LEVELS:
+                counts, unwanted, exposure = (_pairs(value).sum(-1) for value in (counts, unwanted, exposure))
+                gap = _pairs(gap).amax(-1)
+        return found
+
+    def scalars(self, contamination: Tensor) -> Tensor:
+        """What `TimeNet` sees of a detection as a whole, f4[N, 4]."""
+        n = (self.counts - contamination).sum((1, 2)).clamp(min=0.0)
         area = torch.where(self.area > 0, self.area, _USUAL_AREA)  # unknown, or of an instrument that is blind
-        scalars = torch.stack(
+        ontime = self.width * self.exposure.sum(-1)
+        return torch.stack(
             [
-                log_counts(n[:, 0, 0]),
+                log_counts(n),
                 (self.width / _USUAL_WIDTH).log() / 3,
+                (self.duration / ontime.clamp(min=1e-12)).log(),
                 (area / _USUAL_AREA).log() / 3,
-            ],
-            dim=1,
-        )
-        return torch.cat(
-            [
-                _log_relative(relative * seen + missing),
-                (contamination / (by_band + 3) * seen).log1p(),
-                self.exposure[:, None],
-                scalars[:, :, None].expand(-1, -1, n_cells),
             ],
             dim=1,
         )
@@ -94,7 +137,7 @@ class NetworkInput(TensorFields):
         """Input of `SpectrumNet`, f4[N, E + 3]."""
         n = self.energies.sum(1, keepdim=True)
         relative = self.energies / (n + 3) * self.energies.shape[1]
-        return torch.cat([_log_relative(relative), log_counts(n), self.energy_range.log()], dim=1)
+        return torch.cat([relative.log1p() - 0.7, log_counts(n), self.energy_range.log()], dim=1)
 
 
 def log_counts(n: Tensor) -> Tensor:
@@ -102,8 +145,8 @@ def log_counts(n: Tensor) -> Tensor:
     return (n + 1).log() / 3 - 1.8
 
 
-def _log_relative(rate: Tensor) -> Tensor:
-    return rate.sign() * rate.abs().log1p() - 0.7
+def _pairs(value: Tensor) -> Tensor:
+    return value.reshape(*value.shape[:-1], -1, 2)
 
 
 class TimeNet(nn.Module):
@@ -114,31 +157,32 @@ class TimeNet(nn.Module):
     n_bands : int
         B.
     width : int
-        Channels of the finest level; coarser ones have 2, 3, 4 and 4 times as many.
+        Channels of the finest level; coarser ones have 2, 3 and 4 times as many.
     blocks : int
         Residual convolutions at the coarsest level.
     """
 
     def __init__(self, n_bands: int = 3, width: int = 16, blocks: int = 2) -> None:
         super().__init__()
-        sizes = [width, 2 * width, 3 * width, 4 * width, 4 * width]
-        coarse, fine = sizes[:0:-1], sizes[-2::-1]
+        sizes, n_channels = [width * factor for factor in _WIDTHS], n_bands + 6
         self.n_features = 2 * sizes[-1]
-        self.first = nn.Conv1d(2 * n_bands + 5, width, 5, padding=2)
+        self.first = nn.Conv1d(n_channels + _N_SCALARS, width, 5, padding=2)
         self.down = nn.ModuleList(nn.Conv1d(a, b, 4, stride=2, padding=1) for a, b in pairwise(sizes))
-        self.middle = nn.ModuleList(nn.Conv1d(sizes[-1], sizes[-1], 5, padding=2) for _ in range(blocks))
+        self.counts = nn.ModuleList(nn.Conv1d(n_channels, b, 3, padding=1) for b in sizes[1:])
+        self.middle = nn.ModuleList(nn.Conv1d(sizes[-1], sizes[-1], 3, padding=1) for _ in range(blocks))
         self.context = nn.Linear(self.n_features, sizes[-1])
-        self.up = nn.ModuleList(nn.Conv1d(a + b, b, 3, padding=1) for a, b in zip(coarse, fine, strict=True))
+        self.up = nn.ModuleList(nn.Conv1d(a + b, b, 3, padding=1) for a, b in pairwise(reversed(sizes)))
         self.shape = nn.Conv1d(width, 1 + n_bands, 3, padding=1)
         self.uncertainty = nn.Conv1d(width, 2 * n_bands, 3, padding=1)
 
-    def forward(self, channels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, levels: list[Tensor], scalars: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Shape, uncertainty and features of binned photons.
 
         Parameters
         ----------
-        channels : f[N, 2 B + 5, K]
-            K a multiple of 16.
+        levels : list of f[N, B + 6, K / 2**l]
+            K a multiple of 64.
+        scalars : f[N, 4]
 
         Returns
         -------
@@ -149,11 +193,12 @@ class TimeNet(nn.Module):
         features : f[N, 8 width]
             Mean and maximum over time of the coarsest level.
         """
-        h = nn.functional.gelu(self.first(channels))
+        everywhere = scalars[:, :, None].expand(-1, -1, levels[0].shape[-1])
+        h = nn.functional.gelu(self.first(torch.cat([levels[0], everywhere], dim=1)))
         skips = []
-        for down in self.down:
+        for down, counts, channels in zip(self.down, self.counts, levels[1:], strict=True):
             skips.append(h)
-            h = nn.functional.gelu(down(h))
+            h = nn.functional.gelu(down(h) + counts(channels))
         for block in self.middle:
             h = h + nn.functional.gelu(block(h))
         features = torch.cat([h.mean(-1), h.amax(-1)], dim=1)
@@ -202,9 +247,9 @@ class SplitNet(nn.Module):
         self.times = TimeNet(n_bands, width, blocks)
         self.energies = SpectrumNet(energy_cells, spectral_features)
 
-    def forward(self, channels: Tensor, spectrum: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, levels: list[Tensor], scalars: Tensor, spectrum: Tensor) -> tuple[Tensor, ...]:
         """What `TimeNet` and `SpectrumNet` give, in this order."""
-        return *self.times(channels), *self.energies(spectrum)
+        return *self.times(levels, scalars), *self.energies(spectrum)
 
 
 @dataclass(frozen=True)
@@ -257,15 +302,11 @@ def estimate(network: nn.Module, seen: NetworkInput) -> Estimate:
     if len(regions):
         there = seen.map(lambda value: value[regions])
         with torch.no_grad():
-            log_shape = network(
-                replace(there, counts=there.background).channels(torch.zeros_like(there.counts)), there.spectrum()
-            )[0]
+            log_shape = _read(network, replace(there, counts=there.background), torch.zeros_like(there.counts))[0]
             expected = there.background.sum(-1) / there.scale[:, None]
             rate = expected[..., None] * _density(log_shape.float(), there.exposure)
             contamination[regions] = rate * there.exposure[:, None]
-    log_shape, log_variance, log_shift, features, log_share, spectral = network(
-        seen.channels(contamination), seen.spectrum()
-    )
+    log_shape, log_variance, log_shift, features, log_share, spectral = _read(network, seen, contamination)
     n, unwanted = seen.counts.sum(-1), contamination.sum(-1)
     return Estimate(
         _density(log_shape.float(), seen.exposure),
@@ -277,6 +318,11 @@ def estimate(network: nn.Module, seen: NetworkInput) -> Estimate:
         log_share.float(),
         spectral.float(),
     )
+
+
+def _read(network: nn.Module, seen: NetworkInput, contamination: Tensor) -> tuple[Tensor, ...]:
+    found: tuple[Tensor, ...] = network(seen.levels(contamination), seen.scalars(contamination), seen.spectrum())
+    return found
 
 
 def _density(log_shape: Tensor, exposure: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ The network sees one part and predicts the other: two independent Poisson proces
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,61 +19,58 @@ _INPUT_SHARES = (0.5, 0.95)
 
 
 @dataclass(frozen=True)
-class ThinnedDetections(TensorFields):
-    """M detections of K cells, part of whose photons the network sees, and part of which it must predict.
+class DrawnDetections(TensorFields):
+    """What a learner draws of M detections of K cells.
 
     Attributes
     ----------
     row : i8[M]
         Their places in the batch.
+    """
+
+    row: Tensor
+
+
+Drawn = TypeVar("Drawn", bound=DrawnDetections)
+
+
+@dataclass(frozen=True)
+class ThinnedDetections(DrawnDetections):
+    """M detections of K cells, part of whose photons the network sees, and part of which it must predict.
+
+    Attributes
+    ----------
     seen : NetworkInput
     target : f4[M, B, K]
         Counts to predict.
     target_energies : f4[M, E]
-    exposure : f4[M, K]
-        During which the photons to predict came; the network may have seen less of it.
     ratio : f4[M]
-        Expected number of photons to predict for each one seen in the same time.
+        Expected number of photons to predict for each one seen.
     """
 
-    row: Tensor
     seen: NetworkInput
     target: Tensor
     target_energies: Tensor
-    exposure: Tensor
     ratio: Tensor
 
-    @staticmethod
-    def concatenate(several: "Sequence[ThinnedDetections]") -> "ThinnedDetections":
-        """All detections behind one another."""
-        seen = (torch.cat([getattr(one.seen, field.name) for one in several]) for field in fields(NetworkInput))
-        return ThinnedDetections(
-            torch.cat([one.row for one in several]),
-            NetworkInput(*seen),
-            torch.cat([one.target for one in several]),
-            torch.cat([one.target_energies for one in several]),
-            torch.cat([one.exposure for one in several]),
-            torch.cat([one.ratio for one in several]),
-        )
 
-
-class ThinnedBatch(dict[int, ThinnedDetections]):
+class BatchBySize(dict[int, Drawn]):
     """Detections of a batch by their number of cells."""
 
-    def to(self, device: torch.device) -> "ThinnedBatch":
+    def to(self, device: torch.device) -> "BatchBySize[Drawn]":
         """The same batch on a device."""
-        return ThinnedBatch({k: one.to(device) for k, one in self.items()})
+        return BatchBySize({k: one.to(device) for k, one in self.items()})
 
     @staticmethod
-    def concatenate(several: "Sequence[ThinnedBatch]") -> "ThinnedBatch":
+    def concatenate(several: "Sequence[BatchBySize[Drawn]]") -> "BatchBySize[Drawn]":
         """One batch of several slices."""
         first = 0
-        by_size: dict[int, list[ThinnedDetections]] = {}
+        by_size: dict[int, list[Drawn]] = {}
         for sample in several:
             for k, one in sample.items():
                 by_size.setdefault(k, []).append(replace(one, row=one.row + first))
             first += sum(len(one.row) for one in sample.values())
-        return ThinnedBatch({k: ThinnedDetections.concatenate(of_k) for k, of_k in sorted(by_size.items())})
+        return BatchBySize({k: type(of_k[0]).stack(of_k) for k, of_k in sorted(by_size.items())})
 
 
 def thin(
@@ -80,9 +78,8 @@ def thin(
     row: Tensor,
     generator: torch.Generator,
     background_augmentation: float,
-    gap_augmentation: float,
 ) -> ThinnedDetections:
-    """Split photons at random, hide some of the good time, and turn and shift the detections in time.
+    """Split photons at random, and turn and shift the detections in time.
 
     Parameters
     ----------
@@ -93,8 +90,6 @@ def thin(
     generator : torch.Generator
     background_augmentation : float
         Probability that a detection without a background region gets the photons of another one as its background.
-    gap_augmentation : float
-        Probability that the network does not see parts of the good time, and so learns what to say of gaps.
     """
     m, k = len(data), data.n_cells
     low, high = _INPUT_SHARES
@@ -104,41 +99,32 @@ def thin(
     background, scale = data.background_counts(), data.scale / share
     add = (data.scale.isnan() & (torch.rand(m, generator=generator) < background_augmentation)).nonzero()[:, 0]
     if len(add) and m > 1:
-        inside, region, ratio = _added_background(counts + target, data.exposure, add, generator)
+        inside, region, ratio = _added_background(counts + target, data.cells.exposure, add, generator)
         of_seen = torch.binomial(inside, share[add, None, None].expand_as(inside), generator=generator)
         counts[add] += of_seen
         target[add] += inside - of_seen
         background[add], scale[add] = region, ratio / share[add]
+    cells = data.cells
+    backwards = torch.rand(m, 1, generator=generator) < 0.5
     cell = torch.arange(k).expand(m, k)
-    cell = torch.where(torch.rand(m, 1, generator=generator) < 0.5, cell, k - 1 - cell)
+    # The gap before a cell is the one after it where time runs backwards.
+    gap = torch.where(backwards, cells.gap.roll(-1, 1), cells.gap)
+    cell = torch.where(backwards, k - 1 - cell, cell)
     cell = (cell + torch.randint(k, (m, 1), generator=generator)) % k
     by_band = cell[:, None].expand(-1, data.n_bands, -1)
-    exposure = data.exposure.gather(1, cell)
-    shown = _shown(exposure, gap_augmentation, generator) | ~scale.isnan()[:, None]
     seen = NetworkInput(
-        counts.gather(2, by_band) * shown[:, None],
-        exposure * shown,
+        counts.gather(2, by_band),
+        cells.exposure.gather(1, cell),
+        gap.gather(1, cell),
         background.gather(2, by_band),
         scale,
-        data.width,
+        cells.width,
+        data.duration,
         data.area,
         data.energies(chosen),
         data.energy_range,
     )
-    return ThinnedDetections(
-        row, seen, target.gather(2, by_band), data.energies(~chosen), exposure, (1 - share) / share
-    )
-
-
-def _shown(exposure: Tensor, gap_augmentation: float, generator: torch.Generator) -> Tensor:
-    """Cells that the network sees, bool[M, K]: all, or some of the blocks of a length drawn for each detection."""
-    m, k = exposure.shape
-    length = 2 ** torch.randint(2, 7, (m, 1), generator=generator)
-    block = torch.arange(k) // length.clamp(max=k // 4)
-    kept = 0.2 + 0.7 * torch.rand(m, 1, generator=generator)
-    shown = torch.rand(m, k, generator=generator).gather(1, block) < kept
-    enough = (exposure * shown).sum(1) > 0.1 * exposure.sum(1)
-    return shown | ~enough[:, None] | (torch.rand(m, 1, generator=generator) >= gap_augmentation)
+    return ThinnedDetections(row, seen, target.gather(2, by_band), data.energies(~chosen), (1 - share) / share)
 
 
 def _added_background(

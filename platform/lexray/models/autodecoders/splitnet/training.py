@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from lexray.models.autodecoders.learner import Schedule
 from lexray.models.autodecoders.photons import Photons, pieces
-from lexray.models.autodecoders.splitnet.binning import ENERGY_CELLS, BinnedPhotons, bin_photons
+from lexray.models.autodecoders.splitnet.binning import ENERGY_CELLS, BinnedPhotons, bin_photons, n_cells
 from lexray.models.autodecoders.splitnet.loss import counting_loss, timing_gain
 from lexray.models.autodecoders.splitnet.network import SplitNet, estimate
-from lexray.models.autodecoders.splitnet.thinning import ThinnedBatch, ThinnedDetections, thin
+from lexray.models.autodecoders.splitnet.thinning import BatchBySize, ThinnedDetections, thin
 from lexray.models.settings import setting
 
 #: Detections read at once where no gradient is wanted.
@@ -27,9 +27,8 @@ class SplitnetSettings(Schedule):
         Of `TimeNet`.
     spectral_features : int
         Of `SpectrumNet`.
-    background_augmentation, gap_augmentation : float
-        Probabilities that a detection is trained with another one's photons as its background, and that parts of its
-        good time are hidden.
+    background_augmentation : float
+        Probability that a detection is trained with another one's photons as its background.
     """
 
     epochs: int = 40
@@ -41,7 +40,6 @@ class SplitnetSettings(Schedule):
     blocks: int = setting(2, "residual blocks", ge=1)
     spectral_features: int = setting(32, "numbers that the photons' energies add to the features", ge=1)
     background_augmentation: float = setting(0.1, "share trained with another's photons as background", ge=0, le=1)
-    gap_augmentation: float = setting(0.2, "share trained with parts of their good time hidden", ge=0, le=1)
 
     def learner(self) -> "SplitnetLearner":
         """A network of these sizes, its weights drawn from `seed`."""
@@ -83,17 +81,17 @@ class SplitnetLearner:
         """Bin a part's photons."""
         return Prepared(*bin_photons(photons))
 
-    def draw(self, data: Prepared, rows: Tensor, generator: torch.Generator) -> ThinnedBatch:
+    def draw(self, data: Prepared, rows: Tensor, generator: torch.Generator) -> BatchBySize[ThinnedDetections]:
         """Split the photons of `rows`."""
         size, place = data.size[rows], data.place[rows]
-        sample, s = ThinnedBatch(), self.settings
+        sample = BatchBySize[ThinnedDetections]()
         for k in sorted(set(size.tolist())):
             mine = (size == k).nonzero()[:, 0]
             chosen = data.groups[k].select(place[mine])
-            sample[k] = thin(chosen, mine, generator, s.background_augmentation, s.gap_augmentation)
+            sample[k] = thin(chosen, mine, generator, self.settings.background_augmentation)
         return sample
 
-    def losses(self, sample: ThinnedBatch, latent: Tensor | None) -> Tensor:
+    def losses(self, sample: BatchBySize[ThinnedDetections], latent: Tensor | None) -> Tensor:
         """Loss of each detection, f[M] in nats."""
         rows = torch.cat([one.row for one in sample.values()])
         found = torch.cat([self._losses(one) for one in sample.values()])
@@ -101,15 +99,16 @@ class SplitnetLearner:
 
     def _losses(self, one: ThinnedDetections) -> Tensor:
         found = estimate(self.network, one.seen)
-        timing = -timing_gain(found, one.exposure, one.target)
-        counting = counting_loss(found, one.exposure, one.target, one.ratio)
+        timing = -timing_gain(found, one.seen.exposure, one.target)
+        counting = counting_loss(found, one.seen.exposure, one.target, one.ratio)
         return timing + counting - (one.target_energies * found.log_share).sum(1)
 
     @torch.no_grad()
     def gains(self, fit: Photons, held: Photons, start: Tensor | None) -> Tensor:
         """Gain of each detection's held-out photons, f8[N] in nats."""
-        groups, size, _ = bin_photons(fit)
-        targets, _, _ = bin_photons(held)
+        most = n_cells(fit)
+        groups, size, _ = bin_photons(fit, most)
+        targets, _, _ = bin_photons(held, most)
         gain = torch.zeros(len(fit), dtype=torch.float64)
         device = next(self.network.parameters()).device
         for k, data in groups.items():
@@ -117,5 +116,5 @@ class SplitnetLearner:
             for some in pieces(len(rows), _BATCH):
                 seen, target = data.select(some).to(device), targets[k].select(some).to(device)
                 found = estimate(self.network, seen.seen())
-                gain[rows[some]] = timing_gain(found, seen.exposure, target.counts()).double().cpu()
+                gain[rows[some]] = timing_gain(found, seen.cells.exposure, target.counts()).double().cpu()
         return gain
