@@ -54,8 +54,7 @@ class TrainAutodecoderConfig(JobConfig):
     init: Annotated[str | None, AfterValidator(_folder_to_begin_with)] = Field(
         REFERENCE,
         validate_default=True,
-        description="autodecoder to begin with: 'reference', Lexray's own, a folder, or 'none', as a training of other "
-        "sizes does",
+        description="autodecoder to begin with: a folder, 'none', or 'reference', Lexray's own, where sizes agree",
     )
     workers: int = Field(2, ge=1, description="training workers, each with one CPU")
     use_gpu: bool = Field(False, description="give each worker a GPU")
@@ -91,7 +90,7 @@ class TrainAutodecoderConfig(JobConfig):
     @property
     def settings(self) -> Schedule:
         """The model type's settings; those of `FINE_TUNING`, if not given, where it begins with another's network."""
-        return self._settings if self.misfit is not None else self._settings_of(FINE_TUNING)
+        return self._settings if self.init_mismatch is not None else self._settings_of(FINE_TUNING)
 
     @property
     def _settings(self) -> Schedule:
@@ -104,16 +103,17 @@ class TrainAutodecoderConfig(JobConfig):
         return section.settings(**shared, **ours)
 
     @cached_property
-    def misfit(self) -> str | None:
+    def init_mismatch(self) -> str | None:
         """Why the training cannot begin with the network of `init`; None where it can."""
         if self.init is None:
             return "'init' is 'none'"
-        begun = load_autodecoder(self.init)
-        sizes = begun.settings.sizes
-        if self.model_type != begun.model_type or self._settings.sizes != sizes:
+        initial = load_autodecoder(self.init)
+        sizes = initial.settings.sizes
+        if self.model_type != initial.model_type or self._settings.sizes != sizes:
             wanted = ", ".join(f"{name} {value}" for name, value in self._settings.sizes.items())
             found = ", ".join(f"{name} {value}" for name, value in sizes.items())
-            return f"{self.init} is a {begun.model_type} ({found}), this a {self.model_type} ({wanted})"
+            name = REFERENCE if self.init == resolve_autodecoder(REFERENCE) else self.init
+            return f"{name} is a {initial.model_type} ({found}), this a {self.model_type} ({wanted})"
         return None
 
     @property
@@ -125,25 +125,28 @@ class TrainAutodecoderConfig(JobConfig):
     def training(self) -> AutodecoderTraining:
         """The training on Ray; its name is the same for the same data and settings."""
         version = delta.version(self.events)
+        begins_with = None if self.init is None or self.init_mismatch else delta.version(self.init)
         return AutodecoderTraining(
             settings=self.settings,
             name=delta.digest(
-                [version, self.model_type, asdict(self.settings), self.split_seed, self.validated_on, self.init]
+                [version, self.model_type, asdict(self.settings), self.split_seed, self.validated_on, begins_with]
             ),
             checkpoints=str(Path(f"{self.out}.checkpoints").resolve()),
             workers=self.workers,
             use_gpu=self.use_gpu,
             checkpoint_every=self.checkpoint_every,
             max_failures=self.max_failures,
-            init=None if self.misfit else self.init,
+            init=None if self.init_mismatch else self.init,
         )
 
 
 def run(config: TrainAutodecoderConfig, context: JobContext) -> JobResult:
     """Train, and write the autodecoder."""
     training = config.training
-    if config.misfit and config.init is not None:
-        context.progress.warn(f"{JOB.name}: begins with a network drawn at random, since {config.misfit}")
+    if config.init_mismatch and config.init is not None:
+        if config.init != resolve_autodecoder(REFERENCE):  # it was asked for
+            raise LexrayError(f"{JOB.name}: init: {config.init_mismatch}; give the same sizes, or init=none")
+        context.progress.info(f"{JOB.name}: begins with a network drawn at random, since {config.init_mismatch}")
     if config.force:  # a forced training starts from scratch, also after one that was killed
         training.forget()
     n_bands = config.settings.n_bands

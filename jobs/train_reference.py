@@ -78,7 +78,7 @@ def run(config: TrainReferenceConfig, context: JobContext) -> JobResult:
     settings, population = config.settings, WidePopulation(config.seed)
     training = AutodecoderTraining(
         settings=settings,
-        name=delta.digest([asdict(settings), config.detections]),
+        name=delta.digest([__version__, asdict(settings), config.detections]),
         checkpoints=str(Path(f"{config.out}.checkpoints").resolve()),
         workers=config.workers,
         use_gpu=config.use_gpu,
@@ -95,8 +95,9 @@ def run(config: TrainReferenceConfig, context: JobContext) -> JobResult:
     )
     with ray_session.session(config.ray):
         result = training.fit(parts, context.run, context.progress)
-    # Of parts that come after those of the training, one of each kind.
-    beyond = range(parts.n_parts, parts.n_parts + population.n_parts(MAX_CALIBRATION["splitnet"]))
+    # Of parts that come after those of the training.
+    n_unseen = population.n_parts(min(config.detections, MAX_CALIBRATION["splitnet"]))
+    beyond = range(parts.n_parts, parts.n_parts + n_unseen)
     unseen = Photons.concatenate([population.photons(part) for part in beyond])
     Autodecoder(settings, result["network"]).calibrated(unseen).save(config.out)
     _describe(config, context, result)

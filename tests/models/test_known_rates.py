@@ -83,6 +83,20 @@ def test_a_cell_that_is_far_off_does_not_outweigh_all_others() -> None:
     assert losses[0] < losses[1] < losses[2] < 5.0
 
 
+def test_a_density_that_vanishes_gives_a_finite_loss_and_gradient() -> None:
+    rate, exposure = torch.ones(1, 3, 64), torch.ones(1, 64)
+    exposure[:, 60:] = 0.0
+    found = estimate_of(rate, exposure, 0.1)
+    density = found.density.clone()
+    density[..., :4] = density[..., 60:] = 0.0
+    shift = torch.ones_like(rate, requires_grad=True)
+    loss = rate_loss(replace(found, density=density, shift=shift), exposure, rate)
+    torch.autograd.backward(loss.sum())
+    assert loss.isfinite().all()
+    assert shift.grad is not None
+    assert shift.grad.isfinite().all()
+
+
 def test_no_estimate_gains_more_than_the_truth(rates: KnownRates) -> None:
     """What is predicted is the expected counts: by Gibbs' inequality the true rate does best."""
     some = rates.map(lambda value: value[:40])

@@ -89,6 +89,24 @@ def test_cells_keep_every_photon_and_all_good_time(seed: int, n: int) -> None:
         np.testing.assert_allclose(cells.exposure[0, used] * cells.width[0], exposure, rtol=1e-3, atol=1e-3)
 
 
+def test_no_detection_is_read_on_anothers_clock() -> None:
+    """Of many long detections, whose sums are rounded; and with photons of a background outside good time."""
+    random = np.random.default_rng(6)
+    n = 3000
+    length, start = random.uniform(1, 1e7, (n, 3)), np.zeros((n, 3))
+    start[:, 1:] = (length + random.uniform(1, 1e5, (n, 3)))[:, :-1].cumsum(1)
+    events = [event_list([s[0]], 1.5, GoodTimeIntervals(s, s + d)) for s, d in zip(start, length, strict=True)]
+    photons = photons_of(events, 3)
+    owner = torch.arange(n)
+    assert torch.equal(photons.time_at(owner, torch.zeros(n, dtype=torch.float64)), torch.zeros(n, dtype=torch.float64))
+    middle = torch.from_numpy(length[:, 0] + length[:, 1] / 2)
+    np.testing.assert_allclose(photons.time_at(owner, middle), start[:, 1] + length[:, 1] / 2, rtol=1e-9, atol=1e-3)
+    assert torch.equal(photons.good_time_before[photons.gti_offsets[:-1]], torch.zeros(n, dtype=torch.float64))
+    for time, expected in ((-5.0, 0), (4e7, 2)):
+        found = photons.interval_of(owner, torch.full((n,), time, dtype=torch.float64))
+        assert torch.equal(found, photons.gti_offsets[:-1] + expected)
+
+
 @pytest.mark.parametrize("n_intervals", [2, 40, 3000])
 def test_cells_end_where_a_gap_begins(n_intervals: int) -> None:
     """Of 3,000 intervals the longest gaps count: a quarter of the cells."""

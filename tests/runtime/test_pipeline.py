@@ -13,6 +13,7 @@ from rich.console import Console
 
 from conftest import Cli
 from lexray.errors import ConfigError
+from lexray.inference.autodecoder import REFERENCE, resolve_autodecoder
 from lexray.jobs.registry import JOBS, REGISTRY, load_job
 from lexray.runtime import pipeline
 from lexray.runtime.config import parse, read_yaml
@@ -204,8 +205,9 @@ def test_the_demo_is_the_whole_way(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = _shipped(
         "demo.yaml", monkeypatch, "workdir=/w", 'steps.ingest.inputs=["${workdir}/archive/events","/real"]'
     )
-    # The first asks an archive on the network, `encode` writes the rates, the others are questions of their own.
-    beside = {"fetch csc", "rates", "tune", "evaluate autodecoder"}
+    # The first asks an archive on the network, the second made what the training begins with, `encode` writes the
+    # rates, the others are questions of their own.
+    beside = {"fetch csc", "train reference", "rates", "tune", "evaluate autodecoder"}
     assert [step.name for step in steps] == [name.replace(" ", "_") for name in JOBS if name not in beside]
     assert steps[0].config.sources == 600  # type: ignore[attr-defined]
     assert steps[1].config.inputs == ["/w/archive/events", "/real"]  # type: ignore[attr-defined]
@@ -215,7 +217,7 @@ def test_the_demo_is_the_whole_way(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_step_reads_what_an_earlier_one_wrote(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     steps = _shipped(name, monkeypatch)
-    written: list[str] = ["/data"]
+    written: list[str] = ["/data", resolve_autodecoder(REFERENCE)]
     for step in steps:
         for key in step.job.inputs:
             paths = getattr(step.config, key) or []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lexray.events.missions import MISSIONS
 from lexray.models.autodecoders.splitnet.binning import bin_photons
 from lexray.models.autodecoders.splitnet.known_rates import KnownRates
-from lexray.simulation.good_time import LONGEST, draw_good_times
+from lexray.simulation.good_time import LONGEST_DURATION, draw_good_times
 from lexray.simulation.light_curves import KINDS, Moments, draw_shape
 from lexray.simulation.wide_population import COUNTS, WidePopulation
 
@@ -31,7 +31,7 @@ def test_good_times_are_disjoint_and_begin_at_zero(seed: int) -> None:
     assert start[0] == 0
     assert (stop > start).all()
     assert (start[1:] >= stop[:-1]).all()
-    assert stop[-1] < 1.5 * LONGEST
+    assert stop[-1] < 1.5 * LONGEST_DURATION
 
 
 @settings(max_examples=100, deadline=None)

@@ -176,7 +176,7 @@ def test_a_training_that_diverges_ends_with_one_line_that_names_detections(
 
 
 def test_keys_of_all_model_types_are_described_and_go_where_they_belong() -> None:
-    keys = {"events": "events", "out": "out", "seed": 3, "precision": "bfloat16"}
+    keys = {"events": "events", "out": "out", "init": "none", "seed": 3, "precision": "bfloat16"}
     for model_type in SETTINGS_OF_TYPE:
         section = train_autodecoder.TrainAutodecoderConfig.model_fields[model_type].annotation
         assert section is not None

@@ -29,9 +29,9 @@ from lexray.training.streamed_parts import StreamedParts
 
 @pytest.fixture(scope="module")
 def trained(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> JobReport:
-    """A very small training, on two workers."""
+    """A very small training."""
     out = tmp_path_factory.mktemp("reference") / "autodecoder"
-    keys = {"out": str(out), "detections": 1000, "width": 4, "workers": 2, "checkpoints": 2}
+    keys = {"out": str(out), "detections": 1000, "width": 4, "checkpoints": 2}
     config = parse(train_reference.TrainReferenceConfig, keys)
     return execute(train_reference.JOB, config, Progress())
 
@@ -97,7 +97,7 @@ def test_a_training_begins_with_the_network_that_is_named(
     delta.write(events, "events", EVENTS, to_table(population.select(range(60)).event_lists()), n_parts=2)
     keys = {"events": events, "init": trained.out, "workers": 1, "splitnet": {"width": 4, "learning_rate": 0.0}}
     config = parse(TrainAutodecoderConfig, {**keys, "out": str(tmp_path / "tuned")})
-    assert config.misfit is None
+    assert config.init_mismatch is None
     assert config.settings.epochs == FINE_TUNING["epochs"]
     assert config.settings.learning_rate == 0.0  # what is given goes before what is usual
     report = execute(train_autodecoder.JOB, config, Progress())
@@ -121,9 +121,22 @@ def test_a_training_begins_with_the_network_that_is_named(
 def test_what_does_not_fit_begins_with_none_and_why_is_said(tmp_path: Path, keys: dict[str, Any], why: str) -> None:
     config = parse(TrainAutodecoderConfig, {"events": "none", "out": str(tmp_path / "out"), **keys})
     reference = load_autodecoder(REFERENCE)
-    assert config.misfit is not None
-    assert why.format(width=reference.settings.sizes["width"]) in config.misfit
+    assert config.init_mismatch is not None
+    assert why.format(width=reference.settings.sizes["width"]) in config.init_mismatch
     assert config.settings.epochs > FINE_TUNING["epochs"]
+
+
+@pytest.mark.ray
+def test_one_that_was_asked_for_and_does_not_fit_is_refused(
+    trained: JobReport, population: SimulatedPopulation, tmp_path: Path
+) -> None:
+    events = str(tmp_path / "events")
+    delta.write(events, "events", EVENTS, to_table(population.select(range(4)).event_lists()))
+    config = parse(TrainAutodecoderConfig, {"events": events, "init": trained.out, "out": str(tmp_path / "out")})
+    with pytest.raises(
+        LexrayError, match=r"init: .* is a splitnet \(n_bands 3, width 4.*give the same sizes, or init=none"
+    ):
+        execute(train_autodecoder.JOB, config, Progress())
 
 
 def test_an_autodecoder_to_begin_with_that_is_not_there_is_named(tmp_path: Path) -> None:

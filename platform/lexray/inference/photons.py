@@ -30,7 +30,7 @@ def photons_of(events: Sequence[EventList], n_bands: int) -> Photons:
     """
     for e in events:
         _require(len(e.bands) == n_bands, f"{e.detection_id}: has {len(e.bands)} energy bands, expected {n_bands}")
-        _require(len(e.gti) > 0, f"{e.detection_id}: has no good time")
+        _require(e.gti.ontime > 0, f"{e.detection_id}: has no good time")
         _require(not np.any(e.band < 0), f"{e.detection_id}: has an event outside its energy bands")
     return photons_of_table(to_table(list(events)), n_bands)
 

@@ -5,7 +5,7 @@ import numpy as np
 from lexray.array_types import Float64s
 
 #: Of an observation, from the first good time to the last, in seconds.
-SHORTEST, LONGEST = 100.0, 250_000.0
+SHORTEST_DURATION, LONGEST_DURATION = 100.0, 250_000.0
 #: Of a low orbit, in seconds: NICER, NuSTAR and Swift take 5.5 to 5.8 ks.
 _ORBIT = (5_000.0, 6_000.0)
 _MOST_ORBITS = 200
@@ -13,7 +13,7 @@ _MOST_ORBITS = 200
 
 def draw_good_times(generator: np.random.Generator) -> tuple[Float64s, Float64s]:
     """Starts and stops f8[G] of good-time intervals in seconds; the first starts at 0."""
-    duration = log_uniform(generator, SHORTEST, LONGEST)
+    duration = log_uniform(generator, SHORTEST_DURATION, LONGEST_DURATION)
     pattern = generator.choice(4, p=[0.40, 0.20, 0.28, 0.12])
     if pattern == 0:
         return np.zeros(1), np.array([duration])

@@ -17,9 +17,9 @@ from lexray.array_types import Float64s
 from lexray.events.missions import MISSIONS
 from lexray.models.autodecoders.learner import keyed_generator
 from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
-from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, ENERGY_CELLS, SHORTEST, cells_for
+from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, ENERGY_CELLS, SMALLEST_ARRAY, cells_for
 from lexray.models.autodecoders.splitnet.known_rates import KnownRates
-from lexray.models.autodecoders.splitnet.time_cells import Segments, TimeCells
+from lexray.models.autodecoders.splitnet.time_cells import GoodTimeSegments, TimeCells
 from lexray.simulation.good_time import draw_good_times, log_uniform
 from lexray.simulation.light_curves import Moments, draw_shape
 
@@ -84,7 +84,7 @@ class WidePopulation:
         drawn = [_draw_observation(generator, k) for _ in range(n)]
         bands = np.array([_BANDS[i].edges for i in generator.integers(len(_BANDS), size=n)])
         photons = _without_photons(drawn, bands)
-        cells = Segments(photons, torch.tensor([one.most for one in drawn])).time_cells(k)
+        cells = GoodTimeSegments(photons, torch.tensor([one.most for one in drawn])).time_cells(k)
         rates = _draw_rates_of(photons, cells, [one.counts for one in drawn], bands, generator)
         return _Part(photons, cells, rates, torch.from_numpy(bands))
 
@@ -146,16 +146,16 @@ def _draw_observation(generator: np.random.Generator, k: int) -> _Observation:
         start, stop = draw_good_times(generator)
         ontime, counts, frame_time = float((stop - start).sum()), _draw_counts(generator), np.nan
         if k < DEFAULT_CELLS:
-            frame_time = ontime / log_uniform(generator, 8.0 if k == SHORTEST else k, 2.0 * k)
+            frame_time = ontime / log_uniform(generator, 8.0 if k == SMALLEST_ARRAY else k, 2.0 * k)
         elif generator.random() < 0.3:
             frame_time = log_uniform(generator, 0.01, 10.0)
         most = cells_for(*(torch.tensor([value], dtype=torch.float64) for value in (ontime, counts, frame_time))).item()
-        if ontime > SHORTEST_ONTIME and max(most, SHORTEST) == k:
+        if ontime > SHORTEST_ONTIME and max(most, SMALLEST_ARRAY) == k:
             return _Observation((start, stop), counts, frame_time, int(most))
 
 
 def _draw_counts(generator: np.random.Generator) -> float:
-    """Log-uniform; three in four have at most a tenth of the most."""
+    """Log-uniform; nearly nine in ten have at most a tenth of the most."""
     low, high = COUNTS
     return log_uniform(generator, low, high / 10 if generator.random() < 0.6 else high)
 

@@ -2,8 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -108,6 +108,9 @@ class Schedule(ABC):
         Of weights, latents and batches.
     """
 
+    #: Of the settings that a model type adds, those that say how large its network is.
+    size_names: ClassVar[tuple[str, ...]] = ()
+
     epochs: int = setting(120, "passes over the training's detections", ge=1)
     batch_size: int = setting(128, "detections a step, over all workers", ge=1)
     learning_rate: float = setting(3e-3, "network's highest learning rate", ge=0)
@@ -127,8 +130,7 @@ class Schedule(ABC):
     @property
     def sizes(self) -> dict[str, int]:
         """Settings that say how large the network is."""
-        names = ("n_bands", *(f.name for f in fields(self) if f.name not in {one.name for one in fields(Schedule)}))
-        return {name: value for name in names if type(value := getattr(self, name)) is int}
+        return {name: getattr(self, name) for name in ("n_bands", *self.size_names)}
 
     @abstractmethod
     def learner(self) -> Learner[Any, Any]:

@@ -174,14 +174,23 @@ class Photons(RaggedPhotons):
     @property
     def good_time_before(self) -> Tensor:
         """Good time of its detection that has passed when each good-time interval starts, f8[G] in seconds."""
-        length, total = self.gti_stop - self.gti_start, self.ontime
-        return (length.cumsum(0) - length) - (total.cumsum(0) - total)[self.gti_owner]
+        length = self.gti_stop - self.gti_start
+        before = length.cumsum(0) - length
+        # Less the value at the detection's own first interval, so that this is 0 exactly.
+        return before - before[self.gti_offsets[:-1][self.gti_owner]]
 
     def interval_of(self, owner: Tensor, time: Tensor) -> Tensor:
-        """The good-time interval in which, or after which, `time` of the detections `owner` lies: i8[P]."""
+        """The good-time interval in which, or after which, `time` of the detections `owner` lies: i8[P].
+
+        The detection's first one where `time` is before that.
+        """
         far = float(self.gti_stop.max()) + 1.0 if len(self.gti_stop) else 1.0
-        found = torch.searchsorted(self.gti_owner * far + self.gti_start, owner * far + time, right=True) - 1
-        return torch.maximum(found, self.gti_offsets[owner])
+        key = owner * far + time.clamp(0.0, far)
+        return self._of_detection(torch.searchsorted(self.gti_owner * far + self.gti_start, key, right=True) - 1, owner)
+
+    def _of_detection(self, interval: Tensor, owner: Tensor) -> Tensor:
+        """The nearest one of the detection's own: among many detections, sums are rounded over its borders."""
+        return torch.minimum(torch.maximum(interval, self.gti_offsets[owner]), self.gti_offsets[owner + 1] - 1)
 
     def time_at(self, owner: Tensor, good_time: Tensor) -> Tensor:
         """When `good_time` seconds of good time of the detections `owner` have passed, f8[P] in seconds.
@@ -190,8 +199,10 @@ class Photons(RaggedPhotons):
         """
         far = float(self.ontime.max()) + 1.0
         passed = self.good_time_before
-        interval = torch.searchsorted(self.gti_owner * far + passed, owner * far + good_time, right=True) - 1
-        return torch.minimum(self.gti_start[interval] + good_time - passed[interval], self.gti_stop[interval])
+        found = torch.searchsorted(self.gti_owner * far + passed, owner * far + good_time, right=True) - 1
+        interval = self._of_detection(found, owner)
+        since = (good_time - passed[interval]).clamp(min=0.0)
+        return torch.minimum(self.gti_start[interval] + since, self.gti_stop[interval])
 
     @property
     def counts(self) -> Tensor:

@@ -1,7 +1,8 @@
 """Photons on cells of time and of energy, detections of one number of cells together.
 
-A detection has 256 cells, more where it has more than 57.6 ks of good time or more than 1,500 photons, and fewer where
-these would be shorter than a frame of its detector: cells are as fine as its photons can tell apart. What is faster
+A detection has 256 cells. It has twice as many from 81 ks of good time or 2,100 photons on, four times as many from
+twice that, and so on, and fewer where these would be shorter than a frame of its detector: cells are as fine as its
+photons can tell apart. What is faster
 than a cell, pulsations above all, is out of reach.
 """
 
@@ -12,13 +13,13 @@ from torch import Tensor
 
 from lexray.models.autodecoders.photons import Photons, TensorFields, gather, owner
 from lexray.models.autodecoders.splitnet.network import NetworkInput
-from lexray.models.autodecoders.splitnet.time_cells import Segments, TimeCells
+from lexray.models.autodecoders.splitnet.time_cells import GoodTimeSegments, TimeCells
 
 #: Cells of a detection with up to `_USUAL_ONTIME` and `_USUAL_COUNTS`; the fewest and the most that any has.
 DEFAULT_CELLS, FEWEST, MOST = 256, 16, 2048
 _USUAL_ONTIME, _USUAL_COUNTS = 57_600.0, 1_500.0
 #: The network halves the number of cells six times: arrays have a multiple of this, however few cells are used.
-SHORTEST = 64
+SMALLEST_ARRAY = 64
 #: Logarithmic energy cells from a detection's lowest band edge to its highest.
 ENERGY_CELLS = 48
 
@@ -174,7 +175,7 @@ def bin_photons(photons: Photons, most: Tensor | None = None) -> tuple[dict[int,
         Its row in that group.
     """
     most = n_cells(photons) if most is None else most
-    size = most.clamp(min=SHORTEST)
+    size = most.clamp(min=SMALLEST_ARRAY)
     place = torch.zeros(len(photons), dtype=torch.int64)
     groups = {}
     for k in sorted(set(size.tolist())):
@@ -185,7 +186,7 @@ def bin_photons(photons: Photons, most: Tensor | None = None) -> tuple[dict[int,
 
 
 def _bin(photons: Photons, k: int, most: Tensor) -> BinnedPhotons:
-    segments, background = Segments(photons, most), photons.background
+    segments, background = GoodTimeSegments(photons, most), photons.background
     low, high = (edge[photons.owner] for edge in photons.energy_range.log().unbind(1))
     energy_cell = ((photons.energy.log() - low) / (high - low) * ENERGY_CELLS).int().clamp(0, ENERGY_CELLS - 1)
     return BinnedPhotons(

@@ -99,7 +99,7 @@ def _fit_of(data: BinnedPhotons, found: Estimate) -> tuple[Tensor, Tensor]:
     """`nll` and `misfit` of each detection, f8[N], source and background together, of arrival times in seconds."""
     counts, exposure = data.counts().double(), data.cells.exposure[:, None].double()
     source, background_rate = found.level[..., None] * found.density, found.contamination / exposure.clamp(min=1e-6)
-    log_rate = (source + background_rate).log() - data.cells.width.double().log()[:, None, None]
+    log_rate = (source + background_rate).clamp(min=1e-30).log() - data.cells.width.double().log()[:, None, None]
     expected = source * exposure + found.contamination
     seen = (counts * log_rate).sum((1, 2))
     # Of as many photons in each band as were seen, dealt over the cells as the rate says.

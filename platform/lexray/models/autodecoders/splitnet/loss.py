@@ -71,7 +71,7 @@ def rate_loss(found: Estimate, exposure: Tensor, rate: Tensor) -> Tensor:
     rate : f[N, B, K]
         Counts a cell of full exposure.
     """
-    mean = (found.level[..., None] * found.density).detach() * found.shift
+    mean = (found.level[..., None] * found.density).detach().clamp(min=1e-12) * found.shift
     relative, shape = (rate / mean).clamp(1e-6, 1e6), 1 / found.variance
     surprise = shape.lgamma() - shape * shape.log() - shape * (relative.log() - relative)
     # Where the estimate is sure and far off, the density has no bound: a few cells must not outweigh all others.

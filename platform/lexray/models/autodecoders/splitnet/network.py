@@ -302,11 +302,11 @@ def estimate(network: nn.Module, seen: NetworkInput) -> Estimate:
     if len(regions):
         there = seen.map(lambda value: value[regions])
         with torch.no_grad():
-            log_shape = _read(network, replace(there, counts=there.background), torch.zeros_like(there.counts))[0]
+            log_shape = _predict(network, replace(there, counts=there.background), torch.zeros_like(there.counts))[0]
             expected = there.background.sum(-1) / there.scale[:, None]
             rate = expected[..., None] * _density(log_shape.float(), there.exposure)
             contamination[regions] = rate * there.exposure[:, None]
-    log_shape, log_variance, log_shift, features, log_share, spectral = _read(network, seen, contamination)
+    log_shape, log_variance, log_shift, features, log_share, spectral = _predict(network, seen, contamination)
     n, unwanted = seen.counts.sum(-1), contamination.sum(-1)
     return Estimate(
         _density(log_shape.float(), seen.exposure),
@@ -320,7 +320,7 @@ def estimate(network: nn.Module, seen: NetworkInput) -> Estimate:
     )
 
 
-def _read(network: nn.Module, seen: NetworkInput, contamination: Tensor) -> tuple[Tensor, ...]:
+def _predict(network: nn.Module, seen: NetworkInput, contamination: Tensor) -> tuple[Tensor, ...]:
     found: tuple[Tensor, ...] = network(seen.levels(contamination), seen.scalars(contamination), seen.spectrum())
     return found
 

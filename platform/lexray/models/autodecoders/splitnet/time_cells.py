@@ -1,4 +1,4 @@
-"""Cells on the clock of good time: none is spent on a gap, and none spans one that matters.
+"""Cells on the clock of good time: none is spent on a gap, and hardly any spans one that matters.
 
 Good-time intervals that are a quarter of a cell or more apart are segments of their own, each cut into equal cells of
 about the same length in all segments. So a rate that jumps while nobody looks, from one orbit to the next, jumps
@@ -45,8 +45,8 @@ class TimeCells(TensorFields):
         return self.map(lambda value: value[rows])
 
 
-class Segments:
-    """Segments of N detections, S in all, and how they are cut into cells.
+class GoodTimeSegments:
+    """GoodTimeSegments of N detections, S in all, and how they are cut into cells.
 
     Parameters
     ----------

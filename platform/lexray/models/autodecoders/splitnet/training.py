@@ -1,6 +1,7 @@
 """Training of `splitnet` on photons held out from its input, split again each time."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class SplitnetSettings(Schedule):
     background_augmentation : float
         Probability that a detection is trained with another one's photons as its background.
     """
+
+    size_names: ClassVar = ("width", "blocks", "spectral_features")
 
     epochs: int = 40
     batch_size: int = 64
