@@ -12,11 +12,18 @@ UV     := $(shell command -v uv 2>/dev/null)
 ADD    := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt,$(PIP))
 WORK   := build/demo
 
-# Event files and papers in ../shared/data are added to the demo's simulated ones if they exist.
+# Event files and papers in ../shared/data are added to the demo's simulated ones if they exist, and the report's table
+# has the rates' gain on real files.
 EVENTS := $(wildcard ../shared/data/real-events)
 PAPERS := $(wildcard ../shared/data/real-literature.jsonl)
+FILES  := $(wildcard $(addprefix ../shared/data/,$(addprefix real-events/,chandra_test.fits ngc300nicer_bary.evt \
+  J0218_nicer_2070030405_cleanfilt_cut_bary.evt) $(addprefix real-fields/,0201901401_mos1_clean_evts.fits \
+  nu30101031002_cut.evt acisf00754_evt2_cut60.fits.gz)))
 ifneq ($(EVENTS),)
 REAL += --set 'steps.ingest.inputs=["$${workdir}/archive/events","$(EVENTS)"]'
+endif
+ifneq ($(FILES),)
+REAL += --set 'steps.evaluate.real_files=[$(foreach file,$(FILES),"$(file)",)]'
 endif
 ifneq ($(PAPERS),)
 REAL += --set 'steps.literature.inputs=["$${workdir}/archive/literature.jsonl","$(PAPERS)"]'

@@ -13,9 +13,6 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +20,13 @@ import numpy as np
 import torch
 from scipy import stats
 
-from lexray.evaluation.baselines import bayesian_blocks, constant_rate
 from lexray.evaluation.cells import as_rate_model
-from lexray.evaluation.heldout import HELD_OUT_SCALE, PiecewiseRate, RateModel, counts_per_band, thin
+from lexray.evaluation.heldout import HELD_OUT_SCALE, RateModel, thin
 from lexray.evaluation.kernel import GaussianKernel
+from lexray.evaluation.real_files import over_the_best, score_file
 from lexray.evaluation.scoring import reconstructed_rates
 from lexray.evaluation.total_variation import TotalVariationFit
-from lexray.events.eventlist import EventList, GoodTimeIntervals
+from lexray.events.eventlist import EventList
 from lexray.events.extraction.source_table import SourceTable
 from lexray.events.reader import ReadOptions, read, read_events
 from lexray.inference.autodecoder import Autodecoder, load_autodecoder
@@ -48,8 +45,6 @@ FILES: dict[str, tuple[str, tuple[float, float, float] | None]] = {
 }
 STEADY = ("M82 (Chandra)", "PSR B1509 (Chandra)")
 BASELINES = ("bayesian_blocks", "kernel", "total_variation")
-#: Blocks of good time of a file that are drawn again, and how often.
-_BLOCKS, _DRAWS = 40, 10_000
 _COUNTS_A_BIN = 20
 
 
@@ -60,39 +55,6 @@ def read_file(path: Path, where: tuple[float, float, float] | None) -> EventList
     ra, dec, radius = (np.array([value]) for value in where)
     (source,) = read(path, ReadOptions(sources=SourceTable(["source"], ra, dec, radius, [None], [None]))).detections
     return source
-
-
-def by_block(events: EventList) -> list[EventList]:
-    """The events in blocks of equal good time."""
-    edges = events.gti.time_at(np.linspace(0.0, events.gti.ontime, _BLOCKS + 1))
-    edges[-1] = events.gti.stop[-1]
-    blocks = []
-    for begin, end in pairwise(edges):
-        inside = (events.time >= begin) & ((events.time < end) | (end == edges[-1]))
-        gti = events.gti.intersect(GoodTimeIntervals(begin, end))
-        blocks.append(replace(events, time=events.time[inside], energy=events.energy[inside], gti=gti))
-    return blocks
-
-
-def gains(models: Mapping[str, RateModel], events: EventList, thinnings: int) -> tuple[dict[str, np.ndarray], int]:
-    """Each model's gain over a constant rate in each block, in nats, summed over the thinnings: f8[blocks]."""
-    total = {name: np.zeros(_BLOCKS) for name in models}
-    n_held = 0
-    for seed in range(thinnings):
-        fit, held = thin(events, seed)
-        blocks, counts = by_block(held), counts_per_band(fit)
-
-        def scores(rate: PiecewiseRate, fit: EventList = fit, counts: Any = counts, blocks: Any = blocks) -> np.ndarray:
-            level = rate.at_level(counts, fit.gti).scaled(HELD_OUT_SCALE)
-            return np.array([level.log_likelihood(block) for block in blocks])
-
-        flat = scores(constant_rate(fit))
-        for name, model in models.items():
-            (rate,) = model([fit])
-            assert rate is not None
-            total[name] += scores(rate) - flat
-        n_held += len(held)
-    return total, n_held
 
 
 def coverage(model: Autodecoder, events: EventList, thinnings: int) -> dict[str, float]:
@@ -119,24 +81,6 @@ def coverage(model: Autodecoder, events: EventList, thinnings: int) -> dict[str,
     return {f"{100 * level:.0f}": float(np.mean(found)) for level, found in within.items()}
 
 
-def summary(
-    files: Mapping[str, dict[str, Any]], differences: Sequence[np.ndarray], held: Sequence[int]
-) -> dict[str, Any]:
-    """The autodecoder over the best baseline of each file, all files together, in bits per photon, with an interval."""
-    random = np.random.default_rng(0)
-    drawn = np.zeros(_DRAWS)
-    for blocks in differences:
-        drawn += blocks[random.integers(len(blocks), size=(_DRAWS, len(blocks)))].sum(1)
-    bits = sum(held) * np.log(2)
-    low, high = np.quantile(drawn, [0.025, 0.975]) / bits
-    return {
-        "over_the_best": float(sum(d.sum() for d in differences) / bits),
-        "over_the_best_95_percent": [float(low), float(high)],
-        "worst_file": min(one["over_the_best"] for one in files.values()),
-        "worst_steady": min(files[name]["gain"]["autodecoder"] for name in STEADY if name in files),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Held-out gain on real event files.")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
@@ -150,19 +94,17 @@ def main() -> None:
     model, chosen_on = load_autodecoder(arguments.autodecoder), simulate(400, 0).photons
     models: dict[str, RateModel] = {
         "autodecoder": lambda fits: reconstructed_rates(model, fits),
-        "bayesian_blocks": lambda fits: [bayesian_blocks(fit) for fit in fits],
         "kernel": as_rate_model(GaussianKernel.best(chosen_on)),
         "total_variation": as_rate_model(TotalVariationFit.best(chosen_on)),
     }
     files: dict[str, dict[str, Any]] = {}
-    differences, n_held = [], []
+    measured = []
     for name, (path, where) in FILES.items():
         events = read_file(arguments.data / path, where)
-        found, n = gains(models, events, arguments.thinnings)
-        gain = {key: float(blocks.sum() / n / np.log(2)) for key, blocks in found.items()}
-        best = max(BASELINES, key=lambda key: gain[key])
-        differences.append(found["autodecoder"] - found[best])
-        n_held.append(n)
+        found = score_file(events, models, arguments.thinnings)
+        measured.append(found)
+        gain = {key: found.gain(key) for key in found.by_block}
+        best = found.best(BASELINES)
         files[name] = {
             "photons": len(events),
             "good_times": len(events.gti),
@@ -172,13 +114,19 @@ def main() -> None:
             "coverage_of_held_out_counts": coverage(model, events, arguments.thinnings),
         }
         print(name, {key: round(value, 4) for key, value in gain.items()}, files[name]["coverage_of_held_out_counts"])
+    total, low, high = over_the_best(measured, "autodecoder", BASELINES)
     result = {
         "benchmark": "real_files",
         "lexray": __version__,
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "autodecoder": model.name,
         "thinnings": arguments.thinnings,
-        "summary": summary(files, differences, n_held),
+        "summary": {
+            "over_the_best": total,
+            "over_the_best_95_percent": [low, high],
+            "worst_file": min(one["over_the_best"] for one in files.values()),
+            "worst_steady": min(files[name]["gain"]["autodecoder"] for name in STEADY),
+        },
         "files": files,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,10 @@
 """`lexray encode`: encode detections with a trained autodecoder, part by part on Ray Data."""
 
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import AfterValidator, Field
-
-from lexray.inference.autodecoder import REFERENCE, resolve_autodecoder
-from lexray.inference.encode import write_tables
+from lexray.inference.autodecoder import REFERENCE
+from lexray.inference.encode import count_flagged, write_tables
+from lexray.jobs.autodecoder_path import AutodecoderPath
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
@@ -16,11 +15,7 @@ class EncodeConfig(JobConfig):
     """Configuration of `lexray encode`."""
 
     events: str = Field(description="events table")
-    autodecoder: Annotated[str, AfterValidator(resolve_autodecoder)] = Field(
-        REFERENCE,
-        validate_default=True,
-        description="folder of a trained autodecoder, or 'reference', which comes with Lexray",
-    )
+    autodecoder: AutodecoderPath = REFERENCE
     rates: str | None = Field(None, description="write the reconstructed rates to this table, from the same pass")
     bins: int = Field(256, ge=1, description="cells of the rates, from the first to the last good time")
     workers: int = Field(2, ge=1, description="worker processes, each with one CPU")
@@ -44,7 +39,12 @@ def run(config: EncodeConfig, context: JobContext) -> JobResult:
     nll = delta.read(config.out, ["nll"])["nll"].to_numpy()
     n_rates = {} if config.rates is None else {"rates": delta.dataset(config.rates).count_rows()}
     return JobResult(
-        counts={"detections": len(nll), "left_out": len(left_out)} | n_rates,
+        counts={
+            "detections": len(nll),
+            **count_flagged(JOB.name, config.out, context.progress),
+            "left_out": len(left_out),
+        }
+        | n_rates,
         metrics={"mean_nll": float(nll.mean())} if len(nll) else {},
         outputs=[] if config.rates is None else [config.rates],
         refusals=left_out,

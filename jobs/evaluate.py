@@ -6,6 +6,8 @@
   ``true_rate`` (the true shape at a fitted level, as all models have) and ``true_rate_with_level``; ``…_low`` and
   ``…_high`` bound 95 % of bootstrap draws, here and below; ``autodecoder_over_bayesian_blocks``, their difference;
   ``MODEL_share_of_ceiling``, of the true rate's gain on the detections whose true rate is known;
+- ``heldout_gain.real_files.FILE.MODEL``, and ``heldout_gain.real_files.over_the_best``: what the autodecoder gains on
+  real files over the best of the others on each;
 - ``retrieval.DIRECTION.recall_at_10``, ``.recall_at_1pct``, ``.recall_at_5pct``, ``.median_rank`` for ``text_to_xray``
   and ``xray_to_text``, and the same of ``retrieval.chance``;
 - ``regression.LABEL.REPRESENTATION.METHOD.r2`` for the labels of `metrics.PROPERTY_LABELS`, the representations
@@ -19,7 +21,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lexray.evaluation import inputs, scoring
+from lexray.errors import LexrayError
+from lexray.evaluation import inputs, real_files, scoring
 from lexray.evaluation.report import captions, groundedness, metrics, report, sections
 from lexray.events import validate
 from lexray.runtime import ray_session
@@ -41,6 +44,10 @@ class EvaluateConfig(JobConfig):
     labels: str | None = Field(None, description="labels table or Parquet file: classes and properties")
     true_rates: str | None = Field(None, description="rates that a simulator drew the photons from, for the ceiling")
     rates: str | None = Field(None, description="rates table for the light curves; by default the autodecoder's")
+    real_files: list[str] = Field(
+        [], description="event files to score the same models on, beside the table; those of the training are left out"
+    )
+    thinnings: int = Field(3, ge=1, description="times that the photons of each of the real files are split")
     seed: int = Field(0, ge=0, description="seed of the thinning, the bootstrap and the map")
     split_seed: int = Field(0, description="seed of the split into train, val and test")
 
@@ -52,18 +59,26 @@ def run(config: EvaluateConfig, context: JobContext) -> JobResult:
         splits, inputs.read_labels(config.labels, splits), inputs.read_summaries(config.summaries)
     )
     rate_model = None if config.autodecoder is None else partial(scoring.reconstruct, resolve_path(config.autodecoder))
+    models = {} if rate_model is None else {"autodecoder": rate_model}
+    if config.real_files and not models:
+        raise LexrayError(f"{JOB.name}: 'real_files' are for an autodecoder, and none is given")
+    chosen, not_scored = real_files.read_files(config.real_files, config.events, splits)
     with ray_session.session(config.ray):
         scores, left_out = scoring.score_sources(
             config.events,
             sources_of(splits, {"test"}),
-            {} if rate_model is None else {"autodecoder": rate_model},
+            models,
             config.true_rates,
             config.seed,
             context.progress,
         )
+        files = real_files.score_files(chosen, models, config.thinnings, config.seed, context.progress)
     results = metrics.EvaluationResults()
     metrics.measure_gain(results, scores, config.seed)
-    steps = report.lineage([path for key in JOB.inputs if (path := getattr(config, key)) is not None])
+    metrics.measure_real_files(results, files)
+    results.left_out += not_scored
+    tables = [key for key in JOB.inputs if key != "real_files"]
+    steps = report.lineage([path for key in tables if (path := getattr(config, key)) is not None])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         figures, examples = sections.embedding_section(
@@ -104,6 +119,7 @@ JOB = Job(
         "labels",
         "true_rates",
         "rates",
+        "real_files",
     ),
     positional=("events",),
 )

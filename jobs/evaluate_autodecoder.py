@@ -4,6 +4,8 @@
 
 - ``heldout_gain.MODEL`` as `lexray evaluate` writes it, for ``autodecoder``, ``bayesian_blocks``, ``kernel``,
   ``total_variation``, ``baseline.NAME`` and ``true_rate``, with ``…_share_of_ceiling`` and ``autodecoder_over_MODEL``;
+- ``heldout_gain.real_files.FILE.MODEL``, and ``heldout_gain.real_files.over_the_best``: what the autodecoder gains on
+  real files over the best of the others on each;
 - ``heldout_gain.by_group.GROUP.MODEL`` and ``heldout_gain.by_counts.BIN.MODEL``;
 - ``regression.PROPERTY.REPRESENTATION.METHOD.r2`` for the properties of `lexray.evaluation.report.autodecoder`, the
   representations ``latents`` and ``log_rate``, the methods ``ridge`` and ``forest``;
@@ -17,7 +19,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from lexray.evaluation import inputs, scoring
+from lexray.evaluation import inputs, real_files, scoring
 from lexray.evaluation.report import captions, metrics, report, sections
 from lexray.evaluation.report.autodecoder import (
     add_grouped_gains,
@@ -59,6 +61,10 @@ class EvaluateAutodecoderConfig(JobConfig):
     labels: str | None = Field(None, description="labels table or Parquet file")
     group_by: str = Field("class", description="label column to group by")
     true_rates: str | None = Field(None, description="rates that a simulator drew the photons from, for the ceiling")
+    real_files: list[str] = Field(
+        [], description="event files to score the same models on, beside the table; those of the training are left out"
+    )
+    thinnings: int = Field(3, ge=1, description="times that the photons of each of the real files are split")
     chosen_on: int = Field(300, ge=0, description="training detections on which baselines choose; 0 leaves them out")
     probed: int = Field(4000, ge=0, description="most detections to read properties off")
     seed: int = Field(0, ge=0, description="seed of the thinning, the probes and the bootstrap")
@@ -72,6 +78,7 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
     group_of = {source: str(group) for source, group in groups.items() if group is not None}
     headers = delta.read(config.events, ["detection_id", "source_id", "n_events"], order="detection_id")
     latents = None if config.latents is None else delta.read(config.latents, order="detection_id")
+    chosen, not_scored = real_files.read_files(config.real_files, config.events, splits)
     models, names = rate_models(config.autodecoder, config.baseline_autodecoders)
     with ray_session.session(config.ray):
         chosen_on = sample_by_hash(detections_of_split(headers, splits, "train"), config.chosen_on, "baselines")
@@ -84,6 +91,7 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
             config.seed,
             context.progress,
         )
+        files = real_files.score_files(chosen, baselines | models, config.thinnings, config.seed, context.progress)
         encoded = [] if latents is None else latents["detection_id"].to_pylist()
         probed = sample_by_hash(encoded, config.probed, "probes")
         properties, unmeasured = measure_detection_properties(
@@ -93,6 +101,8 @@ def run(config: EvaluateAutodecoderConfig, context: JobContext) -> JobResult:
     looked_at = {*chosen_on, *detections_of_split(headers, splits, "test"), *probed}
     results = metrics.EvaluationResults()
     metrics.measure_gain(results, scores, config.seed, names)
+    metrics.measure_real_files(results, files, names)
+    results.left_out += not_scored
     group_of_detection = {s.detection_id: group_of[s.source_id] for s in scores if s.source_id in group_of}
     add_grouped_gains(results, "by_group", metrics.gains_by_group(scores, group_of_detection, names))
     steps = report.lineage([path for path in (config.autodecoder, config.latents, config.labels) if path is not None])
@@ -141,6 +151,6 @@ JOB = Job(
     name="evaluate autodecoder",
     config=EvaluateAutodecoderConfig,
     run=run,
-    inputs=("events", "autodecoder", "baseline_autodecoders", "latents", "labels", "true_rates"),
+    inputs=("events", "autodecoder", "baseline_autodecoders", "latents", "labels", "true_rates", "real_files"),
     positional=("events",),
 )

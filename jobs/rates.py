@@ -1,11 +1,10 @@
 """`lexray rates`: write reconstructed rates of detections, part by part on Ray Data."""
 
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import AfterValidator, Field
-
-from lexray.inference.autodecoder import REFERENCE, load_autodecoder, resolve_autodecoder
-from lexray.inference.encode import write_tables
+from lexray.inference.autodecoder import REFERENCE, load_autodecoder
+from lexray.inference.encode import count_flagged, write_tables
+from lexray.jobs.autodecoder_path import AutodecoderPath
 from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
@@ -16,11 +15,7 @@ class RatesConfig(JobConfig):
     """Configuration of `lexray rates`."""
 
     events: str = Field(description="events table")
-    autodecoder: Annotated[str, AfterValidator(resolve_autodecoder)] = Field(
-        REFERENCE,
-        validate_default=True,
-        description="folder of a trained autodecoder, or 'reference', which comes with Lexray",
-    )
+    autodecoder: AutodecoderPath = REFERENCE
     bins: int = Field(256, ge=1, description="cells from the first to the last good time")
     workers: int = Field(2, ge=1, description="worker processes, each with one CPU")
 
@@ -41,7 +36,14 @@ def run(config: RatesConfig, context: JobContext) -> JobResult:
     n_rates = delta.dataset(config.out).count_rows()
     n = n_rates // load_autodecoder(config.autodecoder).n_bands
     return JobResult(
-        counts={"detections": n, "rates": n_rates, "left_out": len(left_out)}, refusals=left_out, accepted=n
+        counts={
+            "detections": n,
+            **count_flagged(JOB.name, config.out, context.progress),
+            "rates": n_rates,
+            "left_out": len(left_out),
+        },
+        refusals=left_out,
+        accepted=n,
     )
 
 

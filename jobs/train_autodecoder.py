@@ -13,8 +13,10 @@ from lexray.events.validate import refusals
 from lexray.inference.autodecoder import (
     MAX_CALIBRATION,
     REFERENCE,
+    SETTINGS_OF_TYPE,
     Autodecoder,
     load_autodecoder,
+    read_settings,
     resolve_autodecoder,
 )
 from lexray.models.autodecoders.learner import Precision, Schedule
@@ -39,6 +41,12 @@ from lexray.training.autodecoder_config import (
 
 def _folder_to_begin_with(init: str | None) -> str | None:
     return None if init in (None, "none") else resolve_autodecoder(init)
+
+
+def _described(settings: Schedule) -> str:
+    (model_type,) = (name for name, known in SETTINGS_OF_TYPE.items() if isinstance(settings, known))
+    sizes = ", ".join(f"{name} {value}" for name, value in settings.sizes.items())
+    return f"a {model_type} ({sizes})"
 
 
 class TrainAutodecoderConfig(JobConfig):
@@ -107,14 +115,9 @@ class TrainAutodecoderConfig(JobConfig):
         """Why the training cannot begin with the network of `init`; None where it can."""
         if self.init is None:
             return "'init' is 'none'"
-        initial = load_autodecoder(self.init)
-        sizes = initial.settings.sizes
-        if self.model_type != initial.model_type or self._settings.sizes != sizes:
-            wanted = ", ".join(f"{name} {value}" for name, value in self._settings.sizes.items())
-            found = ", ".join(f"{name} {value}" for name, value in sizes.items())
-            name = REFERENCE if self.init == resolve_autodecoder(REFERENCE) else self.init
-            return f"{name} is a {initial.model_type} ({found}), this a {self.model_type} ({wanted})"
-        return None
+        found, wanted = (_described(settings) for settings in (read_settings(self.init), self._settings))
+        name = REFERENCE if self.init == resolve_autodecoder(REFERENCE) else self.init
+        return None if found == wanted else f"{name} is {found}, this {wanted}"
 
     @property
     def validated_on(self) -> int:
@@ -147,6 +150,8 @@ def run(config: TrainAutodecoderConfig, context: JobContext) -> JobResult:
         if config.init != resolve_autodecoder(REFERENCE):  # it was asked for
             raise LexrayError(f"{JOB.name}: init: {config.init_mismatch}; give the same sizes, or init=none")
         context.progress.info(f"{JOB.name}: begins with a network drawn at random, since {config.init_mismatch}")
+    # Loaded once before any worker starts: one that cannot be is refused here.
+    initial = None if training.init is None else load_autodecoder(training.init)
     if config.force:  # a forced training starts from scratch, also after one that was killed
         training.forget()
     n_bands = config.settings.n_bands
@@ -158,7 +163,10 @@ def run(config: TrainAutodecoderConfig, context: JobContext) -> JobResult:
         raise LexrayError(f"{config.events}: no detection falls into the training split, there is nothing to fit")
     with ray_session.session(config.ray):
         result = training.fit(plan, context.run, context.progress)
-    trained = Autodecoder(config.settings, result["network"], result["mean_latent"])
+    trained_on = plan.held
+    if initial is not None and initial.trained_on is not None and trained_on is not None:
+        trained_on = initial.trained_on.joined(trained_on)
+    trained = Autodecoder(config.settings, result["network"], result["mean_latent"], trained_on=trained_on)
     most = MAX_CALIBRATION[config.model_type]
     if most:
         trained = trained.calibrated(event_parts.sample(plan, n_bands, most))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from lexray.inference.autodecoder import MAX_CALIBRATION, WEIGHTS, Autodecoder
+from lexray.inference.autodecoder import WEIGHTS, Autodecoder
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.sampler import PartSize
 from lexray.models.autodecoders.splitnet.known_rates import TYPICAL_COUNTS, KnownRateSettings
@@ -17,7 +17,7 @@ from lexray.runtime import ray_session
 from lexray.runtime.config import JobConfig
 from lexray.runtime.job import Job, JobContext, JobResult
 from lexray.simulation.population import simulate
-from lexray.simulation.wide_population import WidePopulation
+from lexray.simulation.wide_population import PARTS, WidePopulation
 from lexray.tables import delta
 from lexray.tables.files import require_local_path, sha256_of
 from lexray.training.autodecoder import AutodecoderTraining
@@ -34,8 +34,8 @@ photon was used.
 
 - **Made for** detections of one source by an imager or a timing instrument: 10 to 30,000 photons, 100 s to 250 ks with
   any pattern of good time, three bands of 0.2–5, 0.5–7 or 3–79 keV, backgrounds up to ten times the source.
-- **Not for** pulsations shorter than a cell (a 256th of the good time, at most a 2,048th), pile-up, or detections of
-  several sources. A detection unlike the population has a high `anomaly` and a low `p_value`.
+- **Not for** pulsations shorter than two cells (256 to 2,048 of them share the time), pile-up, or detections of several
+  sources. A detection unlike the population has `flags`, which docs/autodecoder.md lists.
 - **Trained with** {keys};
   on {machine[cores]} cores ({machine[cpu]}), by Lexray {lexray}. `training.json` has the curve.
 - **How well it does** is in `real_files.json` and `reconstruction.json` in `benchmarks/results`.
@@ -51,7 +51,7 @@ class TrainReferenceConfig(JobConfig):
     out: Annotated[str, AfterValidator(require_local_path)] = Field(
         description="folder of the autodecoder, on a local disk"
     )
-    detections: int = Field(260_000, ge=1_000, description="to draw and train on, each once")
+    detections: int = Field(700_000, ge=1_000, description="to draw and train on, each once")
     width: int = Field(KnownRateSettings.width, ge=1, description="hidden units of a layer")
     batch_size: int = Field(KnownRateSettings.batch_size, ge=1, description="detections a step, over all workers")
     learning_rate: float = Field(KnownRateSettings.learning_rate, gt=0, description="network's highest learning rate")
@@ -95,11 +95,9 @@ def run(config: TrainReferenceConfig, context: JobContext) -> JobResult:
     )
     with ray_session.session(config.ray):
         result = training.fit(parts, context.run, context.progress)
-    # Of parts that come after those of the training.
-    n_unseen = population.n_parts(min(config.detections, MAX_CALIBRATION["splitnet"]))
-    beyond = range(parts.n_parts, parts.n_parts + n_unseen)
-    unseen = Photons.concatenate([population.photons(part) for part in beyond])
-    Autodecoder(settings, result["network"]).calibrated(unseen).save(config.out)
+    # Of the parts that come after those of the training: as many as have every number of cells.
+    unseen = [population.photons(parts.n_parts + part) for part in range(len(PARTS))]
+    Autodecoder(settings, result["network"]).calibrated(Photons.concatenate(unseen)).save(config.out)
     _describe(config, context, result)
     training.forget()
     return JobResult(counts=result["counts"], metrics=result["metrics"], accepted=result["counts"]["detections"])

@@ -33,7 +33,7 @@ class TextVector(NamedTuple):
 
 
 class EncodedEvents(NamedTuple):
-    """An event list in the shared space: its vector f4[E], and its reconstructed rate.
+    """An event list in the shared space: its vector f4[E], its reconstructed rate, how far it is like the training's.
 
     The rate f8[B, bins] is in ct/s of good time, between edges f8[bins + 1] in seconds since `t_ref`.
     """
@@ -41,6 +41,9 @@ class EncodedEvents(NamedTuple):
     vector: Float32s
     edges: Float64s
     rate: Float64s
+    anomaly: float | None
+    p_value: float | None
+    flags: tuple[str, ...]
 
 
 class ServingEngine:
@@ -90,8 +93,18 @@ class ServingEngine:
 
     def encode_events(self, events: list[EventList]) -> list[EncodedEvents]:
         """Vectors and reconstructed rates of event lists, from one pass of the autodecoder."""
-        vectors, rates = self.aligned.embed_with_rates(events, bins=128)
-        return [EncodedEvents(vector, edges, rate) for vector, (edges, rate, *_) in zip(vectors, rates, strict=True)]
+        vectors, found, rates = self.aligned.embed_with_rates(events, bins=128)
+        return [
+            EncodedEvents(
+                vectors[i],
+                edges,
+                rate,
+                None if found.anomaly is None else float(found.anomaly[i]),
+                None if found.p_value is None else float(found.p_value[i]),
+                () if found.flags is None else found.flags[i],
+            )
+            for i, (edges, rate, *_) in enumerate(rates)
+        ]
 
     def search(self, vector: ArrayLike, k: int, modality: Modality | None) -> list[Source]:
         """Sources near a vector.
@@ -119,7 +132,9 @@ class ServingEngine:
             n_dropped=observation.n_dropped,
             ontime=events.gti.ontime,
             exposure=events.exposure,
-            flags=list(events.flags),
+            flags=[*events.flags, *encoded.flags],
+            anomaly=encoded.anomaly,
+            p_value=encoded.p_value,
             counts=_counts(events),
             embedding=[float(x) for x in vector],
             classes=_classes(predictions.get("class_probabilities", {})),

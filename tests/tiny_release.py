@@ -11,6 +11,7 @@ from builders import event_list
 from lexray.events.arrow import to_table
 from lexray.events.eventlist import EventList
 from lexray.inference.autodecoder import Autodecoder
+from lexray.inference.photons import photons_of
 from lexray.jobs import index
 from lexray.llm.sentence_encoder import TextEncoder
 from lexray.models.alignment.towers import Sizes, Towers
@@ -71,9 +72,10 @@ def make_inputs(folder: Path) -> ReleaseInputs:
     """Models and tables of `N_SOURCES` sources; every fifth source has no paper."""
     settings = GridSettings(latent_dim=4, n_knots=64, width=16, fit_steps=20)
     torch.manual_seed(0)
-    autodecoder = Autodecoder(settings, settings.decoder().state_dict(), torch.zeros(4))
-    autodecoder.save(folder / "autodecoder")
     events = [source(i) for i in range(N_SOURCES)]
+    autodecoder = Autodecoder(settings, settings.decoder().state_dict(), torch.zeros(4))
+    autodecoder = autodecoder.calibrated(photons_of(events, 3))
+    autodecoder.save(folder / "autodecoder")
     fit = autodecoder.encode(events)
     n_latent, n_bands = fit.latent.shape[1], fit.log_rate.shape[1]
     sizes = Sizes(n_latent, n_bands, text_dim=384, text_components=32, hidden=32, dimension=16, members=2)

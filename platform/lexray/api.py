@@ -78,7 +78,12 @@ class EventsResponse(ApiResponse):
     n_dropped: int = Field(0, description="events outside the good times or the energy bands, not used")
     ontime: float = Field(description="s, sum of the good-time intervals")
     exposure: float = Field(description="s, ontime × live fraction")
-    flags: list[str] = Field(default_factory=list)
+    flags: list[str] = Field(
+        default_factory=list,
+        description="of the file, and by what the observation is unlike the training's (where known)",
+    )
+    anomaly: float | None = Field(None, description="nat, how improbable photons and representation are")
+    p_value: float | None = Field(None, description="share of simulated detections that are as anomalous")
     counts: list[BandCounts]
     embedding: list[float] = Field(description="unit vector in the shared space")
     classes: dict[str, float] = Field(default_factory=dict, description="calibrated probability of each class")

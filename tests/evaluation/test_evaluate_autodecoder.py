@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from event_files import write_event_file
 from lexray.cli.app import app
 from lexray.evaluation.report import autodecoder
 from lexray.evaluation.report.metrics import EvaluationResults
@@ -18,6 +19,7 @@ from lexray.events.arrow import to_table
 from lexray.inference.autodecoder import Autodecoder
 from lexray.jobs.evaluate_autodecoder import JOB, EvaluateAutodecoderConfig
 from lexray.models.autodecoders.grid.training import GridSettings
+from lexray.runtime.config import parse
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
 from lexray.simulation.population import LIGHT_CURVE_TYPES, SimulatedPopulation
@@ -67,7 +69,10 @@ def evaluated(
 ) -> tuple[Path, Any, dict[str, float]]:
     out = tmp_path_factory.mktemp("evaluation")
     given = {key: value for key, value in tables.items() if key != "other"}
-    report = execute(JOB, EvaluateAutodecoderConfig(out=str(out), chosen_on=20, group_by="kind", **given), Progress())
+    file = tmp_path_factory.mktemp("files") / "real.fits"
+    real = write_event_file(file, columns={"time": 1000.0 + np.arange(99.0), "pi": np.full(99, 100)})
+    keys = {"out": str(out), "chosen_on": 20, "group_by": "kind", "real_files": [str(real)], "thinnings": 1, **given}
+    report = execute(JOB, parse(EvaluateAutodecoderConfig, keys), Progress())
     return out, report, json.loads((out / "metrics.json").read_text())
 
 
@@ -88,6 +93,9 @@ def test_every_model_is_scored_on_the_test_sources(
         assert metrics[f"heldout_gain.{name}_share_of_ceiling"] == pytest.approx(value / ceiling)
         over = metrics[f"heldout_gain.autodecoder_over_{name}"]
         assert over == pytest.approx(metrics["heldout_gain.autodecoder"] - value, abs=1e-9)
+    best = max(metrics[f"heldout_gain.real_files.real.fits.{name}"] for name in gains)
+    ours = metrics["heldout_gain.real_files.real.fits.autodecoder"]
+    assert metrics["heldout_gain.real_files.over_the_best"] == pytest.approx(ours - best)
     # Sixteen numbers can say more of a rate than two.
     assert metrics["heldout_gain.autodecoder"] > metrics[others[0]]
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from builders import ENERGIES, event_list
+from event_files import write_event_file
 from lexray.errors import LexrayError
 from lexray.evaluation import retrieval
 from lexray.evaluation.baselines import bayesian_blocks, constant_rate
@@ -25,6 +26,7 @@ from lexray.inference.autodecoder import Autodecoder
 from lexray.jobs.evaluate import JOB, EvaluateConfig
 from lexray.models.alignment.heads import Heads, fit_heads
 from lexray.models.autodecoders.grid.training import GridSettings
+from lexray.runtime.config import parse
 from lexray.runtime.job import execute
 from lexray.runtime.progress import Progress
 from lexray.tables import delta
@@ -421,7 +423,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def evaluated(archive: dict[str, str], ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     out = tmp_path_factory.mktemp("evaluation")
-    return out, execute(JOB, EvaluateConfig(out=str(out), **archive), Progress())
+    files = tmp_path_factory.mktemp("files")
+    real = write_event_file(files / "real.fits", columns={"time": 1000.0 + np.arange(99.0), "pi": np.full(99, 100)})
+    keys = {"out": str(out), "real_files": [str(real), str(write_event_file(files / "faint.fits"))], **archive}
+    return out, execute(JOB, parse(EvaluateConfig, keys), Progress())
 
 
 @pytest.mark.ray
@@ -449,6 +454,12 @@ def test_evaluate_measures_everything_on_test_sources(evaluated: tuple[Path, Any
 def test_evaluate_writes_a_report_with_its_pictures(evaluated: tuple[Path, Any]) -> None:
     out, _ = evaluated
     page = (out / "report.html").read_text()
+    first_table = page[: page.index("</table>")]
+    assert "real file real.fits" in first_table
+    assert "real files, autodecoder less Bayesian Blocks" in first_table
+    metrics = json.loads((out / "metrics.json").read_text())
+    ours, blocks = (metrics[f"heldout_gain.real_files.real.fits.{name}"] for name in ("autodecoder", "bayesian_blocks"))
+    assert metrics["heldout_gain.real_files.over_the_best"] == pytest.approx(ours - blocks)
     pictures = {path.name for path in out.glob("*.png")}
     assert {"heldout_gain.png", "shared_space.png", "retrieval.png", "confusion.png", "lightcurve-1.png"} <= pictures
     assert page.count('src="data:image/png;base64,') == len([name for name in pictures if ".dark." not in name])

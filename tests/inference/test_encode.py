@@ -86,7 +86,11 @@ def test_one_pass_writes_both_tables_as_each_job_writes_its_own(
     both, both_rates = str(tmp_path / "both"), str(tmp_path / "both_rates")
     keys = {"events": events, "autodecoder": autodecoder, "out": both, "rates": both_rates, "bins": 32, "workers": 1}
     config = parse(encode.EncodeConfig, keys)
-    assert execute(encode.JOB, config, Progress()).counts == {"detections": N, "left_out": 0, "rates": 3 * N}
+    assert execute(encode.JOB, config, Progress()).counts == {
+        "detections": N,
+        "left_out": 0,
+        "rates": 3 * N,
+    }
     assert content(both) == content(tmp_path / "latents")
     order = [("detection_id", "ascending"), ("band", "ascending")]
     one, other = (delta.read(path).sort_by(order) for path in (both_rates, str(tmp_path / "rates")))

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from jsonschema import Draft202012Validator
 from event_files import write_event_file
 from golden_files import check_golden
 from lexray.errors import ConfigError, LexrayError
-from lexray.events.eventlist import EventList
+from lexray.events.eventlist import EventList, GoodTimeIntervals
 from lexray.release.aligned import load_aligned
 from lexray.release.manifest import Release
 from lexray.runtime.progress import Progress
@@ -385,6 +386,27 @@ async def test_the_interface_is_that_of_the_golden_file(locked: httpx.AsyncClien
     document = (await locked.get("/openapi.json")).json()
     document["info"].pop("version", None)
     check_golden("openapi.json", json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+async def test_an_upload_unlike_the_training_is_flagged_by_name(
+    asgi: httpx.AsyncClient, engine: ServingEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual = source(3)
+    sent = {"time": usual.time.tolist(), "energy": usual.energy.tolist(), "gti": [[0.0, 5000.0]], "mission": "chandra"}
+    answers = [
+        (await asgi.post("/v1/events/embeddings", json=sent | {"gti": [[0.0, length]]})).json()
+        for length in (5000.0, 5e7)
+    ]
+    for answer in answers:
+        assert 0 < answer["p_value"] <= 1
+        assert np.isfinite(answer["anomaly"])
+    assert [("times_unseen" in answer["flags"]) for answer in answers] == [False, True]
+    engine.aligned.search(usual, 1)
+    assert not caplog.records
+    odd = replace(usual, gti=GoodTimeIntervals([0.0], [5e7]))
+    engine.aligned.search(odd, 1)
+    (record,) = caplog.records
+    assert "unlike what the autodecoder saw: times_unseen" in record.message
 
 
 async def test_an_upload_is_encoded_once(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexray.events.missions import MISSIONS
-from lexray.models.autodecoders.splitnet.binning import bin_photons
+from lexray.models.autodecoders.splitnet.binning import ENERGY_CELLS, SMALLEST_ARRAY, bin_photons, cells_for
 from lexray.models.autodecoders.splitnet.known_rates import KnownRates
 from lexray.simulation.good_time import LONGEST_DURATION, draw_good_times
 from lexray.simulation.light_curves import KINDS, Moments, draw_shape
@@ -107,3 +107,14 @@ def test_photons_are_those_of_the_rates(part: int) -> None:
         found = np.searchsorted(bands, photons.energy[mine].numpy(), side="right") - 1
         assert np.array_equal(found, photons.band[mine].numpy())
     assert torch.equal(photons.background.known, ~rates.scale.isnan())
+    # Cells are as many as so many photons, the background's among them, may have.
+    total = (rates.expected + rates.contamination).sum((1, 2)).double()
+    most = cells_for(photons.ontime, total, photons.frame_time.double())
+    assert (most.clamp(min=SMALLEST_ARRAY) == k).double().mean() > 0.98  # but for rounding on the border
+    # The spectrum is that of all photons, source and background: in each band their share.
+    for i in range(0, len(photons), 16):
+        bands = np.float32(edges[tuple(round(edge, 3) for edge in photons.energy_range[i].tolist())]).astype(float)
+        cells = np.exp(np.linspace(np.log(bands[0]), np.log(bands[-1]), ENERGY_CELLS + 1))
+        band = np.searchsorted(bands, np.sqrt(cells[1:] * cells[:-1])) - 1
+        share = np.bincount(band, rates.spectrum[i].double().numpy(), photons.n_bands)
+        np.testing.assert_allclose(share, expected[i] / expected[i].sum(), atol=1e-4)

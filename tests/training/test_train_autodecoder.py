@@ -216,7 +216,7 @@ def test_keys_of_all_model_types_are_described_and_go_where_they_belong() -> Non
 def test_encode_and_rates_write_every_detection(trained: JobReport, events: str, tmp_path: Path) -> None:
     keys = {"events": events, "autodecoder": trained.out}
     config = parse(encode.EncodeConfig, {**keys, "out": str(tmp_path / "latents")})
-    assert execute(encode.JOB, config, Progress()).counts == {"detections": 60, "left_out": 1}
+    assert execute(encode.JOB, config, Progress()).counts == {"detections": 60, "flagged": 0, "left_out": 1}
     config_rates = parse(rates.RatesConfig, {**keys, "out": str(tmp_path / "rates"), "bins": 50})
     execute(rates.JOB, config_rates, Progress())
 

@@ -19,7 +19,6 @@ from lexray.runtime.config import parse
 from lexray.runtime.job import JobReport, execute
 from lexray.runtime.progress import Progress
 from lexray.simulation.population import SimulatedPopulation
-from lexray.simulation.wide_population import WidePopulation
 from lexray.tables import delta
 from lexray.tables.files import sha256_of
 from lexray.tables.schemas import EVENTS
@@ -61,19 +60,33 @@ def test_it_writes_an_autodecoder_its_card_and_how_it_was_trained(
 def test_a_stream_gives_each_part_once_and_goes_on_where_it_was(
     ray_session: None, population: SimulatedPopulation
 ) -> None:
-    wide = WidePopulation(3)
-    small = StreamedParts(
-        5, lambda part: PartSize(wide.size(part)[1], 1), lambda part: torch.full((1,), part), population.photons
-    )
+    """Also over the windows in which parts are drawn; and what goes wrong in drawing one is said."""
+
+    def draw(part: int) -> torch.Tensor:
+        if part == 1000:
+            raise ValueError("no such part")
+        return torch.full((1,), part)
+
+    def stream(parts: int) -> StreamedParts:
+        return StreamedParts(parts, lambda part: PartSize(1, 1), draw, population.photons)
+
+    small = stream(60)
     settings = KnownRateSettings(part_streams=2)
     workers = [small.of_worker(rank, 2, settings) for rank in (0, 1)]
-    assert sorted([*workers[0].sizes, *workers[1].sizes]) == list(range(5))
+    assert sorted([*workers[0].sizes, *workers[1].sizes]) == list(range(60))
     assert len(workers[0].validation()[0]) == len(population)
     assert workers[1].validation() == {}
     order = list(workers[0].sizes)
     assert [int(workers[0].read(part)[0]) for part in order] == order
     again = small.of_worker(0, 2, settings)
-    assert [int(again.read(part)[0]) for part in order[1:]] == order[1:]
+    assert [int(again.read(part)[0]) for part in order[20:]] == order[20:]
+    skipping = small.of_worker(0, 2, settings)
+    skipping.read(order[3])
+    with pytest.raises(RuntimeError, match=f"part {order[5]} was asked for, part {order[4]} is the next one"):
+        skipping.read(order[5])
+    failing = stream(1001).of_worker(0, 1, KnownRateSettings(part_streams=1))
+    with pytest.raises(Exception, match="no such part"):
+        failing.read(1000)
     with pytest.raises(ValueError, match="2 workers take 2 streams of parts, not 8"):
         small.of_worker(0, 2, KnownRateSettings())
 

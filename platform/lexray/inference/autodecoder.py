@@ -18,6 +18,7 @@ from lexray.errors import LexrayError, one_line
 from lexray.events.eventlist import EventList
 from lexray.inference.photons import photons_of
 from lexray.models.autodecoders.calibration import Calibration, calibrate
+from lexray.models.autodecoders.compression import Compression
 from lexray.models.autodecoders.grid.decoder import GridDecoder
 from lexray.models.autodecoders.grid.inference import GridReconstructor
 from lexray.models.autodecoders.grid.training import GridSettings
@@ -32,6 +33,7 @@ from lexray.models.autodecoders.splitnet.inference import SplitnetReconstructor
 from lexray.models.autodecoders.splitnet.network import SplitNet
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 from lexray.models.autodecoders.trainer import AutodecoderTrainer
+from lexray.models.autodecoders.training_range import TrainingRange
 
 WEIGHTS, DESCRIPTION = "autodecoder.safetensors", "autodecoder.json"
 #: Name of the autodecoder that comes with Lexray, and its folder.
@@ -60,6 +62,8 @@ _FORMER_SETTINGS = {
 MAX_CALIBRATION = {"splitnet": 4000, "grid": 600, "resnet": 0}
 #: With fewer detections nothing is calibrated.
 _MIN_CALIBRATION = 50
+#: Flag of a detection with a score beyond those of all simulated ones of similar brightness.
+ANOMALOUS = "anomalous"
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ class Encoded:
     Attributes
     ----------
     latent : f4[N, D]
-        The representation. Of `splitnet` its features pooled over time and those of the spectrum; of `grid` see
+        The representation. Of `splitnet` what the rate shows in five numbers, its features pooled over time,
+        compressed where it is calibrated, and those of the spectrum; of `grid` see
         `lexray.models.autodecoders.representation`; of `resnet` the latent itself.
     latent_var : f4[N, D] or None
         Variance of each of its numbers by the chance of counting; None where it is not known.
@@ -79,6 +84,10 @@ class Encoded:
         Negative log-likelihood of the photons under the reconstructed rate, in nats.
     anomaly, p_value : f4[N] or None
         See `lexray.models.autodecoders.calibration`; None where it is not known.
+    flags : list of tuple of str, or None
+        By what each detection is unlike the training's: those of `lexray.models.autodecoders.training_range`, and
+        'anomalous' where no simulated detection of similar brightness has so high a score, or none so low a one. None
+        where it is not known what the training held.
     n_steps : int
         Optimiser steps of the fit; 0 where there is none.
     """
@@ -89,6 +98,7 @@ class Encoded:
     nll: Float32s
     anomaly: Float32s | None
     p_value: Float32s | None
+    flags: list[tuple[str, ...]] | None
     n_steps: int
 
 
@@ -105,6 +115,8 @@ class Autodecoder:
         Mean latent of the training, where there are latents.
     calibration : Calibration, optional
         Variances of its representations and scores of ordinary detections.
+    trained_on : TrainingRange, optional
+        What its training held.
     device : torch.device, optional
 
     Attributes
@@ -127,13 +139,15 @@ class Autodecoder:
         network: Mapping[str, Tensor],
         start: Tensor | None = None,
         calibration: Calibration | None = None,
+        trained_on: TrainingRange | None = None,
         device: torch.device | None = None,
     ) -> None:
-        self.settings, self.start, self.calibration = settings, start, calibration
+        self.settings, self.start, self.calibration, self.trained_on = settings, start, calibration, trained_on
         self._learner = settings.learner()
         self.model_type, self.network = self._learner.model_type, self._learner.network
         self.network.load_state_dict(network)
-        self._model = _reconstructor(settings, self.network, start, device or torch.device("cpu"))
+        compression = None if calibration is None else calibration.compression
+        self._model = _reconstructor(settings, self.network, start, device or torch.device("cpu"), compression)
         self.name, self.has_intervals = self._model.name, self._model.has_bounds
         self.latent_dim, self.n_bands = self._model.n_features, self._model.n_bands
 
@@ -160,13 +174,16 @@ class Autodecoder:
         return cls(settings, result["network"], result["mean_latent"]).calibrated(photons)
 
     def calibrated(self, photons: Photons) -> "Autodecoder":
-        """The same with variances and anomalies, learnt from detections of its training; see `MAX_CALIBRATION`."""
-        most = MAX_CALIBRATION[self.model_type]
-        if min(len(photons), most) < _MIN_CALIBRATION:
-            return self
-        rows = torch.randperm(len(photons), generator=keyed_generator(self.settings.seed))[:most].sort().values
-        found = calibrate(self._model, photons.select(rows), self.settings.seed)
-        return Autodecoder(self.settings, self.network.state_dict(), self.start, found)
+        """The same with variances and anomalies, learnt from detections of its training; see `MAX_CALIBRATION`.
+
+        Where it is not known yet what the training held, these are taken for all of it.
+        """
+        most, found = MAX_CALIBRATION[self.model_type], None
+        if min(len(photons), most) >= _MIN_CALIBRATION:
+            rows = torch.randperm(len(photons), generator=keyed_generator(self.settings.seed))[:most].sort().values
+            found = calibrate(self._model, photons.select(rows), self.settings.seed)
+        trained_on = self.trained_on or TrainingRange.of(photons)
+        return Autodecoder(self.settings, self.network.state_dict(), self.start, found, trained_on)
 
     def encode(self, events: Sequence[EventList]) -> Encoded:
         """Represent each detection.
@@ -191,10 +208,14 @@ class Autodecoder:
         in_bands = photons.counts
         counts = in_bands.float()
         variance = anomaly = p_value = None
+        flags = None if self.trained_on is None else self.trained_on.flags(photons)
         if self.calibration is not None:
             variance = self.calibration.variance(found.features, counts).numpy()
             score = self.calibration.score(found, counts)
             anomaly, p_value = score.numpy(), self.calibration.p_value(score, counts).numpy()
+            if flags is not None:
+                alone = self.calibration.is_alone(score, counts).tolist()
+                flags = [(*known, ANOMALOUS) if on else known for known, on in zip(flags, alone, strict=True)]
         mean_rate = (in_bands + 0.5).log() - photons.ontime.log()[:, None]
         return Encoded(
             found.features.numpy(),
@@ -203,6 +224,7 @@ class Autodecoder:
             found.nll.numpy(),
             anomaly,
             p_value,
+            flags,
             self._model.n_steps,
         )
 
@@ -259,7 +281,16 @@ class Autodecoder:
 
         The bounds are None where `level` is, or where this type of autodecoder has none.
         """
-        return self.rates_of_photons(photons_of(events, self.n_bands), bins, level)
+        photons = photons_of(events, self.n_bands)
+        self._warn_of_unlike(photons)
+        return self.rates_of_photons(photons, bins, level)
+
+    def _warn_of_unlike(self, photons: Photons) -> None:
+        """Log a line where rates alone are asked for, which have no place for the flags of `encode`."""
+        raised = [] if self.trained_on is None else [flag for one in self.trained_on.flags(photons) for flag in one]
+        if raised:
+            counted = ", ".join(f"{flag} {raised.count(flag)}" for flag in sorted(set(raised)))
+            _LOG.warning("%s: of %d detections some are unlike its training: %s", self.name, len(photons), counted)
 
     def rates_of_photons(self, photons: Photons, bins: int, level: float | None) -> list[RateInCells]:
         """As `rates_with_intervals`, for N ragged detections."""
@@ -296,6 +327,8 @@ class Autodecoder:
             tensors["start"] = self.start
         if self.calibration is not None:
             tensors |= {f"calibration.{name}": value for name, value in self.calibration.tensors().items()}
+        if self.trained_on is not None:
+            tensors |= {f"trained_on.{name}": value for name, value in self.trained_on.tensors().items()}
         save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
         (folder / DESCRIPTION).write_text(
             json.dumps({"model_type": self.model_type, "settings": asdict(self.settings)}, indent=1) + "\n"
@@ -318,29 +351,49 @@ def load_autodecoder(path: str | Path, device: str = "cpu") -> Autodecoder:
         If there is no autodecoder there, or one of a type or with settings that this Lexray does not know.
     """
     folder = Path(resolve_autodecoder(str(path)))
+    settings = read_settings(path)
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
         stored = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise LexrayError(f"{path}: no autodecoder here ({Path(str(error.filename)).name} is missing)") from None
+    except FileNotFoundError:
+        raise LexrayError(f"{path}: no autodecoder here ({WEIGHTS} is missing)") from None
     tensors = {_current_name(name): tensor for name, tensor in stored.items()}
+    network, calibration, held = (_under(prefix, tensors) for prefix in ("network", "calibration", "trained_on"))
+    try:
+        known = Calibration.of_tensors(calibration) if calibration else None
+        trained_on = TrainingRange.of_tensors(held) if held else None
+        return Autodecoder(settings, network, tensors.get("start"), known, trained_on, torch.device(device))
+    except RuntimeError:  # what torch says of weights that do not fit is a page long
+        raise LexrayError(f"{path}: its network is that of another version of Lexray; train it again") from None
+    except (KeyError, TypeError) as error:
+        raise _of_another_version(path, error) from None
+
+
+def read_settings(path: str | Path) -> Schedule:
+    """Settings of what `load_autodecoder` loads, without its weights.
+
+    Raises
+    ------
+    LexrayError
+        As `load_autodecoder`.
+    """
+    try:
+        description = json.loads((Path(resolve_autodecoder(str(path))) / DESCRIPTION).read_text())
+    except FileNotFoundError:
+        raise LexrayError(f"{path}: no autodecoder here ({DESCRIPTION} is missing)") from None
     if "model_type" not in description:
         _LOG.warning("%s: it has Lexray 0.1.0's names of settings, which are read for one more version", path)
     model_type = description.get("model_type") or description["kind"]
     if model_type not in SETTINGS_OF_TYPE:
         known_types = ", ".join(SETTINGS_OF_TYPE)
         raise LexrayError(f"{path}: an autodecoder of type '{model_type}', this Lexray knows {known_types}")
-    network, calibration = (_under(prefix, tensors) for prefix in ("network", "calibration"))
     try:
-        known = Calibration.of_tensors(calibration) if calibration else None
-        settings = _settings(model_type, description["settings"])
-        return Autodecoder(settings, network, tensors.get("start"), known, torch.device(device))
-    except RuntimeError:  # what torch says of weights that do not fit is a page long
-        raise LexrayError(f"{path}: its network is that of another version of Lexray; train it again") from None
+        return _settings(model_type, description["settings"])
     except (KeyError, TypeError) as error:
-        raise LexrayError(
-            f"{path}: was written by another version of Lexray ({one_line(error)}); train it again"
-        ) from None
+        raise _of_another_version(path, error) from None
+
+
+def _of_another_version(path: str | Path, error: Exception) -> LexrayError:
+    return LexrayError(f"{path}: was written by another version of Lexray ({one_line(error)}); train it again")
 
 
 def resolve_autodecoder(path: str) -> str:
@@ -362,11 +415,15 @@ def _settings(model_type: str, values: Mapping[str, Any]) -> Schedule:
 
 
 def _reconstructor(
-    settings: Schedule, network: torch.nn.Module, start: Tensor | None, device: torch.device
+    settings: Schedule,
+    network: torch.nn.Module,
+    start: Tensor | None,
+    device: torch.device,
+    compression: Compression | None,
 ) -> Reconstructor[Any]:
     name = type(settings).__name__
     if isinstance(settings, SplitnetSettings):
-        return SplitnetReconstructor(settings, cast(SplitNet, network), device)
+        return SplitnetReconstructor(settings, cast(SplitNet, network), device, compression)
     if start is None:
         raise TypeError(f"{name} needs the mean latent of its training")
     if isinstance(settings, GridSettings):

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lexray.events import validate
 from lexray.inference.autodecoder import Autodecoder, Encoded, RateInCells, load_autodecoder
@@ -79,6 +81,22 @@ def write_tables(
     return validate.refusals(events, refused)
 
 
+def count_flagged(job: str, table: str, progress: Progress) -> dict[str, int]:
+    """How many detections of a `latents` or `rates` table are flagged; where there are some, a person is told.
+
+    Nothing where the autodecoder does not know what its training held.
+    """
+    rows, one_each = delta.dataset(table), pc.scalar(True)
+    if "band" in rows.schema.names:
+        one_each = pc.field("band") == 0
+    if not rows.count_rows(filter=one_each & pc.field("flags").is_valid()):
+        return {}
+    n = int(rows.count_rows(filter=one_each & (pc.list_value_length(pc.field("flags")) > 0)))
+    if n:
+        progress.warn(f"{job}: {n} detections are unlike the training's; the column 'flags' of {table} says by what")
+    return {"flagged": n}
+
+
 def encoder(autodecoder: str, device: str, latents: bool, bins: int | None) -> PartFunction:
     """Function that makes rows of the `latents` table, of the `rates` table where `bins` are given, or of both.
 
@@ -93,10 +111,9 @@ def encoder(autodecoder: str, device: str, latents: bool, bins: int | None) -> P
         photons = photons_of_table(rows, model.n_bands)
         if bins is None:
             return MappedRows([_latents(model, rows, model.encode_photons(photons))], refused)
-        if not latents:
-            return MappedRows([_rates(model, rows, model.rates_of_photons(photons, bins, INTERVAL))], refused)
         encoded, rates = model.encode_photons_with_rates(photons, bins, INTERVAL)
-        return MappedRows([_latents(model, rows, encoded), _rates(model, rows, rates)], refused)
+        written = [_latents(model, rows, encoded)] if latents else []
+        return MappedRows([*written, _rates(model, rows, encoded, rates)], refused)
 
     return encode
 
@@ -111,19 +128,26 @@ def _latents(model: Autodecoder, rows: pa.Table, encoded: Encoded) -> pa.Table:
         "latent_var": None if encoded.latent_var is None else list_array(encoded.latent_var, np.float32),
         "nll": encoded.nll,
         "n_steps": np.full(rows.num_rows, encoded.n_steps, dtype=np.int32),
-        "anomaly": encoded.anomaly,
-        "p_value": encoded.p_value,
+        **_like_training(encoded),
     }
     return pa.table({name: column for name, column in columns.items() if column is not None})
 
 
-def _rates(model: Autodecoder, rows: pa.Table, rates: Sequence[RateInCells]) -> pa.Table:
+def _like_training(encoded: Encoded) -> dict[str, Any]:
+    flags = None if encoded.flags is None else pa.array(encoded.flags, pa.list_(pa.string()))
+    known = {"anomaly": encoded.anomaly, "p_value": encoded.p_value, "flags": flags}
+    return {name: pa.array(column) for name, column in known.items() if column is not None}
+
+
+def _rates(model: Autodecoder, rows: pa.Table, encoded: Encoded, rates: Sequence[RateInCells]) -> pa.Table:
     n_bands = model.n_bands
+    of_each = np.repeat(np.arange(rows.num_rows), n_bands)
     columns = {
-        "detection_id": rows["detection_id"].take(np.repeat(np.arange(rows.num_rows), n_bands)),
+        "detection_id": rows["detection_id"].take(of_each),
         "band": np.tile(np.arange(n_bands, dtype=np.int8), rows.num_rows),
         "t": [(edges[:-1] + edges[1:]) / 2 for edges, *_ in rates for _ in range(n_bands)],
         "rate": [band for _, rate, _, _ in rates for band in rate],
+        **{name: column.take(of_each) for name, column in _like_training(encoded).items()},
     }
     if model.has_intervals:
         columns["lower"] = [band for *_, lower, _ in rates if lower is not None for band in lower]

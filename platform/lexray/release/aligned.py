@@ -1,5 +1,6 @@
 """Both encoders of a release in one class: event lists and sentences into one space."""
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +11,14 @@ import numpy as np
 from lexray.array_types import Float32s
 from lexray.errors import LexrayError
 from lexray.events.eventlist import EventList
-from lexray.inference.autodecoder import Autodecoder, RateInCells, load_autodecoder
+from lexray.inference.autodecoder import Autodecoder, Encoded, RateInCells, load_autodecoder
 from lexray.llm.sentence_encoder import TextEncoder
 from lexray.models.alignment.heads import Heads
 from lexray.models.alignment.towers import Towers
 from lexray.release.index import Hit, SearchIndex
 from lexray.release.manifest import ALIGNMENT, AUTODECODER_DIR, HEADS, INDEX, Release
+
+_LOG = logging.getLogger("lexray")
 
 
 @dataclass
@@ -80,8 +83,8 @@ class AlignedModel:
         """The sources that can be found."""
         return SearchIndex.open(self.release.path / INDEX)
 
-    def embed_with_rates(self, events: list[EventList], bins: int) -> tuple[Float32s, list[RateInCells]]:
-        """`embed_events` and the reconstructed rate of each event list, from one pass of the autodecoder.
+    def embed_with_rates(self, events: list[EventList], bins: int) -> tuple[Float32s, Encoded, list[RateInCells]]:
+        """`embed_events`, the representations behind it and the reconstructed rates, from one pass of the autodecoder.
 
         Raises
         ------
@@ -90,7 +93,7 @@ class AlignedModel:
         """
         self._check_bands(events)
         fit, rates = self.autodecoder.encode_with_rates(events, bins)
-        return self.towers.embed_xray(fit.latent, fit.log_rate), rates
+        return self.towers.embed_xray(fit.latent, fit.log_rate), fit, rates
 
     def _check_bands(self, events: list[EventList]) -> None:
         for item in events:
@@ -128,8 +131,16 @@ class AlignedModel:
         """
         if isinstance(query, str) and not query.strip():
             raise LexrayError("the query is empty; give a sentence or an event file")
-        vector = self.embed_text([query]) if isinstance(query, str) else self.embed_events([query])
+        vector = self.embed_text([query]) if isinstance(query, str) else self._embed_with_warning(query)
         return self.index.search(vector[0], k, modality)
+
+    def _embed_with_warning(self, events: EventList) -> Float32s:
+        """`embed_events` of one; what is found of an observation unlike the training is to be doubted."""
+        self._check_bands([events])
+        fit = self.autodecoder.encode([events])
+        if fit.flags is not None and fit.flags[0]:
+            _LOG.warning("%s: unlike what the autodecoder saw: %s", events.detection_id, ", ".join(fit.flags[0]))
+        return self.towers.embed_xray(fit.latent, fit.log_rate)
 
     def predict(self, embedding: Float32s) -> dict[str, Any]:
         """What the heads say of X-ray vectors f4[N, E]: see `Heads.predict`; empty where there are none."""

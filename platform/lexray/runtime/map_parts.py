@@ -1,7 +1,7 @@
 """Map a table part by part on Ray Data: read a part, compute rows, write them as the same part of another table."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -177,13 +177,20 @@ def results_of_parts(
     workers : int, optional
         Most tasks at a time; by default as many as there are CPUs.
     """
-    remote, sent = ray.remote(function), [ray.put(argument) for argument in arguments]
     path = resolve_path(table)  # workers run in folders of their own
-    left = deque(delta.part_files(table))
+    yield from results_of(function, [(path, part) for part in delta.part_files(table)], *arguments, workers=workers)
+
+
+def results_of(
+    function: Callable[..., R], calls: Iterable[Sequence[Any]], *arguments: Any, workers: int | None = None
+) -> Iterator[R]:
+    """Yield ``function(*call, *arguments)`` of each of `calls`, one Ray task each, as they end."""
+    remote, sent = ray.remote(function), [ray.put(argument) for argument in arguments]
+    left = deque(calls)
     waiting: list[ray.ObjectRef[R]] = []
     while left or waiting:
         while left and len(waiting) < (workers or 1000):  # `ray.wait` looks at all that are submitted each time
-            waiting.append(remote.remote(path, left.popleft(), *sent))
+            waiting.append(remote.remote(*left.popleft(), *sent))
         done, waiting = ray.wait(waiting)
         yield from ray.get(done)
 

@@ -1,6 +1,7 @@
 """The page of one detection: charts and header facts in one HTML file that needs no network."""
 
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from lexray.evaluation.report.plots import TimeAxis
 from lexray.events.eventlist import EventList
 from lexray.events.lightcurve import light_curve
-from lexray.inference.autodecoder import Autodecoder, load_autodecoder
+from lexray.inference.autodecoder import Autodecoder, Encoded, load_autodecoder
 from lexray.show.charts import light_curve_chart, spectrum_chart
 from lexray.show.detection import find_detection
 from lexray.version import __version__
@@ -54,7 +55,11 @@ def look(detection: str, events: str | None, autodecoder: str | None, out: str |
 def render(events: EventList, autodecoder: Autodecoder | None = None) -> str:
     """HTML of a detection's page."""
     curve = light_curve(events, min_counts=12 * len(events.bands))  # a dozen a bin and band
-    rate = None if autodecoder is None else autodecoder.rate(events, bins=512)
+    rate, unlike = None, []
+    if autodecoder is not None:
+        encoded, ((edges, values, *_),) = autodecoder.encode_with_rates([events], bins=512)
+        rate = (edges[:-1] + edges[1:]) / 2, values
+        unlike = [_in_words(flags) + _with_score(encoded) for flags in encoded.flags or [] if flags]
     environment = Environment(
         loader=DictLoader({"page": files("lexray.show").joinpath("page.html").read_text(encoding="utf-8")}),
         autoescape=True,
@@ -64,7 +69,7 @@ def render(events: EventList, autodecoder: Autodecoder | None = None) -> str:
     )
     return environment.get_template("page").render(
         events=events,
-        facts=facts(events),
+        facts=[*facts(events), *(("Unlike the training", flags) for flags in unlike)],
         cut=TimeAxis(events).cut,
         n_bins=len(curve),
         model=None if autodecoder is None else autodecoder.name,
@@ -97,11 +102,21 @@ def facts(events: EventList) -> list[tuple[str, str]]:
         *((f"  {name}", f"{n:,}") for name, n in zip(events.bands.names(), counts.tolist(), strict=True)),
         ("Effective area", "" if events.area is None else ", ".join(f"{area:.4g}" for area in events.area) + " cm²"),
         ("Background", _background(events)),
-        ("Flags", ", ".join(flag.replace("_", " ") for flag in events.flags)),
+        ("Flags", _in_words(events.flags)),
         ("File", Path(events.file).name),
         ("SHA-256", events.sha256[:16]),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _with_score(encoded: Encoded) -> str:
+    if encoded.anomaly is None or encoded.p_value is None:
+        return ""
+    return f" (anomaly {encoded.anomaly[0]:.1f} nat, p-value {encoded.p_value[0]:.2g})"
+
+
+def _in_words(flags: Sequence[str]) -> str:
+    return ", ".join(flag.replace("_", " ") for flag in flags)
 
 
 def _begin(events: EventList) -> str:

@@ -20,7 +20,7 @@ from lexray.simulation.event_file import write_event_file
 from lexray.simulation.papers.papers import simulate_papers
 from lexray.simulation.source import SimulatedSource, simulate_source
 from lexray.simulation.true_rate import CELLS
-from lexray.tables.schemas import RATES, documented_field
+from lexray.tables.schemas import RATES, check, documented_field
 from lexray.version import __version__
 
 MANIFEST = "archive.json"
@@ -148,15 +148,13 @@ def true_rates(sources: list[SimulatedSource]) -> pa.Table:
     times = [np.tile((np.arange(CELLS) + 0.5) * (o.rate.duration / CELLS), 3).astype(np.float32) for _, o in seen]
     offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * CELLS)
     rate = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(values).ravel()))
-    columns = [
-        pa.array(ids),
-        pa.array(np.tile(np.arange(3, dtype=np.int8), len(values))),
-        pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(times))),
-        rate,
-        rate,
-        rate,
-    ]
-    return pa.Table.from_arrays([c.cast(f.type) for c, f in zip(columns, RATES, strict=True)], schema=RATES)
+    columns = {
+        "detection_id": pa.array(ids),
+        "band": pa.array(np.tile(np.arange(3, dtype=np.int8), len(values))),
+        "t": pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(times))),
+        **dict.fromkeys(("rate", "lower", "upper"), rate),
+    }
+    return check(pa.table(columns), RATES, "true_rates.parquet")
 
 
 def _clear(out: str) -> Path:

@@ -90,7 +90,7 @@ def _pulses(at: Moments, generator: np.random.Generator) -> Float64s:
 
 def _phase(at: Moments, generator: np.random.Generator) -> Float64s:
     return np.asarray(
-        2 * np.pi * (at.t / (log_uniform(generator, 0.02, 2.0) * at.scale(generator)) + generator.random())
+        2 * np.pi * (at.t / (log_uniform(generator, 0.008, 2.0) * at.scale(generator)) + generator.random())
     )
 
 
@@ -158,14 +158,14 @@ KINDS: dict[Callable[[Moments, np.random.Generator], Float64s], float] = {
     _flares: 0.13,
     _burst: 0.04,
     _dips: 0.10,
-    _sine: 0.10,
-    _pulses: 0.03,
-    _red_noise: 0.16,
-    _storm: 0.06,
-    _steps: 0.10,
-    _jumps: 0.14,
+    _sine: 0.12,
+    _pulses: 0.04,
+    _red_noise: 0.17,
+    _storm: 0.05,
+    _steps: 0.09,
+    _jumps: 0.13,
     _two_states: 0.05,
-    _decay: 0.06,
+    _decay: 0.05,
     _trend: 0.03,
 }
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexray.array_types import Float64s
+from lexray.array_types import Float64s, Int64s
 from lexray.events.missions import MISSIONS
 from lexray.models.autodecoders.learner import keyed_generator
-from lexray.models.autodecoders.photons import BackgroundPhotons, Photons
+from lexray.models.autodecoders.photons import BackgroundPhotons, Photons, in_order, offsets_of
 from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, ENERGY_CELLS, SMALLEST_ARRAY, cells_for
 from lexray.models.autodecoders.splitnet.known_rates import KnownRates
 from lexray.models.autodecoders.splitnet.time_cells import GoodTimeSegments, TimeCells
@@ -25,8 +25,8 @@ from lexray.simulation.light_curves import Moments, draw_shape
 
 #: Counts of a source in all bands, and the shortest good time, in seconds.
 COUNTS, SHORTEST_ONTIME = (10.0, 30_000.0), 50.0
-#: Cells and detections of one part after the other.
-_PARTS = ((64, 160), *[(256, 512)] * 4, (128, 160), (512, 512), *[(256, 512)] * 4, (1024, 208), (2048, 104))
+#: Cells and detections of one part after the other, and again from the first.
+PARTS = ((64, 160), *[(256, 512)] * 4, (128, 160), (512, 512), *[(256, 512)] * 4, (1024, 208), (2048, 104))
 #: Moments in a cell over which its rate is averaged.
 _MOMENTS = 3
 #: Detections with one, two … kinds of variability at once, from none.
@@ -50,12 +50,12 @@ class WidePopulation:
 
     def size(self, part: int) -> tuple[int, int]:
         """Cells K of the detections of a part, and how many there are."""
-        return _PARTS[part % len(_PARTS)]
+        return PARTS[part % len(PARTS)]
 
     @staticmethod
     def n_parts(n: int) -> int:
         """Parts that have about `n` detections together."""
-        return max(1, round(n * len(_PARTS) / sum(size for _, size in _PARTS)))
+        return max(1, round(n * len(PARTS) / sum(size for _, size in PARTS)))
 
     def __call__(self, part: int) -> KnownRates:
         """Rates of the detections of a part."""
@@ -73,19 +73,19 @@ class WidePopulation:
             drawn.photons,
             time=time,
             band=band,
-            offsets=_offsets(owner, len(rates)),
+            offsets=offsets_of(owner, len(rates)),
             energy=drawn.energies(owner, band, generator),
             area=rates.area[:, None].expand(-1, drawn.photons.n_bands).clone(),
-            background=BackgroundPhotons(region_time, region_band, _offsets(region_owner, len(rates)), rates.scale),
+            background=BackgroundPhotons(region_time, region_band, offsets_of(region_owner, len(rates)), rates.scale),
         )
 
     def _draw(self, part: int) -> "_Part":
         (k, n), generator = self.size(part), np.random.default_rng([self.seed, part])
-        drawn = [_draw_observation(generator, k) for _ in range(n)]
+        drawn = _draw_observations(generator, k, n)
         bands = np.array([_BANDS[i].edges for i in generator.integers(len(_BANDS), size=n)])
         photons = _without_photons(drawn, bands)
         cells = GoodTimeSegments(photons, torch.tensor([one.most for one in drawn])).time_cells(k)
-        rates = _draw_rates_of(photons, cells, [one.counts for one in drawn], bands, generator)
+        rates = _draw_rates_of(photons, cells, drawn, bands, generator)
         return _Part(photons, cells, rates, torch.from_numpy(bands))
 
 
@@ -107,7 +107,7 @@ class _Part:
         within = torch.rand(len(slot), generator=generator, dtype=torch.float64)
         good_time = (length.cumsum(1) - length)[owner, cell] + within * length[owner, cell]
         time = self.photons.time_at(owner, torch.minimum(good_time, self.photons.ontime[owner]))
-        order = (owner * (self.photons.duration.max() + 1) + time).argsort()
+        order = in_order(owner, time)
         return owner[order], band[order], time[order]
 
     def energies(self, owner: Tensor, band: Tensor, generator: torch.Generator) -> Tensor:
@@ -126,32 +126,50 @@ class _Part:
         return torch.minimum(torch.maximum(energy.float(), self.bands[owner, band].float()), inside)
 
 
-def _offsets(owner: Tensor, n: int) -> Tensor:
-    return torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(owner, minlength=n).cumsum(0)])
-
-
 @dataclass(frozen=True)
 class _Observation:
-    """Good times (starts and stops in seconds), expected counts, frame time in seconds, and cells that may be used."""
+    """Good times (starts and stops in seconds), frame time in seconds, and cells that may be used.
+
+    `counts` are expected of the source, and `background` beside them in its region.
+    """
 
     good_times: tuple[Float64s, Float64s]
     counts: float
+    background: float
     frame_time: float
-    most: int
+    most: int = 0
+
+    @property
+    def ontime(self) -> float:
+        start, stop = self.good_times
+        return float((stop - start).sum())
+
+
+def _draw_observations(generator: np.random.Generator, k: int, n: int) -> list[_Observation]:
+    """Those whose arrays have K cells."""
+    found: list[_Observation] = []
+    while len(found) < n:
+        some = [_draw_observation(generator, k) for _ in range(n)]
+        described = [(one.ontime, one.counts + one.background, one.frame_time) for one in some]
+        most = cells_for(*torch.tensor(described, dtype=torch.float64).unbind(1))
+        found += [
+            replace(one, most=m)
+            for one, m in zip(some, most.tolist(), strict=True)
+            if one.ontime > SHORTEST_ONTIME and max(m, SMALLEST_ARRAY) == k
+        ]
+    return found[:n]
 
 
 def _draw_observation(generator: np.random.Generator, k: int) -> _Observation:
-    """One whose arrays have K cells; those with fewer than usual are of detectors with long frames."""
-    while True:
-        start, stop = draw_good_times(generator)
-        ontime, counts, frame_time = float((stop - start).sum()), _draw_counts(generator), np.nan
-        if k < DEFAULT_CELLS:
-            frame_time = ontime / log_uniform(generator, 8.0 if k == SMALLEST_ARRAY else k, 2.0 * k)
-        elif generator.random() < 0.3:
-            frame_time = log_uniform(generator, 0.01, 10.0)
-        most = cells_for(*(torch.tensor([value], dtype=torch.float64) for value in (ontime, counts, frame_time))).item()
-        if ontime > SHORTEST_ONTIME and max(most, SMALLEST_ARRAY) == k:
-            return _Observation((start, stop), counts, frame_time, int(most))
+    """One of any number of cells; where fewer than usual are wanted, of a detector with long frames."""
+    counts, frame_time = _draw_counts(generator), np.nan
+    background = counts * log_uniform(generator, 0.01, 10.0) if generator.random() < 0.5 else 0.0
+    found = _Observation(draw_good_times(generator), counts, background, frame_time)
+    if k < DEFAULT_CELLS:
+        frame_time = found.ontime / log_uniform(generator, 8.0 if k == SMALLEST_ARRAY else k, 2.0 * k)
+    elif generator.random() < 0.3:
+        frame_time = log_uniform(generator, 0.01, 10.0)
+    return replace(found, frame_time=frame_time)
 
 
 def _draw_counts(generator: np.random.Generator) -> float:
@@ -182,25 +200,29 @@ def _without_photons(drawn: Sequence[_Observation], bands: Float64s) -> Photons:
 
 
 def _draw_rates_of(
-    photons: Photons, cells: TimeCells, counts: Sequence[float], bands: Float64s, generator: np.random.Generator
+    photons: Photons, cells: TimeCells, drawn: Sequence[_Observation], bands: Float64s, generator: np.random.Generator
 ) -> KnownRates:
     """Rates of M detections in their cells."""
     (m, k), n_bands = cells.exposure.shape, photons.n_bands
     expected, below = np.zeros((2, m, n_bands, k), dtype=np.float32)
     scale, area = np.full((2, m), np.nan, dtype=np.float32)
     spectrum = np.zeros((m, ENERGY_CELLS), dtype=np.float32)
-    for row, at in enumerate(_moments(cells, photons)):
+    for row, (one, at) in enumerate(zip(drawn, _moments(cells, photons), strict=True)):
         used = slice(0, len(at.t) // _MOMENTS)
         exposure = cells.exposure[row, used].double().numpy()
-        spectrum[row], share = _draw_spectrum(generator, bands[row])
-        expected[row, :, used] = counts[row] * share[:, None] * _draw_rates(at, exposure, generator)
-        if generator.random() < 0.5:
-            level = counts[row] * log_uniform(generator, 0.01, 10.0) * generator.dirichlet(np.full(n_bands, 2.0))
-            background = level[:, None] * _draw_rates(at, exposure, generator)
+        energies, band = _draw_spectrum(generator, bands[row])
+        energies *= one.counts
+        share = np.bincount(band, energies, n_bands)
+        expected[row, :, used] = share[:, None] * _draw_rates(at, exposure, n_bands, generator)
+        if one.background:
+            level = one.background * generator.dirichlet(np.full(n_bands, 2.0))
+            energies += (level / np.bincount(band, minlength=n_bands))[band]
+            background = level[:, None] * _draw_rates(at, exposure, n_bands, generator)
             if generator.random() < 0.7:
                 below[row, :, used], scale[row] = background, log_uniform(generator, 1.0, 100.0)
             else:  # without a region beside it nobody can tell the background from the source
                 expected[row, :, used] += background
+        spectrum[row] = energies / energies.sum()
         if generator.random() < 0.5:
             area[row] = log_uniform(generator, 10.0, 3_000.0)
     return KnownRates(
@@ -209,6 +231,7 @@ def _draw_rates_of(
         torch.from_numpy(scale),
         cells.exposure,
         cells.gap,
+        cells.middle,
         cells.width,
         photons.duration.float(),
         torch.from_numpy(area),
@@ -231,9 +254,9 @@ def _moments(cells: TimeCells, photons: Photons) -> Iterator[Moments]:
         yield Moments(moments[:n], segments[:n], float(duration), float(ontime))
 
 
-def _draw_rates(at: Moments, exposure: Float64s, generator: np.random.Generator) -> Float64s:
+def _draw_rates(at: Moments, exposure: Float64s, n_bands: int, generator: np.random.Generator) -> Float64s:
     """Share of each band's counts in each cell, f8[B, C]: each band's add up to 1."""
-    n_bands, shape = 3, np.zeros((3, len(at.t)))
+    shape = np.zeros((n_bands, len(at.t)))
     for _ in range(generator.choice(len(_N_KINDS), p=_N_KINDS)):
         shape += _in_bands(n_bands, generator)[:, None] * draw_shape(at, generator)
     rate = np.exp(np.clip(shape, -12.0, 12.0))
@@ -253,8 +276,8 @@ def _in_bands(n_bands: int, generator: np.random.Generator) -> Float64s:
     return generator.normal(1.0, 0.3, n_bands) if kind < 0.85 else (generator.random(n_bands) < 0.6).astype(float)
 
 
-def _draw_spectrum(generator: np.random.Generator, edges: Float64s) -> tuple[Float64s, Float64s]:
-    """Share of the counts in each cell of energy, f8[E], and in each band, f8[B].
+def _draw_spectrum(generator: np.random.Generator, edges: Float64s) -> tuple[Float64s, Int64s]:
+    """Share of the counts in each cell of energy, f8[E], and the band that each cell is in, i8[E].
 
     One or two of a power law, a black body and bremsstrahlung, absorbed; perhaps a line; times a smooth effective area.
     """
@@ -275,6 +298,4 @@ def _draw_spectrum(generator: np.random.Generator, edges: Float64s) -> tuple[Flo
     counts = counts / counts.sum() + 1e-4
     if generator.random() < 0.2:
         counts[generator.integers(ENERGY_CELLS)] += log_uniform(generator, 0.01, 1.0) * counts.sum()
-    share = counts / counts.sum()
-    band = np.searchsorted(edges, energy) - 1
-    return share, np.bincount(band, share, len(edges) - 1).astype(np.float64)
+    return counts / counts.sum(), np.searchsorted(edges, energy) - 1

@@ -8,8 +8,9 @@ import pyarrow as pa
 from lexray.errors import LexrayError, first_line
 
 #: Version of all schemas below. A table written by a newer one is refused, one by an older one read as `migrated` says.
-#: Version 2 added events.counts_per_frame, 3 the provenance columns of literature, summaries and text_embeddings.
-SCHEMA_VERSION = 3
+#: Version 2 added events.counts_per_frame, 3 the provenance columns of literature, summaries and text_embeddings, 4
+#: latents.flags and what `rates` says of anomalies.
+SCHEMA_VERSION = 4
 
 
 def documented_field(
@@ -22,6 +23,16 @@ def documented_field(
 
 _string, _i4, _i8, _f4, _f8 = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64()
 _f4s, _f8s, _strings = pa.list_(pa.float32()), pa.list_(pa.float64()), pa.list_(pa.string())
+#: How far a detection is like those that an autodecoder was trained on.
+_LIKE_TRAINING = (
+    documented_field("anomaly", _f4, "how improbable photons and representation are; null where not estimated", "nat"),
+    documented_field("p_value", _f4, "share of simulated detections that are as anomalous; null where not estimated"),
+    documented_field(
+        "flags",
+        _strings,
+        "unlike the training: counts_unseen, times_unseen, energies_unseen, anomalous; null: unknown",
+    ),
+)
 
 
 EVENTS = pa.schema(
@@ -139,6 +150,7 @@ RATES = pa.schema(
         documented_field(
             "upper", _f4s, "the rate lies below with a probability of 84 %; null where not estimated", "ct/s"
         ),
+        *_LIKE_TRAINING,
     ]
 )
 
@@ -173,12 +185,7 @@ def latents(dimension: int) -> pa.Schema:
             ),
             documented_field("nll", _f4, "negative log-likelihood", "nat"),
             documented_field("n_steps", _i4, "optimiser steps of the fit"),
-            documented_field(
-                "anomaly", _f4, "how improbable photons and representation are; null where not estimated", "nat"
-            ),
-            documented_field(
-                "p_value", _f4, "share of simulated detections that are as anomalous; null where not estimated"
-            ),
+            *_LIKE_TRAINING,
         ]
     )
 
@@ -197,9 +204,11 @@ def embeddings(dimension: int) -> pa.Schema:
 
 def migrated(name: str, written: pa.Schema) -> pa.Schema:
     """Schema to read a table of an older version with: columns that it does not have yet are null."""
-    now = {"events": EVENTS, "literature": LITERATURE, "summaries": SUMMARIES}.get(name)
+    now = {"events": EVENTS, "literature": LITERATURE, "summaries": SUMMARIES, "rates": RATES}.get(name)
     if name == "text_embeddings":
         now = text_embeddings(written.field("embedding").type.list_size)
+    if name == "latents":
+        now = latents(written.field("latent").type.list_size)
     return written if now is None else pa.unify_schemas([written, now])
 
 

@@ -20,7 +20,7 @@ ModelType = Literal["splitnet", "grid", "resnet"]
 MAX_VALIDATION: dict[ModelType, int] = {"splitnet": 2000, "grid": 2000, "resnet": 16}
 
 #: Settings of a training that begins with the reference's network (decision record 15).
-FINE_TUNING = {"epochs": 6, "learning_rate": 1e-3}
+FINE_TUNING = {"epochs": 4, "learning_rate": 1e-3}
 
 
 class AutodecoderConfig(BaseConfig):

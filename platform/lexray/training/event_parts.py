@@ -8,14 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
+import torch
 
 from lexray.events import validate
 from lexray.inference.photons import PHOTON_COLUMNS, photons_of_table
 from lexray.models.autodecoders.learner import Schedule
 from lexray.models.autodecoders.photons import Photons
 from lexray.models.autodecoders.sampler import PartSize
+from lexray.models.autodecoders.training_range import TrainingRange
 from lexray.tables import delta
 from lexray.tables.files import filesystem
+from lexray.tables.list_columns import floats, stack_lists
 from lexray.training import splits
 
 _COLUMNS = ("detection_id", *PHOTON_COLUMNS)
@@ -45,10 +48,11 @@ class PlannedPart:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Parts of a training, and what is wrong with the detections that it leaves out."""
+    """Parts of a training, what is wrong with detections that it leaves out, and what those to train on are like."""
 
     parts: dict[int, PlannedPart]
     left_out: dict[str, str]
+    held: TrainingRange | None
 
     def __len__(self) -> int:
         """Detections to train on and to score."""
@@ -77,7 +81,7 @@ def plan_training(events: str, split_seed: int, n_bands: int, max_validation: in
         Of more detections to validate on, those with the smallest hash of their names are taken.
     """
     files = delta.part_files(events)
-    rows = delta.read(events, [*validate.HEADER_COLUMNS, "part"], order="detection_id")
+    rows = delta.read(events, [*validate.HEADER_COLUMNS, "frame_time", "part"], order="detection_id")
     left_out = validate.faults(rows, n_bands)
     rows = validate.without(rows, left_out)
     assignment = splits.read_splits(events, split_seed)
@@ -90,7 +94,17 @@ def plan_training(events: str, split_seed: int, n_bands: int, max_validation: in
         train, val = ((part == number) & (split == which) for which in ("train", "val"))
         chosen = [name for name in names[val].tolist() if name in scored]
         parts[number] = PlannedPart(paths, names[train].tolist(), chosen, int(n_events[train].sum()))
-    return TrainingPlan(parts, left_out)
+    return TrainingPlan(parts, left_out, _range_of(rows.filter(pa.array(split == "train"))))
+
+
+def _range_of(rows: pa.Table) -> TrainingRange | None:
+    if not rows.num_rows:
+        return None
+    counts, ontime, frame_time = (
+        torch.from_numpy(floats(rows[name]).copy()) for name in ("n_events", "ontime", "frame_time")
+    )
+    edges = torch.from_numpy(stack_lists(rows["bands"]))
+    return TrainingRange.of_values(counts, ontime, frame_time, edges[:, [0, -1]])
 
 
 class EventsTable:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lexray.evaluation import retrieval
 from lexray.evaluation.heldout import DetectionScore, gain, gain_interval
 from lexray.evaluation.inputs import Representation
+from lexray.evaluation.real_files import FileGain, over_the_best
 from lexray.evaluation.regression import NeighbourResult, ProbeResult, classify_by_neighbours, probe
 
 #: Models of the held-out gain, by their names in metrics, with their labels in the report.
@@ -170,6 +171,38 @@ def measure_gain(
         for model in ("autodecoder", *baselines):
             if all(model in s.log_likelihood for s in known):
                 results.metrics[f"heldout_gain.{model}_share_of_ceiling"] = _pooled_gain(known, model) / ceiling
+
+
+def measure_real_files(
+    results: EvaluationResults, files: Sequence[FileGain], models: Mapping[str, str] = MODEL_LABELS
+) -> None:
+    """Gain of the autodecoder on single files beside the best baseline of each, and what it adds to these in all.
+
+    Parameters
+    ----------
+    results : EvaluationResults
+        Takes metrics and rows, those of the section that `measure_gain` fills.
+    files : sequence of FileGain
+    models : mapping
+        As for `measure_gain`.
+    """
+    if not files:
+        return
+    baselines = [name for name in models if name not in _NOT_BASELINES and name in files[0].by_block]
+    for file in files:
+        best, what = file.best(baselines), f"real file {file.name}"
+        interval = file.interval("autodecoder")
+        row = MetricRow(
+            what, file.gain("autodecoder"), *interval, file.gain(best), models[best], file.n_photons, "bits"
+        )
+        results.measure(f"heldout_gain.real_files.{file.name}.autodecoder", GAIN_SECTION, row)
+        results.metrics |= {f"heldout_gain.real_files.{file.name}.{name}": file.gain(name) for name in baselines}
+    over = over_the_best(files, "autodecoder", baselines)
+    others = models[baselines[0]] if len(baselines) == 1 else "the best of the others on each"
+    what = f"real files, autodecoder less {others}"
+    n_photons = sum(file.n_photons for file in files)
+    row = MetricRow(what, *over, 0.0, "no difference", n_photons, "bits", strong=True)
+    results.measure("heldout_gain.real_files.over_the_best", GAIN_SECTION, row)
 
 
 def gains_by_group(

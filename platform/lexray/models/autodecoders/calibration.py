@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lexray.models.autodecoders.compression import Compression
 from lexray.models.autodecoders.learner import keyed_generator
 from lexray.models.autodecoders.likelihood import exposure_shares
-from lexray.models.autodecoders.photons import Photons
+from lexray.models.autodecoders.photons import Photons, in_order, offsets_of
 from lexray.models.autodecoders.reconstructor import Encoding, Reconstructor
 from lexray.models.autodecoders.splitnet.binning import DEFAULT_CELLS, MOST, n_cells
 from lexray.models.autodecoders.splitnet.network import log_counts
@@ -48,12 +49,15 @@ class Calibration:
         Projection and Gaussian mixture of the training's representations.
     null_counts, null_score : f4[M]
         Photons of simulated detections, increasing, and their scores.
+    compression : Compression or None
+        Of the representations.
     """
 
     uncertainty: dict[str, Tensor]
     population: dict[str, Tensor]
     null_counts: Tensor
     null_score: Tensor
+    compression: Compression | None = None
 
     def variance(self, features: Tensor, counts: Tensor) -> Tensor:
         """Variance of each number of representations, f4[N, F].
@@ -80,12 +84,25 @@ class Calibration:
         score : f4[N]
         counts : f[N, B]
         """
+        near = self._near(counts)
+        return (1.0 + (near >= score[:, None]).sum(1)) / (near.shape[1] + 1.0)
+
+    def is_alone(self, score: Tensor, counts: Tensor) -> Tensor:
+        """Whether no simulated detection of similar brightness has so high a score, or none so low a one, bool[N].
+
+        The score is low where the photons lie closer together than the rate found from them can say. False where there
+        are too few simulated detections to tell: a chance of one in 250 takes `NEIGHBOURS`.
+        """
+        near = self._near(counts)
+        beyond = (near < score[:, None]).all(1) | (near > score[:, None]).all(1)
+        return beyond & (near.shape[1] >= NEIGHBOURS)
+
+    def _near(self, counts: Tensor) -> Tensor:
         m = len(self.null_score)
         n = min(NEIGHBOURS, m)
         middle = torch.searchsorted(self.null_counts, counts.sum(1).float())
         first = (middle - n // 2).clamp(0, m - n)
-        near = self.null_score[first[:, None] + torch.arange(n)]
-        return (1.0 + (near >= score[:, None]).sum(1)) / (n + 1.0)
+        return self.null_score[first[:, None] + torch.arange(n)]
 
     def _log_population(self, known: Tensor) -> Tensor:
         p = self.population
@@ -97,8 +114,9 @@ class Calibration:
     def tensors(self) -> dict[str, Tensor]:
         """Of a model file."""
         return {
-            **{f"uncertainty.{name}": value for name, value in self.uncertainty.items()},
-            **{f"population.{name}": value for name, value in self.population.items()},
+            **_prefixed("uncertainty", self.uncertainty),
+            **_prefixed("population", self.population),
+            **({} if self.compression is None else _prefixed("compression", self.compression.tensors())),
             "null_counts": self.null_counts,
             "null_score": self.null_score,
         }
@@ -106,12 +124,18 @@ class Calibration:
     @staticmethod
     def of_tensors(tensors: Mapping[str, Tensor]) -> "Calibration":
         """What `tensors` wrote."""
-        groups: dict[str, dict[str, Tensor]] = {"uncertainty": {}, "population": {}}
+        groups: dict[str, dict[str, Tensor]] = {"uncertainty": {}, "population": {}, "compression": {}}
         for name, value in tensors.items():
             group, _, key = name.partition(".")
             if key:
                 groups[group][key] = value
-        return Calibration(groups["uncertainty"], groups["population"], tensors["null_counts"], tensors["null_score"])
+        return Calibration(
+            groups["uncertainty"],
+            groups["population"],
+            tensors["null_counts"],
+            tensors["null_score"],
+            Compression.of_tensors(groups["compression"]) if groups["compression"] else None,
+        )
 
 
 def calibrate(model: Reconstructor[Any], photons: Photons, seed: int = 0) -> Calibration:
@@ -124,14 +148,19 @@ def calibrate(model: Reconstructor[Any], photons: Photons, seed: int = 0) -> Cal
         Some hundred detections at least, of the training's.
     seed : int
     """
+    model, compression = model.compressed(photons)
     uncertainty = _learn_uncertainty(model, photons, seed)
     encoding, counts = model.encode(photons), photons.counts.float()
     population = _learn_population(_known(encoding.features, counts, uncertainty), seed)
-    bare = Calibration(uncertainty, population, torch.zeros(0), torch.zeros(0))
+    bare = Calibration(uncertainty, population, torch.zeros(0), torch.zeros(0), compression)
     again = simulate_like(model, photons, keyed_generator(seed, 1))
     score, number = bare.score(model.encode(again), again.counts.float()), again.counts.sum(1).float()
     order = number.argsort()
-    return Calibration(uncertainty, population, number[order].contiguous(), score[order].contiguous())
+    return replace(bare, null_counts=number[order].contiguous(), null_score=score[order].contiguous())
+
+
+def _prefixed(group: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{group}.{name}": value for name, value in tensors.items()}
 
 
 def _known(features: Tensor, counts: Tensor, scale: Mapping[str, Tensor]) -> Tensor:
@@ -233,11 +262,14 @@ def _simulate_like(model: Reconstructor[Any], photons: Photons, bins: int, gener
     owner = torch.cat([owner, background.owner[of_background]])
     band = torch.cat([band, background.band[of_background]])
     time = torch.cat([time, background.time[of_background]])
-    order = (owner * (duration.max() + 1) + time).argsort()
+    order = in_order(owner, time)
     owner, band, time = owner[order], band[order], time[order]
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(owner, minlength=len(photons)).cumsum(0)])
     return replace(
-        photons, time=time, band=band, offsets=offsets, energy=_energies_like(photons, owner, band, generator)
+        photons,
+        time=time,
+        band=band,
+        offsets=offsets_of(owner, len(photons)),
+        energy=_energies_like(photons, owner, band, generator),
     )
 
 

@@ -232,12 +232,11 @@ class Photons(RaggedPhotons):
 
     def keep(self, chosen: Tensor) -> "Photons":
         """The same detections with only the photons where `chosen`, bool[P], holds."""
-        kept = torch.bincount(self.owner[chosen], minlength=len(self))
         return replace(
             self,
             time=self.time[chosen],
             band=self.band[chosen],
-            offsets=torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)]),
+            offsets=offsets_of(self.owner[chosen], len(self)),
             energy=self.energy[chosen],
         )
 
@@ -269,6 +268,17 @@ def pieces(n: int, size: int) -> Iterator[Tensor]:
 def owner(offsets: Tensor) -> Tensor:
     """Row to which each value belongs."""
     return torch.repeat_interleave(torch.arange(len(offsets) - 1, device=offsets.device), offsets.diff())
+
+
+def offsets_of(owner: Tensor, n: int) -> Tensor:
+    """Offsets i8[n + 1] of the values of `n` rows, by the row to which each belongs: `owner` inside out."""
+    return torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(owner, minlength=n).cumsum(0)])
+
+
+def in_order(owner: Tensor, time: Tensor) -> Tensor:
+    """The order of photons by their detection, `owner`, and by `time` within it: i8[P]."""
+    by_time = time.argsort(stable=True)
+    return by_time[owner[by_time].argsort(stable=True)]
 
 
 def join(offsets: Sequence[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from lexray.models.autodecoders.compression import Compression
 from lexray.models.autodecoders.photons import Photons
 
 Seen = TypeVar("Seen")
@@ -90,6 +91,10 @@ class Reconstructor(ABC, Generic[Seen]):
     @abstractmethod
     def rates(self, seen: Seen, bins: int, level: float | None) -> Tensor:
         """Their rates, and below them both bounds where there are any: f8[1 or 3, M, B, bins]."""
+
+    def compressed(self, photons: Photons) -> "tuple[Reconstructor[Seen], Compression | None]":
+        """The same with representations as short as detections of its training allow, and how; by default as it is."""
+        return self, None
 
     def at_full_resolution(self, photons: Photons) -> list[tuple[Tensor, Tensor]]:
         """Rates of each detection in the cells that the model has of it.

@@ -115,6 +115,7 @@ class BinnedPhotons(TensorFields):
             self.counts(),
             self.cells.exposure,
             self.cells.gap,
+            self.cells.middle,
             self.background_counts(),
             self.scale,
             self.cells.width,

@@ -8,17 +8,20 @@ import torch
 from scipy.special import gammaincinv, ndtr, stdtrit
 from torch import Tensor
 
+from lexray.models.autodecoders.compression import Compression
 from lexray.models.autodecoders.photons import Photons, pieces
 from lexray.models.autodecoders.reconstructor import Encoding, Reconstructor
 from lexray.models.autodecoders.splitnet.binning import BinnedPhotons, bin_photons
 from lexray.models.autodecoders.splitnet.network import LOG_VARIANCE, Estimate, SplitNet, estimate
+from lexray.models.autodecoders.splitnet.summary import N_SUMMARY, rate_summary
 from lexray.models.autodecoders.splitnet.time_cells import TimeCells
 from lexray.models.autodecoders.splitnet.training import SplitnetSettings
 
-#: Degrees of freedom of the Student's t whose standardised quantiles stand for the normal ones in intervals. The Gamma
-#: distribution has the right variance, but rates are mostly better known than that, and at edges far worse: with this
-#: number intervals of 68 % and of 95 % both hold what they promise, on simulations (decision record 8).
-_FREEDOM = 5
+#: Degrees of freedom of the Student's t whose standardised quantiles, times a factor, stand for the normal ones in
+#: intervals. The Gamma distribution has about the right variance, but rates are mostly better known than that, and at
+#: edges far worse: with these intervals of 68 % and of 95 % both hold what they promise, on simulations (decision
+#: records 8 and 15).
+_FREEDOM, _DEVIATIONS = 7, 0.945
 #: Cells of time that are read at once, over all detections of a batch.
 _CELLS_AT_ONCE = 65_536
 
@@ -39,14 +42,24 @@ class SplitnetReconstructor(Reconstructor[_Read]):
     settings : SplitnetSettings
     network : SplitNet
     device : torch.device
+    compression : Compression, optional
+        Of the features of time; without it all of them stand in the representation.
     """
 
-    def __init__(self, settings: SplitnetSettings, network: SplitNet, device: torch.device) -> None:
-        self._device = device
+    def __init__(
+        self,
+        settings: SplitnetSettings,
+        network: SplitNet,
+        device: torch.device,
+        compression: Compression | None = None,
+    ) -> None:
+        self._device, self._settings = device, settings
+        self._compression = None if compression is None else compression.to(device)
         self._network = network.to(device).eval().requires_grad_(False)
         self.name = f"splitnet-{settings.width}w-{settings.blocks}b"
         self.n_bands = settings.n_bands
-        self.n_features = network.times.n_features + settings.spectral_features
+        of_time = network.times.n_features if compression is None else len(compression.axes)
+        self.n_features = N_SUMMARY + of_time + settings.spectral_features
 
     def passes(self, photons: Photons) -> Iterator[tuple[Tensor, _Read]]:
         """See `Reconstructor.passes`."""
@@ -58,10 +71,19 @@ class SplitnetReconstructor(Reconstructor[_Read]):
                 yield rows[some], _Read(chosen, estimate(self._network, chosen.seen()))
 
     def encoding(self, seen: _Read) -> Encoding:
-        """Pooled features and the spectrum's, side by side, f4[N, F]."""
-        features = torch.cat([seen.found.features, seen.found.spectral_features], dim=1)
+        """What the rate shows, pooled features and the spectrum's, side by side, f4[N, F]."""
+        found = seen.found
+        of_time = found.features if self._compression is None else self._compression(found.features)
+        summary = rate_summary(found.level[..., None] * found.density, seen.data.cells.exposure)
+        features = torch.cat([summary, of_time, found.spectral_features], dim=1)
         nll, misfit = _fit_of(seen.data, seen.found)
         return Encoding(features.cpu(), nll.float().cpu(), misfit.float().cpu())
+
+    def compressed(self, photons: Photons) -> "tuple[SplitnetReconstructor, Compression]":
+        """See `Reconstructor.compressed`."""
+        features = torch.cat([seen.found.features.cpu() for _, seen in self.passes(photons)])
+        found = Compression.learn(features)
+        return SplitnetReconstructor(self._settings, self._network, self._device, found), found
 
     def rates(self, seen: _Read, bins: int, level: float | None) -> Tensor:
         """See `Reconstructor.rates`; bounds are central, of a Gamma distribution with heavier tails."""
@@ -69,7 +91,8 @@ class SplitnetReconstructor(Reconstructor[_Read]):
         curves = [log_rate]
         if level is not None:
             mean = log_rate + seen.found.shift.log()
-            half_width = stdtrit(_FREEDOM, (1 + level) / 2) * ((_FREEDOM - 2) / _FREEDOM) ** 0.5
+            standardised = stdtrit(_FREEDOM, (1 + level) / 2) * ((_FREEDOM - 2) / _FREEDOM) ** 0.5
+            half_width = _DEVIATIONS * standardised
             for deviations in (-half_width, half_width):
                 curves.append(mean + log_gamma_quantile(seen.found.variance, float(ndtr(deviations))))
         cells = seen.data.cells.to(torch.device("cpu"))

@@ -34,7 +34,7 @@ class KnownRates(TensorFields):
         Counts of the background in the source's region.
     scale : f4[N]
         Expected counts of the background in its own region over those; NaN where there is no such region.
-    exposure, gap : f4[N, K]
+    exposure, gap, middle : f4[N, K]
     width, duration, area : f4[N]
     spectrum : f4[N, E]
         Share of the photons in each cell of energy.
@@ -47,6 +47,7 @@ class KnownRates(TensorFields):
     scale: Tensor
     exposure: Tensor
     gap: Tensor
+    middle: Tensor
     width: Tensor
     duration: Tensor
     area: Tensor
@@ -121,6 +122,7 @@ def draw_photons(rates: KnownRates, generator: torch.Generator) -> NetworkInput:
         counts,
         rates.exposure,
         rates.gap,
+        rates.middle,
         region,
         rates.scale,
         rates.width,

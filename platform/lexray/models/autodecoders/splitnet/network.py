@@ -11,9 +11,9 @@ What predicts held-out photons best over a population is the posterior mean of t
 no penalty, and no fit.
 
 A U-Net over cells of time makes g. At each of its levels, where cells are twice as long as at the one above, it also
-sees what the photons say at that scale: how many there are, and how far from the number at a constant rate. What it
-pools over time is the detection's representation. A second head says how sure g is, and a second branch does with the
-photons' energies what the first does with their times.
+sees what the photons say at that scale: how many there are, how far from the number at a constant rate, and what
+`frequency_filter` makes of them. What it pools over time is the detection's representation. A second head says how sure
+g is, and a second branch does with the photons' energies what the first does with their times.
 """
 
 from dataclasses import dataclass, replace
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lexray.models.autodecoders.photons import TensorFields
+from lexray.models.autodecoders.splitnet.frequency_filter import FrequencyFilter
 
 #: What the network's scalar inputs count from: 28.8 ks over 256 cells, and a typical effective area.
 _USUAL_WIDTH, _USUAL_AREA = 112.5, 300.0  # s, cm²
@@ -47,6 +48,8 @@ class NetworkInput(TensorFields):
         Good time in each cell, over `width`.
     gap : f4[N, K]
         Before each cell, in seconds; 0 where it touches the one before.
+    middle : f4[N, K]
+        Of each cell, over `duration`: 0 … 1.
     background : f4[N, B, K]
         Counts of the background region.
     scale : f4[N]
@@ -66,6 +69,7 @@ class NetworkInput(TensorFields):
     counts: Tensor
     exposure: Tensor
     gap: Tensor
+    middle: Tensor
     background: Tensor
     scale: Tensor
     width: Tensor
@@ -118,6 +122,13 @@ class NetworkInput(TensorFields):
                 gap = _pairs(gap).amax(-1)
         return found
 
+    def excess(self, contamination: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `FrequencyFilter` sees: counts of all bands less the M of `levels`, M, the cells' middles and width."""
+        counts, unwanted = self.counts.sum(1), contamination.sum(1)
+        n = (counts - unwanted).sum(1, keepdim=True).clamp(min=0.0)
+        mean = n / self.exposure.sum(1, keepdim=True).clamp(min=1e-12) * self.exposure + unwanted
+        return counts - mean, mean, self.middle, self.width / self.duration.clamp(min=1e-12)
+
     def scalars(self, contamination: Tensor) -> Tensor:
         """What `TimeNet` sees of a detection as a whole, f4[N, 4]."""
         n = (self.counts - contamination).sum((1, 2)).clamp(min=0.0)
@@ -164,9 +175,10 @@ class TimeNet(nn.Module):
 
     def __init__(self, n_bands: int = 3, width: int = 16, blocks: int = 2) -> None:
         super().__init__()
-        sizes, n_channels = [width * factor for factor in _WIDTHS], n_bands + 6
+        self.filter = FrequencyFilter()
+        sizes, n_channels = [width * factor for factor in _WIDTHS], n_bands + 6 + self.filter.n_curves
         self.n_features = 2 * sizes[-1]
-        self.first = nn.Conv1d(n_channels + _N_SCALARS, width, 5, padding=2)
+        self.first = nn.Conv1d(n_channels + _N_SCALARS + 1, width, 5, padding=2)
         self.down = nn.ModuleList(nn.Conv1d(a, b, 4, stride=2, padding=1) for a, b in pairwise(sizes))
         self.counts = nn.ModuleList(nn.Conv1d(n_channels, b, 3, padding=1) for b in sizes[1:])
         self.middle = nn.ModuleList(nn.Conv1d(sizes[-1], sizes[-1], 3, padding=1) for _ in range(blocks))
@@ -175,7 +187,9 @@ class TimeNet(nn.Module):
         self.shape = nn.Conv1d(width, 1 + n_bands, 3, padding=1)
         self.uncertainty = nn.Conv1d(width, 2 * n_bands, 3, padding=1)
 
-    def forward(self, levels: list[Tensor], scalars: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, levels: list[Tensor], scalars: Tensor, excess: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Shape, uncertainty and features of binned photons.
 
         Parameters
@@ -183,6 +197,8 @@ class TimeNet(nn.Module):
         levels : list of f[N, B + 6, K / 2**l]
             K a multiple of 64.
         scalars : f[N, 4]
+        excess : tuple of Tensor
+            What `FrequencyFilter` takes.
 
         Returns
         -------
@@ -193,12 +209,14 @@ class TimeNet(nn.Module):
         features : f[N, 8 width]
             Mean and maximum over time of the coarsest level.
         """
-        everywhere = scalars[:, :, None].expand(-1, -1, levels[0].shape[-1])
-        h = nn.functional.gelu(self.first(torch.cat([levels[0], everywhere], dim=1)))
+        curves, evidence = self.filter(*excess)
+        everywhere = torch.cat([scalars, evidence], dim=1)[:, :, None].expand(-1, -1, levels[0].shape[-1])
+        h = nn.functional.gelu(self.first(torch.cat([levels[0], curves, everywhere], dim=1)))
         skips = []
         for down, counts, channels in zip(self.down, self.counts, levels[1:], strict=True):
             skips.append(h)
-            h = nn.functional.gelu(down(h) + counts(channels))
+            curves = _pairs(curves).mean(-1)
+            h = nn.functional.gelu(down(h) + counts(torch.cat([channels, curves], dim=1)))
         for block in self.middle:
             h = h + nn.functional.gelu(block(h))
         features = torch.cat([h.mean(-1), h.amax(-1)], dim=1)
@@ -247,9 +265,11 @@ class SplitNet(nn.Module):
         self.times = TimeNet(n_bands, width, blocks)
         self.energies = SpectrumNet(energy_cells, spectral_features)
 
-    def forward(self, levels: list[Tensor], scalars: Tensor, spectrum: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, levels: list[Tensor], scalars: Tensor, excess: tuple[Tensor, ...], spectrum: Tensor
+    ) -> tuple[Tensor, ...]:
         """What `TimeNet` and `SpectrumNet` give, in this order."""
-        return *self.times(levels, scalars), *self.energies(spectrum)
+        return *self.times(levels, scalars, excess), *self.energies(spectrum)
 
 
 @dataclass(frozen=True)
@@ -321,7 +341,9 @@ def estimate(network: nn.Module, seen: NetworkInput) -> Estimate:
 
 
 def _predict(network: nn.Module, seen: NetworkInput, contamination: Tensor) -> tuple[Tensor, ...]:
-    found: tuple[Tensor, ...] = network(seen.levels(contamination), seen.scalars(contamination), seen.spectrum())
+    found: tuple[Tensor, ...] = network(
+        seen.levels(contamination), seen.scalars(contamination), seen.excess(contamination), seen.spectrum()
+    )
     return found
 
 

@@ -109,6 +109,7 @@ def thin(
     cell = torch.arange(k).expand(m, k)
     # The gap before a cell is the one after it where time runs backwards.
     gap = torch.where(backwards, cells.gap.roll(-1, 1), cells.gap)
+    middle = torch.where(backwards, 1 - cells.middle, cells.middle)
     cell = torch.where(backwards, k - 1 - cell, cell)
     cell = (cell + torch.randint(k, (m, 1), generator=generator)) % k
     by_band = cell[:, None].expand(-1, data.n_bands, -1)
@@ -116,6 +117,7 @@ def thin(
         counts.gather(2, by_band),
         cells.exposure.gather(1, cell),
         gap.gather(1, cell),
+        middle.gather(1, cell),
         background.gather(2, by_band),
         scale,
         cells.width,

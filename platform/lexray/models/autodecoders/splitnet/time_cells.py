@@ -5,12 +5,12 @@ about the same length in all segments. So a rate that jumps while nobody looks, 
 between two cells. Where there are more such gaps than a quarter of the cells, the longest count.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lexray.models.autodecoders.photons import Photons, TensorFields
+from lexray.models.autodecoders.photons import Photons, TensorFields, offsets_of
 
 #: A gap is one from this share of a cell on.
 _SMALLEST_GAP = 0.25
@@ -40,6 +40,12 @@ class TimeCells(TensorFields):
     end: Tensor
     width: Tensor
 
+    @property
+    def middle(self) -> Tensor:
+        """Of each cell, over the detection's duration: f4[N, K], 0 … 1."""
+        duration = self.end.amax(1, keepdim=True).clamp(min=1e-12)
+        return ((self.begin + self.end) / 2 / duration).float()
+
     def select(self, rows: Tensor) -> "TimeCells":
         """Those of the detections `rows`."""
         return self.map(lambda value: value[rows])
@@ -57,6 +63,7 @@ class GoodTimeSegments:
     """
 
     def __init__(self, photons: Photons, most: Tensor) -> None:
+        photons = _without_empty_intervals(photons)
         self._photons = photons
         of, good = photons.gti_owner, photons.ontime
         starts = photons.gti_offsets[:-1][photons.gti_offsets.diff() > 0]
@@ -114,6 +121,20 @@ class GoodTimeSegments:
             laid_out(end, stop),
             self.width.float(),
         )
+
+
+def _without_empty_intervals(photons: Photons) -> Photons:
+    """The same without intervals that end when they begin, of detections that have others."""
+    of, length = photons.gti_owner, photons.gti_stop - photons.gti_start
+    kept = (length > 0) | (photons.ontime[of] == 0)
+    if kept.all():
+        return photons
+    return replace(
+        photons,
+        gti_start=photons.gti_start[kept],
+        gti_stop=photons.gti_stop[kept],
+        gti_offsets=offsets_of(of[kept], len(photons)),
+    )
 
 
 def _rank(value: Tensor, photons: Photons) -> Tensor:

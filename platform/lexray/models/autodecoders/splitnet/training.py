@@ -39,7 +39,7 @@ class SplitnetSettings(Schedule):
     weight_decay: float = 1e-2
     warmup_steps: int = 100
     ema: float = 0.999
-    width: int = setting(16, "hidden units of a layer", ge=1)
+    width: int = setting(24, "hidden units of a layer", ge=1)
     blocks: int = setting(2, "residual blocks", ge=1)
     spectral_features: int = setting(32, "numbers that the photons' energies add to the features", ge=1)
     background_augmentation: float = setting(0.1, "share trained with another's photons as background", ge=0, le=1)
