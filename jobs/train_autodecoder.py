@@ -1,6 +1,7 @@
 """`lexray train autodecoder`: fit an autodecoder to an events table on Ray Train."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -161,15 +162,17 @@ def run(config: TrainAutodecoderConfig, context: JobContext) -> JobResult:
         context.progress.warn(f"{JOB.name}: left out {len(refused)} detections: {describe_refusals(refused)}")
     if not any(part.train for part in plan.parts.values()):
         raise LexrayError(f"{config.events}: no detection falls into the training split, there is nothing to fit")
-    with ray_session.session(config.ray):
+    most = MAX_CALIBRATION[config.model_type]
+    with ray_session.session(config.ray), ThreadPoolExecutor(1) as meanwhile:
+        # Read while the workers start: this process has nothing else to do.
+        sampled = meanwhile.submit(event_parts.sample, plan, n_bands, most) if most else None
         result = training.fit(plan, context.run, context.progress)
     trained_on = plan.held
     if initial is not None and initial.trained_on is not None and trained_on is not None:
         trained_on = initial.trained_on.joined(trained_on)
     trained = Autodecoder(config.settings, result["network"], result["mean_latent"], trained_on=trained_on)
-    most = MAX_CALIBRATION[config.model_type]
-    if most:
-        trained = trained.calibrated(event_parts.sample(plan, n_bands, most))
+    if sampled is not None:
+        trained = trained.calibrated(sampled.result())
     trained.save(config.out)
     training.forget()
     emptied = {name: f"{why}; it was trained on without its events" for name, why in result["emptied"].items()}

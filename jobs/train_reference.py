@@ -95,8 +95,8 @@ def run(config: TrainReferenceConfig, context: JobContext) -> JobResult:
     )
     with ray_session.session(config.ray):
         result = training.fit(parts, context.run, context.progress)
-    # Of the parts that come after those of the training: as many as have every number of cells.
-    unseen = [population.photons(parts.n_parts + part) for part in range(len(PARTS))]
+    # Of the parts that come after those of the training: as many as have every number of cells that it saw.
+    unseen = [population.photons(parts.n_parts + part) for part in range(min(len(PARTS), parts.n_parts))]
     Autodecoder(settings, result["network"]).calibrated(Photons.concatenate(unseen)).save(config.out)
     _describe(config, context, result)
     training.forget()

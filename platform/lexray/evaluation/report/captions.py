@@ -332,7 +332,8 @@ def caveats(found: EvaluationResults, simulated: bool) -> list[str]:
         "training sources alone, and the number of neighbours was chosen on the validation sources.",
         "Every model's level in a band is its fitted counts plus one half, so the held-out gain compares shapes. The "
         "same photons are hidden from all models; which ones depends on the seed and the detection's name alone.",
-        "Intervals come from resampling the test sources. They do not hold what another training, another split or "
+        "Intervals come from resampling the test sources, those of real files from resampling blocks of their good "
+        "time. They do not hold what another training, another split or "
         "another simulation would change.",
         *(line for holds, line in conditional if holds),
     ]
