@@ -283,7 +283,7 @@ class Autodecoder:
         """
         photons = photons_of(events, self.n_bands)
         self._warn_of_unlike(photons)
-        return self.rates_of_photons(photons, bins, level)
+        return _in_cells(photons, bins, self._model.reconstruct(photons, bins, level))
 
     def _warn_of_unlike(self, photons: Photons) -> None:
         """Log a line where rates alone are asked for, which have no place for the flags of `encode`."""
@@ -291,10 +291,6 @@ class Autodecoder:
         if raised:
             counted = ", ".join(f"{flag} {raised.count(flag)}" for flag in sorted(set(raised)))
             _LOG.warning("%s: of %d detections some are unlike its training: %s", self.name, len(photons), counted)
-
-    def rates_of_photons(self, photons: Photons, bins: int, level: float | None) -> list[RateInCells]:
-        """As `rates_with_intervals`, for N ragged detections."""
-        return _in_cells(photons, bins, self._model.reconstruct(photons, bins, level))
 
     def encode_with_rates(
         self, events: Sequence[EventList], bins: int = 256, level: float | None = None

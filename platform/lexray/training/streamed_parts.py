@@ -53,7 +53,7 @@ class StreamOfWorker:
     """A `PartSource` of the parts of one worker, drawn in the order in which its trainer asks for them.
 
     The parts of a window are drawn while the trainer is at those of the one before it. One pipeline over all parts
-    would wait for its reader in a busy loop in this very process, at a third of the training's speed.
+    would wait for its reader in a busy loop in this very process, and slow the training down.
 
     Parameters
     ----------
